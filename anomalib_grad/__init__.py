@@ -1,0 +1,34 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""GRAD for anomalib: one anomaly-detection model for many products.
+
+The public names are imported when first used, so that ``import anomalib_grad`` costs no torch import.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .data import MultiCategory
+    from .lightning_model import Grad
+    from .plugin import register
+    from .torch_model import GradModel
+
+__all__ = ["Grad", "GradModel", "MultiCategory", "register"]
+
+_HOME = {
+    "Grad": "lightning_model",
+    "GradModel": "torch_model",
+    "MultiCategory": "data",
+    "register": "plugin",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # the type of whichever public name is asked for
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
