@@ -1,0 +1,112 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Start-up hook: registers GRAD when a program imports anomalib, and does nothing in any other program.
+
+The wheel installs this file a second time, as the top-level module ``_anomalib_grad_startup``, which the line in
+``anomalib_grad.pth`` imports whenever Python starts. Hence it imports only what Python has loaded by then, and no fault
+of it may reach the program: a failed registration is one warning.
+"""
+
+import os
+import sys
+
+TYPE_CHECKING = False  # `typing` is not loaded at start-up
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+SWITCH = "ANOMALIB_GRAD_DISABLE"
+PACKAGE = "anomalib_grad"
+REGISTRIES = ("anomalib.data", "anomalib.models")
+
+
+def disabled() -> bool:
+    """Tell whether the user has switched registration off with ``ANOMALIB_GRAD_DISABLE=1``."""
+    return os.environ.get(SWITCH, "0") not in {"", "0"}
+
+
+def install() -> None:
+    """Put the hook in front of Python's finders, unless it is switched off."""
+    if not disabled():
+        sys.meta_path.insert(0, RegistrationHook())
+
+
+class RegistrationHook:
+    """Finder on ``sys.meta_path`` that runs the registration once anomalib's registries are imported.
+
+    Registration imports this package, which imports anomalib, so it has to wait until no module of either is half
+    imported: it runs when the outermost import it watches ends. After the last registry it removes itself.
+    """
+
+    def __init__(self) -> None:
+        self._running: list[str] = []  # watched imports that have begun and not ended
+        self._imported: list[str] = []  # registries imported and not yet registered with
+        self._awaited = set(REGISTRIES)
+
+    def find_spec(
+        self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
+        """Return the spec that the other finders give, with a loader that reports when the module is imported."""
+        if name not in REGISTRIES and name.partition(".")[0] != PACKAGE:
+            return None
+        try:
+            for finder in sys.meta_path:
+                spec = None if finder is self else finder.find_spec(name, path, target)
+                if spec is not None:
+                    if spec.loader is not None:
+                        self._watch(spec.loader, name)
+                    return spec
+        except Exception as fault:  # noqa: BLE001  # a hook must not break other people's imports
+            self._give_up(fault)
+        return None
+
+    def _watch(self, loader: "Loader", name: str) -> None:
+        execute = loader.exec_module
+
+        def exec_module(module: "ModuleType") -> None:
+            del loader.exec_module  # back to the loader's own method
+            self._running.append(name)
+            try:
+                execute(module)
+                if name in self._awaited:
+                    self._awaited.remove(name)
+                    self._imported.append(name)
+            finally:
+                self._running.remove(name)
+                if not self._running:
+                    self._register()
+
+        loader.exec_module = exec_module  # type: ignore[method-assign]
+
+    def _register(self) -> None:
+        if not self._awaited:
+            self._remove()
+        registries, self._imported = self._imported, []
+        if not registries:
+            return
+        try:
+            from anomalib_grad.plugin.registration import register_with  # noqa: PLC0415
+
+            for name in registries:
+                register_with(sys.modules[name])
+        except Exception as fault:  # noqa: BLE001  # anomalib must stay usable without GRAD
+            self._give_up(fault)
+
+    def _give_up(self, fault: Exception) -> None:
+        import warnings  # noqa: PLC0415
+
+        self._awaited.clear()
+        self._imported.clear()
+        self._remove()
+        warnings.warn(
+            f"GRAD could not be registered with anomalib ({type(fault).__name__}: {fault}). Install versions of anomalib-grad "
+            f"and anomalib that fit each other, or set {SWITCH}=1 to go without GRAD.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    def _remove(self) -> None:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
