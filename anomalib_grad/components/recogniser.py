@@ -1,0 +1,198 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Which product an image shows: the nearest category mean in the space of pooled backbone features.
+
+One model for many products needs no name at inference when it recognises the product itself. The training features of
+each category are summarised by their mean; channels are divided by the spread that they have within a category, so
+that a loud channel that says nothing does not outvote a quiet one that does. An image farther from every mean than
+training ever saw is an unseen product, and is answered as such rather than by the nearest wrong name.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MARGIN = 1.75
+"""How many times farther from its mean than the farthest training image an image may lie and still be recognised.
+
+Measured with pooled MobileNetV2 features (stride 8 and 16) of four real products: the farthest test image, a defective
+one, lies at 1.49 radii of its category, the nearest image of a left-out product at 2.38 radii of any other category.
+"""
+
+
+def within_category_scale(features: Tensor, labels: Tensor, means: Tensor) -> Tensor:
+    """Standard deviation of each channel around its category's mean, every category counting the same.
+
+    A category of one image says nothing about spread and is left out. A channel without spread (constant features, or
+    one image in every category) takes the mean spread of the others, or 1.0 if there is none at all.
+
+    Args:
+        features: Pooled features, shape (N, C).
+        labels: Category index of each, int64, shape (N,).
+        means: Category means, shape (K, C).
+
+    Returns:
+        Scale of each channel, all positive, shape (C,).
+    """
+    num_categories = means.shape[0]
+    counts = torch.bincount(labels, minlength=num_categories)  # (K,)
+    squares = torch.zeros_like(means).index_add_(0, labels, (features - means[labels]).square())  # (K, C)
+    several = counts > 1
+    if not several.any():
+        return torch.ones_like(features[0])
+    variances = squares[several] / (counts[several] - 1).unsqueeze(1)  # (K', C)
+    scale = variances.mean(dim=0).sqrt()  # (C,)
+    spread = scale > 0
+    return torch.where(spread, scale, scale[spread].mean()) if spread.any() else torch.ones_like(scale)
+
+
+class CategoryRecogniser(nn.Module):
+    """Nearest category mean in the space of standardised, pooled backbone features, with an answer for unseen products.
+
+    The radius of a category is the largest distance of its own training images to the mean of the others, at least the
+    median over the categories (a category with few or very even images would otherwise shut out its own defective
+    ones), times ``margin``. Where training shows no spread at all (one image in every category) nothing is known
+    about the radius, and nothing counts as unseen.
+
+    Adding a product means fitting again, on the features of all products.
+
+    Args:
+        margin: Factor on the radius, > 0. Larger values recognise more distorted images and more unseen products.
+
+    Attributes:
+        means: Mean feature of each category, shape (K, C); (K, 0) before ``fit``.
+        scale: Spread of each channel within a category, shape (C,).
+        radius: Distance beyond which an image is not of the category, margin included, shape (K,).
+
+    Raises:
+        ValueError: If ``margin`` is not positive.
+
+    Example:
+        >>> recogniser = CategoryRecogniser()
+        >>> features = torch.tensor([[0.0, 0.0], [0.2, 0.0], [5.0, 5.0], [5.0, 5.2]])
+        >>> recogniser.fit(features, torch.tensor([0, 0, 1, 1]), num_categories=2)
+        >>> recogniser(torch.tensor([[0.1, 0.1], [5.0, 5.1], [90.0, 0.0]]))
+        tensor([0, 1, 2])
+    """
+
+    means: Tensor
+    scale: Tensor
+    radius: Tensor
+
+    def __init__(self, margin: float = MARGIN) -> None:
+        super().__init__()
+        if margin <= 0:
+            raise ValueError(f"margin must be positive, got {margin}: 1.0 is the farthest training image.")
+        self.margin = margin
+        self.register_buffer("means", torch.empty(0, 0))
+        self.register_buffer("scale", torch.empty(0))
+        self.register_buffer("radius", torch.empty(0))
+        self.register_load_state_dict_pre_hook(_take_shapes_from_state_dict)
+
+    @property
+    def num_categories(self) -> int:
+        """Number of categories K, which is also the index that stands for an unseen product."""
+        return self.means.shape[0]
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there are means to compare with; if not, every image is unseen."""
+        return self.means.numel() > 0
+
+    def reset(self, num_categories: int = 0) -> None:
+        """Forget the fit; every image is unseen (index ``num_categories``) until the next one.
+
+        Args:
+            num_categories: Number of categories K that will be fitted.
+        """
+        self.means = self.means.new_empty(num_categories, 0)
+        self.scale = self.scale.new_empty(0)
+        self.radius = self.radius.new_full((num_categories,), float("nan"))
+
+    @torch.no_grad()
+    def fit(self, features: Tensor, labels: Tensor, num_categories: int) -> None:
+        """Learn means, scale and radius from the training images of all categories.
+
+        Args:
+            features: Pooled backbone features of normal images, shape (N, C).
+            labels: Category index of each in [0, num_categories), int64, shape (N,).
+            num_categories: Number of categories K.
+
+        Raises:
+            ValueError: If shapes do not match, a label is out of range or a category has no image.
+        """
+        if features.ndim != 2 or labels.shape != features.shape[:1]:  # noqa: PLR2004
+            raise ValueError(
+                f"Pass features of shape (N, C) and labels of shape (N,), not {tuple(features.shape)} and "
+                f"{tuple(labels.shape)}."
+            )
+        if labels.numel() == 0 or labels.min() < 0 or labels.max() >= num_categories:
+            raise ValueError(f"Pass at least one feature, and labels from 0 to {num_categories - 1} only.")
+        features = features.detach().to(self.means.device, torch.float32)
+        labels = labels.to(self.means.device)
+        counts = torch.bincount(labels, minlength=num_categories)  # (K,)
+        if (counts == 0).any():
+            missing = torch.nonzero(counts == 0).flatten().tolist()
+            raise ValueError(f"Give every category at least one training image; none has the index {missing}.")
+
+        sums = features.new_zeros(num_categories, features.shape[1]).index_add_(0, labels, features)
+        self.means = sums / counts.unsqueeze(1)  # (K, C)
+        self.scale = within_category_scale(features, labels, self.means)  # (C,)
+        self.radius = self.margin * self._training_radius(features, labels, counts)  # (K,)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Recognise the category of each image.
+
+        Args:
+            features: Pooled backbone features, shape (B, C).
+
+        Returns:
+            Category index, int64, shape (B,); K, the number of categories, for an unseen product.
+        """
+        if not self.fitted:
+            return torch.full_like(features[:, 0], self.num_categories, dtype=torch.int64)  # (B,)
+        distance, nearest = self.distances(features).min(dim=1)  # (B,), (B,)
+        recognised = distance <= self.radius[nearest]  # False for a distance that is not a number
+        return torch.where(recognised, nearest, self.num_categories)
+
+    def distances(self, features: Tensor) -> Tensor:
+        """Distance of each image to each category mean, in units of the spread within a category.
+
+        Args:
+            features: Pooled backbone features, shape (B, C).
+
+        Returns:
+            Euclidean distances over the standardised channels, >= 0, shape (B, K).
+        """
+        # |a - b|^2 = |a|^2 + |b|^2 - 2ab needs no (B, K, C) tensor; taken from a common origin, it cancels less.
+        origin = self.means.mean(dim=0)
+        images = (features.float() - origin) / self.scale  # (B, C)
+        means = (self.means - origin) / self.scale  # (K, C)
+        squares = images.square().sum(1, keepdim=True) + means.square().sum(1) - 2 * images @ means.T  # (B, K)
+        return squares.clamp(min=0).sqrt()
+
+    def _training_radius(self, features: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+        """Largest distance of each category's images to the mean of its other ones, at least the median. (K,)."""
+        distances = ((features - self.means[labels]) / self.scale).norm(dim=1)  # (N,)
+        others = (counts - 1).clamp(min=1)
+        distances = distances * (counts / others)[labels]  # the mean without the image itself is n/(n-1) times farther
+        radius = torch.zeros_like(self.means[:, 0]).scatter_reduce_(0, labels, distances, "amax")  # (K,)
+        spread = radius > 0
+        if not spread.any():
+            return torch.full_like(radius, float("inf"))
+        return radius.clamp(min=float(radius[spread].median()))
+
+
+def _take_shapes_from_state_dict(
+    module: nn.Module,
+    state_dict: dict[str, Tensor],
+    prefix: str,
+    *_: Any,  # noqa: ANN401
+) -> None:
+    """Give the buffers the shapes of a checkpoint, whose number of categories and channels only the fit knew."""
+    for name, buffer in list(module.named_buffers(recurse=False)):
+        stored = state_dict.get(prefix + name)
+        if stored is not None and stored.shape != buffer.shape:
+            setattr(module, name, buffer.new_empty(stored.shape))
