@@ -2,26 +2,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Entry point of Lightning's ``callbacks_factory``: gives every Trainer that may test GRAD its per-category metrics."""
 
+import os
 import sys
 import warnings
 from typing import TYPE_CHECKING
 
-from .startup import disabled
-
 if TYPE_CHECKING:
     from lightning.pytorch import Callback
+
+USERS = {"anomalib_grad.data", "anomalib_grad.lightning_model"}  # loaded by registration as well
 
 
 def create_callbacks() -> "list[Callback]":
     """Return the callbacks that Lightning adds to a new Trainer.
 
     Returns:
-        The per-category evaluator, which idles unless test batches name their category; nothing where anomalib's models
-        are not imported, so that other users of Lightning pay nothing, or where ``ANOMALIB_GRAD_DISABLE=1`` is set.
+        The per-category evaluator, which idles unless test batches name their category; nothing where neither anomalib
+        nor this package is in use, so that other users of Lightning pay nothing.
     """
-    if disabled() or "anomalib.models" not in sys.modules:
+    if not USERS & sys.modules.keys():
+        _warn_if_hook_did_not_run()
         return []
-    _warn_if_unregistered()
     try:
         from anomalib_grad.evaluation import PerCategoryEvaluator  # noqa: PLC0415  # heavy
 
@@ -35,12 +36,12 @@ def create_callbacks() -> "list[Callback]":
         return []
 
 
-def _warn_if_unregistered() -> None:
-    """Report a start-up hook that did not run; it stays silent at start-up, where nobody may use anomalib."""
-    loaded = {"anomalib_grad.lightning_model", "_anomalib_grad_startup"} & sys.modules.keys()
-    if not loaded:
+def _warn_if_hook_did_not_run() -> None:
+    """Report a damaged start-up hook, which is silent at start-up for the sake of programs without anomalib."""
+    hook_ran = "_anomalib_grad_startup" in sys.modules
+    if "anomalib.models" in sys.modules and not hook_ran and "ANOMALIB_GRAD_DISABLE" not in os.environ:
         warnings.warn(
-            "GRAD is installed but its start-up hook did not run, so anomalib does not know its names; "
+            "anomalib-grad is installed but its start-up hook did not run, so anomalib does not know the name Grad; "
             "reinstall anomalib-grad or call anomalib_grad.register().",
             RuntimeWarning,
             stacklevel=3,

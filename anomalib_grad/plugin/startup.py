@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start-up hook: registers GRAD when a program imports anomalib, and does nothing in any other program.
 
-The wheel installs this file a second time, as the top-level module ``_anomalib_grad_startup``, which the line in
-``anomalib_grad.pth`` imports whenever Python starts. Hence it imports only what Python has loaded by then, and no fault
-of it may reach the program: a failed registration is one warning.
+Packaging installs this file as the top-level module ``_anomalib_grad_startup``, so that importing it loads no package;
+the line in ``anomalib_grad.pth`` does so whenever Python starts. Hence it imports only what Python has loaded by then,
+and no fault of it may reach the program: a failed registration is one warning.
 """
 
 import os
@@ -22,14 +22,9 @@ PACKAGE = "anomalib_grad"
 REGISTRIES = ("anomalib.data", "anomalib.models")
 
 
-def disabled() -> bool:
-    """Tell whether the user has switched registration off with ``ANOMALIB_GRAD_DISABLE=1``."""
-    return os.environ.get(SWITCH, "0") not in {"", "0"}
-
-
 def install() -> None:
-    """Put the hook in front of Python's finders, unless it is switched off."""
-    if not disabled():
+    """Put the hook in front of Python's finders, unless ``ANOMALIB_GRAD_DISABLE=1`` switches it off."""
+    if os.environ.get(SWITCH, "0") in {"", "0"}:
         sys.meta_path.insert(0, RegistrationHook())
 
 
@@ -101,8 +96,8 @@ class RegistrationHook:
         self._imported.clear()
         self._remove()
         warnings.warn(
-            f"GRAD could not be registered with anomalib ({type(fault).__name__}: {fault}). Install versions of anomalib-grad "
-            f"and anomalib that fit each other, or set {SWITCH}=1 to go without GRAD.",
+            f"GRAD could not be registered with anomalib ({type(fault).__name__}: {fault}). Install versions of "
+            f"anomalib-grad and anomalib that fit each other, or set {SWITCH}=1 to go without GRAD.",
             RuntimeWarning,
             stacklevel=2,
         )
