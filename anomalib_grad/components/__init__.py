@@ -1,3 +1,20 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""TODO."""
+"""The parts of the GRAD head, one idea a file."""
+
+from .fusion import FUSIONS, Fusion
+from .grid import ContinuousGrid, interpolation_weights, sample_grid
+from .refinement import refine, similarity
+from .representation import GlobalRepresentation, LocalRepresentation
+
+__all__ = [
+    "FUSIONS",
+    "ContinuousGrid",
+    "Fusion",
+    "GlobalRepresentation",
+    "LocalRepresentation",
+    "interpolation_weights",
+    "refine",
+    "sample_grid",
+    "similarity",
+]

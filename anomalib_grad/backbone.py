@@ -1,0 +1,234 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Frozen timm backbone: image in, one feature map out (method section 1)."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .backbone_weights import load_pretrained
+
+FAITHFUL_BACKBONE = "tf_efficientnet_b4"
+DEFAULT_BACKBONE = "tf_efficientnet_b4.aa_in1k"
+
+
+def is_faithful(backbone: str) -> bool:
+    """Tell whether ``backbone`` is the authors' EfficientNet-B4."""
+    return backbone.partition(".")[0] == FAITHFUL_BACKBONE
+
+
+class FeatureMap(NamedTuple):
+    """One feature map that a backbone offers: its place in timm's list, module name, stride in pixels, channels."""
+
+    index: int
+    name: str
+    stride: int
+    channels: int
+
+
+def list_feature_maps(backbone: str) -> list[FeatureMap]:
+    """List the feature maps that a timm backbone offers, without reading or drawing any weights.
+
+    Raises:
+        ValueError: If timm does not know the backbone, or the backbone offers no feature maps.
+    """
+    if not timm.is_model(backbone):
+        close = timm.list_models(f"*{backbone.partition('.')[0]}*")[:8]
+        hint = f"similar names: {', '.join(close)}" if close else "timm.list_models() lists them"
+        raise ValueError(f"unknown backbone {backbone!r}: timm has no model of that name; {hint}.")
+    with torch.device("meta"):
+        model = timm.create_model(backbone, pretrained=False)
+    if not getattr(model, "feature_info", None):
+        raise ValueError(f"backbone {backbone!r} offers no feature maps; choose another.")
+    return [
+        FeatureMap(index, info["module"], info["reduction"], info["num_chs"])
+        for index, info in enumerate(model.feature_info)
+    ]
+
+
+def default_layers(maps: Sequence[FeatureMap]) -> list[FeatureMap]:
+    """Choose the maps at strides 8 and 16.
+
+    Without them: a plain ViT, whose maps all have one stride, gives those at one half and three quarters of its
+    depth; any other backbone its two finest maps.
+    """
+    by_stride = {feature_map.stride: feature_map for feature_map in maps}
+    if {8, 16} <= by_stride.keys() and len(by_stride) > 1:
+        return [by_stride[8], by_stride[16]]
+    if len(by_stride) == 1:
+        return [maps[len(maps) // 2 - 1], maps[3 * len(maps) // 4 - 1]] if len(maps) > 1 else list(maps)
+    return [by_stride[stride] for stride in sorted(by_stride)[:2]]
+
+
+def select_layers(backbone: str, layers: Sequence[str] | None) -> list[FeatureMap]:
+    """Find the feature maps named ``layers`` in a backbone; ``None`` chooses :func:`default_layers`.
+
+    Raises:
+        ValueError: If a layer is unknown or named twice; the message lists the backbone's layers.
+    """
+    maps = list_feature_maps(backbone)
+    if layers is None:
+        return default_layers(maps)
+    by_name = {feature_map.name: feature_map for feature_map in maps}
+    unknown = [layer for layer in layers if layer not in by_name]
+    if unknown or len(set(layers)) != len(layers) or not layers:
+        offered = ", ".join(f"{m.name} (stride {m.stride}, {m.channels} channels)" for m in maps)
+        problem = f"has no layer {', '.join(map(repr, unknown))}" if unknown else f"needs distinct layers, got {layers}"
+        raise ValueError(f"backbone {backbone!r} {problem}; it offers: {offered}.")
+    return sorted((by_name[layer] for layer in layers), key=lambda feature_map: feature_map.index)
+
+
+def use_static_padding(network: nn.Module) -> None:
+    """Give EfficientNet-B4 the padding of the authors' port, which is fixed for 380-pixel images whatever the input.
+
+    At 224 pixels it differs from timm's in one convolution: padding 2 on all sides instead of (1, 2).
+    """
+    block = network.get_submodule("blocks.2.0")
+    same: Any = block.conv_dw
+    block.conv_dw = nn.Conv2d(
+        same.in_channels, same.out_channels, same.kernel_size, same.stride, padding=2, groups=same.groups, bias=False
+    )
+    block.conv_dw.load_state_dict(same.state_dict())
+
+
+def cut_unused_stages(network: nn.Module, last_layer: str) -> None:
+    """Drop the stages behind the last used one where timm keeps running them (EfficientNet and MobileNet families)."""
+    container, _, stage = last_layer.rpartition(".")
+    stages = getattr(network, container, None) if container else None
+    if isinstance(stages, nn.Sequential) and stage.isdigit():
+        setattr(network, container, stages[: int(stage) + 1])
+
+
+class FrozenBackbone(nn.Module):
+    """Pretrained features of fixed weights: always in eval mode, never trained.
+
+    Args:
+        name: timm model name, with or without a pretraining tag.
+        layers: Names of the feature maps to use (timm's module names); ``None`` takes those at strides 8 and 16.
+        pre_trained: ``True`` takes timm's weights from its hub or local cache, ``False`` random ones, a path reads
+            them from a local safetensors or pth file.
+        image_size: Height and width of the input in pixels.
+        faithful_padding: Pad EfficientNet-B4 as the authors' port does; no effect on other backbones.
+
+    Attributes:
+        channels: Channels C of the feature map.
+        feature_size: Height and width of the feature map.
+        mean, std: Normalisation that the pretrained weights expect, for images in [0, 1].
+
+    Raises:
+        ValueError: If the backbone or a layer is unknown, or the backbone cannot take the image size.
+    """
+
+    def __init__(
+        self,
+        name: str = DEFAULT_BACKBONE,
+        layers: Sequence[str] | None = None,
+        pre_trained: bool | str | Path = True,
+        image_size: tuple[int, int] = (224, 224),
+        faithful_padding: bool = True,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.pre_trained = pre_trained
+        self.image_size = image_size
+        self.maps = select_layers(name, layers)
+        config = timm.get_pretrained_cfg(name)
+        self.mean, self.std = tuple(config.mean), tuple(config.std)
+        self._static_padding = faithful_padding and is_faithful(name)
+        self._fixed_input_size = bool(config.fixed_input_size)
+        self._weights_ready = pre_trained is False
+        self.network = self._build(seed=None if pre_trained is False else 0)
+        self.channels = sum(feature_map.channels for feature_map in self.maps)
+        self.feature_size = self._probe()
+        self.requires_grad_(requires_grad=False)
+        self.train(mode=False)
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the feature maps in use."""
+        return [feature_map.name for feature_map in self.maps]
+
+    def train(self, mode: bool = True) -> "FrozenBackbone":
+        """Stay in eval mode whatever ``mode`` is: frozen statistics are part of the method."""
+        del mode
+        return super().train(mode=False)
+
+    def mark_weights_ready(self) -> None:
+        """Say that the weights came with a checkpoint, so that none are fetched."""
+        self._weights_ready = True
+
+    def ensure_weights(self) -> None:
+        """Read the pretrained weights unless they are there.
+
+        Raises:
+            BackboneWeightsError: If they cannot be had. Random weights never take their place.
+        """
+        if self._weights_ready:
+            return
+        pretrained = load_pretrained(
+            self.name, Path(self.pre_trained) if isinstance(self.pre_trained, str | Path) else None, self._build
+        )
+        self.network.load_state_dict(pretrained)
+        self._weights_ready = True
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images ``(B, 3, H, W)`` to features ``(B, C, h, w)``.
+
+        All maps are resized to the largest one (bilinear, aligned corners) and concatenated, finest first.
+        """
+        self.ensure_weights()
+        with torch.no_grad():
+            maps = self.network(images)
+            size = maps[0].shape[-2:]
+            maps = [
+                m if m.shape[-2:] == size else functional.interpolate(m, size, mode="bilinear", align_corners=True)
+                for m in maps
+            ]
+            return torch.cat(maps, dim=1)
+
+    def _build(self, seed: int | None = None, **pretrained: Any) -> nn.Module:  # noqa: ANN401  # timm's arguments
+        """Build the cut network; the same ``seed`` draws the same initial weights."""
+        size = {"img_size": self.image_size} if self._fixed_input_size else {}
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            try:
+                network = timm.create_model(
+                    self.name,
+                    features_only=True,
+                    out_indices=[feature_map.index for feature_map in self.maps],
+                    **size,
+                    **pretrained,
+                )
+            except AssertionError as error:  # how timm refuses an img_size
+                raise self._size_error() from error
+        cut_unused_stages(network, self.maps[-1].name)
+        if self._static_padding:
+            use_static_padding(network)
+        return network.eval()
+
+    def _probe(self) -> tuple[int, int]:
+        """Find the size of the feature map, and refuse image sizes that the network cannot take."""
+        try:
+            with torch.no_grad():
+                maps = self.network(torch.zeros(1, 3, *self.image_size))
+        except (RuntimeError, AssertionError) as error:
+            raise self._size_error() from error
+        if min(maps[0].shape[-2:]) < 1 or min(maps[-1].shape[-2:]) < 1:
+            raise self._size_error()
+        return int(maps[0].shape[-2]), int(maps[0].shape[-1])
+
+    def _size_error(self) -> ValueError:
+        step = math.lcm(*(feature_map.stride for feature_map in self.maps))
+        height, width = self.image_size
+        return ValueError(
+            f"backbone {self.name!r} cannot take images of {height} x {width} pixels: "
+            f"choose an image_size whose height and width are multiples of {step}, for instance "
+            f"[{max(step, round(height / step) * step)}, {max(step, round(width / step) * step)}]."
+        )

@@ -1,0 +1,79 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""The GRAD head: everything between the frozen features and the refined ones. It is all that is trained."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .components import Fusion, GlobalRepresentation, LocalRepresentation, refine, similarity
+
+
+class GradHead(nn.Module):
+    """Continuous normal representation of feature maps (paper section 3).
+
+    Args:
+        channels: Feature channels C.
+        feature_size: Height and width of the feature maps.
+        fusion: ``residual`` (GRAD), ``mobile`` (CRAD) or ``small`` (CRAD-S).
+        num_blocks: Fusion blocks; ``None`` takes the published number.
+        local_resolution, local_dims: Cells an axis and dimensions of the local grid. Paper: 8 and 2.
+        global_resolution, global_dims: The same of the global grid. Paper: 4 and 2.
+        jitter_std, jitter_probability: Coordinate jittering in training. Paper: 0.05 and 0.5.
+        indicator_weight, cosine_weight: Weights of the similarity. Paper: 0.3 and 0.7.
+        mse_threshold: ``k`` of the similarity's indicator, in squared feature units.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        feature_size: tuple[int, int],
+        fusion: str = "mobile",
+        num_blocks: int | None = None,
+        local_resolution: int | Sequence[int] = 8,
+        local_dims: int = 2,
+        global_resolution: int | Sequence[int] = 4,
+        global_dims: int = 2,
+        jitter_std: float = 0.05,
+        jitter_probability: float = 0.5,
+        indicator_weight: float = 0.3,
+        cosine_weight: float = 0.7,
+        mse_threshold: float = 10.0,
+    ) -> None:
+        super().__init__()
+        self.indicator_weight = indicator_weight
+        self.cosine_weight = cosine_weight
+        self.fusion = Fusion(channels, fusion, num_blocks)
+        self.global_representation = GlobalRepresentation(channels, feature_size, global_resolution, global_dims)
+        self.local_representation = LocalRepresentation(
+            channels, local_resolution, local_dims, jitter_std, jitter_probability
+        )
+        self.register_buffer("mse_threshold", torch.tensor(float(mse_threshold)))
+        self.mse_threshold: Tensor
+        self.apply(init_weights)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Refine features ``x`` towards what is normal: ``x_hat``, shapes ``(B, C, H, W)``."""
+        normal = self.fusion(self.global_representation(features), self.local_representation(features))  # f_n
+        similarity_map = similarity(
+            features, normal, self.mse_threshold, self.indicator_weight, self.cosine_weight
+        )  # S: (B, 1, H, W)
+        return refine(features, normal, similarity_map)
+
+    def grid_parameters(self) -> list[nn.Parameter]:
+        """The cells of both grids, which learn at their own rate."""
+        return [self.local_representation.grid.cells, self.global_representation.grid.cells]
+
+    def network_parameters(self) -> list[nn.Parameter]:
+        """All other parameters."""
+        grids = {id(parameter) for parameter in self.grid_parameters()}
+        return [parameter for parameter in self.parameters() if id(parameter) not in grids]
+
+
+def init_weights(module: nn.Module) -> None:
+    """Draw convolutions and linear layers from N(0, 0.01^2), biases 0; batch norms start at 1 and 0 (authors)."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.normal_(module.weight, std=0.01)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,92 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""anomalib's pre-processor with an antialiased resize that survives the export.
+
+anomalib trains on antialiased images but exports a resize without antialiasing, so an exported model sees other pixels
+than it was trained on. ``interpolate(antialias=True)`` cannot be exported either: OpenVINO computes something else for
+it. Two products with small matrices give the same pixels in torch, ONNX and OpenVINO.
+"""
+
+from typing import cast
+
+import torch
+from anomalib.pre_processing import PreProcessor
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import Compose, Normalize, Resize, Transform
+
+
+def antialiasing_matrix(size_in: int, size_out: int, like: Tensor) -> Tensor:
+    """Matrix ``(size_out, size_in)`` of antialiased linear resizing, equal to torch's and PIL's triangle filter.
+
+    Args:
+        size_in: Length before, in pixels; may be symbolic during export.
+        size_out: Length after, in pixels.
+        like: Tensor that gives dtype and device.
+    """
+    scale = size_in / size_out
+    support = torch.sym_max(scale, 1.0)
+    centre = (torch.arange(size_out, dtype=like.dtype, device=like.device) + 0.5) * scale
+    pixel = torch.arange(size_in, dtype=like.dtype, device=like.device) + 0.5
+    weights = (1 - (pixel - centre.unsqueeze(1)).abs() / support).clamp(min=0)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+class AntialiasedResize(nn.Module):
+    """Resize ``(B, C, H, W)`` images of any size to ``size`` pixels, bilinear with antialiasing, exportable."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return images of shape ``(B, C, *size)``."""
+        height, width = images.shape[-2:]
+        rows = antialiasing_matrix(height, self.size[0], images)  # (size[0], H)
+        columns = antialiasing_matrix(width, self.size[1], images)  # (size[1], W)
+        return rows @ (images @ columns.T)
+
+
+def exportable(transform: Transform | nn.Module) -> nn.Module:
+    """Replace every bilinear antialiased resize to a fixed size inside ``transform`` by :class:`AntialiasedResize`."""
+    if isinstance(transform, Compose):
+        return nn.Sequential(*(exportable(step) for step in transform.transforms))
+    if (
+        isinstance(transform, Resize)
+        and transform.antialias
+        and transform.interpolation == InterpolationMode.BILINEAR
+        and transform.size is not None
+        and len(transform.size) == 2
+    ):
+        return AntialiasedResize((transform.size[0], transform.size[1]))
+    return cast("nn.Module", PreProcessor(transform).export_transform)  # anomalib's own conversion of the others
+
+
+class GradPreProcessor(PreProcessor):
+    """Resize to the model's input size and normalise; the same pixels in process and in every export.
+
+    Args:
+        transform: Transform of the training, validation, test and predict batches; ``None`` for none.
+    """
+
+    def __init__(self, transform: Transform | None = None) -> None:
+        super().__init__(transform)
+        self._set_export_transform()
+
+    @classmethod
+    def from_statistics(
+        cls,
+        image_size: tuple[int, int],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> "GradPreProcessor":
+        """Build the default: resize straight to ``image_size`` (no crop, no kept aspect ratio), then normalise."""
+        return cls(Compose([Resize(image_size, antialias=True), Normalize(mean=list(mean), std=list(std))]))
+
+    def load_checkpoint_config(self, config: dict) -> None:
+        """Restore the transform saved in a checkpoint."""
+        super().load_checkpoint_config(config)
+        self._set_export_transform()
+
+    def _set_export_transform(self) -> None:
+        self.export_transform = None if self.transform is None else exportable(self.transform)
