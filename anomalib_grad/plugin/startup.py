@@ -24,7 +24,8 @@ REGISTRIES = ("anomalib.data", "anomalib.models")
 
 def install() -> None:
     """Put the hook in front of Python's finders, unless ``ANOMALIB_GRAD_DISABLE=1`` switches it off."""
-    if os.environ.get(SWITCH, "0") in {"", "0"}:
+    installed = any(isinstance(finder, RegistrationHook) for finder in sys.meta_path)  # venvs run .pth files twice
+    if not installed and os.environ.get(SWITCH, "0") in {"", "0"}:
         sys.meta_path.insert(0, RegistrationHook())
 
 
@@ -36,6 +37,7 @@ class RegistrationHook:
     """
 
     def __init__(self) -> None:
+        self._sought: list[str] = []  # names that the other finders are being asked for
         self._running: list[str] = []  # watched imports that have begun and not ended
         self._imported: list[str] = []  # registries imported and not yet registered with
         self._awaited = set(REGISTRIES)
@@ -46,6 +48,9 @@ class RegistrationHook:
         """Return the spec that the other finders give, with a loader that reports when the module is imported."""
         if name not in REGISTRIES and name.partition(".")[0] != PACKAGE:
             return None
+        if name in self._sought:  # another finder asks all finders in its turn
+            return None
+        self._sought.append(name)
         try:
             for finder in sys.meta_path:
                 spec = None if finder is self else finder.find_spec(name, path, target)
@@ -55,13 +60,15 @@ class RegistrationHook:
                     return spec
         except Exception as fault:  # noqa: BLE001  # a hook must not break other people's imports
             self._give_up(fault)
+        finally:
+            self._sought.remove(name)
         return None
 
     def _watch(self, loader: "Loader", name: str) -> None:
         execute = loader.exec_module
 
         def exec_module(module: "ModuleType") -> None:
-            del loader.exec_module  # back to the loader's own method
+            vars(loader).pop("exec_module", None)  # back to the loader's own method
             self._running.append(name)
             try:
                 execute(module)

@@ -89,6 +89,26 @@ def test_loads_no_module_but_itself_and_leaves_other_programs_alone(packages):
     assert warned == ""
 
 
+def test_installing_again_changes_nothing(packages):
+    printed, _ = run(packages, "finders = [*sys.meta_path]; startup.install(); print(finders == sys.meta_path)")
+    assert printed == ["True"]
+
+
+def test_works_beside_a_finder_that_asks_all_finders(packages):
+    code = """
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        specs = (f.find_spec(name, path, target) for f in sys.meta_path if f is not self)
+        return next((s for s in specs if s), None)
+sys.meta_path.insert({position}, Finder())
+import anomalib.models
+"""
+    for position in (0, 1):
+        printed, warned = run(packages, code.format(position=position))
+        assert printed == BOTH
+        assert warned == ""
+
+
 def test_leaves_the_loader_as_it_was(packages):
     printed, _ = run(packages, "import anomalib.models as m\nprint('exec_module' in vars(m.__spec__.loader))")
     assert printed[-1] == "False"

@@ -1,0 +1,274 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Installed as users install it, GRAD is known to anomalib in a fresh process without any import of theirs.
+
+A wheel is built and installed into a clean environment. That environment shares the installed dependencies of the one
+that runs the tests, except this package itself, whose own hook would otherwise do the work.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HOOKED = "any(type(f).__name__ == 'RegistrationHook' for f in sys.meta_path)"
+MODEL = {"backbone": "mobilenetv2_100", "layers": ["blocks.2", "blocks.4"], "pre_trained": False, "fusion": "small"}
+
+
+class CleanEnvironment:
+    """A virtual environment with the dependencies and without this package."""
+
+    def __init__(self, folder: Path) -> None:
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        self.python = folder / "bin" / "python"
+        self.site_packages = Path(self.run("import sysconfig; print(sysconfig.get_path('purelib'))")[0].strip())
+        dependencies = folder / "dependencies"
+        dependencies.mkdir()
+        for item in Path(sysconfig.get_path("purelib")).iterdir():
+            if "anomalib_grad" not in item.name and item.suffix != ".pth":
+                (dependencies / item.name).symlink_to(item)
+        (self.site_packages / "dependencies.pth").write_text(f"{dependencies}\n")
+        self.folder = folder
+
+    def pip(self, *arguments: str) -> None:
+        command = [str(self.python), "-m", "pip", "--disable-pip-version-check", *arguments]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+
+    def run(self, code: str, *arguments: str, **variables: str) -> tuple[str, str]:
+        """Run code in a fresh process outside the repository; return what it prints and its error output."""
+        environment = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "ANOMALIB_GRAD_DISABLE"}}
+        done = subprocess.run(
+            [str(self.python), "-c", textwrap.dedent(code), *arguments],
+            cwd=self.python.parent,
+            env={**environment, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        return done.stdout, done.stderr
+
+    def report(self, code: str, *arguments: str) -> dict:
+        """Run code that prints a dictionary as JSON in its last line."""
+        return json.loads(self.run(code, *arguments)[0].splitlines()[-1])
+
+    def ours(self) -> list[str]:
+        return sorted(str(p.relative_to(self.site_packages)) for p in self.site_packages.rglob("*anomalib_grad*"))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    return CleanEnvironment(tmp_path_factory.mktemp("empty") / "venv")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory, wheel):
+    environment = CleanEnvironment(tmp_path_factory.mktemp("installed") / "venv")
+    environment.pip("install", "--no-deps", str(wheel))
+    return environment
+
+
+def test_start_up_loads_one_module_and_prints_nothing(installed):
+    code = f"import sys; print(sorted(m for m in sys.modules)); print({HOOKED})"
+    printed, warned = installed.run(code)
+    without, _ = installed.run(code, ANOMALIB_GRAD_DISABLE="1")
+    (hook,) = (installed.site_packages / name for name in installed.ours() if name.endswith(".pth"))
+    line = hook.read_text()
+    hook.write_text("")
+    bare, _ = installed.run(code)
+    hook.write_text(line)
+    assert printed.splitlines()[1] == "True"
+    assert without.splitlines()[1] == "False"
+    loaded, before = (set(json.loads(text.splitlines()[0].replace("'", '"'))) for text in (printed, bare))
+    assert loaded - before == {"_anomalib_grad_startup"}
+    assert warned == ""
+
+
+@pytest.mark.parametrize("source", ["raise SystemError", "def broken(:", "def install(): 1 / 0", None])
+def test_a_broken_hook_does_not_disturb_start_up(installed, source):
+    hook = installed.site_packages / "_anomalib_grad_startup.py"
+    whole = hook.read_text()
+    hook.unlink()
+    if source is not None:
+        hook.write_text(source)
+    try:
+        printed, warned = installed.run("print('started')")
+    finally:
+        hook.write_text(whole)
+    assert printed == "started\n"
+    assert warned == ""
+
+
+def test_every_python_name_resolves_without_an_import(installed):
+    found = installed.report(
+        """
+        import json, sys, warnings
+        warnings.simplefilter("error", RuntimeWarning)
+        from anomalib.models import get_model, list_models
+        from anomalib.data import get_datamodule
+        import anomalib.data, anomalib.models
+        from omegaconf import OmegaConf
+        from jsonargparse import Namespace
+        arguments = json.loads(sys.argv[1])
+        specifications = [
+            "Grad", "grad", "anomalib_grad.Grad",
+            *({"class_path": path} for path in ("Grad", "anomalib.models.Grad", "anomalib_grad.Grad")),
+            OmegaConf.create({"class_path": "anomalib_grad.lightning_model.Grad"}), Namespace(class_path="Grad"),
+        ]
+        models = [type(get_model(s, **arguments)).__qualname__ for s in specifications]
+        models.append(type(get_model({"class_path": "Grad", "init_args": arguments})).__qualname__)
+        import lightning.pytorch as lightning
+        trainer = lightning.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+        print(json.dumps({
+            "models": models,
+            "listed": "grad" in list_models() and "Grad" in list_models(case="pascal"),
+            "exported": "Grad" in anomalib.models.__all__ and "MultiCategory" in anomalib.data.__all__,
+            "datamodule": anomalib.data.MultiCategory.__name__,
+            "callbacks": [type(c).__name__ for c in trainer.callbacks],
+            "hook": any(type(f).__name__ == "RegistrationHook" for f in sys.meta_path),
+            "package": __import__("anomalib_grad").__file__,
+        }))
+        """,
+        json.dumps(MODEL),
+    )
+    assert found["models"] == ["Grad"] * 9
+    assert found["listed"]
+    assert found["exported"]
+    assert found["datamodule"] == "MultiCategory"
+    assert found["callbacks"].count("PerCategoryEvaluator") == 1
+    assert found["hook"] is False
+    assert Path(found["package"]).is_relative_to(installed.site_packages)
+
+
+def test_importing_this_package_first_registers_as_well(installed):
+    found = installed.report(
+        """
+        import json, sys, warnings
+        warnings.simplefilter("error", RuntimeWarning)
+        from anomalib_grad.lightning_model import Grad
+        import anomalib.data, anomalib.models, anomalib_grad
+        before = [*vars(anomalib.models)], [*anomalib.models.__all__]
+        anomalib_grad.register()
+        print(json.dumps({
+            "same": anomalib.models.Grad is Grad and anomalib_grad.Grad is Grad,
+            "data": hasattr(anomalib.data, "MultiCategory"),
+            "idempotent": before == ([*vars(anomalib.models)], [*anomalib.models.__all__]),
+        }))
+        """
+    )
+    assert found == {"same": True, "data": True, "idempotent": True}
+
+
+def test_lightning_without_anomalib_pays_nothing(installed):
+    found = installed.report(
+        """
+        import json, sys, warnings
+        warnings.simplefilter("error", RuntimeWarning)
+        import lightning.pytorch as lightning
+        trainer = lightning.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+        print(json.dumps({
+            "callbacks": [type(c).__name__ for c in trainer.callbacks if "anomalib" in type(c).__module__],
+            "loaded": sorted(m for m in sys.modules if m.startswith("anomalib")),
+        }))
+        """
+    )
+    assert found["callbacks"] == []
+    assert set(found["loaded"]) <= {
+        "anomalib_grad",
+        "anomalib_grad.plugin",
+        "anomalib_grad.plugin.callbacks",
+        "anomalib_grad.plugin.registration",
+    }
+
+
+COMMAND_LINE = """
+import contextlib, io, json, sys, traceback
+from anomalib.cli.cli import main
+answers = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["anomalib", *arguments]
+    printed, failed = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(failed):
+        try:
+            main()
+            code = 0
+        except SystemExit as leave:
+            code = leave.code
+    answers.append([code, printed.getvalue(), failed.getvalue()[-2000:]])
+print(json.dumps({"answers": answers}))
+"""
+
+
+def test_every_command_line_name_resolves(installed, tmp_path):
+    """``--print_config`` resolves names and arguments and stops there."""
+    config = tmp_path / "grad.yaml"
+    config.write_text("model:\n  class_path: Grad\n  init_args:\n    fusion: small\n")
+    full = tmp_path / "full.yaml"
+    full.write_text("model:\n  class_path: anomalib_grad.Grad\n  init_args:\n    fusion: small\n")
+    model = ["--model.backbone", "mobilenetv2_100", "--model.fusion", "small", "--model.pre_trained", "false"]
+    data = ["--data", "MVTecAD", "--data.category", "bottle"]
+    commands = [
+        ["train", "--model", "Grad", *model, *data, "--print_config"],
+        ["train", "--model", "anomalib_grad.Grad", *model, *data, "--print_config"],
+        ["train", "--config", str(config), *data, "--print_config"],
+        ["train", "--config", str(full), *data, "--print_config"],
+        ["train", "--model", "Grad", *model, "--data", "MultiCategory", "--print_config"],
+        ["test", "--model", "Grad", *model, *data, "--print_config"],
+        ["predict", "--model", "Grad", *model, *data, "--print_config"],
+        ["export", "--model", "Grad", *model, "--export_type", "openvino", "--print_config"],
+        ["fit", "--model", "Grad", *model, *data, "--print_config"],
+        ["validate", "--model", "Grad", *model, *data, "--print_config"],
+    ]
+    answers = installed.report(COMMAND_LINE, json.dumps(commands))["answers"]
+    for command, (code, printed, failed) in zip(commands, answers, strict=True):
+        assert code == 0, f"{command}: {failed}"
+        assert "class_path: anomalib_grad.Grad" in printed, command
+        assert "fusion: small" in printed, command
+    assert "MultiCategory" in answers[4][1]
+
+
+def test_broken_package_is_one_warning_and_anomalib_works(tmp_path, wheel):
+    environment = CleanEnvironment(tmp_path / "venv")
+    environment.pip("install", "--no-deps", str(wheel))
+    (environment.site_packages / "anomalib_grad" / "lightning_model.py").write_text("raise OSError('on purpose')\n")
+    printed, warned = environment.run("from anomalib.models import list_models; print('padim' in list_models())")
+    assert printed.splitlines()[-1] == "True"
+    assert warned.count("GRAD could not be registered") == 1
+    assert "OSError: on purpose" in warned
+
+
+def test_switched_off_it_is_not_there(installed):
+    code = "import anomalib.models as m, sys; print(hasattr(m, 'Grad'), [n for n in sys.modules if 'grad.' in n[:14]])"
+    printed, _ = installed.run(code, ANOMALIB_GRAD_DISABLE="1")
+    assert printed.splitlines()[-1] == "False []"
+
+
+def test_uninstalling_leaves_nothing(empty, wheel):
+    empty.pip("install", "--no-deps", str(wheel))
+    assert "anomalib_grad.pth" in empty.ours()
+    assert empty.run(f"import sys; print({HOOKED})")[0] == "True\n"
+    empty.pip("uninstall", "--yes", "anomalib-grad")
+    assert empty.ours() == []
+    assert empty.run(f"import sys; print({HOOKED})") == ("False\n", "")
+
+
+def test_editable_install_has_the_hook(empty):
+    empty.pip("install", "--no-deps", "--editable", str(ROOT))
+    code = f"import sys; print({HOOKED}); import anomalib_grad; print(anomalib_grad.__file__)"
+    assert empty.run(code) == (f"True\n{ROOT / 'anomalib_grad' / '__init__.py'}\n", "")
+    empty.pip("uninstall", "--yes", "anomalib-grad")
+    assert empty.ours() == []
