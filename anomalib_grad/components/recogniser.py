@@ -107,10 +107,13 @@ class CategoryRecogniser(nn.Module):
         Args:
             num_categories: Number of categories K that will be fitted.
         """
-        self.means = self.means.new_empty(num_categories, 0)
-        self.scale = self.scale.new_empty(0)
-        self.radius = self.radius.new_full((num_categories,), float("nan"))
+        device = self.means.device
+        with torch.inference_mode(mode=False):  # its tensors could not be changed in place by a later load_state_dict
+            self.means = torch.empty(num_categories, 0, device=device)
+            self.scale = torch.empty(0, device=device)
+            self.radius = torch.full((num_categories,), float("nan"), device=device)
 
+    @torch.inference_mode(mode=False)
     @torch.no_grad()
     def fit(self, features: Tensor, labels: Tensor, num_categories: int) -> None:
         """Learn means, scale and radius from the training images of all categories.

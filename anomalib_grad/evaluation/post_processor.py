@@ -1,0 +1,384 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Thresholds and normalisation per category: one model for many products, each judged on its own scale of scores.
+
+Anomaly scores of different products have different ranges, so that one pooled threshold is too high for some and too
+low for others. :class:`PerCategoryPostProcessor` is anomalib's post-processor with a row of statistics per category
+beside the pooled ones. Where no category is known, it is anomalib's, to the bit.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from anomalib.data import Batch, InferenceBatch
+from anomalib.post_processing import PostProcessor
+from lightning import LightningModule, Trainer
+from torch import Tensor
+
+from anomalib_grad.components.recogniser import CategoryRecogniser
+from anomalib_grad.evaluation.validation_scores import CategoryScores, ScoreSummary, gather_summaries, select, take_part
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = "unknown"
+"""Name of the products that training did not see; they are judged by the pooled statistics."""
+
+_STATISTICS = ("image_threshold", "pixel_threshold", "image_min", "image_max", "pixel_min", "pixel_max")
+
+
+class PerCategoryPostProcessor(PostProcessor):
+    """anomalib's post-processor with threshold, minimum and maximum of each category, and of all together.
+
+    Validation batches that carry ``category`` (:class:`anomalib_grad.data.CategoryImageBatch`) fit one row of
+    statistics per category; the pooled ones are fitted as ever. At test and prediction an image is judged by the row
+    of, in this order, :attr:`category` if set; ``batch.category``; the name that the model recognised and left in
+    ``batch.explanation``; the pooled statistics if there is no name or an unknown one.
+
+    Validation data that lack something:
+
+    - a category without anomalous images has its highest normal score as threshold (anomalib's rule);
+    - a category without masks, or with anomalous images of which no mask shows a pixel, has the pooled pixel
+      threshold, on its own range.
+
+    With normalisation switched off, raw scores are compared with the category's raw threshold, and sensitivities,
+    which are steps on the normalised scale, do not apply.
+
+    Fitting keeps no score twice: the metrics per category share their tensors with the pooled ones.
+
+    Args:
+        enable_normalization: Normalise scores and maps to [0, 1], the threshold to 0.5.
+        enable_thresholding: Compute thresholds, labels and masks.
+        enable_threshold_matching: Use the image threshold for pixels where there is no pixel threshold, and vice versa.
+        image_sensitivity: Higher means more images are called anomalous, in [0, 1].
+        pixel_sensitivity: Higher means more pixels are called anomalous, in [0, 1].
+
+    Attributes:
+        categories: Names of the K categories; index K stands for unknown ones and the pooled statistics.
+        category: Name of the only product in front of the camera, if the caller knows it; not kept in checkpoints.
+        recogniser: Recognises the category from pooled backbone features. The model fits it and calls it.
+
+    Example:
+        >>> from anomalib.models import Padim
+        >>> model = Padim(post_processor=PerCategoryPostProcessor())
+    """
+
+    category_image_threshold: Tensor  # (K,), as are the following
+    category_pixel_threshold: Tensor
+    category_image_min: Tensor
+    category_image_max: Tensor
+    category_pixel_min: Tensor
+    category_pixel_max: Tensor
+
+    def __init__(
+        self,
+        enable_normalization: bool = True,
+        enable_thresholding: bool = True,
+        enable_threshold_matching: bool = True,
+        image_sensitivity: float = 0.5,
+        pixel_sensitivity: float = 0.5,
+    ) -> None:
+        super().__init__(
+            enable_normalization=enable_normalization,
+            enable_thresholding=enable_thresholding,
+            enable_threshold_matching=enable_threshold_matching,
+            image_sensitivity=image_sensitivity,
+            pixel_sensitivity=pixel_sensitivity,
+        )
+        self.categories: list[str] = []
+        self.category: str | None = None
+        self.recogniser = CategoryRecogniser()
+        for name in _STATISTICS:
+            self.register_buffer("category_" + name, torch.empty(0))
+        self._seen: dict[str, CategoryScores] = {}
+        self._warned: set[str] = set()
+        self._explained: set[str] = set()
+
+    # ------------------------------------------------------------------ categories
+
+    def set_categories(self, names: Iterable[str]) -> None:
+        """Set the categories; forgets all statistics per category and the fit of the recogniser.
+
+        Args:
+            names: Unique names, in the order of their indices.
+
+        Raises:
+            ValueError: If a name occurs twice.
+        """
+        names = list(names)
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
+            raise ValueError(f"Give every category a name of its own; {repeated} occur more than once.")
+        self.categories = names
+        with torch.inference_mode(
+            mode=False
+        ):  # validation runs in it, and its tensors cannot be changed in place later
+            for name in _STATISTICS:
+                row = torch.full((len(names),), float("nan"), device=self.image_min.device)
+                setattr(self, "category_" + name, row)
+        self.recogniser.reset(len(names))
+
+    def category_names(self, index: Tensor) -> list[str]:
+        """Names of category indices, ``"unknown"`` for index K.
+
+        Args:
+            index: Category indices in [0, K], int64, shape (B,).
+
+        Returns:
+            B names.
+        """
+        return [[*self.categories, UNKNOWN][i] for i in index.tolist()]
+
+    def category_threshold(self, name: str) -> float:
+        """Raw image threshold of a category (the pooled one if unknown), on the scale of the model's scores.
+
+        Args:
+            name: Name of the category.
+
+        Returns:
+            The threshold, nan before it was fitted.
+        """
+        index = self.categories.index(name) if name in self.categories else len(self.categories)
+        return float(self.image_thresholds[index])
+
+    def category_index(self, batch: Batch) -> Tensor | None:
+        """Category index of each image of a batch, or None if nothing tells the categories apart.
+
+        Args:
+            batch: Batch with predictions; ``category`` and ``explanation`` are read if there.
+
+        Returns:
+            Indices in [0, K], int64, shape (B,), or None.
+
+        Raises:
+            ValueError: If :attr:`category` is set to an unknown name.
+        """
+        device = self.image_min.device
+        if self.category is not None:
+            size = len(batch.image)  # type: ignore[arg-type]  # batches of predictions have images
+            return torch.full((size,), self._named_index(self.category), device=device)
+        if not self.categories:
+            return None
+        names = getattr(batch, "category", None)
+        if names is not None:
+            self._warn_unknown(names)
+        else:
+            names = getattr(batch, "explanation", None)
+        if names is None:
+            return None
+        indices = {name: index for index, name in enumerate(self.categories)}
+        return torch.tensor([indices.get(name, len(indices)) for name in names], device=device)
+
+    def _named_index(self, name: str) -> int:
+        if name not in self.categories:
+            known = ", ".join(self.categories) or "none; train or validate on data with categories first"
+            raise ValueError(f"No category is called {name!r}; choose one of those known: {known}.")
+        return self.categories.index(name)
+
+    def _warn_unknown(self, names: Iterable[str]) -> None:
+        for name in sorted(set(names) - set(self.categories) - self._warned):
+            self._warned.add(name)
+            logger.warning("Category %r has no threshold of its own: the pooled one is used.", name)
+
+    # ------------------------------------------------------------------ statistics, (K + 1,), pooled last
+
+    @property
+    def image_thresholds(self) -> Tensor:
+        """Raw image threshold of each category, pooled last; pooled for a category without one. Shape (K + 1,)."""
+        return _first_known(self.category_image_threshold, pooled=self.image_threshold)
+
+    @property
+    def pixel_thresholds(self) -> Tensor:
+        """Raw pixel threshold of each category, pooled last; pooled for a category without one. Shape (K + 1,)."""
+        own = _first_known(self.category_pixel_threshold, pooled=self._pixel_threshold)
+        if not self.enable_threshold_matching:
+            return own
+        return torch.where(torch.isnan(own), self.image_thresholds, own)
+
+    def _normalize_level(self, level: str, values: Tensor | None, index: Tensor) -> Tensor | None:
+        """Normalise scores (B,) or maps (B, ..., H, W) by the statistics of each image's category."""
+        if values is None:
+            return None
+        low, high = (
+            _first_known(getattr(self, f"category_{level}_{end}"), pooled=getattr(self, f"{level}_{end}"))
+            for end in ("min", "max")
+        )
+        threshold = self.image_thresholds if level == "image" else self.pixel_thresholds
+        return self._normalize(values, *(_per_image(row, index, values) for row in (low, high, threshold)))
+
+    def _threshold_level(self, level: str, values: Tensor | None, index: Tensor) -> Tensor | None:
+        """Labels (B,) or masks (B, ..., H, W): beyond the middle if normalised, else beyond the raw threshold."""
+        if values is None:
+            return None
+        if self.enable_normalization:
+            return self._apply_threshold(values, getattr(self, f"normalized_{level}_threshold"))
+        threshold = self.image_thresholds if level == "image" else self.pixel_thresholds
+        return values > _per_image(threshold, index, values)
+
+    # ------------------------------------------------------------------ applying
+
+    def forward(self, predictions: InferenceBatch, category_index: Tensor | None = None) -> InferenceBatch:
+        """Normalise and threshold the predictions of the model; exportable.
+
+        Args:
+            predictions: Scores (B,) and maps (B, 1, H, W), at least one of them.
+            category_index: Category of each image in [0, K], int64, shape (B,); pooled statistics if None.
+                :attr:`category` wins over it if set.
+
+        Returns:
+            The predictions with scores and maps in [0, 1], labels and masks.
+
+        Raises:
+            ValueError: If there is neither score nor map, or :attr:`category` is set to an unknown name.
+        """
+        values = predictions.pred_score if predictions.pred_score is not None else predictions.anomaly_map
+        if self.category is not None and values is not None:
+            named = self._named_index(self.category)
+            category_index = torch.full((values.shape[0],), named, device=values.device)  # (B,)
+        if category_index is None or not self.categories or values is None:
+            return super().forward(predictions)
+
+        pred_score, anomaly_map = predictions.pred_score, predictions.anomaly_map
+        if pred_score is None:
+            pred_score = torch.amax(values, dim=(-2, -1))
+        if self.enable_normalization:
+            pred_score = self._normalize_level("image", pred_score, category_index)
+            anomaly_map = self._normalize_level("pixel", anomaly_map, category_index)
+        pred_label, pred_mask = None, None
+        if self.enable_thresholding:
+            pred_label = self._threshold_level("image", pred_score, category_index)
+            pred_mask = self._threshold_level("pixel", anomaly_map, category_index)
+        return InferenceBatch(
+            pred_score=pred_score, pred_label=pred_label, anomaly_map=anomaly_map, pred_mask=pred_mask
+        )
+
+    def normalize_batch(self, batch: Batch) -> None:
+        """Normalise scores and maps of a batch in place, each image by its category."""
+        index = self.category_index(batch)
+        if index is None:
+            super().normalize_batch(batch)
+            return
+        batch.pred_score = self._normalize_level("image", batch.pred_score, index)
+        batch.anomaly_map = self._normalize_level("pixel", batch.anomaly_map, index)
+
+    def threshold_batch(self, batch: Batch) -> None:
+        """Set labels and masks of a batch that has none, each image by its category."""
+        index = self.category_index(batch)
+        if index is None:
+            super().threshold_batch(batch)
+            return
+        if batch.pred_label is None:
+            batch.pred_label = self._threshold_level("image", batch.pred_score, index)
+        if batch.pred_mask is None:
+            batch.pred_mask = self._threshold_level("pixel", batch.anomaly_map, index)
+
+    # ------------------------------------------------------------------ fitting
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the categories of the datamodule, so that every process has them in the same order."""
+        del pl_module
+        names = getattr(getattr(trainer, "datamodule", None), "categories", None)
+        if names is not None and list(names) != self.categories:
+            self.set_categories(names)
+
+    def on_validation_batch_end(  # type: ignore[override]  # anomalib's signature
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Batch,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        """Take in a batch of validation scores, category by category."""
+        names = getattr(outputs, "category", None)
+        if names is None:
+            super().on_validation_batch_end(trainer, pl_module, outputs, *args, **kwargs)
+            return
+        if trainer.sanity_checking:
+            return  # a few batches are a few categories: no threshold at all is better than one of those
+        for name in dict.fromkeys(names):
+            scores = select(outputs, [i for i, other in enumerate(names) if other == name])
+            seen = self._seen.setdefault(name, CategoryScores(self.image_min.device))
+            seen.update(scores, with_thresholds=self.enable_thresholding)
+            # Pooled and per-category metrics keep views of the same tensors, so scores are held once.
+            super().on_validation_batch_end(trainer, pl_module, scores.as_batch(), *args, **kwargs)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compute the statistics of each category, then the pooled ones."""
+        summaries = gather_summaries({name: seen.summary for name, seen in self._seen.items()})
+        if not set(summaries) <= set(self.categories):
+            self._adopt_categories(summaries, getattr(trainer, "datamodule", None))
+        for name, summary in summaries.items():
+            self._fit_category(name, summary, self._seen.get(name, CategoryScores(self.image_min.device)))
+        self._seen = {}
+        self._take_part_in_pooled(summaries)
+        super().on_validation_epoch_end(trainer, pl_module)
+
+    def _take_part_in_pooled(self, summaries: dict[str, ScoreSummary]) -> None:
+        """Let a process that saw no images, or none with masks, compute the pooled statistics with the others."""
+        everywhere = ScoreSummary()
+        for summary in summaries.values():
+            everywhere.merge(summary)
+        if self.enable_thresholding:
+            take_part(self._image_threshold_metric, everywhere, "image")
+            take_part(self._pixel_threshold_metric, everywhere, "pixel")
+        if self.enable_normalization:
+            take_part(self._image_min_max_metric, everywhere, "image")
+            take_part(self._pixel_min_max_metric, everywhere, "pixel")
+
+    def _adopt_categories(self, seen: Iterable[str], datamodule: object) -> None:
+        """Replace the categories by those of the datamodule, or those of the validation data if it names none."""
+        if self.recogniser.fitted:
+            logger.warning("The validation data hold new categories: train again, so that they are recognised.")
+        names = list(getattr(datamodule, "categories", None) or ())
+        self.set_categories(names if set(seen) <= set(names) else seen)
+
+    def _fit_category(self, name: str, summary: ScoreSummary, seen: CategoryScores) -> None:
+        """Set the row of one category; all processes do so for the same categories in the same order."""
+        index = self.categories.index(name)
+        if self.enable_thresholding:
+            self._explain_missing(name, summary)
+            self.category_image_threshold[index] = seen.fit_threshold("image", summary)
+            self.category_pixel_threshold[index] = seen.fit_threshold("pixel", summary)
+        if self.enable_normalization:
+            for statistic in ("image_min", "image_max", "pixel_min", "pixel_max"):
+                row = getattr(self, "category_" + statistic)
+                row[index] = summary.extremes.get(statistic, float("nan"))
+
+    def _explain_missing(self, name: str, summary: ScoreSummary) -> None:
+        """Say once what a category's validation data lack and which rule fills the gap."""
+        image, pixel = summary.has_scores("image"), summary.has_scores("pixel")
+        if image and pixel and summary.counts["anomalous_image"]:
+            return
+        if image and not summary.counts["anomalous_image"]:
+            rule = "no anomalous image: its threshold is its highest normal score"
+        else:
+            rule = "no masks: its pixels are judged by the pooled threshold"
+        if name not in self._explained:
+            self._explained.add(name)
+            logger.warning("Category %r has %s. Add such validation images for a better one.", name, rule)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def checkpoint_config(self) -> dict[str, Any]:
+        """Plain-data configuration for a checkpoint, the names of the categories among it."""
+        return {**super().checkpoint_config(), "categories": list(self.categories)}
+
+    def load_checkpoint_config(self, config: dict[str, Any]) -> None:
+        """Restore the configuration; makes room for the statistics that the state dict brings next."""
+        super().load_checkpoint_config(config)
+        if "categories" in config:
+            self.set_categories(config["categories"])
+
+
+def _first_known(categories: Tensor, pooled: Tensor) -> Tensor:
+    """Rows of the categories (K,), then the pooled one, which also stands in where a category has none: (K + 1,)."""
+    return torch.cat([torch.where(torch.isnan(categories), pooled, categories), pooled.reshape(1)])
+
+
+def _per_image(row: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    """Value of each image's category, shaped to broadcast over ``values`` (B, ...)."""
+    return row[index].reshape(-1, *[1] * (values.ndim - 1))
