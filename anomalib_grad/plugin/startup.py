@@ -77,8 +77,8 @@ class RegistrationHook:
                     self._imported.append(name)
             finally:
                 self._running.remove(name)
-                if not self._running:
-                    self._register()
+            if not self._running:
+                self._register()
 
         loader.exec_module = exec_module  # type: ignore[method-assign]
 

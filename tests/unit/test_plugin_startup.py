@@ -182,7 +182,15 @@ import anomalib.models
 """
     (packages / "anomalib" / "models.py").write_text("import anomalib.data, not_installed\n")
     printed, warned = run(packages, code)
-    assert printed == [BOTH[0], "not_installed", BOTH[1]]
+    assert printed == ["not_installed", *BOTH]
+    assert warned == ""
+
+
+def test_failed_import_of_this_package_stays_its_own_error(packages):
+    (packages / "anomalib_grad" / "lightning_model.py").write_text("import anomalib.models\nundefined\n")
+    code = "try:\n    import anomalib_grad.lightning_model\nexcept NameError as error:\n    print(error.name)"
+    printed, warned = run(packages, code)
+    assert printed == ["undefined"]
     assert warned == ""
 
 
