@@ -1,0 +1,215 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which folders of a dataset are categories, and the datamodule of each."""
+
+import inspect
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import anomalib.data
+from anomalib.data import AnomalibDataModule, Folder, MVTecAD
+
+from .mvtec_layout import MVTecLayout
+
+logger = logging.getLogger(__name__)
+
+# What a folder must contain to be a category, per dataset class of anomalib; any of them is enough.
+_MARKERS: dict[str, tuple[str, ...]] = {
+    "AutoVI": ("train/good", "{category}/train/good"),
+    "BMAD": ("train/good",),
+    "BTech": ("train/ok",),
+    "MPDD": ("train/good",),
+    "MVTecAD": ("train/good",),
+    "MVTecAD2": ("train/good",),
+    "MVTecLOCO": ("train/good",),
+    "VAD": ("train/good",),
+    "Visa": ("train/good", "Data/Images/Normal"),
+}
+# "mean" is the row of the means over categories, "unknown" what a model says of product types that it has not seen.
+_RESERVED = frozenset({"mean", "unknown"})
+
+
+def resolve_datamodule_class(name: str) -> type[AnomalibDataModule]:
+    """Find a datamodule class.
+
+    Args:
+        name: Name in ``anomalib.data`` (``"MVTecAD"``) or class path (``"my_package.MyData"``).
+
+    Returns:
+        The class.
+
+    Raises:
+        ValueError: If there is no such datamodule.
+    """
+    module_name, _, class_name = name.rpartition(".")
+    try:
+        found = getattr(import_module(module_name or "anomalib.data"), class_name, None)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"dataset '{name}' cannot be imported: {error}; give a class path that can") from error
+    if not (inspect.isclass(found) and issubclass(found, AnomalibDataModule)):
+        known = sorted(
+            key
+            for key, value in vars(anomalib.data).items()
+            if inspect.isclass(value) and issubclass(value, AnomalibDataModule) and value is not AnomalibDataModule
+        )
+        raise ValueError(f"dataset '{name}' is no anomalib datamodule; use a class path or one of {', '.join(known)}")
+    return found
+
+
+def discover_categories(
+    root: Path,
+    datamodule_class: type[AnomalibDataModule],
+    dataset_args: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Find every folder in ``root`` that is a category of the dataset; name the others in one log message.
+
+    Args:
+        root: Folder with one folder per category.
+        datamodule_class: The dataset's class.
+        dataset_args: Its arguments; ``normal_dir`` says what a category of ``Folder`` must contain.
+
+    Returns:
+        Sorted names of the categories, at least one.
+
+    Raises:
+        FileNotFoundError: If ``root`` is no folder.
+        ValueError: If no folder is a category, or the class's layout is not known.
+    """
+    markers = _markers(datamodule_class, dataset_args or {})
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {root}; give the folder that holds one folder per category as root"
+        )
+    base = _base(root, datamodule_class)
+    folders = sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
+    categories = [path.name for path in folders if _is_category(path, markers)]
+    if not categories:
+        raise ValueError(f"no folder in {base} contains {' or '.join(markers)}; check root, dataset and dataset_args")
+    ignored = [path.name for path in folders if path.name not in categories]
+    if ignored:
+        logger.warning("ignored in %s, as they contain no %s: %s", base, " or ".join(markers), ", ".join(ignored))
+    return categories
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Check that categories can be told apart in metrics, tables and folders.
+
+    Raises:
+        ValueError: For none, a duplicate, a reserved or an empty name, or one with a slash.
+    """
+    if not names:
+        raise ValueError("there are no categories; give at least one")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(
+            f"more than one category is called {', '.join(map(repr, repeated))}; "
+            "give every category once, or pass datamodules as a dict with a name for each",
+        )
+    for name in names:
+        if not name or "/" in name or name in _RESERVED:
+            raise ValueError(f"a category cannot be called {name!r}; rename it")
+
+
+def create_datamodule(
+    category: str,
+    root: Path,
+    datamodule_class: type[AnomalibDataModule],
+    dataset_args: Mapping[str, Any] | None = None,
+    **common: Any,  # noqa: ANN401  # anomalib's datamodule arguments, each of its own type
+) -> AnomalibDataModule:
+    """Create the datamodule of one category.
+
+    ``MVTecAD`` is read through ``MVTecLayout``: the same folders, any image format, masks found by name or absent.
+
+    Args:
+        category: Its name.
+        root: Folder that holds the dataset.
+        datamodule_class: The dataset's class.
+        dataset_args: Further arguments of the class.
+        **common: Arguments that anomalib's datamodules share; those that are ``None`` keep the class's default.
+
+    Returns:
+        The datamodule, not set up.
+
+    Raises:
+        ValueError: If the category is neither there nor part of a dataset that anomalib can download.
+    """
+    if datamodule_class is MVTecAD:
+        datamodule_class = MVTecLayout
+    parameters = inspect.signature(datamodule_class).parameters
+    arguments: dict[str, Any] = {key: value for key, value in common.items() if value is not None}
+    arguments.update(dataset_args or {})
+    _check_folder(category, root, datamodule_class, dataset_args or {})
+    if "category" in parameters:
+        return datamodule_class(**{**arguments, "root": root, "category": category})
+    folder = root / category
+    if issubclass(datamodule_class, Folder):
+        arguments.update(_product_folders(folder, dataset_args or {}))
+    if "name" in parameters:
+        arguments["name"] = category
+    return datamodule_class(**{**arguments, "root": folder})
+
+
+def _product_folders(folder: Path, dataset_args: Mapping[str, Any]) -> dict[str, list[str] | None]:
+    """Of the folders that ``Folder`` is told to read, those that this product has."""
+    found: dict[str, list[str] | None] = {}
+    for key in ("normal_test_dir", "abnormal_dir", "mask_dir"):
+        names = dataset_args.get(key) or []
+        names = [names] if isinstance(names, (str, Path)) else list(names)
+        present = [str(name) for name in names if (folder / name).is_dir()]
+        missing = [str(name) for name in names if str(name) not in present]
+        if missing:
+            logger.info("%s has no %s (%s)", folder, ", ".join(missing), key)
+        found[key] = present or None
+    return found
+
+
+def _base(root: Path, datamodule_class: type[AnomalibDataModule]) -> Path:
+    prepared = root / "visa_pytorch"  # anomalib's Visa converts the downloaded layout into this folder
+    return prepared if datamodule_class.__name__ == "Visa" and prepared.is_dir() else root
+
+
+def _markers(datamodule_class: type[AnomalibDataModule], dataset_args: Mapping[str, Any]) -> tuple[str, ...]:
+    if issubclass(datamodule_class, Folder):
+        normal = dataset_args.get("normal_dir")
+        if not normal:
+            raise ValueError("dataset Folder needs normal_dir in dataset_args: the normal images' folder in a product")
+        return (str(normal),) if isinstance(normal, (str, Path)) else tuple(map(str, normal))
+    for ancestor in datamodule_class.__mro__:
+        if ancestor.__name__ in _MARKERS:
+            return _MARKERS[ancestor.__name__]
+    raise ValueError(
+        f"the categories of {datamodule_class.__name__} cannot be found by themselves; name them in a list"
+    )
+
+
+def _is_category(folder: Path, markers: Sequence[str]) -> bool:
+    return any((folder / marker.format(category=folder.name)).is_dir() for marker in markers)
+
+
+def _check_folder(
+    category: str,
+    root: Path,
+    datamodule_class: type[AnomalibDataModule],
+    dataset_args: Mapping[str, Any],
+) -> None:
+    """Refuse a misspelt category before anomalib downloads a whole dataset because its folder is missing."""
+    if (root / category).is_dir() or (_base(root, datamodule_class) / category).is_dir():
+        return
+    if category in _official_categories(datamodule_class):
+        return
+    known = ", ".join(discover_categories(root, datamodule_class, dataset_args))
+    raise ValueError(f"there is no category '{category}' in {root}; the categories there are {known}")
+
+
+def _official_categories(datamodule_class: type[AnomalibDataModule]) -> tuple[str, ...]:
+    """What anomalib lists as the dataset's categories; it can download or explain how to get them."""
+    for ancestor in datamodule_class.__mro__:
+        if ancestor.__module__.startswith("anomalib.data.datamodules.image."):
+            dataset_module = import_module(ancestor.__module__.replace(".datamodules.", ".datasets."))
+            return tuple(getattr(dataset_module, "CATEGORIES", ()))
+    return ()

@@ -1,0 +1,291 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""One datamodule over many categories, to train one model for all of them."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from anomalib.data import AnomalibDataModule
+from anomalib.data.datasets.base import AnomalibDepthDataset, AnomalibVideoDataset
+from anomalib.data.errors import MisMatchError
+from anomalib.data.utils import TestSplitMode, ValSplitMode
+from anomalib.utils.path import generate_output_filename
+from lightning.pytorch.utilities.types import EVAL_DATALOADERS
+from torch.utils.data import DataLoader, SequentialSampler
+from torchvision.transforms.v2 import Transform  # type: ignore[import-untyped]
+
+from .dataset import MultiCategoryDataset, check_mask_sizes
+from .discovery import check_names, create_datamodule, discover_categories, resolve_datamodule_class
+from .sampling import EvaluationBatchSampler, balanced_sampler
+
+logger = logging.getLogger(__name__)
+
+_SUBSETS = ("train_data", "val_data", "test_data")
+
+
+class MultiCategory(AnomalibDataModule):
+    """Joins several categories; every batch is a ``CategoryImageBatch``, which names the category of each image.
+
+    Either give ``root``, ``categories`` and ``dataset``, or ``datamodules``. Every category is split into train,
+    validation and test by its own datamodule, exactly as it would be alone with the same ``seed``.
+
+    A category without any test image is tested on normal images drawn from its training images (``test_split_ratio``).
+    A category without any masks counts in the image metrics only. Evaluation batches never mix images with and without
+    masks, and in distributed runs no image is evaluated twice.
+
+    Args:
+        root: Folder with one folder per category.
+        categories: Names of folders in ``root``, or ``"all"``: every folder that is a category of ``dataset`` (for
+            ``MVTecAD``: has ``train/good``); others are ignored with a message.
+        dataset: Datamodule class of one category: its name in ``anomalib.data`` or its class path. ``MVTecAD`` reads
+    any product in MVTec AD's layout (see ``mvtec_layout.py``), ``Folder`` any other folder per product.
+        dataset_args: Further arguments of ``dataset``. ``Folder`` needs ``normal_dir`` and takes ``abnormal_dir``,
+            ``normal_test_dir`` and ``mask_dir``, all relative to the product's folder; those that a product lacks are
+            left out for it.
+        datamodules: Datamodules to join, of any classes. Their names are their ``category``, or ``name`` where that is
+            empty; a dict names them explicitly. Batch sizes and workers are those given here; augmentations given
+            here replace theirs. ``root``, ``categories``, ``dataset`` and ``dataset_args`` do not apply.
+        train_batch_size: Images per training batch.
+        eval_batch_size: Images per validation, test and prediction batch.
+        num_workers: Processes that read images.
+        balanced: Draw training images with replacement, so that every category comes equally often on average. An
+            epoch has as many draws as there are images.
+        train_augmentations: For training images.
+        val_augmentations: For validation images.
+        test_augmentations: For test images.
+        augmentations: For subsets without their own.
+        test_split_mode: Where normal test images come from; ``None``: the default of ``dataset``.
+        test_split_ratio: Share of training images to test on where there are no normal test images.
+        val_split_mode: Where validation images come from; ``None``: the default of ``dataset``.
+        val_split_ratio: Their share.
+        seed: For the splits of every category and for balanced sampling.
+
+    Raises:
+        FileNotFoundError: If ``root`` is no folder.
+        ValueError: If a category is missing or named twice or its masks do not match; on ``setup`` if a category has no
+            training or test image, or an image and its mask differ in size.
+
+    Example:
+        >>> datamodule = MultiCategory(root="datasets/MVTecAD", categories=["bottle", "cable"])
+        >>> datamodule.categories
+        ['bottle', 'cable']
+    """
+
+    def __init__(
+        self,
+        root: str | Path = "./datasets/MVTecAD",
+        categories: list[str] | str = "all",
+        dataset: str = "MVTecAD",
+        dataset_args: dict[str, Any] | None = None,
+        datamodules: list[AnomalibDataModule] | dict[str, AnomalibDataModule] | None = None,
+        train_batch_size: int = 32,
+        eval_batch_size: int = 32,
+        num_workers: int = 8,
+        balanced: bool = False,  # a datamodule's arguments are named in configs
+        train_augmentations: Transform | None = None,
+        val_augmentations: Transform | None = None,
+        test_augmentations: Transform | None = None,
+        augmentations: Transform | None = None,
+        test_split_mode: TestSplitMode | str | None = None,
+        test_split_ratio: float | None = None,
+        val_split_mode: ValSplitMode | str | None = None,
+        val_split_ratio: float | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            train_batch_size=train_batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            train_augmentations=train_augmentations,
+            val_augmentations=val_augmentations,
+            test_augmentations=test_augmentations,
+            augmentations=augmentations,
+            test_split_mode=test_split_mode,
+            test_split_ratio=test_split_ratio,
+            val_split_mode=val_split_mode,
+            val_split_ratio=val_split_ratio,
+            seed=seed,
+        )
+        self.balanced = balanced
+        self.root = Path(root)
+        if datamodules is not None:
+            self.datamodules = self._given(datamodules)
+        else:
+            splits = {
+                "test_split_mode": test_split_mode,
+                "test_split_ratio": test_split_ratio,
+                "val_split_mode": val_split_mode,
+                "val_split_ratio": val_split_ratio,
+            }
+            self.datamodules = self._created(categories, dataset, dataset_args, splits)
+        first = next(iter(self.datamodules.values()))
+        self.test_split_mode = TestSplitMode(test_split_mode or first.test_split_mode)
+        self.val_split_mode = ValSplitMode(val_split_mode or first.val_split_mode)
+        self._name = self._common_folder_name()
+
+    train_data: MultiCategoryDataset
+    val_data: MultiCategoryDataset
+    test_data: MultiCategoryDataset
+
+    def _given(
+        self, datamodules: list[AnomalibDataModule] | dict[str, AnomalibDataModule]
+    ) -> dict[str, AnomalibDataModule]:
+        if not isinstance(datamodules, Mapping):
+            names = [datamodule.category or datamodule.name for datamodule in datamodules]
+            check_names(names)
+            datamodules = dict(zip(names, datamodules, strict=True))
+        check_names(list(datamodules))
+        for datamodule in datamodules.values():
+            for subset in ("train", "val", "test"):
+                key = f"{subset}_augmentations"
+                setattr(datamodule, key, getattr(self, key) or getattr(datamodule, key))
+        return {name: datamodules[name] for name in sorted(datamodules)}
+
+    def _created(
+        self,
+        categories: list[str] | str,
+        dataset: str,
+        dataset_args: dict[str, Any] | None,
+        splits: dict[str, Any],
+    ) -> dict[str, AnomalibDataModule]:
+        datamodule_class = resolve_datamodule_class(dataset)
+        if categories == "all":
+            names = discover_categories(self.root, datamodule_class, dataset_args)
+        else:
+            names = [categories] if isinstance(categories, str) else list(categories)
+        check_names(names)
+        return {
+            name: create_datamodule(
+                name,
+                self.root,
+                datamodule_class,
+                dataset_args,
+                train_batch_size=self.train_batch_size,
+                eval_batch_size=self.eval_batch_size,
+                num_workers=self.num_workers,
+                train_augmentations=self.train_augmentations,
+                val_augmentations=self.val_augmentations,
+                test_augmentations=self.test_augmentations,
+                seed=self.seed,
+                **splits,
+            )
+            for name in sorted(names)
+        }
+
+    def _common_folder_name(self) -> str:
+        """Name of the deepest folder that holds all categories.
+
+        anomalib names result images by their path below the folder that is called like the datamodule, so that with
+        this name equal file names of different categories stay apart.
+        """
+        roots = [getattr(datamodule, "root", None) for datamodule in self.datamodules.values()]
+        known = [os.path.abspath(root) for root in roots if root is not None]  # noqa: PTH100  # must not follow links
+        if len(known) < len(roots):
+            return type(self).__name__
+        folder = Path(os.path.commonpath(known))
+        alone = len(known) == 1 and folder.name == next(iter(self.datamodules))
+        return (folder.parent.name if alone else folder.name) or type(self).__name__
+
+    @property
+    def name(self) -> str:  # type: ignore[override]  # as anomalib's own
+        """Name of the folder that holds the categories; names the results folder."""
+        return self._name
+
+    @property
+    def categories(self) -> list[str]:
+        """Sorted names of the categories."""
+        return list(self.datamodules)
+
+    def prepare_data(self) -> None:
+        """Let every category's datamodule download or convert what it needs."""
+        for datamodule in self.datamodules.values():
+            datamodule.prepare_data()
+
+    def _setup(self, _stage: str | None = None) -> None:
+        parts: dict[str, dict[str, Any]] = {subset: {} for subset in _SUBSETS}
+        for name, datamodule in self.datamodules.items():
+            datamodule.trainer = self.trainer
+            try:
+                datamodule.setup(_stage)
+            except (ValueError, RuntimeError, OSError, MisMatchError) as error:
+                raise ValueError(f"category '{name}': {error}") from error
+            for subset in _SUBSETS:
+                if hasattr(datamodule, subset):
+                    parts[subset][name] = getattr(datamodule, subset)
+        for subset, datasets in parts.items():
+            if datasets:
+                setattr(self, subset, self._join(subset.removesuffix("_data"), datasets))
+        evaluated = [getattr(self, subset).samples for subset in _SUBSETS[1:] if hasattr(self, subset)]
+        for samples in evaluated:
+            check_mask_sizes(samples)
+        self._warn_of_equal_output_names()
+
+    def _join(self, subset: str, datasets: dict[str, Any]) -> MultiCategoryDataset:
+        for name, datamodule in self.datamodules.items():
+            folder = Path(getattr(datamodule, "root", None) or self.root) / datamodule.category
+            if len(datasets.get(name, ())) > 0:
+                if isinstance(datasets[name], (AnomalibDepthDataset, AnomalibVideoDataset)):
+                    raise TypeError(f"category '{name}' is no image dataset; join image datasets only")
+                if subset == "test" and not datasets[name].has_anomalous:
+                    logger.warning("category '%s' has no anomalous test image, so it has no AUROC", name)
+            elif subset == "val":
+                logger.warning("category '%s' has no validation image, so it gets no threshold of its own", name)
+            else:
+                raise ValueError(f"category '{name}' has no {subset} image in {folder}; add some or leave it out")
+        return MultiCategoryDataset(datasets)
+
+    def _warn_of_equal_output_names(self) -> None:
+        paths = self.test_data.samples["image_path"]
+        outputs = Counter(generate_output_filename(path, "", self.name, self.category, mkdir=False) for path in paths)
+        repeated = [str(output) for output, count in outputs.items() if count > 1]
+        if repeated:
+            logger.warning(
+                "%d result images will overwrite one another (first: %s); put the categories below one folder",
+                len(repeated),
+                repeated[0],
+            )
+
+    def _create_test_split(self) -> None:
+        """Nothing to do: every category has been split by its own datamodule."""
+
+    def _create_val_split(self) -> None:
+        """Nothing to do: every category has been split by its own datamodule."""
+
+    def _update_augmentations(self) -> None:
+        """Hand the augmentations and the model's resize to every category's datasets."""
+        for datamodule in self.datamodules.values():
+            datamodule.trainer = self.trainer
+            datamodule._update_augmentations()  # the same step, of the same base class
+
+    def train_dataloader(self) -> DataLoader:
+        """Training batches, shuffled or drawn evenly over the categories."""
+        if not self.balanced:
+            return super().train_dataloader()
+        return DataLoader(
+            dataset=self.train_data,
+            sampler=balanced_sampler(list(self.train_data.samples["category"]), self.seed),
+            batch_size=self.train_batch_size,
+            num_workers=self.num_workers,
+            collate_fn=self.external_collate_fn or self.train_data.collate_fn,
+        )
+
+    def val_dataloader(self) -> EVAL_DATALOADERS:
+        """Validation batches; nothing where no category has validation images."""
+        return self._evaluation_dataloader(self.val_data) if hasattr(self, "val_data") else []
+
+    def test_dataloader(self) -> EVAL_DATALOADERS:
+        """Test batches."""
+        return self._evaluation_dataloader(self.test_data)
+
+    def _evaluation_dataloader(self, dataset: MultiCategoryDataset) -> DataLoader:
+        sampler = SequentialSampler(dataset)
+        return DataLoader(
+            dataset=dataset,
+            batch_sampler=EvaluationBatchSampler(sampler, self.eval_batch_size, drop_last=False, groups=dataset.groups),
+            num_workers=self.num_workers,
+            collate_fn=self.external_collate_fn or dataset.collate_fn,
+        )

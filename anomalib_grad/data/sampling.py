@@ -1,0 +1,92 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which image is read when: balanced training draws, and evaluation batches that count every image exactly once."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+import torch
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from torch.utils.data import BatchSampler, DistributedSampler, Sampler, WeightedRandomSampler
+
+
+def balanced_weights(categories: Sequence[str]) -> torch.Tensor:
+    """Weights that give every category the same chance, however many images it has.
+
+    Args:
+        categories: The category of each of N images.
+
+    Returns:
+        Weights ``(N,)``, float64; those of one category sum to 1.
+    """
+    counts = Counter(categories)
+    return torch.tensor([1.0 / counts[category] for category in categories], dtype=torch.float64)
+
+
+def balanced_sampler(categories: Sequence[str], seed: int | None) -> WeightedRandomSampler:
+    """Draw N of N images with replacement, every category equally often on average.
+
+    Args:
+        categories: The category of each of N images.
+        seed: Makes the draws repeatable; ``None`` follows torch's global seed.
+
+    Returns:
+        The sampler. In a distributed run Lightning shares its draws out among the processes.
+    """
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    weights = balanced_weights(categories)
+    return WeightedRandomSampler(weights.tolist(), num_samples=len(weights), replacement=True, generator=generator)
+
+
+class EvaluationBatchSampler(BatchSampler):
+    """Batches in the sampler's order that never mix groups, and never repeat an image.
+
+    Lightning hands a batch sampler its ``DistributedSampler`` in distributed runs, which repeats images until all
+    processes have equally many; repeated images would count twice in the metrics. Here each process gets its share
+    without repetition instead.
+
+    Args:
+        sampler: Yields indices into ``groups``.
+        batch_size: Largest number of images in a batch.
+        drop_last: Leave out batches smaller than that.
+        groups: Group of each image of the dataset; a batch ends where the group changes.
+
+    Raises:
+        ValueError: With more processes than images.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler[int] | Iterable[int],
+        batch_size: int,
+        drop_last: bool,  # Lightning replaces `sampler` and `drop_last` by these names
+        groups: Sequence[int],
+    ) -> None:
+        super().__init__(_without_repetition(sampler), batch_size, drop_last)
+        self.groups = groups
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for _, run in groupby(self.sampler, key=self.groups.__getitem__):
+            indices = list(run)
+            for start in range(0, len(indices), self.batch_size):
+                batch = indices[start : start + self.batch_size]
+                if len(batch) == self.batch_size or not self.drop_last:
+                    yield batch
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _without_repetition(sampler: Sampler[int] | Iterable[int]) -> Sampler[int] | Iterable[int]:
+    if not isinstance(sampler, DistributedSampler) or isinstance(sampler, UnrepeatedDistributedSampler):
+        return sampler
+    n_images = len(sampler.dataset)  # type: ignore[arg-type]  # map-style datasets have a length
+    if n_images < sampler.num_replicas:
+        raise ValueError(f"{n_images} images cannot be shared by {sampler.num_replicas} processes; use fewer devices")
+    return UnrepeatedDistributedSampler(
+        sampler.dataset,
+        num_replicas=sampler.num_replicas,
+        rank=sampler.rank,
+        shuffle=False,
+    )

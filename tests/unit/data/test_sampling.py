@@ -1,0 +1,63 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DistributedSampler, SequentialSampler
+
+from anomalib_grad.data.sampling import EvaluationBatchSampler, balanced_sampler, balanced_weights
+
+NAMES = st.lists(st.sampled_from("abcd"), min_size=1, max_size=50)
+GROUPS = st.lists(st.integers(0, 3), min_size=4, max_size=60)
+
+
+@given(NAMES)
+def test_the_weights_of_each_category_sum_to_one(categories: list[str]) -> None:
+    totals: Counter[str] = Counter()
+    for category, weight in zip(categories, balanced_weights(categories).tolist(), strict=True):
+        totals[category] += weight
+    assert all(total == pytest.approx(1.0) for total in totals.values())
+
+
+def test_balanced_draws_follow_the_seed_and_are_even() -> None:
+    categories = ["rare"] * 3 + ["common"] * 997
+    drawn = list(balanced_sampler(categories, seed=5))
+    assert drawn == list(balanced_sampler(categories, seed=5))
+    assert len(drawn) == 1000
+    assert 430 < sum(index < 3 for index in drawn) < 570
+    torch.manual_seed(0)
+    first = list(balanced_sampler(categories, seed=None))
+    torch.manual_seed(0)
+    assert first == list(balanced_sampler(categories, seed=None))
+
+
+@settings(deadline=None)
+@given(GROUPS, st.integers(1, 7))
+def test_batches_keep_order_and_never_mix_groups(groups: list[int], batch_size: int) -> None:
+    batches = EvaluationBatchSampler(SequentialSampler(groups), batch_size, drop_last=False, groups=groups)
+    assert [index for batch in batches for index in batch] == list(range(len(groups)))
+    assert all(len(batch) <= batch_size and len({groups[index] for index in batch}) == 1 for batch in batches)
+    assert len(batches) == len(list(batches))
+    full = EvaluationBatchSampler(SequentialSampler(groups), batch_size, drop_last=True, groups=groups)
+    assert all(len(batch) == batch_size for batch in full)
+
+
+@settings(deadline=None)
+@given(GROUPS, st.integers(1, 4))
+def test_processes_share_every_image_once(groups: list[int], n_processes: int) -> None:
+    seen = []
+    for rank in range(n_processes):
+        padded = DistributedSampler(groups, num_replicas=n_processes, rank=rank, shuffle=False)
+        batches = EvaluationBatchSampler(padded, 3, drop_last=False, groups=groups)
+        seen += [index for batch in batches for index in batch]
+    assert sorted(seen) == list(range(len(groups)))
+
+
+def test_more_processes_than_images_is_an_error() -> None:
+    padded = DistributedSampler([0, 0], num_replicas=3, rank=0, shuffle=False)
+    with pytest.raises(ValueError, match="use fewer devices"):
+        EvaluationBatchSampler(padded, 3, drop_last=False, groups=[0, 0])
