@@ -1,0 +1,321 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""The test report as one HTML page that needs no network.
+
+This module decides what the page says; ``plots`` draws the figures and ``report_template.html`` lays them out.
+"""
+
+import base64
+import io
+import os
+import re
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
+from PIL import Image
+
+from anomalib_grad.evaluation import plots
+from anomalib_grad.evaluation.records import CategoryRecord, CategoryResult, Example, TestReport
+
+_METRICS = ("image_AUROC", "image_F1Max", "pixel_AUROC", "pixel_AUPRO")
+_THUMBNAIL_SIDE = 192  # pixels, twice what the page shows
+_COLOURED_CURVES = 10  # more colours than that cannot be told apart in one figure
+_LISTED_CONFUSIONS = 10
+_DASH = "\N{EN DASH}"
+_DRAWN_POINTS = 3000  # per category and grid; more only cover each other
+
+
+def write_html(
+    report: TestReport,
+    path: Path,
+    *,
+    local_resolution: int | None = None,
+    global_resolution: int | None = None,
+) -> None:
+    """Write the report as one self-contained HTML page.
+
+    The page is written beside its final name first and then moved there, so that no reader ever sees half of it.
+
+    Args:
+        report: What the test found.
+        path: The page's file; its folder is created if it is missing.
+        local_resolution: Cells per dimension of the model's local grid, to draw their borders.
+        global_resolution: The same for the global grid.
+
+    Raises:
+        ValueError: If the categories' coordinates have different dimensions.
+    """
+    page = render_html(report, local_resolution=local_resolution, global_resolution=global_resolution)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        unfinished.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")  # undecodable file names
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def render_html(
+    report: TestReport, *, local_resolution: int | None = None, global_resolution: int | None = None
+) -> str:
+    """Render the page that :func:`write_html` writes; same arguments and errors."""
+    colours = dict(
+        zip((result.category for result in report.results), plots.category_colours(len(report.results)), strict=True)
+    )
+    results = {result.category: result for result in report.results}
+    images = sum(result.n_normal + result.n_anomalous for result in report.results)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(metric=_metric, quality=_quality, number=_number, order=_order)
+    template = resources.files(__package__).joinpath("report_template.html").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        model=report.model,
+        date=datetime.now().astimezone(),
+        nonce=secrets.token_urlsafe(12),
+        metrics=_METRICS,
+        results=report.results,
+        mean=report.mean,
+        images=images,
+        colours=colours,
+        notes=[*report.notes, *_left_out(report.records)],
+        anchors={record.category: f"scores-{index}" for index, record in enumerate(report.records)},
+        roc=_roc(report.records, results, colours),
+        scores=[_scores(record, results[record.category]) for record in report.records],
+        recognition=_recognition(report.records),
+        grids=[
+            grid
+            for grid in (
+                _grid("local", report.records, colours, local_resolution),
+                _grid("global", report.records, colours, global_resolution),
+            )
+            if grid is not None
+        ],
+        examples=[
+            gallery for record in report.records if (gallery := _gallery(record, results[record.category])) is not None
+        ],
+    )
+
+
+def _metric(value: float) -> str:
+    """Format a value in [0, 1]; a dash where it is not defined."""
+    return f"{value:.3f}" if np.isfinite(value) else _DASH
+
+
+def _number(value: float) -> str:
+    """Format a score or threshold; a dash where it is not defined."""
+    return f"{value:.4g}" if np.isfinite(value) else _DASH
+
+
+def _order(value: float) -> str:
+    """Write a value for sorting: empty where it is not defined."""
+    return repr(float(value)) if np.isfinite(value) else ""
+
+
+def _quality(value: float) -> float:
+    """Map a metric to [0, 1] for its colour; steep near 1, where methods differ."""
+    return round(float(np.clip((value - 0.6) / 0.4, 0, 1) ** 2), 3)
+
+
+def _finite(record: CategoryRecord) -> tuple[np.ndarray, np.ndarray]:
+    """Scores that can be drawn, and their labels."""
+    scores = np.asarray(record.scores, dtype=float)
+    keep = np.isfinite(scores)
+    return scores[keep], np.asarray(record.anomalous, dtype=bool)[keep]
+
+
+def _left_out(records: Sequence[CategoryRecord]) -> list[str]:
+    """One sentence for every category whose scores cannot all be drawn."""
+    counts = ((record.category, len(record.scores) - len(_finite(record)[0])) for record in records)
+    return [
+        f"{category}: {count} scores are not finite and are left out of the figures."
+        for category, count in counts
+        if count
+    ]
+
+
+def _roc(
+    records: Sequence[CategoryRecord], results: dict[str, CategoryResult], colours: dict[str, str]
+) -> dict[str, Any] | None:
+    """All ROC curves in one figure; with many categories only the lowest ones in colour."""
+    ranked = []
+    for record in records:
+        scores, anomalous = _finite(record)
+        if anomalous.any() and not anomalous.all():
+            ranked.append((results[record.category].image_AUROC, record.category, scores, anomalous))
+    if not ranked:
+        return None
+    ranked.sort(key=lambda entry: (np.isnan(entry[0]), entry[0], entry[1]))
+    named = ranked[:_COLOURED_CURVES]
+    palette = plots.category_colours(len(named)) if len(ranked) > len(named) else [colours[entry[1]] for entry in named]
+    curves = [
+        plots.RocCurve(scores, anomalous, palette[rank] if rank < len(named) else None)
+        for rank, (_, _, scores, anomalous) in enumerate(ranked)
+    ]
+    return {
+        "figure": _figure_uri(plots.roc_figure(curves), "svg"),
+        "legend": [(category, colour, auroc) for (auroc, category, *_), colour in zip(named, palette, strict=True)],
+        "others": len(ranked) - len(named),
+    }
+
+
+def _scores(record: CategoryRecord, result: CategoryResult) -> dict[str, Any]:
+    """Histograms of one category and what its threshold does to the test images."""
+    scores, anomalous = _finite(record)
+    above = scores > record.threshold
+    return {
+        "category": record.category,
+        "auroc": result.image_AUROC,
+        "threshold": record.threshold,
+        "false_alarms": int((above & ~anomalous).sum()),
+        "missed": int((~above & anomalous).sum()),
+        "figure": _figure_uri(plots.score_figure(scores, anomalous, record.threshold), "svg"),
+    }
+
+
+def _recognition(records: Sequence[CategoryRecord]) -> dict[str, Any] | None:
+    """Confusion matrix of the recognised categories, None where nothing was recognised."""
+    counts = {
+        record.category: Counter(str(name) for name in record.recognised)
+        for record in records
+        if record.recognised is not None and len(record.recognised)
+    }
+    if not counts:
+        return None
+    columns = [*counts, *sorted(set().union(*counts.values()) - set(counts))]
+    correct = sum(taken[category] for category, taken in counts.items())
+    total = sum(taken.total() for taken in counts.values())
+    confusions = [
+        (count, category, name)
+        for category, taken in counts.items()
+        for name, count in taken.items()
+        if name != category
+    ]
+    return {
+        "columns": columns,
+        "rows": [
+            {
+                "category": category,
+                "counts": [taken[column] for column in columns],
+                "total": taken.total(),
+                "accuracy": taken[category] / taken.total(),
+            }
+            for category, taken in counts.items()
+        ],
+        "correct": correct,
+        "total": total,
+        "accuracy": correct / total,
+        "confusions": sorted(confusions, key=lambda entry: (-entry[0], entry[1:]))[:_LISTED_CONFUSIONS],
+    }
+
+
+def _grid(
+    kind: Literal["local", "global"], records: Sequence[CategoryRecord], colours: dict[str, str], resolution: int | None
+) -> dict[str, Any] | None:
+    """Coordinates of all categories on one grid, and of each before the others; None for models without them."""
+    labelled = [(record.category, *labels) for record in records if (labels := _coordinates(kind, record)) is not None]
+    if not labelled:
+        return None
+    if len(dimensions := {coordinates.shape[1] for _, coordinates, _ in labelled}) > 1:
+        raise ValueError(
+            f"Record the {kind} coordinates of all categories with one model: they have {sorted(dimensions)} columns."
+        )
+    names = [category for category, _, _ in labelled]
+    group = np.repeat(np.arange(len(names)), [len(coordinates) for _, coordinates, _ in labelled])  # (n,)
+    anomalous = np.concatenate([flags for _, _, flags in labelled])  # (n,)
+    planar = plots.planar_coordinates(np.concatenate([points for _, points, _ in labelled]), group, len(names))
+    point_colours = np.asarray([colours[name] for name in names])[group]
+    figure = plots.coordinate_figure(
+        planar,
+        anomalous,
+        list(point_colours),
+        resolution=resolution,
+        point_size=5 if kind == "local" else 18,
+    )
+    return {
+        "kind": kind,
+        "figure": _figure_uri(figure, "webp"),
+        "dimensions": planar.dimensions,
+        "explained": planar.explained,
+        "resolution": resolution,
+        "points": len(group),
+        "sampled": _DRAWN_POINTS if np.bincount(group).max() == _DRAWN_POINTS else None,
+        "categories": [
+            (name, _figure_uri(plots.highlight_figure(planar, anomalous, group == index, colours[name]), "webp"))
+            for index, name in enumerate(names)
+        ]
+        if len(names) > 1
+        else [],
+    }
+
+
+def _coordinates(kind: Literal["local", "global"], record: CategoryRecord) -> tuple[np.ndarray, np.ndarray] | None:
+    """Finite coordinates (n, D) and labels (n,) of one category, a sample of many; None where there are none."""
+    coordinates = record.global_coordinates if kind == "global" else record.local_coordinates
+    labels = record.anomalous if kind == "global" else record.local_anomalous
+    if coordinates is None:
+        return None
+    anomalous = np.zeros(len(coordinates), dtype=bool) if labels is None else np.asarray(labels, dtype=bool)
+    keep = np.flatnonzero(np.isfinite(coordinates).all(axis=1))
+    if len(keep) > _DRAWN_POINTS:
+        keep = np.random.default_rng(0).choice(keep, _DRAWN_POINTS, replace=False)
+    return (coordinates[keep], anomalous[keep]) if len(keep) else None
+
+
+def _gallery(record: CategoryRecord, result: CategoryResult) -> dict[str, Any] | None:
+    """Example images of one category; None where there are none."""
+    sections = [
+        ("Clearest anomalies", record.best),
+        ("Missed or nearly missed", record.worst),
+        ("False alarms and normal images nearest to one", record.false_alarms),
+    ]
+    shown = [
+        (title, [_tile(example, record.threshold) for example in examples]) for title, examples in sections if examples
+    ]
+    return {"category": record.category, "auroc": result.image_AUROC, "sections": shown} if shown else None
+
+
+def _tile(example: Example, threshold: float) -> dict[str, Any]:
+    """One example: thumbnail, overlay and caption."""
+    thumbnail = Image.fromarray(example.image).convert("RGB")
+    thumbnail.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    overlay = plots.heatmap_overlay(np.asarray(thumbnail), example.anomaly_map, example.mask)
+    return {
+        "image": _image_uri(thumbnail),
+        "overlay": _image_uri(Image.fromarray(overlay)),
+        "path": example.path,
+        "name": "/".join(re.split(r"[\\/]", example.path)[-2:]),  # the folder names the kind of defect
+        "label": "anomalous" if example.anomalous else "normal",
+        "score": example.score,
+        "verdict": _verdict(example, threshold),
+    }
+
+
+def _verdict(example: Example, threshold: float) -> str:
+    """Say what the threshold makes of an image; empty where there is no threshold."""
+    if not (np.isfinite(threshold) and np.isfinite(example.score)):
+        return ""
+    if example.score > threshold:
+        return "found" if example.anomalous else "false alarm"
+    return "missed" if example.anomalous else "passed"
+
+
+def _figure_uri(figure: Figure, file_format: Literal["svg", "webp"]) -> str:
+    kind = "svg+xml" if file_format == "svg" else file_format
+    return _data_uri(kind, plots.figure_bytes(figure, file_format))
+
+
+def _image_uri(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format="webp", quality=80)
+    return _data_uri("webp", buffer.getvalue())
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
