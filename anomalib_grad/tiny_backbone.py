@@ -1,0 +1,97 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded backbone ``grad_tiny``: a small CNN whose weights come with the package, so no download is needed.
+
+Importing this module registers the model with timm: ``timm.create_model("grad_tiny", features_only=True,
+pretrained=True)`` works like for any other timm backbone. How it was made and what it is good for is told in
+``weights/README.md``.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+
+WEIGHTS_FILE = Path(__file__).parent / "weights" / "grad_tiny.safetensors"
+
+# stride -> output channels, those of the teacher MobileNetV2
+_CHANNELS = {8: 32, 16: 96}
+
+default_cfgs = generate_default_cfgs(
+    {
+        "grad_tiny": {
+            "file": str(WEIGHTS_FILE),
+            "input_size": (3, 224, 224),
+            "fixed_input_size": False,
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "mean": IMAGENET_DEFAULT_MEAN,
+            "std": IMAGENET_DEFAULT_STD,
+            "num_classes": 0,
+            "license": "apache-2.0",
+        }
+    }
+)
+
+
+class GradTiny(nn.Module):
+    """timm's ``resnet10t`` up to stride 16 with a linear 1x1 adapter on the stride-8 and the stride-16 stage.
+
+    The adapters bring the 128 and 256 channels of the stages down to the 32 and 96 of the network that they imitate:
+    few channels keep GRAD's head small.
+
+    Args:
+        out_indices: Which maps to return: 0 is the one at stride 8, 1 the one at stride 16.
+
+    Attributes:
+        feature_info: One dictionary a map: ``module``, ``reduction`` (stride in pixels), ``num_chs``, ``index``.
+
+    Raises:
+        ValueError: If ``out_indices`` names no map, or one that does not exist.
+    """
+
+    def __init__(self, out_indices: Sequence[int] = (0, 1)) -> None:
+        super().__init__()
+        if not out_indices or not set(out_indices) <= set(range(len(_CHANNELS))):
+            raise ValueError(
+                f"grad_tiny has feature maps 0 and 1, got out_indices={tuple(out_indices)}; choose among them."
+            )
+        self.out_indices = tuple(sorted(set(out_indices)))
+        self.feature_info: list[dict[str, Any]] = [
+            {"module": f"adapter{stride}", "reduction": stride, "num_chs": channels, "index": index}
+            for index, (stride, channels) in enumerate(_CHANNELS.items())
+        ]
+        self.trunk = timm.create_model("resnet10t", pretrained=False, features_only=True, out_indices=(2, 3))
+        widths = self.trunk.feature_info.channels()
+        self.adapter8 = nn.Conv2d(widths[0], _CHANNELS[8], kernel_size=1)
+        self.adapter16 = nn.Conv2d(widths[1], _CHANNELS[16], kernel_size=1)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map normalised images ``(B, 3, H, W)`` to ``[(B, 32, H/8, W/8), (B, 96, H/16, W/16)]``."""
+        fine, coarse = self.trunk(images)  # (B, 128, H/8, W/8), (B, 256, H/16, W/16)
+        maps = [self.adapter8(fine), self.adapter16(coarse)]
+        return [maps[index] for index in self.out_indices]
+
+
+@register_model
+def grad_tiny(pretrained: bool = False, **kwargs: Any) -> GradTiny:  # noqa: ANN401  # timm's arguments
+    """Build :class:`GradTiny` the way timm builds models; ``features_only`` makes no difference, it is all it has."""
+    kwargs.pop("features_only", None)
+    only_classifiers = ("num_classes", "global_pool", "in_chans")
+    return build_model_with_cfg(GradTiny, "grad_tiny", pretrained, kwargs_filter=only_classifiers, **kwargs)
+
+
+def create_grad_tiny(*, pretrained: bool = True) -> GradTiny:
+    """Build the embedded backbone, in eval mode, float32.
+
+    Args:
+        pretrained: Read the weights that come with the package; no network is ever used.
+
+    Returns:
+        The backbone.
+    """
+    return timm.create_model("grad_tiny", pretrained=pretrained).eval()
