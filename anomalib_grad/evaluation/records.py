@@ -95,7 +95,7 @@ class TestReport:
         model: Name of the model.
         results: One row a category, sorted by name.
         mean: Mean over the categories in which the value is defined; its threshold is nan.
-        records: What to draw, in the order of ``results``.
+        records: What to draw, in the order of ``results``; a category without any test image has none.
         notes: Sentences that a reader of the numbers should know.
     """
 

@@ -1,0 +1,107 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Pixel metrics in bounded memory."""
+
+from __future__ import annotations
+
+import torch
+from anomalib.metrics import AnomalibMetric
+from anomalib.utils.cv import connected_components_cpu, connected_components_gpu
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class _PixelCurves(Metric):
+    is_differentiable = False
+    full_state_update = False
+    background: Tensor
+    foreground: Tensor
+    overlap: Tensor
+    regions: Tensor
+
+    def __init__(self, bins: int = 1000, fpr_limit: float = 0.3) -> None:
+        if bins <= 1:
+            raise ValueError(f"Binned metrics need at least 2 bins, got {bins}; 1000 is a good number.")
+        super().__init__()
+        self.bins = bins
+        self.fpr_limit = fpr_limit
+        for name in ("background", "foreground", "overlap"):
+            self.add_state(name, torch.zeros(bins, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("regions", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Count the pixels of a batch.
+
+        Args:
+            preds: (B, H, W) anomaly maps in [0, 1].
+            target: (B, H, W) masks, bool.
+
+        Raises:
+            ValueError: If a map leaves [0, 1].
+        """
+        if preds.numel() and not (preds.min() >= 0 and preds.max() <= 1):
+            raise ValueError(
+                "Binned pixel metrics need anomaly maps in [0, 1]: leave the post-processor's normalization enabled, "
+                "or set binned to None."
+            )
+        bin_of = (preds.flatten() * self.bins).long().clamp_(max=self.bins - 1)  # (B*H*W,)
+        regions = _region_labels(target).flatten()  # (B*H*W,), 0 is background
+        sizes = torch.bincount(regions).double()  # (1 + regions,)
+        marked = regions > 0
+        self.background += torch.bincount(bin_of[~marked], minlength=self.bins)
+        self.foreground += torch.bincount(bin_of[marked], minlength=self.bins)
+        self.overlap += torch.bincount(bin_of[marked], weights=1 / sizes[regions[marked]], minlength=self.bins)
+        self.regions += int((sizes[1:] > 0).sum())
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return ``pixel_AUROC`` and ``pixel_AUPRO``; nan where there is no anomalous or no normal pixel."""
+        fpr = _curve(self.background, self.background.sum())
+        tpr = _curve(self.foreground, self.foreground.sum())
+        overlap = _curve(self.overlap, self.regions)
+        return {
+            "pixel_AUROC": torch.trapezoid(tpr, fpr),
+            "pixel_AUPRO": _area_up_to(fpr, overlap, self.fpr_limit),
+        }
+
+
+class BinnedPixelCurves(AnomalibMetric, _PixelCurves):  # type: ignore[misc]  # as all of anomalib's metrics
+    """Pixel AUROC and AUPRO from histograms: the memory depends on the number of bins alone.
+
+    torchmetrics' own binned ROC passes over all pixels once a threshold, and anomalib's AUPRO has no binned form; one
+    histogram serves both and passes over the pixels once.
+
+    Args:
+        bins: Number of equal bins over [0, 1], at least 2. 3 x 8 bytes each.
+        fpr_limit: The AUPRO's limit of the false positive rate, as in :class:`anomalib.metrics.AUPRO`.
+        **kwargs: ``fields`` and the other arguments of :class:`anomalib.metrics.AnomalibMetric`.
+
+    Raises:
+        ValueError: If ``bins`` is below 2.
+    """
+
+    default_fields = ("anomaly_map", "gt_mask")
+
+
+def _region_labels(masks: Tensor) -> Tensor:
+    """Number the connected regions of a batch of masks: (B, H, W) bool -> (B, 1, H, W) long, 0 is background."""
+    label = connected_components_gpu if masks.is_cuda else connected_components_cpu
+    return label(masks.unsqueeze(1).float()).long() if masks.numel() else masks.unsqueeze(1).long()
+
+
+def _curve(histogram: Tensor, total: Tensor) -> Tensor:
+    """Turn a histogram over rising scores into a rate at falling thresholds: (bins,) -> (bins + 1,), from 0 to 1."""
+    return torch.cat([histogram.new_zeros(1), histogram.flip(0).cumsum(0)]) / total
+
+
+def _area_up_to(x: Tensor, y: Tensor, limit: float) -> Tensor:
+    """Integrate y over x in [0, limit] by the trapezoid rule, interpolating at the limit, and divide by the limit."""
+    inside = x <= limit
+    last = int(inside.sum()) - 1
+    if last < 0 or torch.isnan(y).any():
+        return x.new_tensor(float("nan"))
+    x_inside, y_inside = x[inside], y[inside]
+    if x[last] < limit:
+        slope = (y[last + 1] - y[last]) / (x[last + 1] - x[last])
+        x_inside = torch.cat([x_inside, x.new_tensor([limit])])
+        y_inside = torch.cat([y_inside, (y[last] + slope * (limit - x[last])).reshape(1)])
+    return torch.trapezoid(y_inside, x_inside) / limit

@@ -1,0 +1,155 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Collecting, batch by batch, what the report draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from anomalib.data import ImageBatch
+from torch import Tensor
+
+from anomalib_grad.evaluation.coordinates import GLOBAL, LOCAL, LocalSample, sample_local
+from anomalib_grad.evaluation.examples import Shelf, candidate, load_example
+from anomalib_grad.evaluation.records import CategoryRecord
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is kept of every image."""
+
+    path: str
+    score: float
+    anomalous: bool
+    recognised: str | None
+    global_coordinates: np.ndarray | None
+    local: LocalSample | None
+
+
+@dataclass
+class CategoryLog:
+    """What is kept of one category, by one process."""
+
+    images: list[Seen] = field(default_factory=list)
+    best: Shelf = field(default_factory=lambda: Shelf(highest=True))
+    worst: Shelf = field(default_factory=lambda: Shelf(highest=False))
+    false_alarms: Shelf = field(default_factory=lambda: Shelf(highest=True))
+    lowest: float = math.inf
+    highest: float = -math.inf
+
+    def merge(self, other: CategoryLog) -> None:
+        """Add what another process has kept."""
+        self.images += other.images
+        self.best.add(*other.best.candidates)
+        self.worst.add(*other.worst.candidates)
+        self.false_alarms.add(*other.false_alarms.candidates)
+        self.lowest = min(self.lowest, other.lowest)
+        self.highest = max(self.highest, other.highest)
+
+
+@dataclass
+class Collector:
+    """Keeps per image a few numbers (score, label, coordinates), and per category twelve candidates for examples.
+
+    That is about 1 kB an image for models with coordinates, and at most 1 MB a category.
+
+    Attributes:
+        logs: What was kept, by category.
+        split_forward: Whether a batch did not come through the model in one piece, so that its coordinates are unknown.
+    """
+
+    logs: dict[str, CategoryLog] = field(default_factory=dict)
+    split_forward: bool = False
+
+    def update(self, batch: ImageBatch, coordinates: Mapping[str, Tensor], keep: int) -> None:
+        """Add the first images of a batch.
+
+        Args:
+            batch: Post-processed batch with ``category``, labels and scores.
+            coordinates: What :meth:`CoordinateTap.take` returned for it.
+            keep: How many images of the batch count.
+        """
+        if any(len(value) != len(batch) for value in coordinates.values()):
+            self.split_forward, coordinates = True, {}
+        for index in range(keep):
+            self._add(batch, index, {name: value[index] for name, value in coordinates.items()})
+
+    def merge(self, others: Iterable[Collector]) -> None:
+        """Add what other processes have kept."""
+        for other in others:
+            self.split_forward |= other.split_forward
+            for category, log in other.logs.items():
+                self.logs.setdefault(category, CategoryLog()).merge(log)
+
+    def record(self, category: str, threshold: float, normalized: bool) -> CategoryRecord:
+        """Turn what was kept of a category into what the report draws.
+
+        Args:
+            category: Name of the category.
+            threshold: Image threshold on the scale of the scores, nan if unknown.
+            normalized: Whether anomaly maps are on [0, 1] already; if not, the category's own range becomes [0, 1].
+
+        Returns:
+            The record; images are in the order of their paths.
+
+        Raises:
+            FileNotFoundError: If the file of an example is no longer there.
+        """
+        log = self.logs.get(category, CategoryLog())
+        images = sorted(log.images, key=lambda image: image.path)
+        value_range = (0.0, 1.0) if normalized else (log.lowest, log.highest)
+        examples = {
+            name: [load_example(found, *value_range) for found in shelf.candidates]
+            for name, shelf in (("best", log.best), ("worst", log.worst), ("false_alarms", log.false_alarms))
+        }
+        samples = [image.local for image in images if image.local is not None]
+        return CategoryRecord(
+            category=category,
+            scores=np.array([image.score for image in images], dtype=float),
+            anomalous=np.array([image.anomalous for image in images], dtype=bool),
+            threshold=threshold,
+            **examples,
+            global_coordinates=_stack([image.global_coordinates for image in images]),
+            local_coordinates=np.concatenate([s.coordinates for s in samples]) if samples else None,
+            local_anomalous=np.concatenate([s.anomalous for s in samples]) if samples else None,
+            recognised=_stack([None if i.recognised is None else np.array(i.recognised) for i in images]),
+        )
+
+    def _add(self, batch: ImageBatch, index: int, coordinates: Mapping[str, Tensor]) -> None:
+        path = "" if batch.image_path is None else str(batch.image_path[index])
+        score = float(batch.pred_score[index])  # type: ignore[index]  # the evaluator has checked both
+        anomalous = bool(batch.gt_label[index])  # type: ignore[index]
+        mask = None if batch.gt_mask is None else batch.gt_mask[index]
+        log = self.logs.setdefault(batch.category[index], CategoryLog())  # type: ignore[attr-defined]
+        log.images.append(
+            Seen(
+                path=path,
+                score=score,
+                anomalous=anomalous,
+                recognised=None if batch.explanation is None else str(batch.explanation[index]),
+                global_coordinates=coordinates[GLOBAL].flatten().float().cpu().numpy()
+                if GLOBAL in coordinates
+                else None,
+                local=sample_local(coordinates[LOCAL], mask, path) if LOCAL in coordinates else None,
+            )
+        )
+        if batch.anomaly_map is None or not path:
+            return
+        anomaly_map = batch.anomaly_map[index]
+        log.lowest = min(log.lowest, float(anomaly_map.min()))
+        log.highest = max(log.highest, float(anomaly_map.max()))
+        shelves = (log.best, log.worst) if anomalous else (log.false_alarms,)
+        admitting = [shelf for shelf in shelves if shelf.admits(score, path)]
+        if admitting:
+            found = candidate(path, anomalous, score, anomaly_map, mask)
+            for shelf in admitting:
+                shelf.add(found)
+
+
+def _stack(values: list[np.ndarray | None]) -> np.ndarray | None:
+    """Stack one value an image, if every image has one: n x (...) -> (n, ...)."""
+    found = [value for value in values if value is not None]
+    return np.stack(found) if found and len(found) == len(values) else None

@@ -1,0 +1,88 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Reading the coordinates that a model predicts on its grids, for the picture of its normal representation."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
+
+LOCAL = "model.local_representation.coordinates"
+GLOBAL = "model.global_representation.coordinates"
+SAMPLES = 64
+ANOMALOUS_SAMPLES = 16
+
+
+class CoordinateTap:
+    """Keeps what the coordinate networks of a model put out last; nothing for models that have none.
+
+    Args:
+        module: The Lightning module under test.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._last: dict[str, Tensor] = {}
+        self._handles = [handle for name in (LOCAL, GLOBAL) if (handle := self._attach(module, name))]
+
+    def take(self) -> dict[str, Tensor]:
+        """Hand over the coordinates of the last forward pass by name, and forget them.
+
+        Returns:
+            ``LOCAL``: (B, D, H, W) and ``GLOBAL``: (B, D), each in [-1, 1]; empty for models without coordinates.
+        """
+        last, self._last = self._last, {}
+        return last
+
+    def close(self) -> None:
+        """Take the hooks off the model."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._last = [], {}
+
+    def _attach(self, module: nn.Module, name: str) -> RemovableHandle | None:
+        found = dict(module.named_modules()).get(name)
+        if found is None:
+            return None
+
+        def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+            self._last[name] = output.detach()
+
+        return found.register_forward_hook(keep)
+
+
+@dataclass(frozen=True)
+class LocalSample:
+    """Local coordinates of some pixels of one image: (m, D) float32, and whether each is anomalous: (m,) bool."""
+
+    coordinates: np.ndarray
+    anomalous: np.ndarray
+
+
+def sample_local(coordinates: Tensor, mask: Tensor | None, seed: str) -> LocalSample:
+    """Draw up to 64 pixels of one image, up to 16 of them anomalous, so that small defects show in the picture.
+
+    Args:
+        coordinates: (D, H, W) in [-1, 1].
+        mask: (H', W') bool, ``None`` where nothing is known to be anomalous.
+        seed: Text that fixes the draw, such as the path of the image: it does not depend on batches or processes.
+
+    Returns:
+        The drawn coordinates and their labels.
+    """
+    height, width = coordinates.shape[-2:]
+    marked = np.zeros(height * width, dtype=bool)
+    if mask is not None:
+        resized = functional.interpolate(mask[None, None].float(), size=(height, width), mode="nearest")
+        marked = resized.flatten().bool().cpu().numpy()
+    generator = np.random.default_rng(zlib.crc32(seed.encode()))
+    anomalous = generator.permutation(np.flatnonzero(marked))[:ANOMALOUS_SAMPLES]
+    normal = generator.permutation(np.flatnonzero(~marked))[: SAMPLES - len(anomalous)]
+    drawn = np.concatenate([anomalous, normal])
+    points = coordinates.flatten(1).T[torch.as_tensor(drawn, device=coordinates.device)]  # (m, D)
+    return LocalSample(points.float().cpu().numpy(), marked[drawn])

@@ -1,0 +1,123 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""The few test images of a category that are worth looking at, in bounded memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from anomalib_grad.evaluation.records import Example
+
+THUMBNAIL = 160
+EXAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An image that may become an example: its map and mask are kept small, its pixels are left in the file.
+
+    Attributes:
+        path: The image's file.
+        anomalous: Its label.
+        score: Its anomaly score.
+        anomaly_map: (h, w) float16, at most 160 pixels a side.
+        mask: (h, w) bool, ``None`` where there is none.
+    """
+
+    path: str
+    anomalous: bool
+    score: float
+    anomaly_map: np.ndarray
+    mask: np.ndarray | None
+
+
+@dataclass
+class Shelf:
+    """The candidates with the highest (or lowest) scores seen so far; ties go by path, whatever the order of arrival.
+
+    Attributes:
+        highest: Whether high scores are kept, or low ones.
+        size: How many candidates are kept.
+    """
+
+    highest: bool
+    size: int = EXAMPLES
+    candidates: list[Candidate] = field(default_factory=list)
+
+    def admits(self, score: float, path: str) -> bool:
+        """Whether an image would be kept."""
+        return len(self.candidates) < self.size or self._key(score, path) < self._rank(self.candidates[-1])
+
+    def add(self, *candidates: Candidate) -> None:
+        """Keep candidates as far as they belong here, in order."""
+        self.candidates = sorted([*self.candidates, *candidates], key=self._rank)[: self.size]
+
+    def _rank(self, candidate: Candidate) -> tuple[float, str]:
+        return self._key(candidate.score, candidate.path)
+
+    def _key(self, score: float, path: str) -> tuple[float, str]:
+        return (-score if self.highest else score, path)
+
+
+def candidate(path: str, anomalous: bool, score: float, anomaly_map: Tensor, mask: Tensor | None) -> Candidate:
+    """Shrink the map and the mask of one image.
+
+    Args:
+        path: The image's file.
+        anomalous: Its label.
+        score: Its anomaly score.
+        anomaly_map: (H, W).
+        mask: (H, W) bool or ``None``.
+    """
+    size = _fit(anomaly_map.shape[-2], anomaly_map.shape[-1])
+    small = functional.interpolate(anomaly_map[None, None].float(), size=size, mode="bilinear", antialias=True)
+    # A maximum, so that a defect of one pixel stays visible.
+    marked = None if mask is None else functional.adaptive_max_pool2d(mask[None].float(), size)[0].bool().cpu().numpy()
+    return Candidate(path, anomalous, score, small[0, 0].half().cpu().numpy(), marked)
+
+
+def load_example(found: Candidate, low: float = 0.0, high: float = 1.0) -> Example:
+    """Read the image of a candidate and bring map and mask to the thumbnail's size.
+
+    Args:
+        found: The candidate.
+        low: Value of the anomaly map that is shown as 0.
+        high: Value of the anomaly map that is shown as 1.
+
+    Returns:
+        The example; the longer side of its thumbnail has at most 160 pixels.
+
+    Raises:
+        FileNotFoundError: If the image is no longer there.
+    """
+    with Image.open(Path(found.path)) as file:
+        file.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
+        thumbnail = file.convert("RGB")
+    height, width = _fit(thumbnail.height, thumbnail.width)
+    scaled = (found.anomaly_map.astype(np.float32) - low) / ((high - low) or 1.0)
+    return Example(
+        path=found.path,
+        anomalous=found.anomalous,
+        score=found.score,
+        image=np.asarray(thumbnail.resize((width, height), Image.Resampling.LANCZOS)),
+        anomaly_map=_resize(scaled, (height, width), "bilinear").clip(0, 1),
+        mask=None if found.mask is None else _resize(found.mask, (height, width), "nearest") > 0,
+    )
+
+
+def _resize(values: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
+    resized = functional.interpolate(torch.from_numpy(values)[None, None].float(), size=size, mode=mode)
+    return resized[0, 0].numpy()
+
+
+def _fit(height: int, width: int) -> tuple[int, int]:
+    """Shrink a size so that its longer side has at most 160 pixels."""
+    scale = min(1.0, THUMBNAIL / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))

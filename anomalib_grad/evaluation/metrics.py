@@ -1,0 +1,224 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""anomalib's metrics, one set for every category."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, F1Max
+from torch import Tensor
+
+from anomalib_grad.evaluation.binned import BinnedPixelCurves
+from anomalib_grad.evaluation.distributed import all_gather
+
+METRIC_NAMES = ("image_AUROC", "image_F1Max", "pixel_AUROC", "pixel_AUPRO")
+IMAGE_FIELDS = ("pred_score", "gt_label")
+PIXEL_FIELDS = ("anomaly_map", "gt_mask")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The predictions and the truth of some images of one category, under anomalib's field names.
+
+    Attributes:
+        pred_score: (B,) float image scores.
+        gt_label: (B,) bool.
+        anomaly_map: (B, H, W) float, ``None`` for models without one.
+        gt_mask: (B, H, W) bool, ``None`` for data without masks.
+    """
+
+    pred_score: Tensor
+    gt_label: Tensor
+    anomaly_map: Tensor | None = None
+    gt_mask: Tensor | None = None
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether pixel metrics can be updated."""
+        return self.anomaly_map is not None and self.gt_mask is not None
+
+    def to(self, device: torch.device) -> Predictions:
+        """Move every tensor to a device."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if value is not None}
+        return replace(self, **moved)
+
+    @classmethod
+    def empty(cls, map_size: tuple[int, int] | None, device: torch.device) -> Predictions:
+        """Build predictions of no image at all."""
+        image = torch.zeros(0, device=device)
+        if map_size is None:
+            return cls(image, image.bool())
+        pixels = torch.zeros(0, *map_size, device=device)
+        return cls(image, image.bool(), pixels, pixels.bool())
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was seen of one category.
+
+    Attributes:
+        n_normal: Normal images.
+        n_anomalous: Anomalous images.
+        n_unmarked: Anomalous images whose mask is missing or empty.
+        marked_pixels: Anomalous pixels.
+        normal_pixels: Pixels outside of the masks, of images that have an anomaly map and a mask.
+        map_size: Height and width of the anomaly maps, ``None`` if no pixel was seen.
+    """
+
+    n_normal: int = 0
+    n_anomalous: int = 0
+    n_unmarked: int = 0
+    marked_pixels: int = 0
+    normal_pixels: int = 0
+    map_size: tuple[int, int] | None = None
+
+    def __add__(self, other: Counts) -> Counts:
+        """Join the counts of two sets of images."""
+        return Counts(
+            self.n_normal + other.n_normal,
+            self.n_anomalous + other.n_anomalous,
+            self.n_unmarked + other.n_unmarked,
+            self.marked_pixels + other.marked_pixels,
+            self.normal_pixels + other.normal_pixels,
+            self.map_size or other.map_size,
+        )
+
+    @property
+    def ranks_images(self) -> bool:
+        """Whether the image metrics are defined."""
+        return self.n_normal > 0 and self.n_anomalous > 0
+
+    @property
+    def ranks_pixels(self) -> bool:
+        """Whether the pixel metrics are defined."""
+        return self.marked_pixels > 0 and self.normal_pixels > 0
+
+
+def count(predictions: Predictions) -> Counts:
+    """Count the images and pixels of a batch."""
+    anomalous = predictions.gt_label.bool()
+    images = Counts(n_normal=int((~anomalous).sum()), n_anomalous=int(anomalous.sum()))
+    if predictions.gt_mask is None or predictions.anomaly_map is None:
+        return replace(images, n_unmarked=images.n_anomalous)
+    marked = predictions.gt_mask.flatten(1).sum(1)  # (B,)
+    return replace(
+        images,
+        n_unmarked=int((anomalous & (marked == 0)).sum()),
+        marked_pixels=int(marked.sum()),
+        normal_pixels=int(predictions.gt_mask.numel() - marked.sum()),
+        map_size=(predictions.anomaly_map.shape[-2], predictions.anomaly_map.shape[-1]),
+    )
+
+
+class CategoryMetrics:
+    """Image AUROC, image F1Max, pixel AUROC and pixel AUPRO of every category.
+
+    The states are torchmetrics' and are synchronised across processes by torchmetrics; a process that has seen no
+    image of a category takes part with empty states.
+
+    The metrics are kept out of any ``nn.Module``, so that no checkpoint depends on the categories tested.
+
+    Args:
+        binned: Number of bins of the pixel metrics; ``None`` keeps every pixel, which is exact.
+        device: Where the states are kept.
+    """
+
+    def __init__(self, binned: int | None = None, device: torch.device | str = "cpu") -> None:
+        self.binned = binned
+        self.device = torch.device(device)
+        self.counts: dict[str, Counts] = {}
+        self._image: dict[str, dict[str, AnomalibMetric]] = {}
+        self._pixel: dict[str, dict[str, AnomalibMetric]] = {}
+
+    def update(self, category: str, predictions: Predictions) -> None:
+        """Add images of one category.
+
+        Args:
+            category: Name of the category.
+            predictions: Predictions and truth of the images.
+
+        Raises:
+            ValueError: If binned metrics meet an anomaly map that leaves [0, 1].
+        """
+        predictions = predictions.to(self.device)
+        self.counts[category] = self.counts.get(category, Counts()) + count(predictions)
+        self._update(category, predictions)
+
+    def gather_counts(self, categories: Iterable[str] = ()) -> dict[str, Counts]:
+        """Join the counts of all processes; collective.
+
+        Args:
+            categories: Categories to name even if no process saw them.
+
+        Returns:
+            The counts by category, sorted by name, the same in every process.
+        """
+        seen = all_gather(self.counts)
+        names = {*categories, *(name for counts in seen for name in counts)}
+        return {name: sum((counts.get(name, Counts()) for counts in seen), Counts()) for name in sorted(names)}
+
+    def compute(self, counts: Mapping[str, Counts]) -> dict[str, dict[str, float]]:
+        """Compute every metric of every category and forget the states; collective.
+
+        Args:
+            counts: What :meth:`gather_counts` returned.
+
+        Returns:
+            Category -> metric -> value in [0, 1]. nan: image metrics of a category without a normal or without an
+            anomalous image, pixel metrics of a category without an anomalous or without a normal pixel.
+        """
+        return {category: self._compute(category, total) for category, total in counts.items()}
+
+    def _update(self, category: str, predictions: Predictions) -> None:
+        if category not in self._image:
+            self._image[category] = self._to_device(
+                # Without the sigmoid that torchmetrics applies, batch by batch, to scores outside of [0, 1].
+                image_AUROC=AUROC(fields=IMAGE_FIELDS, normalization=None),
+                image_F1Max=F1Max(fields=IMAGE_FIELDS),
+            )
+            self._pixel[category] = self._to_device(**self._pixel_metrics())
+        metrics = [*self._image[category].values(), *(self._pixel[category].values() if predictions.has_pixels else [])]
+        for metric in metrics:
+            metric.update(predictions)  # type: ignore[arg-type]  # reads its fields only
+
+    def _pixel_metrics(self) -> dict[str, AnomalibMetric]:
+        if self.binned is not None:
+            return {"pixel": BinnedPixelCurves(bins=self.binned)}
+        return {
+            "pixel_AUROC": AUROC(fields=PIXEL_FIELDS, normalization=None),
+            "pixel_AUPRO": AUPRO(fields=PIXEL_FIELDS),
+        }
+
+    def _to_device(self, **metrics: AnomalibMetric) -> dict[str, AnomalibMetric]:
+        return {name: metric.to(self.device) for name, metric in metrics.items()}  # type: ignore[attr-defined]
+
+    def _compute(self, category: str, total: Counts) -> dict[str, float]:
+        own = self.counts.get(category, Counts())
+        if (own.n_normal + own.n_anomalous == 0) or (own.map_size is None and total.map_size is not None):
+            # torchmetrics fills a missing state with a 1-d float tensor, which fits neither masks nor maps.
+            self._update(category, Predictions.empty(total.map_size, self.device))
+        values = dict.fromkeys(METRIC_NAMES, math.nan)
+        if total.ranks_images:
+            values |= {name: float(metric.compute()) for name, metric in self._image[category].items()}
+        if total.ranks_pixels:
+            values |= _pixel_values(self._pixel[category])
+        del self._image[category], self._pixel[category]
+        return values
+
+
+def _pixel_values(metrics: Mapping[str, AnomalibMetric]) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for name, metric in metrics.items():
+        value = metric.compute()
+        values |= {key: float(v) for key, v in value.items()} if isinstance(value, dict) else {name: float(value)}
+    return values
+
+
+def mean_over_categories(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Average every metric over the categories in which it is defined; nan where it is defined in none."""
+    defined = {name: [v[name] for v in values if not math.isnan(v[name])] for name in METRIC_NAMES}
+    return {name: sum(found) / len(found) if found else math.nan for name, found in defined.items()}

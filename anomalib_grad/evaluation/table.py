@@ -1,0 +1,79 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""The result table: in the terminal, as CSV and as JSON."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from anomalib_grad.evaluation.metrics import METRIC_NAMES
+from anomalib_grad.evaluation.records import CategoryResult, TestReport
+
+COLUMNS = tuple(field.name for field in fields(CategoryResult))
+
+
+def results_frame(report: TestReport) -> pd.DataFrame:
+    """Lay out the results: one row a category, last row ``mean``, columns as in :class:`CategoryResult`."""
+    return pd.DataFrame([asdict(row) for row in (*report.results, report.mean)], columns=list(COLUMNS))
+
+
+def write_csv(report: TestReport, path: Path) -> None:
+    """Write the results as CSV with full precision; a value that is not defined is an empty cell.
+
+    Args:
+        report: The test's report.
+        path: The file; it appears complete or not at all.
+    """
+    _write(path, results_frame(report).to_csv(index=False))
+
+
+def write_json(report: TestReport, path: Path) -> None:
+    """Write the results as a JSON list of rows; a value that is not defined is ``null``.
+
+    Args:
+        report: The test's report.
+        path: The file; it appears complete or not at all.
+    """
+    _write(path, results_frame(report).to_json(orient="records", indent=2, double_precision=15))
+
+
+def results_table(report: TestReport) -> Table:
+    """Lay out the results for the terminal: metrics in percent, a dash where a value is not defined."""
+    table = Table(title=f"{report.model}: results per category (metrics in %)", box=SIMPLE_HEAD, caption_justify="left")
+    table.add_column("category", overflow="fold")
+    headers = ("normal", "anomalous", *(name.replace("_", "\n") for name in METRIC_NAMES), "threshold")
+    for header in headers:
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in report.results:
+        table.add_row(*_cells(row))
+    table.add_section()
+    table.add_row(*_cells(report.mean), style="bold")
+    table.caption = "\n".join(report.notes)
+    return table
+
+
+def _cells(row: CategoryResult) -> list[str]:
+    metrics = [_cell(100 * getattr(row, name), ".1f") for name in METRIC_NAMES]
+    return [row.category, str(row.n_normal), str(row.n_anomalous), *metrics, _cell(row.threshold, ".4g")]
+
+
+def _cell(value: float, how: str) -> str:
+    return "-" if math.isnan(value) else format(value, how)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
