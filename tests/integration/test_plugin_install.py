@@ -14,7 +14,10 @@ import sysconfig
 import textwrap
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 HOOKED = "any(type(f).__name__ == 'RegistrationHook' for f in sys.meta_path)"
@@ -251,12 +254,6 @@ def test_broken_package_is_one_warning_and_anomalib_works(tmp_path, wheel):
     assert "OSError: on purpose" in warned
 
 
-def test_switched_off_it_is_not_there(installed):
-    code = "import anomalib.models as m, sys; print(hasattr(m, 'Grad'), [n for n in sys.modules if 'grad.' in n[:14]])"
-    printed, _ = installed.run(code, ANOMALIB_GRAD_DISABLE="1")
-    assert printed.splitlines()[-1] == "False []"
-
-
 def test_uninstalling_leaves_nothing(empty, wheel):
     empty.pip("install", "--no-deps", str(wheel))
     assert "anomalib_grad.pth" in empty.ours()
@@ -272,3 +269,48 @@ def test_editable_install_has_the_hook(empty):
     assert empty.run(code) == (f"True\n{ROOT / 'anomalib_grad' / '__init__.py'}\n", "")
     empty.pip("uninstall", "--yes", "anomalib-grad")
     assert empty.ours() == []
+
+
+def write_products(root: Path, categories: tuple[str, ...]) -> None:
+    """Write small images in MVTec AD's layout: grey squares, with a white bar where anomalous."""
+    random = np.random.default_rng(0)
+    for category in categories:
+        for split, count in {"train/good": 4, "test/good": 3, "test/bar": 3}.items():
+            folder = root / category / split
+            folder.mkdir(parents=True)
+            for index in range(count):
+                image = random.integers(90, 110, (64, 64, 3), dtype=np.uint8)
+                image[20:30] = 255 if split == "test/bar" else image[20:30]
+                Image.fromarray(image).save(folder / f"{index:03}.png")
+        masks = root / category / "ground_truth" / "bar"
+        masks.mkdir(parents=True)
+        mask = np.zeros((64, 64), np.uint8)
+        mask[20:30] = 255
+        for index in range(3):
+            Image.fromarray(mask).save(masks / f"{index:03}_mask.png")
+
+
+@pytest.mark.slow
+def test_benchmark_pipeline_runs_with_every_name(installed, tmp_path):
+    write_products(tmp_path / "products", ("bolt", "nut"))
+    arguments = {**MODEL, "image_size": [64, 64], "max_epochs": 1}
+    data = {"root": str(tmp_path / "products"), "num_workers": 0, "train_batch_size": 4}
+    benchmark = {
+        "seed": 1,
+        "model": {"class_path": {"grid": ["Grad", "anomalib_grad.Grad"]}, "init_args": arguments},
+        "data": {"class_path": "MultiCategory", "init_args": data},
+    }
+    config = tmp_path / "benchmark.yaml"
+    config.write_text(json.dumps({"accelerator": "cpu", "benchmark": benchmark}))  # JSON is YAML
+    code = """
+        import os, sys
+        from anomalib.cli.cli import main
+        os.chdir(sys.argv.pop())
+        main()
+    """
+    installed.run(code, "benchmark", "--config", str(config), str(tmp_path))
+    (table,) = (tmp_path / "runs").rglob("results.csv")
+    results = pd.read_csv(table)
+    assert list(results["model.class_path"]) == ["Grad", "anomalib_grad.Grad"]
+    assert results["image_AUROC"].between(0, 1).all()
+    assert results["bolt/image_AUROC"].between(0, 1).all()
