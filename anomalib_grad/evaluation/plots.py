@@ -226,7 +226,8 @@ def highlight_figure(planar: PlanarCoordinates, anomalous: np.ndarray, chosen: n
     axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
     others = np.flatnonzero(~chosen)
     others = others[:: 1 + len(others) // _BACKGROUND_POINTS]
-    darker = mpl.colors.to_hex([0.6 * channel for channel in mpl.colors.to_rgb(colour)])
+    red, green, blue = mpl.colors.to_rgb(colour)
+    darker = mpl.colors.to_hex((0.6 * red, 0.6 * green, 0.6 * blue))
     x, y = planar.points.T
     normal, marked = chosen & ~anomalous, chosen & anomalous
     axes.scatter(x[others], y[others], s=3, color=_FAINT, linewidths=0, alpha=0.6)
@@ -269,7 +270,15 @@ def figure_bytes(figure: Figure, file_format: Literal["svg", "webp"]) -> bytes:
     if file_format == "svg":
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     else:
-        figure.savefig(buffer, format="webp", transparent=True, dpi=160, pil_kwargs={"quality": 88, "method": 4})
+        figure.savefig(
+            buffer,
+            format="webp",
+            transparent=True,
+            dpi=160,
+            bbox_inches="tight",
+            pad_inches=0.02,
+            pil_kwargs={"quality": 88, "method": 4},
+        )
     return buffer.getvalue()
 
 
