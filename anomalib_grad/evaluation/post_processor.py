@@ -159,7 +159,7 @@ class PerCategoryPostProcessor(PostProcessor):
         device = self.image_min.device
         if self.category is not None:
             size = len(batch.image)  # type: ignore[arg-type]  # batches of predictions have images
-            return torch.full((size,), self._named_index(self.category), device=device)
+            return torch.full((size,), self.named_index(self.category), device=device)
         if not self.categories:
             return None
         names = getattr(batch, "category", None)
@@ -172,7 +172,18 @@ class PerCategoryPostProcessor(PostProcessor):
         indices = {name: index for index, name in enumerate(self.categories)}
         return torch.tensor([indices.get(name, len(indices)) for name in names], device=device)
 
-    def _named_index(self, name: str) -> int:
+    def named_index(self, name: str) -> int:
+        """Index of a category.
+
+        Args:
+            name: Name of the category.
+
+        Returns:
+            Its index in :attr:`categories`.
+
+        Raises:
+            ValueError: If there is no such category; lists those that there are.
+        """
         if name not in self.categories:
             known = ", ".join(self.categories) or "none; train or validate on data with categories first"
             raise ValueError(f"No category is called {name!r}; choose one of those known: {known}.")
@@ -236,7 +247,7 @@ class PerCategoryPostProcessor(PostProcessor):
         """
         values = predictions.pred_score if predictions.pred_score is not None else predictions.anomaly_map
         if self.category is not None and values is not None:
-            named = self._named_index(self.category)
+            named = self.named_index(self.category)
             category_index = torch.full((values.shape[0],), named, device=values.device)  # (B,)
         if category_index is None or not self.categories or values is None:
             return super().forward(predictions)

@@ -62,9 +62,19 @@ def test_margin_scales_the_radius() -> None:
 
 def test_category_of_one_training_image_takes_the_radius_of_the_others() -> None:
     recogniser, features, labels = fitted([1, 30, 30])
-    assert recogniser.radius[0] == recogniser.radius[1:].min()
+    assert recogniser.radius[0] == recogniser.radius[1:].max()
     assert torch.equal(recogniser(features), labels)
     assert recogniser(features[:1] + 0.5).tolist() == [0]
+
+
+def test_category_of_nearly_equal_training_images_does_not_shut_out_its_other_ones() -> None:
+    features, labels = clusters([30, 30, 30])
+    even = labels == 0
+    training = features.clone()
+    training[even] = features[even].mean(dim=0) + (features[even] - features[even].mean(dim=0)) / 100
+    recogniser = CategoryRecogniser()
+    recogniser.fit(training, labels, 3)
+    assert torch.equal(recogniser(features), labels)
 
 
 @pytest.mark.parametrize("num_categories", [1, 3])
