@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
+from timm.models import PretrainedCfg
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,7 +27,7 @@ def is_faithful(backbone: str) -> bool:
 class FeatureMap(NamedTuple):
     """One feature map that a backbone offers: its place in timm's list, module name, stride in pixels, channels."""
 
-    index: int
+    place: int
     name: str
     stride: int
     channels: int
@@ -44,11 +45,11 @@ def list_feature_maps(backbone: str) -> list[FeatureMap]:
         raise ValueError(f"unknown backbone {backbone!r}: timm has no model of that name; {hint}.")
     with torch.device("meta"):
         model = timm.create_model(backbone, pretrained=False)
-    if not getattr(model, "feature_info", None):
+    feature_info: list[dict[str, Any]] = getattr(model, "feature_info", None) or []
+    if not feature_info:
         raise ValueError(f"backbone {backbone!r} offers no feature maps; choose another.")
     return [
-        FeatureMap(index, info["module"], info["reduction"], info["num_chs"])
-        for index, info in enumerate(model.feature_info)
+        FeatureMap(place, info["module"], info["reduction"], info["num_chs"]) for place, info in enumerate(feature_info)
     ]
 
 
@@ -81,7 +82,7 @@ def select_layers(backbone: str, layers: Sequence[str] | None) -> list[FeatureMa
         offered = ", ".join(f"{m.name} (stride {m.stride}, {m.channels} channels)" for m in maps)
         problem = f"has no layer {', '.join(map(repr, unknown))}" if unknown else f"needs distinct layers, got {layers}"
         raise ValueError(f"backbone {backbone!r} {problem}; it offers: {offered}.")
-    return sorted((by_name[layer] for layer in layers), key=lambda feature_map: feature_map.index)
+    return sorted((by_name[layer] for layer in layers), key=lambda feature_map: feature_map.place)
 
 
 def use_static_padding(network: nn.Module) -> None:
@@ -138,10 +139,10 @@ class FrozenBackbone(nn.Module):
         self.pre_trained = pre_trained
         self.image_size = image_size
         self.maps = select_layers(name, layers)
-        config = timm.get_pretrained_cfg(name)
+        config = timm.get_pretrained_cfg(name) or PretrainedCfg()
         self.mean, self.std = tuple(config.mean), tuple(config.std)
         self._static_padding = faithful_padding and is_faithful(name)
-        self._fixed_input_size = bool(config.fixed_input_size)
+        self._fixed_input_size = config.fixed_input_size
         self._weights_ready = pre_trained is False
         self.network = self._build(seed=None if pre_trained is False else 0)
         self.channels = sum(feature_map.channels for feature_map in self.maps)
@@ -194,7 +195,7 @@ class FrozenBackbone(nn.Module):
 
     def _build(self, seed: int | None = None, **pretrained: Any) -> nn.Module:  # noqa: ANN401  # timm's arguments
         """Build the cut network; the same ``seed`` draws the same initial weights."""
-        size = {"img_size": self.image_size} if self._fixed_input_size else {}
+        size: dict[str, Any] = {"img_size": self.image_size} if self._fixed_input_size else {}
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
@@ -202,7 +203,7 @@ class FrozenBackbone(nn.Module):
                 network = timm.create_model(
                     self.name,
                     features_only=True,
-                    out_indices=[feature_map.index for feature_map in self.maps],
+                    out_indices=[feature_map.place for feature_map in self.maps],
                     **size,
                     **pretrained,
                 )

@@ -32,10 +32,7 @@ def load_pretrained(name: str, file: Path | None, build: Callable[..., nn.Module
     Raises:
         BackboneWeightsError: If the weights are out of reach, unreadable or do not cover the network.
     """
-    if file is None:
-        pretrained = _from_hub(name, build)
-    else:
-        pretrained = _from_file(name, file, build)
+    pretrained = _from_hub(name, build) if file is None else _from_file(name, file, build)
     random_init = build(seed=0).state_dict()
     untouched = [
         key
@@ -90,7 +87,8 @@ def _from_hub(name: str, build: Callable[..., nn.Module]) -> dict[str, Tensor]:
 
 def _cached_file(name: str) -> Path | None:
     """Find the weights in the hub's local cache, so that a machine without a network need not wait for time-outs."""
-    repository = timm.get_pretrained_cfg(name).hf_hub_id
+    config = timm.get_pretrained_cfg(name)
+    repository = config.hf_hub_id if config is not None else None
     cached = try_to_load_from_cache(repository, "model.safetensors") if repository else None
     return Path(cached) if isinstance(cached, str) else None
 

@@ -3,6 +3,7 @@
 """The GRAD head: everything between the frozen features and the refined ones. It is all that is trained."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ class GradHead(nn.Module):
         feature_size: Height and width of the feature maps.
         fusion: ``residual`` (GRAD), ``mobile`` (CRAD) or ``small`` (CRAD-S).
         num_blocks: Fusion blocks; ``None`` takes the published number.
+        hidden_channels: Hidden channels of a fusion bottleneck; ``None`` takes the published number.
         local_resolution, local_dims: Cells an axis and dimensions of the local grid. Paper: 8 and 2.
         global_resolution, global_dims: The same of the global grid. Paper: 4 and 2.
         jitter_std, jitter_probability: Coordinate jittering in training. Paper: 0.05 and 0.5.
@@ -31,6 +33,7 @@ class GradHead(nn.Module):
         feature_size: tuple[int, int],
         fusion: str = "mobile",
         num_blocks: int | None = None,
+        hidden_channels: int | None = None,
         local_resolution: int | Sequence[int] = 8,
         local_dims: int = 2,
         global_resolution: int | Sequence[int] = 4,
@@ -44,13 +47,22 @@ class GradHead(nn.Module):
         super().__init__()
         self.indicator_weight = indicator_weight
         self.cosine_weight = cosine_weight
-        self.fusion = Fusion(channels, fusion, num_blocks)
+        self.fusion = Fusion(channels, fusion, num_blocks, hidden_channels)
         self.global_representation = GlobalRepresentation(channels, feature_size, global_resolution, global_dims)
         self.local_representation = LocalRepresentation(
             channels, local_resolution, local_dims, jitter_std, jitter_probability
         )
         self.register_buffer("mse_threshold", torch.tensor(float(mse_threshold)))
         self.mse_threshold: Tensor
+        self.configuration: dict[str, Any] = {
+            "fusion": fusion,
+            "num_blocks": len(self.fusion.blocks),
+            "hidden_channels": hidden_channels,
+            "local_resolution": list(self.local_representation.grid.resolution),
+            "global_resolution": list(self.global_representation.grid.resolution),
+            "indicator_weight": indicator_weight,
+            "cosine_weight": cosine_weight,
+        }
         self.apply(init_weights)
 
     def forward(self, features: Tensor) -> Tensor:

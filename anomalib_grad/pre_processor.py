@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from anomalib.pre_processing import PreProcessor
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import Compose, Normalize, Resize, Transform
 
@@ -28,7 +29,7 @@ def antialiasing_matrix(size_in: int, size_out: int, like: Tensor) -> Tensor:
     support = torch.sym_max(scale, 1.0)
     centre = (torch.arange(size_out, dtype=like.dtype, device=like.device) + 0.5) * scale
     pixel = torch.arange(size_in, dtype=like.dtype, device=like.device) + 0.5
-    weights = (1 - (pixel - centre.unsqueeze(1)).abs() / support).clamp(min=0)
+    weights = functional.relu(1 - (pixel - centre.unsqueeze(1)).abs() * (1 / support))
     return weights / weights.sum(dim=1, keepdim=True)
 
 
@@ -51,14 +52,11 @@ def exportable(transform: Transform | nn.Module) -> nn.Module:
     """Replace every bilinear antialiased resize to a fixed size inside ``transform`` by :class:`AntialiasedResize`."""
     if isinstance(transform, Compose):
         return nn.Sequential(*(exportable(step) for step in transform.transforms))
-    if (
-        isinstance(transform, Resize)
-        and transform.antialias
-        and transform.interpolation == InterpolationMode.BILINEAR
-        and transform.size is not None
-        and len(transform.size) == 2
-    ):
-        return AntialiasedResize((transform.size[0], transform.size[1]))
+    if isinstance(transform, Resize) and transform.antialias:
+        mode = InterpolationMode(transform.interpolation)  # a string in newer versions of torchvision
+        match transform.size:
+            case [height, width] if mode == InterpolationMode.BILINEAR:
+                return AntialiasedResize((height, width))
     return cast("nn.Module", PreProcessor(transform).export_transform)  # anomalib's own conversion of the others
 
 

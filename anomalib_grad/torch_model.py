@@ -1,12 +1,13 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""GRAD as a torch model: frozen backbone, head, anomaly map ("Grid-Based Continuous Normal Representation for Anomaly
-Detection", arXiv 2402.18293; published at ECCV 2024 as CRAD).
+"""GRAD as a torch model: frozen backbone, head, anomaly map.
+
+"Grid-Based Continuous Normal Representation for Anomaly Detection", arXiv 2402.18293; at ECCV 2024 as CRAD.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
@@ -64,6 +65,16 @@ class GradModel(nn.Module):
         self.anomaly_map_generator = AnomalyMapGenerator(
             self.backbone.feature_size, image_size, smoothing_window, score_window
         )
+
+        self.configuration: dict[str, Any] = {
+            "backbone": backbone,
+            "layers": self.backbone.layers,
+            "image_size": list(image_size),
+            "faithful_padding": faithful_padding,
+            "smoothing_window": smoothing_window,
+            "score_window": score_window,
+            **self.head.configuration,
+        }
 
     @property
     def local_representation(self) -> LocalRepresentation:

@@ -13,7 +13,6 @@ small      11 MobileNetV3 bottlenecks, hidden C    CRAD-S
 =========  ======================================  ==================
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -74,16 +73,16 @@ class Bottleneck(nn.Module):
 
 
 class FusionKind(NamedTuple):
-    """How one kind of fusion is built: blocks in the published recipe, and the block for C feature channels."""
+    """The published shape of one kind of fusion."""
 
     num_blocks: int
-    block: Callable[[int], nn.Module]
+    hidden_factor: int | None  # hidden channels of a bottleneck in units of C; None for blocks without any
 
 
 FUSIONS = {
-    "residual": FusionKind(7, lambda channels: BasicBlock(2 * channels, 2 * channels)),
-    "mobile": FusionKind(11, lambda channels: Bottleneck(2 * channels, hidden=4 * channels)),
-    "small": FusionKind(11, lambda channels: Bottleneck(2 * channels, hidden=channels)),
+    "residual": FusionKind(7, None),
+    "mobile": FusionKind(11, 4),
+    "small": FusionKind(11, 1),
 }
 
 
@@ -94,20 +93,34 @@ class Fusion(nn.Module):
         channels: Feature channels C.
         kind: ``residual``, ``mobile`` or ``small``.
         num_blocks: Number of blocks; ``None`` takes the published one.
+        hidden_channels: Hidden channels of a bottleneck; ``None`` takes the published 4C or C.
 
     Raises:
-        ValueError: If ``kind`` is unknown or ``num_blocks`` is negative.
+        ValueError: If ``kind`` is unknown, or a number does not fit it.
     """
 
-    def __init__(self, channels: int, kind: str = "mobile", num_blocks: int | None = None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        kind: str = "mobile",
+        num_blocks: int | None = None,
+        hidden_channels: int | None = None,
+    ) -> None:
         super().__init__()
         if kind not in FUSIONS:
             raise ValueError(f"unknown fusion {kind!r}; choose one of {', '.join(FUSIONS)}.")
-        published, block = FUSIONS[kind]
-        num_blocks = published if num_blocks is None else num_blocks
+        published = FUSIONS[kind]
+        num_blocks = published.num_blocks if num_blocks is None else num_blocks
         if num_blocks < 0:
             raise ValueError(f"num_blocks must be 0 or more, got {num_blocks}.")
-        self.blocks = nn.Sequential(*(block(channels) for _ in range(num_blocks)))
+        if published.hidden_factor is None:
+            if hidden_channels is not None:
+                raise ValueError(f"fusion {kind!r} has no hidden channels to set; leave hidden_channels out.")
+            blocks: list[nn.Module] = [BasicBlock(2 * channels, 2 * channels) for _ in range(num_blocks)]
+        else:
+            hidden = published.hidden_factor * channels if hidden_channels is None else hidden_channels
+            blocks = [Bottleneck(2 * channels, hidden) for _ in range(num_blocks)]
+        self.blocks = nn.Sequential(*blocks)
         self.recover = nn.Conv2d(2 * channels, channels, kernel_size=1, bias=False)
 
     def forward(self, global_map: Tensor, local_map: Tensor) -> Tensor:

@@ -73,12 +73,17 @@ class ContinuousGrid(nn.Module):
         self.cells = nn.Parameter(torch.empty(1, channels, *shape))
         self.reset_parameters()
 
+    @property
+    def resolution(self) -> tuple[int, ...]:
+        """Cells along each axis, first axis first."""
+        return tuple(self.cells.shape[2:])
+
     def reset_parameters(self) -> None:
         """Draw Xavier normal values, as the authors do.
 
         Xavier's fans of a ``(1, C, cells...)`` tensor are ``C * cells`` and ``cells``.
         """
-        cells = math.prod(self.cells.shape[2:])
+        cells = math.prod(self.resolution)
         nn.init.normal_(self.cells, std=math.sqrt(2 / (cells * (self.cells.shape[1] + 1))))
 
     def forward(self, coordinates: Tensor) -> Tensor:

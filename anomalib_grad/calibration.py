@@ -1,0 +1,67 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""The threshold ``k`` of the similarity's indicator, on the scale of the backbone's features (method section 6).
+
+The authors' ``k = 10`` is of the order of the mean square of EfficientNet-B4's features. Other backbones' features are
+up to twenty times smaller or larger, and the indicator would always say the same.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from .backbone import is_faithful
+
+AUTHORS_MSE_THRESHOLD = 10.0
+AUTO_SHARE = 0.6
+"""Share of the features' mean square that ``"auto"`` takes."""
+AUTO_IMAGES = 256
+"""Training images that suffice for the estimate."""
+
+
+def resolve_mse_threshold(mse_threshold: float | str | None, backbone: str) -> float:
+    """Turn the user's ``mse_threshold`` into a number, nan where it is to be estimated from training features.
+
+    Args:
+        mse_threshold: A positive number, ``"auto"``, or ``None`` for 10.0 with the authors' backbone and ``"auto"``
+            with any other.
+        backbone: timm model name.
+
+    Raises:
+        ValueError: If it is neither a positive number nor ``"auto"``.
+    """
+    if mse_threshold is None:
+        mse_threshold = AUTHORS_MSE_THRESHOLD if is_faithful(backbone) else "auto"
+    if mse_threshold == "auto":
+        return float("nan")
+    if isinstance(mse_threshold, str) or not mse_threshold > 0:
+        raise ValueError(f"mse_threshold must be a positive number or 'auto', got {mse_threshold!r}.")
+    return float(mse_threshold)
+
+
+@torch.no_grad()
+def estimate_mse_threshold(features: Iterable[Tensor], share: float = AUTO_SHARE, images: int = AUTO_IMAGES) -> Tensor:
+    """Estimate ``k`` as a share of the mean square of training features.
+
+    Args:
+        features: Batches of features ``(B, C, H, W)``; only as many are drawn as needed.
+        share: Share of the mean square.
+        images: Number of images after which the estimate stops, in whole batches.
+
+    Returns:
+        ``k`` in squared feature units, shape ``()``.
+
+    Raises:
+        ValueError: If there is not one image.
+    """
+    sums: list[Tensor] = []
+    seen = 0
+    for batch in features:
+        sums.append(batch.float().square().mean(dim=(1, 2, 3)))  # (B,)
+        seen += len(batch)
+        if seen >= images:
+            break
+    if not seen:
+        raise ValueError("mse_threshold='auto' needs training images, and there is none.")
+    return share * torch.cat(sums).mean()

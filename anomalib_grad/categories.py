@@ -1,0 +1,105 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""What Grad does about product categories: learn to recognise them, name them, post-process each by its own."""
+
+from typing import cast
+
+import lightning.pytorch as pl
+import torch
+from anomalib.data import Batch, InferenceBatch
+from torch import Tensor, nn
+
+from .category_features import CategoryFeatures
+from .evaluation.post_processor import PerCategoryPostProcessor
+from .export import CategoryInferenceBatch, ExplainedInferenceBatch
+
+
+class CategoryMixin(pl.LightningModule):
+    """Category recognition for a model whose post-processor may be a :class:`PerCategoryPostProcessor`.
+
+    The space in which categories are told apart is that of the backbone's features averaged over the image: they are
+    there anyway, frozen, and known after one epoch.
+    """
+
+    post_processor: nn.Module | None
+    _exporting: bool
+    _category_features: CategoryFeatures
+
+    @property
+    def per_category(self) -> PerCategoryPostProcessor | None:
+        """The post-processor, if it keeps categories."""
+        return self.post_processor if isinstance(self.post_processor, PerCategoryPostProcessor) else None
+
+    # ------------------------------------------------------------------ inference
+
+    def category_index(self, features: Tensor) -> Tensor | None:
+        """Find the category of each image: the one that the caller named, else the one recognised.
+
+        Args:
+            features: Backbone features ``(B, C, H, W)``.
+
+        Returns:
+            Indices ``(B,)`` into the post-processor's categories, or ``None`` if it keeps none.
+        """
+        post_processor = self.per_category
+        if post_processor is None:
+            return None
+        if post_processor.category is not None:
+            index = post_processor.named_index(post_processor.category)
+            return torch.full((len(features),), index, device=features.device)
+        if post_processor.recogniser.fitted:
+            return cast("Tensor", post_processor.recogniser(pool(features)))
+        return None
+
+    def name_categories(self, batch: Batch, features: Tensor) -> None:
+        """Write the category names into anomalib's free-text field ``explanation`` of an image batch."""
+        index = self.category_index(features)
+        if index is not None and self.per_category is not None and hasattr(batch, "explanation"):
+            batch.explanation = self.per_category.category_names(index)
+
+    def post_process(self, predictions: InferenceBatch, features: Tensor) -> InferenceBatch:
+        """Post-process raw predictions, each image by its category; adds index (export) or name of the category."""
+        if self.post_processor is None:
+            return predictions
+        index = self.category_index(features)
+        if index is None or self.per_category is None:
+            return cast("InferenceBatch", self.post_processor(predictions))
+        processed = self.per_category(predictions, index)._asdict()
+        if self._exporting:
+            return cast("InferenceBatch", CategoryInferenceBatch(**processed, category=index))
+        names = self.per_category.category_names(index)
+        return cast("InferenceBatch", ExplainedInferenceBatch(**processed, explanation=names))
+
+    # ------------------------------------------------------------------ learning to recognise
+
+    def remember_features(self, features: Tensor, batch: Batch) -> None:
+        """Keep the pooled features of a training batch that names its categories, until the recogniser is fitted."""
+        names = getattr(batch, "category", None)
+        if names is not None and self.per_category is not None and not self.per_category.recogniser.fitted:
+            self._category_features.add(pool(features), names)
+
+    def fit_recogniser(self) -> None:
+        """Fit on the training images seen so far, once there is one of each category; alike in all processes."""
+        post_processor = self.per_category
+        if post_processor is None or post_processor.recogniser.fitted or not post_processor.categories:
+            return
+        features, names = self._category_features.gather()
+        categories = post_processor.categories
+        if set(categories) <= set(names):
+            labels = torch.tensor([categories.index(name) for name in names])
+            post_processor.recogniser.fit(features, labels, len(categories))
+            self._category_features.clear()
+
+    def on_validation_start(self) -> None:
+        """Fit before the thresholds are: the epoch's checkpoint is written right after them."""
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self.fit_recogniser()
+
+    def on_train_epoch_end(self) -> None:
+        """Fit where no validation has led to it."""
+        self.fit_recogniser()
+
+
+def pool(features: Tensor) -> Tensor:
+    """Average features ``(B, C, H, W)`` over the image: ``(B, C)``."""
+    return features.mean(dim=(2, 3))

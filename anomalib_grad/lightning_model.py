@@ -1,0 +1,292 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""GRAD as an anomalib model ("Grid-Based Continuous Normal Representation for Anomaly Detection", arXiv 2402.18293)."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from anomalib import LearningType
+from anomalib.data import Batch, InferenceBatch
+from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from .backbone import DEFAULT_BACKBONE
+from .calibration import estimate_mse_threshold, resolve_mse_threshold
+from .categories import CategoryMixin
+from .category_features import CategoryFeatures
+from .configuration import check_configuration
+from .evaluation.post_processor import PerCategoryPostProcessor
+from .export import CategoryExportMixin
+from .pre_processor import GradPreProcessor
+from .schedule import authors_step_decay
+from .torch_model import GradModel
+
+CONFIGURATION = "grad_configuration"
+PUBLISHED_EPOCHS = {"residual": 100, "mobile": 50, "small": 50}
+
+
+def has_limit(trainer: pl.Trainer) -> bool:
+    """Tell whether the user limited the training: by epochs, by steps or by time."""
+    timed = any(isinstance(callback, Timer) for callback in getattr(trainer, "callbacks", []))
+    return trainer.max_epochs is not None or trainer.max_steps != -1 or timed
+
+
+class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onnx: as in anomalib
+    """Grid-based continuous normal representation: one model for one or many product categories.
+
+    A frozen backbone gives features; two small coordinate networks look up a learned, continuous representation of
+    what is normal; what differs from it is the anomaly. Defaults are the authors' (CRAD, ECCV 2024).
+
+    Args:
+        backbone: timm model name. Default: the authors' EfficientNet-B4.
+        layers: Names of the backbone's feature maps; ``None`` takes those at strides 8 and 16.
+        pre_trained: ``True`` takes timm's weights, a path reads them from a local safetensors or pth file, ``False``
+            draws random ones. They are read when first needed, never when a checkpoint brings them.
+        image_size: Height and width to which images are resized, in pixels.
+        faithful_padding: Pad EfficientNet-B4 as the authors' port does; no effect on other backbones.
+        fusion: ``residual`` (GRAD, arXiv v1), ``mobile`` (CRAD) or ``small`` (CRAD-S).
+        num_blocks: Number of fusion blocks; ``None`` takes the published one (7, 11, 11).
+        hidden_channels: Hidden channels of a fusion bottleneck; ``None`` takes the published one (4C mobile, C small).
+        local_resolution: Cells along each axis of the local grid, or one number an axis.
+        local_dims: Dimensions of the local coordinates.
+        global_resolution: Cells along each axis of the global grid, or one number an axis.
+        global_dims: Dimensions of the global coordinates.
+        jitter_std: Standard deviation of the local coordinates' noise in training, in units of [-1, 1].
+        jitter_probability: Probability of that noise in a training step.
+        indicator_weight: Weight of the indicator in the similarity.
+        cosine_weight: Weight of the cosine in the similarity.
+        mse_threshold: Threshold ``k`` of the indicator in squared feature units, or ``"auto"`` to take a share of the
+            training features' mean square at the start of fit. Default: 10.0 for EfficientNet-B4, else ``"auto"``.
+        smoothing_window: Side of the average pooling that smooths the anomaly map, in pixels, odd.
+        score_window: Side of the average pooling whose maximum is the image score, in pixels.
+        learning_rate: Learning rate of the networks.
+        grid_learning_rate: Learning rate of the grids.
+        weight_decay: Weight decay of AdamW on both.
+        lr_step: Epochs between two drops of the learning rates.
+        lr_gamma: Factor of a drop.
+        clip_norm: Gradient norm to clip to, unless the trainer's ``gradient_clip_val`` says otherwise.
+        max_epochs: Epochs of training if the trainer sets no limit; ``None`` takes the published 100 (residual) or 50.
+        pre_processor: anomalib pre-processor; ``True`` resizes and normalises as the backbone expects.
+        post_processor: anomalib post-processor; ``True`` fits thresholds per category where data have categories.
+        evaluator: anomalib evaluator.
+        visualizer: anomalib visualiser.
+
+    Raises:
+        ValueError: If an argument is out of range; the message says what is possible.
+
+    Example:
+        >>> from anomalib.data import MVTecAD
+        >>> from anomalib.engine import Engine
+        >>> from anomalib_grad import Grad
+        >>> engine = Engine(max_epochs=15)
+        >>> engine.train(Grad(), datamodule=MVTecAD(category="bottle"))  # doctest: +SKIP
+    """
+
+    def __init__(  # noqa: PLR0917  # one argument for each constant of the method
+        self,
+        backbone: str = DEFAULT_BACKBONE,
+        layers: Sequence[str] | None = None,
+        pre_trained: bool | str | Path = True,
+        image_size: tuple[int, int] = (224, 224),
+        faithful_padding: bool = True,
+        fusion: str = "mobile",
+        num_blocks: int | None = None,
+        hidden_channels: int | None = None,
+        local_resolution: int | list[int] = 8,
+        local_dims: int = 2,
+        global_resolution: int | list[int] = 4,
+        global_dims: int = 2,
+        jitter_std: float = 0.05,
+        jitter_probability: float = 0.5,
+        indicator_weight: float = 0.3,
+        cosine_weight: float = 0.7,
+        mse_threshold: float | str | None = None,
+        smoothing_window: int = 21,
+        score_window: int = 32,
+        learning_rate: float = 1e-3,
+        grid_learning_rate: float = 0.1,
+        weight_decay: float = 0.01,
+        lr_step: int = 40,
+        lr_gamma: float = 0.1,
+        clip_norm: float = 0.1,
+        max_epochs: int | None = None,
+        pre_processor: nn.Module | bool = True,
+        post_processor: nn.Module | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        image_size = (image_size[0], image_size[1])
+        model = GradModel(
+            backbone=backbone,
+            layers=layers,
+            pre_trained=pre_trained,
+            image_size=image_size,
+            faithful_padding=faithful_padding,
+            fusion=fusion,
+            num_blocks=num_blocks,
+            hidden_channels=hidden_channels,
+            local_resolution=local_resolution,
+            local_dims=local_dims,
+            global_resolution=global_resolution,
+            global_dims=global_dims,
+            jitter_std=jitter_std,
+            jitter_probability=jitter_probability,
+            indicator_weight=indicator_weight,
+            cosine_weight=cosine_weight,
+            mse_threshold=resolve_mse_threshold(mse_threshold, backbone),
+            smoothing_window=smoothing_window,
+            score_window=score_window,
+        )
+        if pre_processor is True:
+            pre_processor = GradPreProcessor.from_statistics(image_size, model.backbone.mean, model.backbone.std)
+        super().__init__(pre_processor, post_processor, evaluator, visualizer)
+        self.model: GradModel = model
+        self._category_features = CategoryFeatures()
+        self.learning_rate = learning_rate
+        self.grid_learning_rate = grid_learning_rate
+        self.weight_decay = weight_decay
+        self.lr_step = lr_step
+        self.lr_gamma = lr_gamma
+        self.clip_norm = clip_norm
+        self.max_epochs = PUBLISHED_EPOCHS[fusion] if max_epochs is None else max_epochs
+
+    # ------------------------------------------------------------------ anomalib's interface
+
+    @property
+    def learning_type(self) -> LearningType:
+        """Grad learns from normal images only."""
+        return LearningType.ONE_CLASS
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Trainer arguments that no user may change: there are none that matter, but the sanity check is wasted."""
+        return {"num_sanity_val_steps": 0}
+
+    def configure_post_processor(self) -> PostProcessor:
+        """Thresholds per category where the data have categories, anomalib's own where they have none."""
+        return PerCategoryPostProcessor()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the configuration that the weights belong to."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[CONFIGURATION] = self.model.configuration
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the weights from the checkpoint, the backbone's among them.
+
+        Raises:
+            CheckpointConfigurationError: If the checkpoint belongs to another configuration.
+        """
+        check_configuration(self.model.configuration, checkpoint.get(CONFIGURATION, {}))
+        super().on_load_checkpoint(checkpoint)
+        self.model.backbone.mark_weights_ready()
+
+    # ------------------------------------------------------------------ inference
+
+    def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:  # noqa: ANN401  # anomalib's
+        """Predict on images of any size, as an exported model does.
+
+        Args:
+            batch: RGB images in [0, 1], shape ``(B, 3, H, W)``.
+            *args: Unused.
+            **kwargs: Unused.
+
+        Returns:
+            anomalib's InferenceBatch, post-processed; with the recognised categories where there are any.
+        """
+        del args, kwargs
+        images = self.pre_processor(batch) if self.pre_processor else batch
+        features = self.model.backbone(images)
+        predictions = self.model.predict(features)
+        return self.post_process(predictions, features)
+
+    def _predict(self, batch: Batch) -> Batch:
+        features = self.model.backbone(batch.image)
+        batch.update(**self.model.predict(features)._asdict())
+        self.name_categories(batch, features)
+        return batch
+
+    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
+        """Add predictions to a validation batch."""
+        del args, kwargs
+        return self._predict(batch)
+
+    def test_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
+        """Add predictions to a test batch, with the category that the model takes each image for."""
+        del args, kwargs
+        return self._predict(batch)
+
+    def predict_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
+        """Add predictions to a batch, with the category that the model takes each image for."""
+        del args, kwargs
+        return self._predict(batch)
+
+    # ------------------------------------------------------------------ training
+
+    def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
+        """Compare refined and input features (method section 7): ``loss = MSE(x_hat, x)``."""
+        del args, kwargs
+        features, refined = self.model(batch.image)
+        loss = functional.mse_loss(refined, features)
+        self.remember_features(features, batch)
+        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(features))
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with a rate for the networks and one for the grids, dropped in steps (method section 7)."""
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": self.model.head.network_parameters(), "lr": self.learning_rate},
+                {"params": self.model.head.grid_parameters(), "lr": self.grid_learning_rate},
+            ],
+            weight_decay=self.weight_decay,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": authors_step_decay(optimizer, self.lr_step, self.lr_gamma)}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer was told to, and as the authors do if it was not."""
+        if gradient_clip_val is None:
+            gradient_clip_val, gradient_clip_algorithm = self.clip_norm, "norm"
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    @pl.LightningModule.trainer.setter  # type: ignore[attr-defined]
+    def trainer(self, trainer: pl.Trainer | None) -> None:
+        """Attach a trainer; one without any limit gets this model's epochs instead of Lightning's 1000.
+
+        Lightning fills in its own limit before the first hook, so this is the only moment that tells an unset limit
+        from one that the user wants.
+        """
+        if isinstance(trainer, pl.Trainer) and not has_limit(trainer):
+            trainer.fit_loop.max_epochs = self.max_epochs
+        pl.LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
+
+    def on_train_start(self) -> None:
+        """Estimate ``k`` from training features where it is ``"auto"`` and no checkpoint brought it."""
+        threshold = self.model.head.mse_threshold
+        if torch.isnan(threshold):
+            threshold.copy_(estimate_mse_threshold(self._training_features()))
+            self.print(f"mse_threshold (k) estimated from training features: {threshold.item():.4g}")
+
+    def _training_features(self) -> Iterator[Tensor]:
+        """Features of the training batches as the training step sees them, in this process."""
+        for batch in self.trainer.train_dataloader:
+            images = batch.image
+            if isinstance(self.pre_processor, PreProcessor) and self.pre_processor.transform is not None:
+                images = self.pre_processor.transform(images)
+            yield self.model.backbone(images.to(self.device))

@@ -1,0 +1,94 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every stage of the head and every gradient, against the authors' code."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from anomalib_grad.anomaly_map import AnomalyMapGenerator, residual_norm, upsampling_matrix
+from anomalib_grad.checkpoint import from_authors_key
+from anomalib_grad.components import refine, similarity
+from anomalib_grad.head import GradHead
+
+STAGES = 1e-5
+GRADIENTS = 1e-4
+HEADS = {"residual": {}, "mobile": {"hidden_channels": 24}}
+
+
+def renamed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {from_authors_key(key.removeprefix(prefix)): tensors[key] for key in tensors if key.startswith(prefix)}
+
+
+def load_head(golden, fusion: str) -> tuple[GradHead, dict[str, Tensor]]:
+    tensors = golden(f"{fusion}_fusion")
+    channels, *size = tensors["input"].shape[1:]
+    head = GradHead(channels, tuple(size), fusion, num_blocks=2, jitter_std=0.0, **HEADS[fusion])
+    head.load_state_dict({**renamed(tensors, "state_dict."), "mse_threshold": torch.tensor(10.0)})
+    return head, tensors
+
+
+def head_stages(head: GradHead, features: Tensor) -> dict[str, Tensor]:
+    """All intermediate results under the golden files' names."""
+    global_sample = head.global_representation(features)
+    local_sample = head.local_representation(features)
+    fused_input = torch.cat([global_sample, local_sample], dim=1)
+    fused = head.fusion.blocks(fused_input)
+    recovered = head.fusion.recover(fused)
+    similarity_map = similarity(features, recovered, head.mse_threshold)
+    indicator = similarity(features, recovered, head.mse_threshold, 1.0, 0.0)
+    refined = refine(features, recovered, similarity_map)
+    return {
+        "local_coords": head.local_representation.coordinates(features),
+        "global_coords": head.global_representation.coordinates(features.mean(dim=(2, 3))),
+        "global_sample": global_sample,
+        "local_sample": local_sample,
+        "fused_input": fused_input,
+        "fused": fused,
+        "recovered": recovered,
+        "mse": (recovered - features).square().mean(dim=1),
+        "indicator": indicator.squeeze(1),
+        "cosine": similarity(features, recovered, head.mse_threshold, 0.0, 1.0).squeeze(1),
+        "similarity": similarity_map,
+        "refined": refined,
+        "residual_norm": residual_norm(features, refined),
+    }
+
+
+@pytest.mark.parametrize("fusion", HEADS)
+def test_eval_stages(golden, check, fusion):
+    head, expected = load_head(golden, fusion)
+    features = expected["input"]
+    stages = head_stages(head.eval(), features)
+    residual = stages["residual_norm"]
+    size = residual.shape[-1]
+    generator = AnomalyMapGenerator((size, size), (8 * size, 8 * size))
+    upsampling = upsampling_matrix(size, 8 * size).float()
+    stages["anomaly_map"] = upsampling @ residual @ upsampling.T
+    stages["smoothed_map"], stages["image_score"] = generator(residual)
+    stages["eval_loss"] = functional.mse_loss(head(features), features)
+    for name, actual in stages.items():
+        check(f"{fusion} eval {name}", actual, expected[name], STAGES)
+
+
+@pytest.mark.parametrize("fusion", HEADS)
+def test_training_step(golden, check, fusion):
+    head, expected = load_head(golden, fusion)
+    features = expected["input"]
+    stages = head_stages(head.train(), features)
+    for name in ("fused", "recovered", "mse", "indicator", "cosine", "similarity", "refined"):
+        check(f"{fusion} train {name}", stages[name], expected[f"train.{name}"], STAGES)
+
+    head, _ = load_head(golden, fusion)
+    loss = functional.mse_loss(head.train()(features), features)
+    loss.backward()
+    check(f"{fusion} train loss", loss, expected["train_loss"], STAGES)
+    gradients = renamed(expected, "grad.")
+    parameters = dict(head.named_parameters())
+    assert gradients.keys() == parameters.keys()
+    for name, gradient in gradients.items():
+        check(f"{fusion} gradient {name.removeprefix('fusion.')[-30:]}", parameters[name].grad, gradient, GRADIENTS)
+    state = head.state_dict()
+    for name, buffer in renamed(expected, "train_after.state_dict.").items():
+        check(f"{fusion} after step {name.removeprefix('fusion.')[-28:]}", state[name], buffer, STAGES)
