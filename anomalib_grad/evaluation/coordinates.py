@@ -19,6 +19,14 @@ SAMPLES = 64
 ANOMALOUS_SAMPLES = 16
 
 
+def find(module: nn.Module, path: str) -> object:
+    """Follow a dotted path of attributes, properties among them; ``None`` where it ends too early."""
+    found: object = module
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
 class CoordinateTap:
     """Keeps what the coordinate networks of a model put out last; nothing for models that have none.
 
@@ -46,8 +54,8 @@ class CoordinateTap:
         self._handles, self._last = [], {}
 
     def _attach(self, module: nn.Module, name: str) -> RemovableHandle | None:
-        found = dict(module.named_modules()).get(name)
-        if found is None:
+        found = find(module, name)
+        if not isinstance(found, nn.Module):
             return None
 
         def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 from anomalib.post_processing import PostProcessor
-from torch import nn
+from torch import Tensor, nn
 
 from anomalib_grad.evaluation.collector import Collector
+from anomalib_grad.evaluation.coordinates import find
 from anomalib_grad.evaluation.metrics import Counts
 from anomalib_grad.evaluation.notes import data_notes, recognition_notes, threshold_notes
 from anomalib_grad.evaluation.post_processor import PerCategoryPostProcessor
@@ -124,5 +125,5 @@ def _threshold_notes(post_processor: PostProcessor | None, categories: list[str]
 
 def _resolution(module: nn.Module, name: str) -> int | None:
     """Cells per axis of a grid of the model; ``None`` without such a grid, or if its axes differ."""
-    cells = dict(module.named_parameters()).get(f"{name}.cells")  # (1, C, cells of each axis...)
-    return None if cells is None or len(set(cells.shape[2:])) != 1 else cells.shape[2]
+    cells = find(module, f"{name}.cells")  # (1, C, cells of each axis...)
+    return cells.shape[2] if isinstance(cells, Tensor) and len(set(cells.shape[2:])) == 1 else None
