@@ -11,7 +11,7 @@ from anomalib import TaskType
 from anomalib.data import AnomalibDataset, ImageItem
 from anomalib.data.utils import LabelName
 from PIL import Image
-from torchvision.transforms.v2 import Transform  # type: ignore[import-untyped]
+from torchvision.transforms.v2 import Transform
 
 from .dataclasses import CategoryImageBatch, CategoryImageItem
 

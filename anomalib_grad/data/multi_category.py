@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from anomalib.data import AnomalibDataModule
 from anomalib.data.datasets.base import AnomalibDepthDataset, AnomalibVideoDataset
 from anomalib.data.errors import MisMatchError
@@ -16,7 +17,7 @@ from anomalib.data.utils import TestSplitMode, ValSplitMode
 from anomalib.utils.path import generate_output_filename
 from lightning.pytorch.utilities.types import EVAL_DATALOADERS
 from torch.utils.data import DataLoader, SequentialSampler
-from torchvision.transforms.v2 import Transform  # type: ignore[import-untyped]
+from torchvision.transforms.v2 import Transform
 
 from .dataset import MultiCategoryDataset, check_mask_sizes
 from .discovery import check_names, create_datamodule, discover_categories, resolve_datamodule_class
@@ -62,7 +63,8 @@ class MultiCategory(AnomalibDataModule):
         test_split_ratio: Share of training images to test on where there are no normal test images.
         val_split_mode: Where validation images come from; ``None``: the default of ``dataset``.
         val_split_ratio: Their share.
-        seed: For the splits of every category and for balanced sampling.
+        seed: For the splits of every category and for balanced sampling. With ``None`` every process, and every run of
+            train and test, draws its own splits.
 
     Raises:
         FileNotFoundError: If ``root`` is no folder.
@@ -75,6 +77,10 @@ class MultiCategory(AnomalibDataModule):
         ['bottle', 'cable']
     """
 
+    train_data: MultiCategoryDataset
+    val_data: MultiCategoryDataset
+    test_data: MultiCategoryDataset
+
     def __init__(
         self,
         root: str | Path = "./datasets/MVTecAD",
@@ -85,7 +91,7 @@ class MultiCategory(AnomalibDataModule):
         train_batch_size: int = 32,
         eval_batch_size: int = 32,
         num_workers: int = 8,
-        balanced: bool = False,  # a datamodule's arguments are named in configs
+        balanced: bool = False,
         train_augmentations: Transform | None = None,
         val_augmentations: Transform | None = None,
         test_augmentations: Transform | None = None,
@@ -94,7 +100,7 @@ class MultiCategory(AnomalibDataModule):
         test_split_ratio: float | None = None,
         val_split_mode: ValSplitMode | str | None = None,
         val_split_ratio: float | None = None,
-        seed: int | None = None,
+        seed: int | None = 0,
     ) -> None:
         super().__init__(
             train_batch_size=train_batch_size,
@@ -127,12 +133,9 @@ class MultiCategory(AnomalibDataModule):
         self.val_split_mode = ValSplitMode(val_split_mode or first.val_split_mode)
         self._name = self._common_folder_name()
 
-    train_data: MultiCategoryDataset
-    val_data: MultiCategoryDataset
-    test_data: MultiCategoryDataset
-
     def _given(
-        self, datamodules: list[AnomalibDataModule] | dict[str, AnomalibDataModule]
+        self,
+        datamodules: list[AnomalibDataModule] | dict[str, AnomalibDataModule],
     ) -> dict[str, AnomalibDataModule]:
         if not isinstance(datamodules, Mapping):
             names = [datamodule.category or datamodule.name for datamodule in datamodules]
@@ -220,8 +223,7 @@ class MultiCategory(AnomalibDataModule):
             if datasets:
                 setattr(self, subset, self._join(subset.removesuffix("_data"), datasets))
         evaluated = [getattr(self, subset).samples for subset in _SUBSETS[1:] if hasattr(self, subset)]
-        for samples in evaluated:
-            check_mask_sizes(samples)
+        check_mask_sizes(pd.concat(evaluated).drop_duplicates("image_path"))
         self._warn_of_equal_output_names()
 
     def _join(self, subset: str, datasets: dict[str, Any]) -> MultiCategoryDataset:

@@ -18,7 +18,7 @@ import pandas as pd
 from anomalib import TaskType
 from anomalib.data import AnomalibDataset, MVTecAD
 from anomalib.data.utils import LabelName, Split
-from torchvision.datasets.folder import IMG_EXTENSIONS  # type: ignore[import-untyped]
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 _NORMAL = "good"
 

@@ -90,6 +90,11 @@ def test_each_category_is_split_as_it_would_be_alone(root: Path, mode: str) -> N
         assert list(samples.loc[samples["category"] == "bee", "image_path"]) == expected
 
 
+def test_splits_repeat_without_a_seed_of_the_users(root: Path) -> None:
+    splits = [prepared(root=root, val_split_mode="from_test").val_data.samples["image_path"] for _ in range(2)]
+    assert list(splits[0]) == list(splits[1])
+
+
 def test_items_equal_those_of_anomalib(root: Path) -> None:
     alone = MVTecAD(root, "bee", num_workers=0)
     alone.setup()
