@@ -26,10 +26,10 @@ def antialiasing_matrix(size_in: int, size_out: int, like: Tensor) -> Tensor:
         like: Tensor that gives dtype and device.
     """
     scale = size_in / size_out
-    support = torch.sym_max(scale, 1.0)
+    support = cast("float", torch.sym_max(scale, 1.0))
     centre = (torch.arange(size_out, dtype=like.dtype, device=like.device) + 0.5) * scale
     pixel = torch.arange(size_in, dtype=like.dtype, device=like.device) + 0.5
-    weights = functional.relu(1 - (pixel - centre.unsqueeze(1)).abs() * (1 / support))
+    weights = functional.relu(1 - (pixel - centre.unsqueeze(1)).abs() / support)
     return weights / weights.sum(dim=1, keepdim=True)
 
 
