@@ -1,0 +1,123 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the generated textures once, in MVTec AD's folder layout."""
+
+import json
+import shutil
+import tempfile
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from .textures_defects import DEFECTS
+from .textures_sources import CATEGORIES, Part, crop
+
+MANIFEST = "textures.json"
+LARGEST = 192  # pixels; the test part of a photograph is 205 pixels wide
+SMALLEST = 32
+
+
+@dataclass(frozen=True)
+class TexturesSpec:
+    """What decides the generated files.
+
+    Attributes:
+        image_size: Height and width in pixels.
+        n_train: Normal training images of a category.
+        n_test_good: Normal test images of a category.
+        n_defect: Test images of each kind of defect of a category.
+        seed: Seed of everything drawn.
+        version: Changes with the pictures that the code draws.
+    """
+
+    image_size: int = 128
+    n_train: int = 40
+    n_test_good: int = 15
+    n_defect: int = 5
+    seed: int = 0
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        if not SMALLEST <= self.image_size <= LARGEST:
+            raise ValueError(f"image_size must be {SMALLEST} to {LARGEST} pixels, got {self.image_size}.")
+        if min(self.n_train, self.n_test_good, self.n_defect) < 1:
+            raise ValueError("n_train, n_test_good and n_defect must be at least 1.")
+
+
+def ensure_written(root: Path, spec: TexturesSpec) -> None:
+    """Write the images of all categories below ``root`` unless they are there.
+
+    They are written to a temporary folder that is renamed at the end: an interruption leaves no half of a data set, and
+    of several processes that start together one wins.
+
+    Args:
+        root: Folder for the images; must be absent, empty, or hold textures of the same ``spec``.
+        spec: What to generate.
+
+    Raises:
+        ValueError: If ``root`` holds anything else.
+    """
+    if _is_written(root, spec):
+        return
+    root.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    try:
+        partial.chmod(0o755)
+        for category in CATEGORIES:
+            _write_category(partial / category, category, spec)
+        (partial / MANIFEST).write_text(json.dumps(asdict(spec), indent=2) + "\n")
+        try:
+            partial.rename(root)
+        except OSError:
+            if not _is_written(root, spec):  # otherwise another process was faster
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_written(root: Path, spec: TexturesSpec) -> bool:
+    manifest = root / MANIFEST
+    if manifest.is_file():
+        found = json.loads(manifest.read_text())
+        if found == asdict(spec):
+            return True
+        raise ValueError(
+            f"{root} holds textures generated with other settings ({found}): choose another root or delete the folder."
+        )
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise ValueError(f"{root} is not empty and holds no generated textures: choose another root.")
+    return False
+
+
+def _write_category(folder: Path, category: str, spec: TexturesSpec) -> None:
+    for number in range(spec.n_train):
+        rng = _rng(spec, category, "train", "good", number)
+        _write(folder / "train" / "good" / f"{number:03}.png", crop(category, "train", spec.image_size, rng))
+    for number in range(spec.n_test_good):
+        rng = _rng(spec, category, "test", "good", number)
+        _write(folder / "test" / "good" / f"{number:03}.png", crop(category, "test", spec.image_size, rng))
+    for defect, draw in DEFECTS.items():
+        for number in range(spec.n_defect):
+            rng = _rng(spec, category, "test", defect, number)
+            picture, mask = draw(crop(category, "test", spec.image_size, rng), category, rng)
+            _write(folder / "test" / defect / f"{number:03}.png", picture)
+            _write(folder / "ground_truth" / defect / f"{number:03}_mask.png", mask.astype(np.uint8) * 255)
+
+
+def _rng(spec: TexturesSpec, category: str, part: Part, kind: str, number: int) -> Generator:
+    """The source of chance of one image, so that more images of one kind leave all others as they are."""
+    return np.random.default_rng([spec.seed, zlib.crc32(f"{category}/{part}/{kind}".encode()), number])
+
+
+def _write(file: Path, picture: NDArray[np.uint8]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pixels = picture if picture.ndim == 2 else picture[..., ::-1]  # noqa: PLR2004  # OpenCV writes BGR
+    encoded, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    if not encoded:
+        raise OSError(f"OpenCV could not encode {file} as PNG.")
+    file.write_bytes(data.tobytes())
