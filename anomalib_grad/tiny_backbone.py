@@ -65,8 +65,10 @@ class GradTiny(nn.Module):
             {"module": f"adapter{stride}", "reduction": stride, "num_chs": channels, "index": index}
             for index, (stride, channels) in enumerate(_CHANNELS.items())
         ]
-        self.trunk = timm.create_model("resnet10t", pretrained=False, features_only=True, out_indices=(2, 3))
-        widths = self.trunk.feature_info.channels()
+        trunk = timm.create_model("resnet10t", pretrained=False, features_only=True, out_indices=(2, 3))
+        offered: Any = trunk.feature_info
+        widths = offered.channels()
+        self.trunk = trunk
         self.adapter8 = nn.Conv2d(widths[0], _CHANNELS[8], kernel_size=1)
         self.adapter16 = nn.Conv2d(widths[1], _CHANNELS[16], kernel_size=1)
 
@@ -81,8 +83,9 @@ class GradTiny(nn.Module):
 def grad_tiny(pretrained: bool = False, **kwargs: Any) -> GradTiny:  # noqa: ANN401  # timm's arguments
     """Build :class:`GradTiny` the way timm builds models; ``features_only`` makes no difference, it is all it has."""
     kwargs.pop("features_only", None)
-    only_classifiers = ("num_classes", "global_pool", "in_chans")
-    return build_model_with_cfg(GradTiny, "grad_tiny", pretrained, kwargs_filter=only_classifiers, **kwargs)
+    only_classifiers: Any = ("num_classes", "global_pool", "in_chans")
+    model: GradTiny = build_model_with_cfg(GradTiny, "grad_tiny", pretrained, kwargs_filter=only_classifiers, **kwargs)
+    return model
 
 
 def create_grad_tiny(*, pretrained: bool = True) -> GradTiny:
@@ -94,4 +97,5 @@ def create_grad_tiny(*, pretrained: bool = True) -> GradTiny:
     Returns:
         The backbone.
     """
-    return timm.create_model("grad_tiny", pretrained=pretrained).eval()
+    backbone: Any = timm.create_model("grad_tiny", pretrained=pretrained)
+    return backbone.eval()

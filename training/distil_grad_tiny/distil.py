@@ -175,3 +175,4 @@ def export(distillation: Distillation, file: Path) -> None:
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(half, file, metadata={"format": "pt", "license": "Apache-2.0", "steps": str(distillation.step)})
+    file.chmod(0o644)  # safetensors makes files that only their owner can read
