@@ -105,20 +105,19 @@ def measure_latency(model: AnomalibModule) -> tuple[float, float]:
     return 1000 * float(np.median(times[5:])), size
 
 
-def run(contestant: Contestant, args: argparse.Namespace, categories: list[str] | str) -> dict[str, Any]:
-    """Train and test one model on categories; gives its row."""
+def run(contestant: Contestant, args: argparse.Namespace, categories: list[str] | str, run_name: str) -> dict[str, Any]:
+    """Train and test one model on categories; gives its row. Checkpoint and report stay in ``out/run_name``."""
     seed_everything(args.seed, verbose=False)
     data = MultiCategory(
         root=args.root, categories=categories, train_batch_size=16, eval_batch_size=16, num_workers=args.num_workers
     )
     epochs = contestant.epochs(args)
     model = contestant.build(args)
-    with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(max_epochs=epochs, check_val_every_n_epoch=epochs, default_root_dir=folder)
-        start = time.process_time()
-        engine.fit(model, datamodule=data)
-        seconds = time.process_time() - start  # CPU seconds: comparable on a machine that others use too
-        (results,) = engine.test(model, datamodule=data)
+    engine = Engine(max_epochs=epochs, check_val_every_n_epoch=epochs, default_root_dir=args.out / run_name)
+    start = time.process_time()
+    engine.fit(model, datamodule=data)
+    seconds = time.process_time() - start  # CPU seconds: comparable on a machine that others use too
+    (results,) = engine.test(model, datamodule=data)
     latency, size = measure_latency(model.eval().cpu())
     metrics = {name: value for name, value in results.items() if name.rpartition("/")[2] in METRICS}
     return {**metrics, "train_s": seconds, "latency_ms": latency, "size_MB": size}
@@ -138,7 +137,10 @@ def stored(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def separate_models(args: argparse.Namespace, categories: list[str]) -> dict[str, Any]:
     """One Grad for each category instead of one for all; gives the row of their means."""
     parts = [
-        stored(args.out / f"separate_{name}.json", lambda name=name: run(CONTESTANTS["Grad (small)"], args, [name]))
+        stored(
+            args.out / f"separate_{name}.json",
+            lambda name=name: run(CONTESTANTS["Grad (small)"], args, [name], f"separate_{name}"),
+        )
         for name in categories
     ]
     row = {key: value for part in parts for key, value in part.items() if not key.startswith("mean/")}
@@ -181,9 +183,12 @@ def main() -> None:
     for name, contestant in CONTESTANTS.items():
         if name in wanted:
             label = f"{name}, random encoder" if contestant.random_encoder else name
-            path = args.out / f"{name.partition(' (')[0].replace(' ', '_').lower()}.json"
+            run_name = name.partition(" (")[0].replace(" ", "_").lower()
             try:
-                rows[label] = stored(path, lambda contestant=contestant: run(contestant, args, "all"))
+                rows[label] = stored(
+                    args.out / f"{run_name}.json",
+                    lambda contestant=contestant, run_name=run_name: run(contestant, args, "all", run_name),
+                )
             except OSError as error:  # pretrained weights out of reach
                 rows[label] = {"error": f"did not run: {str(error).splitlines()[0]}"}
     if "separate" in wanted:
