@@ -15,6 +15,8 @@ from .textures_sources import CATEGORIES, PLATE, Image, Mask, crop, relight
 Field = NDArray[np.float64]
 Pixels = NDArray[np.uint8] | NDArray[np.float64]
 
+# what shows where an element is missing: mortar, soil, sand
+GROUNDS = {"brick": (186.0, 176.0, 164.0), "grass": (98.0, 76.0, 56.0), "gravel": (164.0, 142.0, 110.0)}
 FINE = 4  # thin strokes are drawn this much larger and averaged
 
 
@@ -25,8 +27,8 @@ def scratch(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]
     fine = np.zeros((FINE * size, FINE * size), np.uint8)
     turn, start = rng.uniform(0, np.pi), rng.uniform(0.25, 0.75, 2)
     for _ in range(rng.integers(1, 4)):
-        points = _curve(start + rng.normal(0, 0.06, 2), turn + rng.normal(0, 0.15), rng.uniform(0.35, 0.7), rng)
-        width = max(round(FINE * size / 128 * rng.uniform(1.0, 2.2)), 1)
+        points = _curve(start + rng.normal(0, 0.06, 2), turn + rng.normal(0, 0.15), rng.uniform(0.45, 0.8), rng)
+        width = max(round(FINE * size / 128 * rng.uniform(1.4, 2.8)), 1)
         cv2.polylines(
             fine, [np.round(points * FINE * size).astype(np.int32)], isClosed=False, color=255, thickness=width
         )
@@ -39,10 +41,10 @@ def scratch(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]
 def stain(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]:
     """A spilt liquid: the texture shows through, darkened and tinted, darkest at the rim."""
     del category
-    shape = _blob(len(picture), rng.uniform(0.1, 0.2), rng)
+    shape = _blob(len(picture), rng.uniform(0.14, 0.22), rng)
     depth = np.clip(shape, 0, 0.35) / 0.35  # 0 at the rim, 1 inside
-    strength = (depth > 0) * (0.55 + 0.3 * np.exp(-((depth - 0.15) ** 2) / 0.02)) * np.clip(depth * 8, 0, 1)
-    liquid = np.array([(0.55, 0.38, 0.2), (0.2, 0.2, 0.22), (0.25, 0.35, 0.6), (0.6, 0.2, 0.2)][rng.integers(4)])
+    strength = (depth > 0) * (0.7 + 0.25 * np.exp(-((depth - 0.15) ** 2) / 0.02)) * np.clip(depth * 8, 0, 1)
+    liquid = np.array([(0.4, 0.24, 0.1), (0.12, 0.12, 0.14), (0.15, 0.25, 0.6), (0.6, 0.12, 0.14)][rng.integers(4)])
     stained = picture * (1 - strength[..., None] * (1 - liquid))
     return _composed(picture, stained, strength > 0)
 
@@ -66,7 +68,7 @@ def foreign(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]
     other: Pixels = crop(others[rng.integers(len(others))], "test", len(picture), rng)
     if rng.random() < 0.5:  # noqa: PLR2004
         other = _like(other, picture)
-    shape = _blob(len(picture), rng.uniform(0.1, 0.17), rng)
+    shape = _blob(len(picture), rng.uniform(0.12, 0.18), rng)
     inside = np.clip(shape * 15, 0, 1)
     reach = max(len(picture) // 40, 1)
     shadow = cv2.GaussianBlur(_shifted(inside, reach, reach), (0, 0), 1.0) * (inside < 1)
@@ -85,11 +87,11 @@ def missing(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]
         lacking = plate(size, seed, missing=at)
         mask = (plate(size, seed) != lacking).any(axis=-1)
         return relight(lacking, np.random.default_rng(light)), mask
-    shape = _blob(size, rng.uniform(0.12, 0.2), rng)
+    shape = _blob(size, rng.uniform(0.14, 0.22), rng)
     inside = np.clip(shape * 10, 0, 1)
-    ground = cv2.GaussianBlur(picture, (0, 0), size / 10).astype(np.float64) * rng.uniform(0.75, 1.1)
-    grain = cv2.GaussianBlur(rng.standard_normal((size, size)), (0, 0), 0.8)
-    ground += (grain / grain.std() * 7)[..., None]
+    fine, coarse = (cv2.GaussianBlur(rng.standard_normal((size, size)), (0, 0), width) for width in (0.7, size / 16))
+    grain = fine / fine.std() * 7 + coarse / coarse.std() * 6
+    ground = np.array(GROUNDS[category]) * rng.uniform(0.85, 1.1) + grain[..., None]
     result = picture * (1 - inside[..., None]) + ground * inside[..., None]
     return _composed(picture, result, inside > 0)
 

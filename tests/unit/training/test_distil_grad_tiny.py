@@ -172,3 +172,9 @@ def test_the_command_stops_resumes_and_exports(
 def test_wrong_arguments_are_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(SystemExit, match=message):
         command.main(arguments)
+
+
+def test_the_readme_lists_every_picture_with_its_licence() -> None:
+    rows = (ROOT / "training" / "distil_grad_tiny" / "README.md").read_text().splitlines()
+    table = dict(row.strip("| ").split(" | ") for row in rows if row.startswith("| ") and row.count("|") == 3)
+    assert LICENCES.items() <= table.items()
