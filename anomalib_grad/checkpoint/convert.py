@@ -1,0 +1,117 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Turn an authors' checkpoint into one of :class:`~anomalib_grad.Grad`."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+from torch import Tensor
+
+from anomalib_grad.backbone import FrozenBackbone
+from anomalib_grad.lightning_model import Grad
+
+from .architecture import is_timms, noted_backbone, noted_image_size, noted_layers
+from .archive import AuthorsCheckpointError
+from .atomic import writing
+from .authors_file import AuthorsFile, read_authors_file
+from .backbone_keys import backbone_from_authors_key
+from .head_recognition import head_state, recognise_head
+from .tensors import check_tensors
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    backbone: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    pre_trained: bool | str | Path = True,
+) -> Grad:
+    """Convert a checkpoint of the authors' trainer into one that ``Grad.load_from_checkpoint`` opens.
+
+    Thresholds and score ranges are unset in the result, as the authors' files have none: validate once to fit them.
+
+    Args:
+        source: The authors' ``.pth.tar`` file.
+        target: Checkpoint to write; it appears complete or not at all.
+        backbone: timm model name, where the file does not hold its whole backbone or another one is wanted.
+        image_size: Height and width of the images in pixels; ``None`` takes the file's.
+        pre_trained: Weights of a ``backbone`` named here: ``True`` (timm's), a local file, or ``False`` (random).
+
+    Returns:
+        The model that was written.
+
+    Raises:
+        AuthorsCheckpointError: If the file is not the authors', or does not fit what was asked.
+        ValueError: If ``backbone`` is unknown or cannot take the image size.
+        BackboneWeightsError: If the weights of a ``backbone`` named here cannot be had.
+        OSError: If ``target`` cannot be written.
+    """
+    with writing(target) as unfinished:
+        model = build_model(read_authors_file(source), backbone, image_size, pre_trained)
+        save_model(model, unfinished)
+    return model
+
+
+def build_model(
+    file: AuthorsFile,
+    backbone: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    pre_trained: bool | str | Path = True,
+) -> Grad:
+    """Build the model of an authors' file, with all weights; arguments and errors as in :func:`convert`."""
+    name = backbone or noted_backbone(file)
+    if name is None:
+        raise AuthorsCheckpointError(
+            f"{str(file.path)!r} does not name a backbone known here; name it with --backbone (timm's name)."
+        )
+    layers = noted_layers(file, name)
+    size = image_size or noted_image_size(file, recognise_head(file)["feature_size"])
+    network = FrozenBackbone(name, layers, pre_trained=False, image_size=size)
+    inside = _inside_backbone(file, network) if backbone is None else None
+    head = recognise_head(file, network.feature_size)
+    state = head_state(file, head)
+    channels, _ = head.pop("channels"), head.pop("feature_size")
+    if channels != network.channels:
+        raise AuthorsCheckpointError(
+            f"the head in {str(file.path)!r} takes {channels} feature channels and backbone {name!r} gives "
+            f"{network.channels}; name the backbone that it was trained with by --backbone."
+        )
+
+    model = Grad(name, layers, pre_trained if inside is None else True, size, **head)
+    model.model.head.load_state_dict(state)
+    if inside is None:
+        model.model.backbone.ensure_weights()
+    else:
+        model.model.backbone.network.load_state_dict(inside)
+        model.model.backbone.mark_weights_ready()
+    return model
+
+
+def save_model(model: Grad, path: Path) -> None:
+    """Write an anomalib checkpoint exactly as the trainer does, without training."""
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(path, weights_only=True)
+
+
+def _inside_backbone(file: AuthorsFile, backbone: FrozenBackbone) -> dict[str, Tensor]:
+    """Give the state dict of ``backbone`` from a file's tensors; those behind its last feature map are left out."""
+    expected = backbone.network.state_dict()
+    translate = str if is_timms(file) else backbone_from_authors_key
+    inside = {translate(key): tensor for key, tensor in file.backbone.items()}
+    used = {key: tensor for key, tensor in inside.items() if key is not None and key in expected}
+    if used.keys() != expected.keys():
+        raise AuthorsCheckpointError(
+            f"{str(file.path)!r} holds {len(used)} of the {len(expected)} tensors of its backbone {backbone.name!r}; "
+            f"name the backbone that the head was trained with by --backbone (timm's name), and a local file of its "
+            f"weights by --pre-trained unless timm's are meant."
+        )
+    check_tensors(file.path, "the backbone", used, expected)
+    return used
