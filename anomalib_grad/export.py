@@ -8,17 +8,29 @@ for that tensor; :class:`anomalib_grad.deploy.CategoryOpenVINOInferencer` does.
 """
 
 import json
-from collections.abc import Iterator
+from ast import literal_eval
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import onnx
+import torch
+from anomalib.data import AnomalibDataModule
+from anomalib.deploy.export import CompressionType, ExportType
 from anomalib.models.components.base.export_mixin import ExportMixin
 from torch import Tensor, nn
+from torchmetrics import Metric
+
+from . import quantization
+
+if TYPE_CHECKING:
+    import openvino as ov
 
 CATEGORY = "category"
 CATEGORIES_METADATA = "anomalib_grad_categories"
+OPSET_VERSION = 18  # the exporter's own; a lower one is a conversion afterwards that fails
 
 
 class CategoryInferenceBatch(NamedTuple):
@@ -42,18 +54,19 @@ class ExplainedInferenceBatch(NamedTuple):
 
 
 class CategoryExportMixin(ExportMixin):
-    """anomalib's export with the category as a tensor inside the graph."""
+    """anomalib's exports with the category as a tensor inside the graph.
+
+    Every file appears under its final name only when it is complete. A model on another device or in another precision
+    is exported as on the CPU in float32, and is afterwards as it was.
+    """
 
     post_processor: nn.Module | None
     _exporting = False
 
-    @contextmanager
-    def _export_mode(self) -> Iterator[None]:
-        self._exporting = True
-        try:
-            yield
-        finally:
-            self._exporting = False
+    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Export to a torch file; arguments and result are anomalib's."""
+        with portable(self):  # type: ignore[arg-type]  # mixed into a module
+            return publish(super().to_torch, export_root, ExportType.TORCH, model_file_name=model_file_name)
 
     def to_onnx(
         self,
@@ -62,24 +75,143 @@ class CategoryExportMixin(ExportMixin):
         input_size: tuple[int, int] | None = None,
         **kwargs: Any,  # noqa: ANN401  # anomalib's arguments for torch.onnx.export
     ) -> Path:
-        """Export to ONNX; arguments and result are anomalib's."""
-        with self._export_mode():
-            path = super().to_onnx(export_root, model_file_name, input_size, **kwargs)
-        hide_category_output(path, list(getattr(self.post_processor, "categories", [])))
-        return path
+        """Export to one ONNX file; arguments and result are anomalib's.
+
+        Weights above ONNX's limit of 2 GB for one file need ``external_data=True``, which puts them beside it.
+        """
+        kwargs = {"opset_version": OPSET_VERSION, "external_data": False, "verbose": False} | kwargs
+
+        def export(root: Path) -> Path:
+            path = ExportMixin.to_onnx(self, root, model_file_name, input_size, **kwargs)
+            finish_onnx(path, list(getattr(self.post_processor, "categories", [])))
+            return path
+
+        with portable(self):  # type: ignore[arg-type]  # mixed into a module
+            self._exporting = True
+            try:
+                return publish(export, export_root, ExportType.ONNX)
+            finally:
+                self._exporting = False
+
+    def to_openvino(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        compression_type: CompressionType | None = None,
+        **kwargs: Any,  # noqa: ANN401  # anomalib's further arguments
+    ) -> Path:
+        """Export to OpenVINO, compressed on request; arguments and result are anomalib's."""
+        in_anomalib = None if compression_type == CompressionType.FP16 else compression_type
+
+        def export(root: Path) -> Path:
+            path = ExportMixin.to_openvino(self, root, model_file_name, input_size, in_anomalib, **kwargs)
+            return quantization.halve(path) if compression_type == CompressionType.FP16 else path
+
+        return publish(export, export_root, ExportType.OPENVINO)
+
+    def _compress_ov_model(
+        self,
+        model: "ov.Model",
+        compression_type: CompressionType | None = None,
+        datamodule: AnomalibDataModule | None = None,
+        metric: Metric | None = None,
+        task: object = None,
+        max_drop: float = 0.01,
+    ) -> "ov.Model":
+        """Compress with NNCF, in the place of anomalib's way, which cannot read anomalib's own batches."""
+        del task
+        match compression_type:
+            case CompressionType.INT8:
+                return quantization.compress_weights(model)
+            case CompressionType.INT8_PTQ:
+                return quantization.quantize(model, datamodule)
+            case CompressionType.INT8_ACQ:
+                return quantization.quantize_with_accuracy_control(model, datamodule, metric, max_drop)
+        raise ValueError(f"Choose a compression type of {[kind.value for kind in CompressionType]}.")
 
 
-def hide_category_output(path: Path, categories: list[str]) -> None:
-    """Keep the tensor ``category`` of an ONNX file but take it from the outputs; write the names to the metadata.
+@contextmanager
+def portable(model: nn.Module) -> Iterator[None]:
+    """Hold a model on the CPU in float32 for a while; afterwards its tensors are those that it had before."""
+    parameters = [(parameter, parameter.data) for parameter in model.parameters()]
+    buffers = [(module, dict(module._buffers)) for module in model.modules()]
+    device = getattr(model, "device", None)
+    if all(is_portable(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        yield
+        return
+    try:
+        nn.Module.float(model.cpu())  # not Lightning's, which would note float32 for good
+        yield
+    finally:
+        for parameter, data in parameters:
+            parameter.data = data
+        for module, own in buffers:
+            module._buffers.update(own)
+        if device is not None:
+            model.to(device)  # nothing is left to move but the states of metrics, and Lightning's note
+
+
+def is_portable(tensor: Tensor) -> bool:
+    """Tell whether a tensor is on the CPU and, if of floating point, in float32."""
+    return tensor.device.type == "cpu" and tensor.dtype not in {torch.float16, torch.bfloat16, torch.float64}
+
+
+def publish(
+    export: Callable[..., Path],
+    export_root: Path | str,
+    export_type: ExportType,
+    *args: Any,  # noqa: ANN401  # handed to export
+    **kwargs: Any,  # noqa: ANN401
+) -> Path:
+    """Export into a temporary folder, then move the files, so that no half-written model has the final name.
 
     Args:
-        path: ONNX file, changed in place.
+        export: anomalib's export; takes the root folder and what follows, returns the path of the model.
+        export_root: anomalib's root folder of exports.
+        export_type: Kind of export, which names the folder below it.
+        *args: Arguments of ``export``.
+        **kwargs: Arguments of ``export``.
+
+    Returns:
+        Final path of the model.
+    """
+    folder = Path(export_root) / "weights" / export_type.value  # anomalib's convention
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".unfinished-", dir=folder) as temporary:
+        model = export(Path(temporary), *args, **kwargs)
+        final = folder / model.name
+        weights = [path for path in model.parent.iterdir() if path != model]
+        if weights:
+            final.unlink(missing_ok=True)  # an old model must not meet new weights
+        for path in (*weights, model):
+            path.replace(folder / path.name)
+    return final
+
+
+def finish_onnx(path: Path, categories: list[str]) -> None:
+    """Finish an exported ONNX file, in place.
+
+    The tensor ``category`` stays in the graph but is no output any more; the names of the categories go to the
+    metadata; every node is named after the module that it comes from, which tells the quantisation what it is; the
+    exporter's stack traces, most of the metadata and full of local paths, go.
+
+    Args:
+        path: ONNX file.
         categories: Category names in the order of their indices.
     """
     model = onnx.load(path, load_external_data=False)
     for output in [output for output in model.graph.output if output.name == CATEGORY]:
         model.graph.output.remove(output)
+    for node in model.graph.node:
+        node.name = f"{module_of(node)}/{node.name}"
+        del node.metadata_props[:]
     onnx.helper.set_model_props(model, {CATEGORIES_METADATA: json.dumps(categories)})
-    temporary = path.with_suffix(".tmp")
-    onnx.save(model, temporary)
-    temporary.replace(path)
+    onnx.save(model, path)
+
+
+def module_of(node: "onnx.NodeProto") -> str:
+    """Qualified name of the torch module that a node was exported from, empty if none is noted."""
+    noted = {entry.key: entry.value for entry in node.metadata_props}
+    scopes = literal_eval(noted.get("pkg.torch.onnx.name_scopes", "[]"))  # modules from the outermost, then the node
+    return scopes[-2] if len(scopes) > 1 else ""

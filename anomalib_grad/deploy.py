@@ -1,0 +1,184 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Run exported models and ask them for the product category."""
+
+import json
+from copy import copy
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openvino as ov
+import torch
+from anomalib.data import NumpyImageBatch
+from anomalib.deploy import OpenVINOInferencer
+from openvino import opset13
+from PIL.Image import Image
+
+from .evaluation.post_processor import UNKNOWN
+from .export import CATEGORIES_METADATA, CATEGORY
+
+if TYPE_CHECKING:
+    from openvino.utils.data_helpers.wrappers import OVDict
+
+CACHE_DIR = "openvino_cache"  # anomalib's
+
+
+class CategoryOpenVINOInferencer(OpenVINOInferencer):
+    """anomalib's OpenVINO inferencer that says which product it took an image for, and can be told.
+
+    ``predict`` returns the names in anomalib's free-text field ``explanation``, ``"unknown"`` for a product that
+    training did not see. On models without categories it is anomalib's inferencer.
+
+    Args:
+        path: Exported model: ``.xml``, ``.bin`` or ``.onnx`` file, or the bytes of ``.xml`` and ``.bin``.
+        device: OpenVINO device, such as ``"AUTO"``, ``"CPU"`` or ``"GPU"``.
+        config: OpenVINO's options for the device, added to ``EXECUTION_MODE_HINT: ACCURACY``. Without that, OpenVINO
+            computes in bfloat16 where the CPU can, in which the small differences that make an anomaly map are lost.
+            ``{"EXECUTION_MODE_HINT": "PERFORMANCE"}`` switches back.
+
+    Attributes:
+        categories: Names of the categories that the model knows, none if it was trained without.
+
+    Example:
+        >>> inferencer = CategoryOpenVINOInferencer("results/weights/openvino/model.xml")  # doctest: +SKIP
+        >>> inferencer.predict("image.png").explanation  # doctest: +SKIP
+        ['bottle']
+        >>> inferencer.predict("image.png", category="bottle").pred_label  # doctest: +SKIP
+        array([ True])
+    """
+
+    categories: list[str]
+
+    def __init__(
+        self,
+        path: str | Path | tuple[bytes, bytes],
+        device: str | None = "AUTO",
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(path, device, {"EXECUTION_MODE_HINT": "ACCURACY"} | (config or {}))
+
+    def load_model(self, path: str | Path | tuple[bytes, bytes]) -> tuple[Any, Any, Any]:
+        """Read and compile a model, with the recognised category as a further output.
+
+        Args:
+            path: File, or the bytes of ``.xml`` and ``.bin``.
+
+        Returns:
+            First input, first output, compiled model.
+
+        Raises:
+            ValueError: If the file is of another kind.
+        """
+        self._core = ov.Core()
+        self._graph = read_model(self._core, path)
+        self.categories = read_categories(self._graph)
+        Path(CACHE_DIR).mkdir(exist_ok=True)
+        self._core.set_property({"CACHE_DIR": CACHE_DIR})
+
+        compiled = self._compile(show_category(self._graph) if self.categories else self._graph)
+        return compiled.input(0), compiled.output(0), compiled
+
+    def _compile(self, model: ov.Model) -> ov.CompiledModel:
+        return self._core.compile_model(model=model, device_name=self.device, config=self.config)
+
+    @cached_property
+    def _told(self) -> ov.CompiledModel:
+        """The model that is told the category; compiled when first asked for."""
+        return self._compile(tell_category(self._graph))
+
+    def predict(
+        self,
+        image: str | Path | np.ndarray | Image | torch.Tensor,
+        category: str | None = None,
+    ) -> NumpyImageBatch:
+        """Run inference on an image, or on several as an array or tensor.
+
+        Args:
+            image: File, or pixels of shape ``(H, W, 3)``, ``(3, H, W)`` (tensor) or ``(B, 3, H, W)``; in [0, 1], or
+                in [0, 255].
+            category: Category of all the images, if known; recognised if ``None``.
+
+        Returns:
+            anomalib's batch, ``explanation`` with the names of the categories, recognised or told.
+
+        Raises:
+            ValueError: If the model does not know the category; lists those that it knows.
+        """
+        if category is None:
+            return super().predict(image)
+        if category not in self.categories:
+            known = ", ".join(self.categories) or "none, it was trained without categories"
+            raise ValueError(f"The model knows no category {category!r}; choose one of those that it knows: {known}.")
+        told, index = copy(self), self.categories.index(category)
+        told.model = lambda inputs: self._told(
+            {**inputs, CATEGORY: np.full(len(inputs[self.input_blob.any_name]), index, dtype=np.int64)}
+        )
+        batch = super(CategoryOpenVINOInferencer, told).predict(image)
+        batch.explanation = [category] * batch.batch_size
+        return batch
+
+    def post_process(self, predictions: "OVDict") -> dict[str, Any]:  # type: ignore[override]  # static in anomalib
+        """Convert predictions to a dictionary, category indices to names."""
+        values = OpenVINOInferencer.post_process(predictions)
+        if CATEGORY in values:
+            names = [*self.categories, UNKNOWN]
+            values["explanation"] = [names[index] for index in values.pop(CATEGORY)]
+        return values
+
+
+def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Model:
+    """Read an exported model.
+
+    Args:
+        core: OpenVINO.
+        path: ``.xml``, ``.bin`` or ``.onnx`` file, or the bytes of ``.xml`` and ``.bin``.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If the file is of another kind.
+    """
+    if isinstance(path, tuple):
+        return core.read_model(model=path[0], weights=path[1])
+    path = Path(path)
+    if path.suffix not in {".onnx", ".bin", ".xml"}:
+        raise ValueError(f"Pass a .xml, .bin or .onnx file, not {path}.")
+    return core.read_model(path.with_suffix(".xml") if path.suffix == ".bin" else path)
+
+
+def read_categories(model: ov.Model) -> list[str]:
+    """Names of the categories that the export wrote into the metadata, none if there are none."""
+    entry = ["framework", CATEGORIES_METADATA]
+    return json.loads(model.get_rt_info(entry).value) if model.has_rt_info(entry) else []
+
+
+def recognised_category(model: ov.Model) -> ov.Output:
+    """Find the tensor of the recognised category inside a model."""
+    outputs = (output for operation in model.get_ops() for output in operation.outputs())
+    return next(output for output in outputs if CATEGORY in output.get_names())
+
+
+def show_category(model: ov.Model) -> ov.Model:
+    """Copy a model and make the category that it recognises its last output."""
+    model = model.clone()
+    recognised = recognised_category(model)
+    recognised.get_tensor().set_names({CATEGORY})
+    model.add_outputs(recognised)
+    return model
+
+
+def tell_category(model: ov.Model) -> ov.Model:
+    """Copy a model and make the category its second input, int64 indices of shape ``(B,)``, instead of recognising."""
+    model = model.clone()
+    recognised = recognised_category(model)
+    recognised.get_tensor().set_names(set())
+    told = opset13.parameter([-1], recognised.get_element_type(), name=CATEGORY)
+    told.output(0).get_tensor().set_names({CATEGORY})
+    for consumer in recognised.get_target_inputs():
+        consumer.replace_source_output(told.output(0))
+    model.add_parameters([told])
+    model.validate_nodes_and_infer_types()
+    return model

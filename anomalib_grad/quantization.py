@@ -1,0 +1,181 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""FP16 and INT8 versions of an exported model, with OpenVINO and NNCF.
+
+Only the backbone and the fusion, nearly all of the computation, become INT8. The rest is cheap and does not bear it: a
+coordinate selects a place in a grid, the residual is a small difference of large numbers, a threshold is exact.
+"""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import nncf
+import openvino as ov
+import torch
+from anomalib.data import AnomalibDataModule, ImageBatch
+from anomalib.metrics import F1Score
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader, Subset
+from torchmetrics import Metric
+
+logger = logging.getLogger(__name__)
+
+CALIBRATION_IMAGES = 300  # NNCF's default and anomalib's advice
+
+EXACT = nncf.IgnoredScope(patterns=[r"^(?!model\.(backbone|head\.fusion)[./]).*"])
+"""Nodes that stay in floating point: all that the export did not name after the backbone or the fusion."""
+
+
+def halve(path: Path) -> Path:
+    """Store the weights of an OpenVINO file in FP16, except where that would shift scores.
+
+    Args:
+        path: ``.xml`` file.
+
+    Returns:
+        File of the same name in a folder beside it.
+    """
+    model = ov.Core().read_model(path)
+    keep_exact(model)
+    halved = path.parent / "fp16" / path.name
+    ov.save_model(model, halved, compress_to_fp16=True)
+    return halved
+
+
+def keep_exact(model: ov.Model) -> None:
+    """Mark the constants of all but backbone and head, so that ``openvino.save_model`` does not round them to FP16.
+
+    Normalisation subtracts a threshold from a score and divides by their range: rounding a threshold of 10 by half a
+    thousandth shifts a score by 0.05 where the range is 0.1.
+    """
+    for operation in model.get_ops():
+        if operation.get_type_name() == "Constant":
+            consumers = operation.output(0).get_target_inputs()
+            names = [consumer.get_node().get_friendly_name() for consumer in consumers]
+            if not all(name.startswith(("model.backbone", "model.head")) for name in names):
+                operation.get_rt_info()["precise_0"] = ""  # OpenVINO's DisableFP16Compression
+
+
+def compress_weights(model: ov.Model) -> ov.Model:
+    """Store weights in 8 bits; the computation stays in floating point."""
+    return nncf.compress_weights(model, ignored_scope=EXACT)
+
+
+def quantize(model: ov.Model, datamodule: AnomalibDataModule | None) -> ov.Model:
+    """Compute in 8 bits, on ranges observed on validation images (anomalib's choice of data).
+
+    Args:
+        model: Exported model.
+        datamodule: Data to calibrate with; 300 validation images are taken evenly from all of them.
+
+    Returns:
+        The quantised model.
+
+    Raises:
+        ValueError: If there is no datamodule.
+    """
+    return nncf.quantize(
+        model, calibration_images(model, datamodule), subset_size=CALIBRATION_IMAGES, ignored_scope=EXACT
+    )
+
+
+def quantize_with_accuracy_control(
+    model: ov.Model,
+    datamodule: AnomalibDataModule | None,
+    metric: Metric | None = None,
+    max_drop: float = 0.01,
+) -> ov.Model:
+    """Compute in 8 bits, except where a metric on the test images (anomalib's choice of data) would drop too far.
+
+    Args:
+        model: Exported model.
+        datamodule: Data to calibrate and to test with.
+        metric: anomalib metric, higher for better; F1 score of the images if ``None``.
+        max_drop: Greatest acceptable drop of the metric, in [0, 1].
+
+    Returns:
+        The quantised model.
+
+    Raises:
+        ValueError: If there is no datamodule or ``max_drop`` is out of range.
+        TypeError: If the metric is no metric object.
+    """
+    if not 0 <= max_drop <= 1:
+        raise ValueError(f"max_drop must be from 0 to 1, got {max_drop}.")
+    metric = F1Score(fields=["pred_label", "gt_label"]) if metric is None else metric
+    if not isinstance(metric, Metric):
+        raise TypeError(f"Pass a metric object such as anomalib.metrics.AUROC(...), got {metric!r}.")
+    calibration = calibration_images(model, datamodule)
+
+    def validate(compiled: ov.CompiledModel, batches: Iterable[ImageBatch]) -> float:
+        metric.reset()  # NNCF asks many times, and for single batches as well
+        for batch in batches:
+            metric.update(predict_batch(compiled, batch, input_size(model)))
+        return float(metric.compute())
+
+    return nncf.quantize_with_accuracy_control(
+        model,
+        calibration,
+        nncf.Dataset(_required(datamodule).test_dataloader()),
+        validate,
+        max_drop=max_drop,
+        subset_size=CALIBRATION_IMAGES,
+        ignored_scope=EXACT,
+    )
+
+
+def calibration_images(model: ov.Model, datamodule: AnomalibDataModule | None) -> nncf.Dataset:
+    """Validation images for the calibration, taken evenly: the first ones would be those of the first categories.
+
+    Args:
+        model: Model to calibrate.
+        datamodule: Data to take them from.
+
+    Returns:
+        At most 300 images, each a batch of its own, as images of different sizes do not share one.
+
+    Raises:
+        ValueError: If there is no datamodule.
+    """
+    datamodule = _required(datamodule)
+    datamodule.setup("fit")
+    images = datamodule.val_data
+    if len(images) < CALIBRATION_IMAGES:
+        logger.warning("Calibrating INT8 on %d validation images; %d are recommended.", len(images), CALIBRATION_IMAGES)
+    chosen = torch.linspace(0, len(images) - 1, min(len(images), CALIBRATION_IMAGES)).round().int().tolist()
+    loader = DataLoader(Subset(images, chosen), num_workers=datamodule.num_workers, collate_fn=images.collate_fn)
+    size = input_size(model)
+    return nncf.Dataset(loader, lambda batch: fit_to_input(batch.image, size).numpy())
+
+
+def predict_batch(compiled: ov.CompiledModel, batch: ImageBatch, size: tuple[int, int] | None) -> ImageBatch:
+    """Predictions of a compiled model beside the ground truth, as anomalib's metrics want them."""
+    predicted = compiled(fit_to_input(torch.as_tensor(batch.image), size).numpy())
+    names = [next(iter(output.get_names())) for output in compiled.outputs]
+    values: dict[str, Any] = {name: torch.from_numpy(predicted[name].copy()) for name in names}
+    gt_mask = batch.gt_mask
+    if gt_mask is not None and "anomaly_map" in values:  # the model's maps have the model's size, not the image's
+        gt_mask = functional.interpolate(gt_mask[:, None].float(), values["anomaly_map"].shape[-2:])[:, 0].bool()
+    return ImageBatch(image=batch.image, gt_label=batch.gt_label, gt_mask=gt_mask, **values)
+
+
+def input_size(model: ov.Model) -> tuple[int, int] | None:
+    """Height and width that a model exported with ``input_size`` insists on, ``None`` if it takes any."""
+    height, width = model.input(0).partial_shape[2], model.input(0).partial_shape[3]
+    return (height.get_length(), width.get_length()) if height.is_static and width.is_static else None
+
+
+def fit_to_input(images: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """Resize images ``(B, 3, H, W)`` to the size that the model insists on, if it does."""
+    if size is None or images.shape[-2:] == size:
+        return images
+    return functional.interpolate(images, size, mode="bilinear", antialias=True)
+
+
+def _required(datamodule: AnomalibDataModule | None) -> AnomalibDataModule:
+    if datamodule is None:
+        raise ValueError("INT8_PTQ and INT8_ACQ calibrate on images: pass a datamodule (--data on the command line).")
+    return datamodule
