@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Grad does about product categories: learn to recognise them, name them, post-process each by its own."""
 
+import logging
 from typing import cast
 
 import lightning.pytorch as pl
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from .category_features import CategoryFeatures
 from .evaluation.post_processor import PerCategoryPostProcessor
 from .export import CategoryInferenceBatch, ExplainedInferenceBatch
+
+logger = logging.getLogger(__name__)
 
 
 class CategoryMixin(pl.LightningModule):
@@ -24,13 +27,32 @@ class CategoryMixin(pl.LightningModule):
     post_processor: nn.Module | None
     _exporting: bool
     _category_features: CategoryFeatures
+    _learning_categories = False
 
     @property
     def per_category(self) -> PerCategoryPostProcessor | None:
         """The post-processor, if it keeps categories."""
         return self.post_processor if isinstance(self.post_processor, PerCategoryPostProcessor) else None
 
+    @property
+    def resumed(self) -> bool:
+        """Whether the trainer goes on from a checkpoint."""
+        return self.trainer.ckpt_path is not None
+
     # ------------------------------------------------------------------ inference
+
+    def name_category(self, category: str) -> None:
+        """Judge all images by one category, whatever they are taken for.
+
+        Raises:
+            ValueError: If the post-processor keeps no categories.
+        """
+        if self.per_category is None:
+            raise ValueError(
+                f"category={category!r} needs thresholds per category: leave post_processor at True, or pass a "
+                f"PerCategoryPostProcessor."
+            )
+        self.per_category.category = category
 
     def category_index(self, features: Tensor) -> Tensor | None:
         """Find the category of each image: the one that the caller named, else the one recognised.
@@ -72,23 +94,37 @@ class CategoryMixin(pl.LightningModule):
 
     # ------------------------------------------------------------------ learning to recognise
 
+    def on_fit_start(self) -> None:
+        """Learn the categories afresh, unless the fit goes on from a checkpoint that knows them."""
+        self._category_features.clear()
+        post_processor = self.per_category
+        self._learning_categories = post_processor is not None and not (
+            self.resumed and post_processor.recogniser.fitted
+        )
+
     def remember_features(self, features: Tensor, batch: Batch) -> None:
-        """Keep the pooled features of a training batch that names its categories, until the recogniser is fitted."""
+        """Keep the pooled features of a training batch that names its categories, while they are being learned."""
         names = getattr(batch, "category", None)
-        if names is not None and self.per_category is not None and not self.per_category.recogniser.fitted:
+        if names is not None and self._learning_categories:
             self._category_features.add(pool(features), names)
 
-    def fit_recogniser(self) -> None:
-        """Fit on the training images seen so far, once there is one of each category; alike in all processes."""
+    def fit_recogniser(self) -> bool:
+        """Fit on the training images seen so far, once there is one of each category; alike in all processes.
+
+        Returns:
+            Whether there was one of each.
+        """
         post_processor = self.per_category
-        if post_processor is None or post_processor.recogniser.fitted or not post_processor.categories:
-            return
-        features, names = self._category_features.gather()
+        if post_processor is None or not self._learning_categories or not post_processor.categories:
+            return False
         categories = post_processor.categories
-        if set(categories) <= set(names):
-            labels = torch.tensor([categories.index(name) for name in names])
-            post_processor.recogniser.fit(features, labels, len(categories))
-            self._category_features.clear()
+        features, names = self._category_features.gather()
+        if not set(categories) <= set(names):
+            return False
+        known = [row for row, name in enumerate(names) if name in categories]
+        labels = torch.tensor([categories.index(names[row]) for row in known])
+        post_processor.recogniser.fit(features[known], labels, len(categories))
+        return True
 
     def on_validation_start(self) -> None:
         """Fit before the thresholds are: the epoch's checkpoint is written right after them."""
@@ -96,8 +132,22 @@ class CategoryMixin(pl.LightningModule):
             self.fit_recogniser()
 
     def on_train_epoch_end(self) -> None:
-        """Fit where no validation has led to it."""
-        self.fit_recogniser()
+        """Fit on the whole epoch; if a category is still missing, go on collecting in the next."""
+        if self.fit_recogniser():
+            self._learning_categories = False
+            self._category_features.clear()
+
+    def on_fit_end(self) -> None:
+        """Say which categories training never showed."""
+        if not self._learning_categories or self.per_category is None:
+            return
+        missing = sorted(set(self.per_category.categories) - set(self._category_features.gather()[1]))
+        if missing:
+            logger.warning(
+                "The model cannot recognise categories: training showed no image of %s. Train on more batches, or name "
+                "the category at prediction (Grad(category=...)).",
+                ", ".join(missing),
+            )
 
 
 def pool(features: Tensor) -> Tensor:

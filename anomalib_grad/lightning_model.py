@@ -4,7 +4,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -15,14 +15,16 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import Callback, Timer
+from lightning.pytorch.utilities.seed import isolate_rng
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Subset
 
 from .backbone import DEFAULT_BACKBONE
-from .calibration import estimate_mse_threshold, resolve_mse_threshold
+from .calibration import AUTO_IMAGES, estimate_mse_threshold, resolve_mse_threshold
 from .categories import CategoryMixin
 from .category_features import CategoryFeatures
 from .configuration import check_configuration
@@ -31,8 +33,10 @@ from .export import CategoryExportMixin
 from .pre_processor import GradPreProcessor
 from .schedule import authors_step_decay
 from .torch_model import GradModel
+from .unreadable_images import NameUnreadableImages
 
 CONFIGURATION = "grad_configuration"
+RANDOM_STATE = "grad_random_state"
 PUBLISHED_EPOCHS = {"residual": 100, "mobile": 50, "small": 50}
 
 
@@ -77,6 +81,8 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         lr_gamma: Factor of a drop.
         clip_norm: Gradient norm to clip to, unless the trainer's ``gradient_clip_val`` says otherwise.
         max_epochs: Epochs of training if the trainer sets no limit; ``None`` takes the published 100 (residual) or 50.
+        category: Name of the only category in front of the camera, for test, prediction and export with a model of
+            many: all images are judged by its threshold. ``None`` lets the model recognise the category.
         pre_processor: anomalib pre-processor; ``True`` resizes and normalises as the backbone expects.
         post_processor: anomalib post-processor; ``True`` fits thresholds per category where data have categories.
         evaluator: anomalib evaluator.
@@ -121,6 +127,7 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         lr_gamma: float = 0.1,
         clip_norm: float = 0.1,
         max_epochs: int | None = None,
+        category: str | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
@@ -153,6 +160,9 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         self.model: GradModel = model
         self._category_features = CategoryFeatures()
+        self._random_state: Tensor | None = None
+        if category is not None:
+            self.name_category(category)
         self.learning_rate = learning_rate
         self.grid_learning_rate = grid_learning_rate
         self.weight_decay = weight_decay
@@ -170,27 +180,37 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """Trainer arguments that no user may change: there are none that matter, but the sanity check is wasted."""
-        return {"num_sanity_val_steps": 0}
+        """Trainer arguments that would override the user's: there are none."""
+        return {}
 
     def configure_post_processor(self) -> PostProcessor:
         """Thresholds per category where the data have categories, anomalib's own where they have none."""
         return PerCategoryPostProcessor()
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Callbacks of anomalib, and one that names image files which cannot be read."""
+        callbacks = cast("Sequence[Callback]", super().configure_callbacks())
+        return [*callbacks, NameUnreadableImages()]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the configuration that the weights belong to."""
+        """Note the configuration that the weights belong to, and where the random numbers stand."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint[CONFIGURATION] = self.model.configuration
+        checkpoint[CONFIGURATION] = {**self.model.configuration, "mse_threshold": self.model.head.mse_threshold.item()}
+        checkpoint[RANDOM_STATE] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the weights from the checkpoint, the backbone's among them.
 
         Raises:
-            CheckpointConfigurationError: If the checkpoint belongs to another configuration.
+            CheckpointConfigurationError: If the checkpoint belongs to another configuration, or is not of Grad.
         """
-        check_configuration(self.model.configuration, checkpoint.get(CONFIGURATION, {}))
+        configuration = dict(self.model.configuration)
+        if isinstance(self.hparams.get("mse_threshold"), int | float):  # asked for, not the default or an estimate
+            configuration["mse_threshold"] = self.model.head.mse_threshold.item()
+        check_configuration(configuration, checkpoint.get(CONFIGURATION))
         super().on_load_checkpoint(checkpoint)
         self.model.backbone.mark_weights_ready()
+        self._random_state = checkpoint.get(RANDOM_STATE)
 
     # ------------------------------------------------------------------ inference
 
@@ -262,8 +282,8 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
     ) -> None:
         """Clip as the trainer was told to, and as the authors do if it was not."""
         if gradient_clip_val is None:
-            gradient_clip_val, gradient_clip_algorithm = self.clip_norm, "norm"
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            gradient_clip_val = self.clip_norm
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm or "norm")
 
     @pl.LightningModule.trainer.setter  # type: ignore[attr-defined]
     def trainer(self, trainer: pl.Trainer | None) -> None:
@@ -273,20 +293,47 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         from one that the user wants.
         """
         if isinstance(trainer, pl.Trainer) and not has_limit(trainer):
-            trainer.fit_loop.max_epochs = self.max_epochs
+            trainer.fit_loop.max_epochs = max(self.max_epochs, trainer.min_epochs or 0)
         pl.LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
 
+    def on_fit_start(self) -> None:
+        """Read the backbone's weights before anything else: a machine that cannot have them says so at once.
+
+        A resumed fit draws the random numbers that the interrupted one would have drawn; this has to be settled before
+        the first batch is shuffled.
+        """
+        super().on_fit_start()
+        self.model.backbone.ensure_weights()
+        if self.resumed and self._random_state is not None:
+            torch.set_rng_state(self._random_state.cpu())
+
     def on_train_start(self) -> None:
-        """Estimate ``k`` from training features where it is ``"auto"`` and no checkpoint brought it."""
+        """Estimate ``k`` where it is ``"auto"`` and no checkpoint brought it.
+
+        Every process estimates from the same images, so all get the same ``k``.
+        """
         threshold = self.model.head.mse_threshold
         if torch.isnan(threshold):
-            threshold.copy_(estimate_mse_threshold(self._training_features()))
+            with isolate_rng():
+                threshold.copy_(estimate_mse_threshold(self._training_features()))
             self.print(f"mse_threshold (k) estimated from training features: {threshold.item():.4g}")
 
     def _training_features(self) -> Iterator[Tensor]:
-        """Features of the training batches as the training step sees them, in this process."""
-        for batch in self.trainer.train_dataloader:
-            images = batch.image
+        """Features of training images spread evenly over the data set, augmented as the training step sees them.
+
+        A loader of its own leaves the sampler of the training loader where it is.
+        """
+        loader: DataLoader = self.trainer.train_dataloader
+        total = len(loader.dataset)  # type: ignore[arg-type]  # anomalib's data sets have a length
+        spread = torch.linspace(0, total - 1, min(total, AUTO_IMAGES)).round().int().tolist()
+        batch_size = loader.batch_size or 1
+        for batch in DataLoader(
+            Subset(loader.dataset, spread),
+            batch_size=batch_size,
+            collate_fn=loader.collate_fn,
+            num_workers=min(loader.num_workers, len(spread) // batch_size),
+        ):
+            images = batch.image.to(self.device)
             if isinstance(self.pre_processor, PreProcessor) and self.pre_processor.transform is not None:
                 images = self.pre_processor.transform(images)
-            yield self.model.backbone(images.to(self.device))
+            yield self.model.backbone(images)

@@ -1,0 +1,31 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures for all tests; this file also makes ``helpers`` importable."""
+
+import socket
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from helpers import write_category
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two generated categories, ``nut`` and ``pin``, in MVTec AD's layout. Not to be changed by tests."""
+    root = tmp_path_factory.mktemp("shop")
+    write_category(root / "nut", train=6)
+    write_category(root / "pin", train=6)
+    return root
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail the test that tries to reach the network."""
+
+    def refuse(*address: object, **options: object) -> NoReturn:
+        raise AssertionError(f"tried to reach the network: {address}")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)

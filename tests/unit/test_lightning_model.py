@@ -1,0 +1,160 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""What Grad tells Lightning: optimiser, clipping, epochs; what it accepts."""
+
+from typing import Any
+
+import pytest
+import torch
+from anomalib.post_processing import PostProcessor
+from lightning.pytorch import Trainer
+
+from anomalib_grad.configuration import CheckpointConfigurationError
+from anomalib_grad.evaluation import PerCategoryPostProcessor
+from anomalib_grad.lightning_model import Grad
+from helpers import TINY
+
+
+@pytest.fixture(scope="module")
+def model() -> Grad:
+    return Grad(**TINY)
+
+
+def trainer(**arguments: Any) -> Trainer:
+    return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **arguments)
+
+
+def test_optimiser_trains_the_head_alone_networks_and_grids_at_their_rates(model: Grad) -> None:
+    optimizer = model.configure_optimizers()["optimizer"]
+    networks, grids = optimizer.param_groups
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert (networks["lr"], grids["lr"]) == (1e-3, 0.1)
+    assert networks["weight_decay"] == grids["weight_decay"] == 0.01
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    assert sorted(names[id(parameter)] for parameter in grids["params"]) == [
+        "model.head.global_representation.grid.cells",
+        "model.head.local_representation.grid.cells",
+    ]
+    optimised = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert sorted(optimised) == sorted(trainable)
+    assert not any("backbone" in name for name in optimised)
+
+
+@pytest.mark.parametrize(
+    ("given", "norm"),
+    [
+        ({}, 0.1),
+        ({"gradient_clip_val": 0}, 20.0),
+        ({"gradient_clip_val": 5.0}, 5.0),
+        ({"gradient_clip_val": 0.5, "gradient_clip_algorithm": "value"}, 1.0),
+        ({"gradient_clip_algorithm": "value"}, 0.2),
+    ],
+)
+def test_gradients_are_clipped_to_the_authors_norm_unless_the_trainer_says_otherwise(
+    given: dict[str, Any], norm: float
+) -> None:
+    model = Grad(**TINY)
+    model.trainer = trainer(**given)
+    optimizer = model.configure_optimizers()["optimizer"]
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    group["params"][0].grad.view(-1)[:4] = 10.0  # a gradient of norm 20
+    model.configure_gradient_clipping(optimizer, model.trainer.gradient_clip_val, model.trainer.gradient_clip_algorithm)
+    clipped = torch.cat([parameter.grad.flatten() for group in optimizer.param_groups for parameter in group["params"]])
+    assert clipped.norm().item() == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "epochs"),
+    [
+        ({}, 7),
+        ({"max_epochs": 3}, 3),
+        ({"max_epochs": -1}, -1),
+        ({"max_epochs": 0}, 0),
+        ({"max_steps": 5}, None),
+        ({"max_time": "00:00:01:00"}, None),
+        ({"fast_dev_run": True}, 1),
+        ({"min_epochs": 2}, 7),
+        ({"min_epochs": 9}, 9),
+    ],
+)
+def test_own_epochs_apply_only_where_the_trainer_has_no_limit(given: dict[str, Any], epochs: int | None) -> None:
+    model = Grad(**TINY, max_epochs=7)
+    model.trainer = trainer(**given)
+    assert model.trainer.max_epochs == epochs
+    model.trainer = None
+
+
+@pytest.mark.parametrize(("fusion", "epochs"), [("residual", 100), ("mobile", 50), ("small", 50)])
+def test_published_epochs_are_the_default(fusion: str, epochs: int) -> None:
+    assert Grad(**{**TINY, "fusion": fusion}).max_epochs == epochs
+
+
+def test_no_trainer_argument_of_the_user_is_overridden(model: Grad) -> None:
+    assert model.trainer_arguments == {}
+
+
+def test_a_category_named_by_the_caller_reaches_the_post_processor() -> None:
+    model = Grad(**TINY, category="nut")
+    assert isinstance(model.post_processor, PerCategoryPostProcessor)
+    assert model.post_processor.category == "nut"
+    with pytest.raises(ValueError, match=r"'nut' needs thresholds per category.*PerCategoryPostProcessor"):
+        Grad(**TINY, category="nut", post_processor=PostProcessor())
+    with pytest.raises(ValueError, match="choose one of those known: none"):
+        model.eval()(torch.rand(1, 3, 64, 64))
+
+
+def test_forward_takes_images_of_any_size_and_returns_anomalib_predictions(model: Grad) -> None:
+    prediction = model.eval()(torch.rand(2, 3, 90, 50))
+    assert prediction.anomaly_map.shape == (2, 1, 64, 64)
+    assert prediction.pred_score.shape == (2,)
+
+
+def checkpoint_of(**changed: Any) -> dict[str, Any]:
+    model = Grad(**{**TINY, **changed})
+    checkpoint: dict[str, Any] = {"state_dict": model.state_dict()}
+    model.on_save_checkpoint(checkpoint)
+    return checkpoint
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"backbone": "mobilenetv2_100"}, "backbone is 'mobilenetv2_100' there and 'mobilenetv2_050' here"),
+        ({"layers": ["blocks.1", "blocks.2"]}, r"layers is \['blocks.1', 'blocks.2'\] there"),
+        ({"image_size": (96, 64)}, r"image_size is \[96, 64\] there and \[64, 64\] here"),
+        ({"fusion": "mobile"}, "fusion is 'mobile' there"),
+        ({"num_blocks": 2}, "num_blocks is 2 there and 1 here"),
+        ({"hidden_channels": 8}, "hidden_channels is 8 there"),
+        ({"local_resolution": [8, 6]}, r"local_resolution is \[8, 6\] there and \[8, 8\] here"),
+        ({"global_dims": 3}, r"global_resolution is \[4, 4, 4\] there and \[4, 4\] here"),
+        ({"cosine_weight": 0.6}, "cosine_weight is 0.6 there and 0.7 here"),
+        ({"smoothing_window": 7}, "smoothing_window is 7 there"),
+    ],
+)
+def test_a_checkpoint_of_another_configuration_is_refused_by_field(
+    model: Grad, changed: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(CheckpointConfigurationError, match=field):
+        model.on_load_checkpoint(checkpoint_of(**changed))
+
+
+def test_an_indicator_threshold_that_was_asked_for_must_be_the_checkpoints() -> None:
+    ten = checkpoint_of(mse_threshold=10.0)
+    Grad(**TINY, mse_threshold=10.0).on_load_checkpoint(ten)
+    Grad(**TINY).on_load_checkpoint(ten)  # the default takes what the checkpoint brings
+    with pytest.raises(CheckpointConfigurationError, match=r"mse_threshold is 10\.0 there and 2\.5 here"):
+        Grad(**TINY, mse_threshold=2.5).on_load_checkpoint(ten)
+
+
+def test_mse_threshold_takes_a_number_auto_or_the_backbones_default() -> None:
+    assert Grad(**TINY, mse_threshold=2.5).model.head.mse_threshold.item() == 2.5
+    assert torch.isnan(Grad(**TINY, mse_threshold="auto").model.head.mse_threshold)
+    assert torch.isnan(Grad(**TINY).model.head.mse_threshold)
+    authors = {**TINY, "backbone": "tf_efficientnet_b4.aa_in1k"}
+    assert Grad(**authors).model.head.mse_threshold.item() == 10.0
+    assert torch.isnan(Grad(**authors, mse_threshold="auto").model.head.mse_threshold)
+    with pytest.raises(ValueError, match="must be a positive number or 'auto', got -1"):
+        Grad(**TINY, mse_threshold=-1)
