@@ -1,7 +1,21 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Between the authors' checkpoint files and ours."""
+"""Between the authors' checkpoint files and ours: ``python -m anomalib_grad.checkpoint --help``.
 
+:func:`~anomalib_grad.checkpoint.convert.convert` and :func:`~anomalib_grad.checkpoint.to_authors.to_authors` are the
+same for Python; they are imported from their modules, because they need anomalib.
+"""
+
+from .archive import AuthorsCheckpointError
+from .authors_file import AuthorsFile, read_authors_file
+from .head_recognition import load_authors_head
 from .keys import from_authors_key, to_authors_key
 
-__all__ = ["from_authors_key", "to_authors_key"]
+__all__ = [
+    "AuthorsCheckpointError",
+    "AuthorsFile",
+    "from_authors_key",
+    "load_authors_head",
+    "read_authors_file",
+    "to_authors_key",
+]

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from anomalib_grad.backbone_weights import BackboneWeightsError
+
 _THRESHOLDS = """\
 It has no thresholds yet, and every score is raw: the authors' files have none. Fit them once on validation images:
     model = Grad.load_from_checkpoint({target!r})
@@ -23,10 +25,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after the command; ``None`` takes those of this process.
     """
     options = _parser().parse_args(arguments)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # a trainer is made only to save
-
-    from anomalib_grad.backbone_weights import BackboneWeightsError  # noqa: PLC0415  # --help answers without torch
-
     try:
         sys.stdout.write(_convert(options) if options.command == "convert" else _to_authors(options))
     except (ValueError, OSError, BackboneWeightsError) as error:
@@ -36,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _convert(options: argparse.Namespace) -> str:
-    from .convert import convert  # noqa: PLC0415  # imports anomalib
+    from .convert import convert  # noqa: PLC0415  # anomalib takes long to import
 
     if options.pre_trained is not None and options.backbone is None:
         raise ValueError("--pre-trained goes with --backbone: name the backbone that the weights belong to.")
@@ -53,7 +51,7 @@ def _convert(options: argparse.Namespace) -> str:
 
 
 def _to_authors(options: argparse.Namespace) -> str:
-    from .to_authors import to_authors  # noqa: PLC0415  # imports anomalib
+    from .to_authors import to_authors  # noqa: PLC0415  # anomalib takes long to import
 
     notes = to_authors(options.source, options.target)
     return "".join([f"Wrote {options.target}.\n", *(f"The authors' code differs: {note}\n" for note in notes)])
@@ -91,4 +89,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    for library in ("lightning", "lightning_fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)  # a trainer is made only to save: its advice is beside it
     sys.exit(main())
