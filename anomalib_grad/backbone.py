@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
+from timm.layers import Format
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 from torch.nn import functional
 
+from . import tiny_backbone  # noqa: F401  # makes timm know the built-in backbone grad_tiny
+from .backbone_cut import cut, cut_unused
 from .backbone_weights import load_pretrained
 
 FAITHFUL_BACKBONE = "tf_efficientnet_b4"
@@ -22,6 +25,10 @@ DEFAULT_BACKBONE = "tf_efficientnet_b4.aa_in1k"
 def is_faithful(backbone: str) -> bool:
     """Tell whether ``backbone`` is the authors' EfficientNet-B4."""
     return backbone.partition(".")[0] == FAITHFUL_BACKBONE
+
+
+SIZE_ERRORS = (RuntimeError, AssertionError, ValueError)
+"""What timm's networks raise on images of a size that they cannot take."""
 
 
 class FeatureMap(NamedTuple):
@@ -37,12 +44,17 @@ def list_feature_maps(backbone: str) -> list[FeatureMap]:
     """List the feature maps that a timm backbone offers, without reading or drawing any weights.
 
     Raises:
-        ValueError: If timm does not know the backbone, or the backbone offers no feature maps.
+        ValueError: If timm does not know the backbone or its pretraining tag, or it offers no feature maps.
     """
+    architecture, _, tag = backbone.partition(".")
     if not timm.is_model(backbone):
-        close = timm.list_models(f"*{backbone.partition('.')[0]}*")[:8]
+        close = timm.list_models(f"*{architecture}*")[:8]
         hint = f"similar names: {', '.join(close)}" if close else "timm.list_models() lists them"
         raise ValueError(f"unknown backbone {backbone!r}: timm has no model of that name; {hint}.")
+    tagged = timm.list_models(f"{architecture}.*", pretrained=True)
+    if tag and backbone not in tagged:
+        hint = f"choose one of {', '.join([architecture, *tagged])}" if tagged else f"choose {architecture!r}"
+        raise ValueError(f"unknown backbone {backbone!r}: {architecture!r} has no weights of the tag {tag!r}; {hint}.")
     with torch.device("meta"):
         model = timm.create_model(backbone, pretrained=False)
     feature_info: list[dict[str, Any]] = getattr(model, "feature_info", None) or []
@@ -98,19 +110,17 @@ def use_static_padding(network: nn.Module) -> None:
     block.conv_dw.load_state_dict(same.state_dict())
 
 
-def cut_unused_stages(network: nn.Module, last_layer: str) -> None:
-    """Drop the stages behind the last used one where timm keeps running them (EfficientNet and MobileNet families)."""
-    container, _, stage = last_layer.rpartition(".")
-    stages = getattr(network, container, None) if container else None
-    if isinstance(stages, nn.Sequential) and stage.isdigit():
-        setattr(network, container, stages[: int(stage) + 1])
+def _example(image_size: tuple[int, int]) -> Tensor:
+    """Give an image batch ``(1, 3, H, W)`` without drawing random numbers."""
+    return torch.arange(3.0 * math.prod(image_size)).sin().view(1, 3, *image_size)
 
 
 class FrozenBackbone(nn.Module):
     """Pretrained features of fixed weights: always in eval mode, never trained.
 
     Args:
-        name: timm model name, with or without a pretraining tag.
+        name: timm model name, with or without a pretraining tag, or ``grad_tiny``, whose weights come with this
+            package.
         layers: Names of the feature maps to use (timm's module names); ``None`` takes those at strides 8 and 16.
         pre_trained: ``True`` takes timm's weights from its hub or local cache, ``False`` random ones, a path reads
             them from a local safetensors or pth file.
@@ -144,9 +154,9 @@ class FrozenBackbone(nn.Module):
         self._static_padding = faithful_padding and is_faithful(name)
         self._fixed_input_size = config.fixed_input_size
         self._weights_ready = pre_trained is False
-        self.network = self._build(seed=None if pre_trained is False else 0)
+        self._unused: list[str] = []
+        self.feature_size = self._probe(seed=None if pre_trained is False else 0)
         self.channels = sum(feature_map.channels for feature_map in self.maps)
-        self.feature_size = self._probe()
         self.requires_grad_(requires_grad=False)
         self.train(mode=False)
 
@@ -185,51 +195,90 @@ class FrozenBackbone(nn.Module):
         """
         self.ensure_weights()
         with torch.no_grad():
-            maps = self.network(images)
-            size = maps[0].shape[-2:]
+            maps = self._channels_first(self.network(images))
+            size = maps[0].shape[-2:]  # (h, w)
             maps = [
                 m if m.shape[-2:] == size else functional.interpolate(m, size, mode="bilinear", align_corners=True)
                 for m in maps
             ]
             return torch.cat(maps, dim=1)
 
-    def _build(self, seed: int | None = None, **pretrained: Any) -> nn.Module:  # noqa: ANN401  # timm's arguments
+    def _channels_first(self, maps: list[Tensor]) -> list[Tensor]:
+        """Give maps the layout ``(B, C, h, w)``; Swin and a few others compute with the channels last."""
+        channels_last = getattr(self.network, "output_fmt", Format.NCHW) == Format.NHWC
+        return [m.permute(0, 3, 1, 2) for m in maps] if channels_last else maps
+
+    def _build(
+        self,
+        seed: int | None = None,
+        image_size: tuple[int, int] | None = None,
+        **pretrained: Any,  # noqa: ANN401  # timm's arguments
+    ) -> nn.Module:
         """Build the cut network; the same ``seed`` draws the same initial weights."""
-        size: dict[str, Any] = {"img_size": self.image_size} if self._fixed_input_size else {}
+        size: dict[str, Any] = {"img_size": image_size or self.image_size} if self._fixed_input_size else {}
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
-            try:
-                network = timm.create_model(
-                    self.name,
-                    features_only=True,
-                    out_indices=[feature_map.place for feature_map in self.maps],
-                    **size,
-                    **pretrained,
-                )
-            except AssertionError as error:  # how timm refuses an img_size
-                raise self._size_error() from error
-        cut_unused_stages(network, self.maps[-1].name)
+            network = timm.create_model(
+                self.name,
+                features_only=True,
+                out_indices=[feature_map.place for feature_map in self.maps],
+                **size,
+                **pretrained,
+            )
+        cut(network, self._unused)
         if self._static_padding:
             use_static_padding(network)
         return network.eval()
 
-    def _probe(self) -> tuple[int, int]:
-        """Find the size of the feature map, and refuse image sizes that the network cannot take."""
+    def _probe(self, seed: int | None) -> tuple[int, int]:
+        """Build the network, cut what it does not use and return the size of its feature map.
+
+        Raises:
+            ValueError: If the network cannot take the image size.
+        """
+        try:
+            self.network = self._build(seed)
+            example = _example(self.image_size)
+            self._unused = cut_unused(self.network, example)
+            with torch.no_grad():
+                sizes = [m.shape[-2:] for m in self._channels_first(self.network(example))]
+        except SIZE_ERRORS as error:
+            raise self._size_error() from error
+        if min(map(min, sizes)) < 1 or self._drops_pixels(sizes):
+            raise self._size_error()
+        return int(sizes[0][0]), int(sizes[0][1])
+
+    def _drops_pixels(self, sizes: Sequence[Sequence[int]]) -> bool:
+        """Tell whether patches leave a rest at the border, which the maps would be stretched over."""
+        return self._fixed_input_size and any(
+            side % feature_map.stride and length * feature_map.stride < side
+            for feature_map, size in zip(self.maps, sizes, strict=True)
+            for side, length in zip(self.image_size, size, strict=True)
+        )
+
+    def _takes(self, image_size: tuple[int, int]) -> bool:
+        """Tell whether the network runs on images of this size."""
         try:
             with torch.no_grad():
-                maps = self.network(torch.zeros(1, 3, *self.image_size))
-        except (RuntimeError, AssertionError) as error:
-            raise self._size_error() from error
-        if min(maps[0].shape[-2:]) < 1 or min(maps[-1].shape[-2:]) < 1:
-            raise self._size_error()
-        return int(maps[0].shape[-2]), int(maps[0].shape[-1])
+                maps = self._build(0, image_size)(_example(image_size))
+        except SIZE_ERRORS:
+            return False
+        return all(m.numel() for m in maps)
 
     def _size_error(self) -> ValueError:
-        step = math.lcm(*(feature_map.stride for feature_map in self.maps))
+        """Name sizes near the wanted one that the network does take."""
         height, width = self.image_size
-        return ValueError(
-            f"backbone {self.name!r} cannot take images of {height} x {width} pixels: "
-            f"choose an image_size whose height and width are multiples of {step}, for instance "
-            f"[{max(step, round(height / step) * step)}, {max(step, round(width / step) * step)}]."
-        )
+        problem = f"backbone {self.name!r} cannot take images of {height} x {width} pixels"
+        finest = math.lcm(*(feature_map.stride for feature_map in self.maps))
+        for step in (finest, math.lcm(finest, 32), math.lcm(finest, 64)):
+            nearest = (max(step, round(height / step) * step), max(step, round(width / step) * step))
+            if self._takes(nearest) and self._takes((nearest[0] + step, nearest[1] + step)):
+                return ValueError(
+                    f"{problem}: choose an image_size whose height and width are multiples of {step}, "
+                    f"for instance {list(nearest)}."
+                )
+        native = (timm.get_pretrained_cfg(self.name) or PretrainedCfg()).input_size[1:]
+        if self._takes(native):
+            return ValueError(f"{problem}: choose image_size={list(native)}, the size that it was trained at.")
+        return ValueError(f"{problem}, nor the size that it was trained at: choose another backbone.")

@@ -1,17 +1,28 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pretrained backbone weights from timm's hub or a local file; never random weights in their place."""
+"""Pretrained backbone weights from this package, timm's hub or a local file; never random weights in their place."""
 
+import pickle
+import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from urllib.parse import urlparse
+from typing import Any
+from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import timm
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
+from safetensors import SafetensorError
+from timm.models import PretrainedCfg, load_state_dict
 from torch import Tensor, nn
+
+NETWORK_TIMEOUT = 5.0
+"""Seconds after which the model hub counts as out of reach."""
+
+
+_NUMBER = re.compile(r"\.\d+\.")
 
 
 class BackboneWeightsError(RuntimeError):
@@ -23,7 +34,7 @@ def load_pretrained(name: str, file: Path | None, build: Callable[..., nn.Module
 
     Args:
         name: timm model name.
-        file: Local safetensors or pth file; ``None`` asks timm's hub or its local cache.
+        file: Local safetensors or pth file; ``None`` takes what came with the package, else timm's hub or its cache.
         build: Builds the network; takes ``seed`` and timm's ``pretrained`` arguments.
 
     Returns:
@@ -32,46 +43,115 @@ def load_pretrained(name: str, file: Path | None, build: Callable[..., nn.Module
     Raises:
         BackboneWeightsError: If the weights are out of reach, unreadable or do not cover the network.
     """
-    pretrained = _from_hub(name, build) if file is None else _from_file(name, file, build)
-    random_init = build(seed=0).state_dict()
-    untouched = [
-        key
-        for key, value in pretrained.items()
-        if value.is_floating_point()
-        and random_init[key].numel() > 1
-        and random_init[key].std() > 0
-        and torch.equal(value, random_init[key])
-    ]
-    if untouched:
-        raise BackboneWeightsError(
-            f"{file or 'the pretrained file'} holds no weights for {len(untouched)} tensors of backbone {name!r} "
-            f"(first: {untouched[0]}); give a file of exactly this backbone."
-        )
-    return pretrained
-
-
-def _from_file(name: str, file: Path, build: Callable[..., nn.Module]) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise BackboneWeightsError(f"no weights for backbone {name!r}: there is no file {str(file)!r}.")
-    try:
-        return build(seed=0, pretrained=True, pretrained_cfg_overlay={"file": str(file)}).state_dict()
-    except (RuntimeError, KeyError, ValueError, OSError, EOFError) as error:
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BackboneWeightsError(
-            f"cannot read weights for backbone {name!r} from {str(file)!r}: {cause} "
-            f"Give a safetensors or pth file with timm's weights of exactly this backbone."
-        ) from error
-
-
-def _from_hub(name: str, build: Callable[..., nn.Module]) -> dict[str, Tensor]:
+    if file is not None:
+        return _from_file(name, file, build)
     if not timm.is_model_pretrained(name):
         raise BackboneWeightsError(
             f"timm has no pretrained weights for backbone {name!r}; give their file as pre_trained=/path/to/weights, "
             f"or pre_trained=False for random ones."
         )
-    cached = _cached_file(name)
-    if cached is not None:
-        return _from_file(name, cached, build)
+    config = timm.get_pretrained_cfg(name) or PretrainedCfg()
+    if config.file:  # a built-in backbone
+        return _from_packaged_file(name, Path(config.file), build)
+    cached = _cached_file(config)
+    return _from_file(name, cached, build) if cached else _from_hub(name, build)
+
+
+def _from_packaged_file(name: str, file: Path, build: Callable[..., nn.Module]) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise BackboneWeightsError(
+            f"this installation of anomalib-grad lacks the weights of its backbone {name!r} ({file}); "
+            f"install it again with pip install --force-reinstall --no-deps anomalib-grad."
+        )
+    return _from_file(name, file, build)
+
+
+def _from_file(name: str, file: Path, build: Callable[..., nn.Module]) -> dict[str, Tensor]:
+    tensors = _read_tensors(name, file)
+    advice = f"give a safetensors or pth file with timm's weights of exactly {name!r}."
+    if further := _further_blocks(name, tensors):
+        raise BackboneWeightsError(
+            f"{str(file)!r} holds the weights of another network (with {further[0]}, for example); {advice}"
+        )
+    try:
+        loaded = _load(build, tensors)
+        shifted = _load(
+            build,
+            {key: 2 * value.float() + 1 if value.is_floating_point() else value for key, value in tensors.items()},
+        )
+    except (RuntimeError, KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
+        raise BackboneWeightsError(
+            f"{str(file)!r} holds the weights of another network ({_brief(error)}); {advice}"
+        ) from error
+    # A tensor that does not move with the file's contents was not read from it.
+    absent = [key for key, value in loaded.items() if value.is_floating_point() and torch.equal(value, shifted[key])]
+    if absent:
+        raise BackboneWeightsError(
+            f"{str(file)!r} lacks {len(absent)} of {len(loaded)} tensors of backbone {name!r} "
+            f"(first: {absent[0]}); {advice}"
+        )
+    return loaded
+
+
+def _read_tensors(name: str, file: Path) -> dict[str, Tensor]:
+    """Read a file of tensors without running any code that it may contain."""
+    if not file.is_file():
+        raise BackboneWeightsError(f"no weights for backbone {name!r}: there is no file {str(file)!r}.")
+    try:
+        tensors: Any = load_state_dict(str(file), weights_only=True)
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        OSError,
+        EOFError,
+        AttributeError,
+    ) as error:
+        raise BackboneWeightsError(
+            f"cannot read weights for backbone {name!r}: {str(file)!r} is neither a safetensors file nor a pth file "
+            f"of nothing but tensors ({_brief(error)}); give one that is."
+        ) from error
+    tensors = {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
+    if not tensors:  # timm would go and ask the hub instead
+        raise BackboneWeightsError(
+            f"cannot read weights for backbone {name!r}: {str(file)!r} holds no tensors; "
+            f"give a file of timm's weights for it."
+        )
+    return tensors
+
+
+def _further_blocks(name: str, keys: Iterable[str]) -> list[str]:
+    """List tensors of blocks that come after a backbone's last one: the file is of a deeper network of its family.
+
+    timm would read the blocks that fit and leave the others out.
+    """
+    with torch.device("meta"):
+        own = {key[: number.end()] for key in timm.create_model(name).state_dict() for number in _NUMBER.finditer(key)}
+    containers = {block.rstrip(".").rpartition(".")[0] for block in own}
+    return [
+        key
+        for key in keys
+        for number in _NUMBER.finditer(key)
+        if key[: number.start()] in containers and key[: number.end()] not in own
+    ]
+
+
+def _load(build: Callable[..., nn.Module], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Load tensors the way timm does, which renames and resizes them as the network needs; the same ones each time."""
+    network = build(seed=0, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(tensors), "file": None})
+    return network.state_dict()
+
+
+def _brief(error: Exception) -> str:
+    """Shorten an error to the one line that tells what it is about."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = lines[1] if len(lines) > 1 and lines[0].endswith(":") else (lines or [""])[0]
+    return f"{type(error).__name__}: {telling[:200].rstrip('.')}"
+
+
+def _from_hub(name: str, build: Callable[..., nn.Module]) -> dict[str, Tensor]:
     unreachable = BackboneWeightsError(
         f"no pretrained weights for backbone {name!r}: the model hub cannot be reached and the local cache does not "
         f"hold them; give a local file as pre_trained=/path/to/weights.safetensors (fetched elsewhere), or choose the "
@@ -85,20 +165,22 @@ def _from_hub(name: str, build: Callable[..., nn.Module]) -> dict[str, Tensor]:
         raise unreachable from error
 
 
-def _cached_file(name: str) -> Path | None:
+def _cached_file(config: PretrainedCfg) -> Path | None:
     """Find the weights in the hub's local cache, so that a machine without a network need not wait for time-outs."""
-    config = timm.get_pretrained_cfg(name)
-    repository = config.hf_hub_id if config is not None else None
-    cached = try_to_load_from_cache(repository, "model.safetensors") if repository else None
-    return Path(cached) if isinstance(cached, str) else None
+    if not config.hf_hub_id:
+        return None
+    names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    found = [try_to_load_from_cache(config.hf_hub_id, name) for name in names]
+    return next((Path(file) for file in found if isinstance(file, str)), None)
 
 
 def _has_no_network() -> bool:
-    """Tell a machine without a network at once; the hub's client would retry for most of a minute."""
-    if getproxies():  # a proxy resolves names itself
+    """Tell a machine without a network soon; the hub's client would retry for most of a minute."""
+    if getproxies():  # a proxy is the one to reach, and the hub's client knows how
         return False
+    hub = urlsplit(constants.ENDPOINT)
     try:
-        socket.getaddrinfo(urlparse(constants.ENDPOINT).hostname, 443)
+        with socket.create_connection((hub.hostname, hub.port or 443), timeout=NETWORK_TIMEOUT):
+            return False
     except OSError:
         return True
-    return False

@@ -119,6 +119,8 @@ class Fusion(nn.Module):
             blocks: list[nn.Module] = [BasicBlock(2 * channels, 2 * channels) for _ in range(num_blocks)]
         else:
             hidden = published.hidden_factor * channels if hidden_channels is None else hidden_channels
+            if hidden < 1:
+                raise ValueError(f"hidden_channels must be at least 1, got {hidden}.")
             blocks = [Bottleneck(2 * channels, hidden) for _ in range(num_blocks)]
         self.blocks = nn.Sequential(*blocks)
         self.recover = nn.Conv2d(2 * channels, channels, kernel_size=1, bias=False)

@@ -37,6 +37,9 @@ class LocalRepresentation(nn.Module):
         dims: Coordinate dimensions D. Paper: 2.
         jitter_std: Standard deviation of the coordinate noise in training. Paper: 0.05.
         jitter_probability: Probability of coordinate noise in a training step. Authors: 0.5.
+
+    Raises:
+        ValueError: If ``jitter_std`` is negative, ``jitter_probability`` no probability, or the grid is impossible.
     """
 
     def __init__(
@@ -48,6 +51,10 @@ class LocalRepresentation(nn.Module):
         jitter_probability: float = 0.5,
     ) -> None:
         super().__init__()
+        if jitter_std < 0:
+            raise ValueError(f"jitter_std must be 0 or more, got {jitter_std}.")
+        if not 0 <= jitter_probability <= 1:
+            raise ValueError(f"jitter_probability must lie in [0, 1], got {jitter_probability}.")
         self.jitter_std = jitter_std
         self.jitter_probability = jitter_probability
         self.coordinates = nn.Sequential(

@@ -1,0 +1,96 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Removal of what a frozen network holds and runs although none of its outputs needs it.
+
+timm leaves out unused stages of some families only. EfficientNet-B4, for one, runs to its end even if maps of its
+first stages are all that is asked for: 46 ms and 16.7 M parameters instead of 23 ms and 3.6 M at 224 pixels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Unused(nn.Module):
+    """Stands where a module was that nothing depends on; passes its first argument on."""
+
+    def forward(self, x: Tensor, *_: Tensor) -> Tensor:
+        """Return ``x``."""
+        return x
+
+
+def cut_unused(network: nn.Module, images: Tensor) -> list[str]:
+    """Replace by :class:`Unused` all modules on whose parameters no output of a network depends.
+
+    A module stays if the network could not run without it, which happens where networks branch.
+
+    Args:
+        network: Network in eval mode whose outputs are a list of tensors; changed in place.
+        images: Example input ``(B, 3, H, W)``.
+
+    Returns:
+        Names of the replaced modules, for :func:`cut` to do the same to another network of that architecture.
+    """
+    network.requires_grad_(requires_grad=True)
+    with torch.enable_grad():
+        outputs = network(images)
+    used = _parameters_behind(outputs)
+    expected = [output.detach() for output in outputs]
+    del outputs
+    replaced = []
+    for name in reversed(_outermost_unused(network, used)):
+        module = network.get_submodule(name)
+        cut(network, [name])
+        if _gives(network, images, expected):
+            replaced.append(name)
+        else:
+            network.set_submodule(name, module)
+    return replaced
+
+
+def cut(network: nn.Module, names: Sequence[str]) -> None:
+    """Replace the modules of these names by :class:`Unused`, in place."""
+    for name in names:
+        network.set_submodule(name, Unused())
+
+
+def _parameters_behind(outputs: Sequence[Tensor]) -> set[int]:
+    """Find the ids of all parameters that outputs depend on, by walking autograd's graph back from them."""
+    pending = [output.grad_fn for output in outputs]
+    seen = set(pending)
+    parameters: set[int] = set()
+    while pending:
+        node = pending.pop()
+        if node is None:
+            continue
+        if hasattr(node, "variable"):
+            parameters.add(id(node.variable))
+        following = {function for function, _ in node.next_functions} - seen
+        seen |= following
+        pending.extend(following)
+    return parameters
+
+
+def _outermost_unused(network: nn.Module, used: set[int]) -> list[str]:
+    """Name the outermost modules that have parameters, none of them used."""
+    names: list[str] = []
+    for name, module in network.named_modules():
+        parameters = {id(parameter) for parameter in module.parameters()}
+        inside = any(name.startswith(f"{outer}.") for outer in names)
+        if name and parameters and not inside and parameters.isdisjoint(used):
+            names.append(name)
+    return names
+
+
+def _gives(network: nn.Module, images: Tensor, expected: Sequence[Tensor]) -> bool:
+    """Tell whether a network still runs and gives the expected outputs."""
+    try:
+        with torch.no_grad():
+            outputs = network(images)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):  # whatever missing a module leads to
+        return False
+    return len(outputs) == len(expected) and all(
+        output.shape == wanted.shape and torch.allclose(output, wanted, rtol=1e-3, atol=1e-5, equal_nan=True)
+        for output, wanted in zip(outputs, expected, strict=True)
+    )

@@ -1,0 +1,87 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""The matrix form of map and score against resizing and pooling as the authors write them."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from anomalib_grad.anomaly_map import AnomalyMapGenerator, residual_norm
+
+
+def by_pooling(residual: Tensor, size: tuple[int, int], smoothing: int, window: int) -> tuple[Tensor, Tensor]:
+    """Upsample, smooth with zeros counted, average and take the maximum."""
+    upsampled = functional.interpolate(residual, size, mode="bilinear", align_corners=True)
+    smoothed = functional.avg_pool2d(upsampled, smoothing, stride=1, padding=smoothing // 2)
+    pooled = functional.avg_pool2d(smoothed, (min(window, size[0]), min(window, size[1])), stride=1)
+    return smoothed, pooled.amax(dim=(1, 2, 3))
+
+
+def residual_of(feature_size: tuple[int, int], batch: int = 2) -> Tensor:
+    return torch.rand(batch, 1, *feature_size, generator=torch.Generator().manual_seed(sum(feature_size)))
+
+
+@pytest.mark.parametrize(
+    ("feature_size", "image_size"),
+    [((28, 28), (224, 224)), ((28, 40), (224, 320)), ((16, 9), (128, 72)), ((4, 6), (64, 96)), ((20, 13), (300, 200))],
+)
+def test_published_windows(feature_size, image_size):
+    residual = residual_of(feature_size)
+    anomaly_map, score = AnomalyMapGenerator(feature_size, image_size)(residual)
+    expected_map, expected_score = by_pooling(residual, image_size, 21, 32)
+    assert anomaly_map.shape == (2, 1, *image_size)
+    assert score.shape == (2,)
+    torch.testing.assert_close(anomaly_map, expected_map, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(score, expected_score, rtol=1e-5, atol=1e-6)
+
+
+sides = st.integers(1, 12)
+
+
+@given(
+    feature_size=st.tuples(sides, sides),
+    scale=st.integers(1, 8),
+    smoothing=st.integers(0, 12).map(lambda half: 2 * half + 1),
+    window=st.integers(1, 40),
+)
+@settings(deadline=None, max_examples=80)
+def test_any_size_and_windows(feature_size, scale, smoothing, window):
+    image_size = (scale * feature_size[0], scale * feature_size[1])
+    residual = residual_of(feature_size)
+    computed = AnomalyMapGenerator(feature_size, image_size, smoothing, window)(residual)
+    torch.testing.assert_close(computed, by_pooling(residual, image_size, smoothing, window), rtol=1e-4, atol=1e-6)
+
+
+def test_a_map_smaller_than_the_score_window_is_averaged_whole():
+    anomaly_map, score = AnomalyMapGenerator((3, 3), (24, 24), smoothing_window=5)(residual_of((3, 3)))
+    torch.testing.assert_close(score, anomaly_map.mean(dim=(1, 2, 3)))
+
+
+def test_residual_norm_is_the_euclidean_distance_over_channels():
+    features, refined = torch.zeros(1, 2, 1, 2), torch.tensor([[[[3.0, 0.0]], [[4.0, 1.0]]]])
+    torch.testing.assert_close(residual_norm(features, refined), torch.tensor([[[[5.0, 1.0]]]]))
+
+
+def test_half_precision_features_are_scored_in_float32():
+    generator = AnomalyMapGenerator((8, 8), (64, 64))
+    residual = residual_of((8, 8)).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        anomaly_map, score = generator(residual)
+    assert anomaly_map.dtype == score.dtype == torch.float32
+    torch.testing.assert_close(anomaly_map, generator(residual.float())[0], rtol=0, atol=0)
+
+
+def test_nothing_of_it_is_stored_in_checkpoints():
+    assert not AnomalyMapGenerator((4, 4), (32, 32)).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("windows", "message"),
+    [((20, 32), "positive odd number, got 20"), ((-1, 32), "positive odd number"), ((21, 0), "score_window")],
+)
+def test_impossible_windows_are_refused(windows, message):
+    with pytest.raises(ValueError, match=message):
+        AnomalyMapGenerator((4, 4), (32, 32), *windows)
