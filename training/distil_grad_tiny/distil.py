@@ -11,6 +11,7 @@ from typing import Any
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional
@@ -54,22 +55,21 @@ class Teacher(nn.Module):
 
     Args:
         weights: Local safetensors file with timm's weights.
-        mean: Mean of the pictures that it expects.
-        std: Standard deviation of the pictures that it expects.
     """
 
-    def __init__(self, weights: Path, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, weights: Path) -> None:
         super().__init__()
         overlay = {"file": str(weights)}
-        self.network = timm.create_model(
+        network: Any = timm.create_model(
             "mobilenetv2_100", features_only=True, out_indices=(2, 3), pretrained=True, pretrained_cfg_overlay=overlay
         )
-        self.network.blocks = self.network.blocks[:5]  # timm would run the stages behind stride 16 for nothing
-        for index, channels in enumerate(self.network.feature_info.channels()):
+        network.blocks = network.blocks[:5]  # timm would run the stages behind stride 16 for nothing
+        self.network = network
+        for index, channels in enumerate(network.feature_info.channels()):
             self.register_buffer(f"mean{index}", torch.zeros(1, channels, 1, 1))
             self.register_buffer(f"std{index}", torch.ones(1, channels, 1, 1))
-        self.register_buffer("image_mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("image_std", torch.tensor(std).view(1, 3, 1, 1))
+        self.register_buffer("image_mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("image_std", torch.tensor(IMAGENET_DEFAULT_STD).view(1, 3, 1, 1))
         self.requires_grad_(requires_grad=False)
         self.eval()
 
@@ -110,13 +110,13 @@ class Distillation:
         self.source = source
         torch.manual_seed(recipe.seed)
         self.student = create_grad_tiny(pretrained=False).train().to(memory_format=torch.channels_last)
-        config = timm.get_pretrained_cfg("grad_tiny")
-        self.teacher = Teacher(teacher_weights, config.mean, config.std).to(memory_format=torch.channels_last)
+        self.teacher = Teacher(teacher_weights).to(memory_format=torch.channels_last)
         self.average = ModelEmaV3(self.student, decay=recipe.ema_decay, use_warmup=True)
-        decayed = [p for p in self.student.parameters() if p.ndim > 1]
-        others = [p for p in self.student.parameters() if p.ndim <= 1]
+        kernels = [parameter for parameter in self.student.parameters() if parameter.ndim > 1]
+        others = [parameter for parameter in self.student.parameters() if parameter.ndim <= 1]
+        groups: list[dict[str, Any]] = [{"params": kernels}, {"params": others, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(
-            [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
+            groups,
             lr=recipe.learning_rate,
             weight_decay=recipe.weight_decay,
         )

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The distillation script: reproducible, resumable, and its result is what the package loads."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,10 @@ if not (ROOT / "training").is_dir():
     pytest.skip("the training scripts are in the repository, not in the distributed package", allow_module_level=True)
 sys.path.insert(0, str(ROOT))
 
+from anomalib_grad.data.textures_files import TexturesSpec, ensure_written  # noqa: E402
 from anomalib_grad.tiny_backbone import create_grad_tiny  # noqa: E402
 from training.distil_grad_tiny import __main__ as command  # noqa: E402
+from training.distil_grad_tiny import check  # noqa: E402
 from training.distil_grad_tiny.batches import CropSource  # noqa: E402
 from training.distil_grad_tiny.distil import Distillation, Recipe  # noqa: E402
 from training.distil_grad_tiny.pictures import LICENCES, load_pictures  # noqa: E402
@@ -178,3 +181,20 @@ def test_the_readme_lists_every_picture_with_its_licence() -> None:
     rows = (ROOT / "training" / "distil_grad_tiny" / "README.md").read_text().splitlines()
     table = dict(row.strip("| ").split(" | ") for row in rows if row.startswith("| ") and row.count("|") == 3)
     assert LICENCES.items() <= table.items()
+
+
+def test_the_check_ranks_defects_above_normal_images(
+    teacher_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = TexturesSpec(image_size=64, n_train=8, n_test_good=4, n_defect=2)
+    ensure_written(tmp_path / "textures", spec)
+    folder = tmp_path / "one" / "brick"
+    shutil.copytree(tmp_path / "textures" / "brick", folder)
+    check.main(["--data", str(tmp_path / "one"), "--teacher", str(teacher_file)])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 * 2 * 2  # backbones, checks, one category and the mean
+    found = {(line[:16].strip(), line[17:35].strip(), line[36:48].strip()): line[48:].split() for line in lines}
+    image, pixel = (float(value) for value in found["grad_tiny", "nearest neighbour", "brick"])
+    assert image > 85
+    assert pixel > 80
+    assert found["grad_tiny", "nearest neighbour", "mean"] == found["grad_tiny", "nearest neighbour", "brick"]
