@@ -89,6 +89,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    for library in ("lightning", "lightning_fabric"):
-        logging.getLogger(library).setLevel(logging.WARNING)  # a trainer is made only to save: its advice is beside it
+    logging.disable(logging.INFO)  # a trainer is made only to save: its advice on training is beside the point
     sys.exit(main())
