@@ -11,7 +11,8 @@ from pathlib import Path
 from anomalib_grad.backbone_weights import BackboneWeightsError
 
 _THRESHOLDS = """\
-It has no thresholds yet, and every score is raw: the authors' files have none. Fit them once on validation images:
+It has no thresholds yet, as the authors' files have none. Fit them on validation images before testing, because
+anomalib's own AUROC saturates on raw scores:
     model = Grad.load_from_checkpoint({target!r})
     engine.validate(model, datamodule=datamodule)
     engine.trainer.save_checkpoint("validated.ckpt")
