@@ -93,22 +93,9 @@ class CategoryExportMixin(ExportMixin):
             finally:
                 self._exporting = False
 
-    def to_openvino(
-        self,
-        export_root: Path | str,
-        model_file_name: str = "model",
-        input_size: tuple[int, int] | None = None,
-        compression_type: CompressionType | None = None,
-        **kwargs: Any,  # noqa: ANN401  # anomalib's further arguments
-    ) -> Path:
+    def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
         """Export to OpenVINO, compressed on request; arguments and result are anomalib's."""
-        in_anomalib = None if compression_type == CompressionType.FP16 else compression_type
-
-        def export(root: Path) -> Path:
-            path = ExportMixin.to_openvino(self, root, model_file_name, input_size, in_anomalib, **kwargs)
-            return quantization.halve(path) if compression_type == CompressionType.FP16 else path
-
-        return publish(export, export_root, ExportType.OPENVINO)
+        return publish(super().to_openvino, export_root, ExportType.OPENVINO, *args, **kwargs)
 
     def _compress_ov_model(
         self,

@@ -1,14 +1,15 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""FP16 and INT8 versions of an exported model, with OpenVINO and NNCF.
+"""INT8 versions of an exported model, with NNCF.
 
-Only the backbone and the fusion, nearly all of the computation, become INT8. The rest is cheap and does not bear it: a
-coordinate selects a place in a grid, the residual is a small difference of large numbers, a threshold is exact.
+Only the backbone, most of the computation, is computed in INT8. The head does not bear it: a coordinate selects a place
+in a grid, and the anomaly map is the small difference of the features and the fusion's output. Weights are another
+matter; those of the fusion and the grids may be rounded as well.
 """
 
 import logging
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import nncf
@@ -25,43 +26,29 @@ logger = logging.getLogger(__name__)
 
 CALIBRATION_IMAGES = 300  # NNCF's default and anomalib's advice
 
-EXACT = nncf.IgnoredScope(patterns=[r"^(?!model\.(backbone|head\.fusion)[./]).*"])
-"""Nodes that stay in floating point: all that the export did not name after the backbone or the fusion."""
+EXACT = nncf.IgnoredScope(patterns=[r"^(?!model\.backbone[./]).*"])
+"""Nodes that compute in floating point: all that the export did not name after the backbone."""
+
+EXACT_WEIGHTS = nncf.IgnoredScope(patterns=[r"^(?!model\.(backbone|head\.fusion|head\.\w+\.grid)[./]).*"])
+"""Nodes whose weights stay in floating point: all but the backbone, the fusion and the grids."""
 
 
-def halve(path: Path) -> Path:
-    """Store the weights of an OpenVINO file in FP16, except where that would shift scores.
-
-    Args:
-        path: ``.xml`` file.
-
-    Returns:
-        File of the same name in a folder beside it.
-    """
-    model = ov.Core().read_model(path)
-    keep_exact(model)
-    halved = path.parent / "fp16" / path.name
-    ov.save_model(model, halved, compress_to_fp16=True)
-    return halved
-
-
-def keep_exact(model: ov.Model) -> None:
-    """Mark the constants of all but backbone and head, so that ``openvino.save_model`` does not round them to FP16.
-
-    Normalisation subtracts a threshold from a score and divides by their range: rounding a threshold of 10 by half a
-    thousandth shifts a score by 0.05 where the range is 0.1.
-    """
-    for operation in model.get_ops():
-        if operation.get_type_name() == "Constant":
-            consumers = operation.output(0).get_target_inputs()
-            names = [consumer.get_node().get_friendly_name() for consumer in consumers]
-            if not all(name.startswith(("model.backbone", "model.head")) for name in names):
-                operation.get_rt_info()["precise_0"] = ""  # OpenVINO's DisableFP16Compression
+@contextmanager
+def quiet_nncf() -> Iterator[None]:
+    """Keep NNCF's list of every node that it leaves alone off the screen; its progress and warnings stay."""
+    nncf_logger = logging.getLogger("nncf")
+    level = nncf_logger.level
+    nncf_logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        nncf_logger.setLevel(level)
 
 
 def compress_weights(model: ov.Model) -> ov.Model:
     """Store weights in 8 bits; the computation stays in floating point."""
-    return nncf.compress_weights(model, ignored_scope=EXACT)
+    with quiet_nncf():
+        return nncf.compress_weights(model, ignored_scope=EXACT_WEIGHTS)
 
 
 def quantize(model: ov.Model, datamodule: AnomalibDataModule | None) -> ov.Model:
@@ -77,9 +64,9 @@ def quantize(model: ov.Model, datamodule: AnomalibDataModule | None) -> ov.Model
     Raises:
         ValueError: If there is no datamodule.
     """
-    return nncf.quantize(
-        model, calibration_images(model, datamodule), subset_size=CALIBRATION_IMAGES, ignored_scope=EXACT
-    )
+    images = calibration_images(model, datamodule)
+    with quiet_nncf():
+        return nncf.quantize(model, images, subset_size=CALIBRATION_IMAGES, ignored_scope=EXACT)
 
 
 def quantize_with_accuracy_control(
@@ -116,15 +103,16 @@ def quantize_with_accuracy_control(
             metric.update(predict_batch(compiled, batch, input_size(model)))
         return float(metric.compute())
 
-    return nncf.quantize_with_accuracy_control(
-        model,
-        calibration,
-        nncf.Dataset(_required(datamodule).test_dataloader()),
-        validate,
-        max_drop=max_drop,
-        subset_size=CALIBRATION_IMAGES,
-        ignored_scope=EXACT,
-    )
+    with quiet_nncf():
+        return nncf.quantize_with_accuracy_control(
+            model,
+            calibration,
+            nncf.Dataset(_required(datamodule).test_dataloader()),
+            validate,
+            max_drop=max_drop,
+            subset_size=CALIBRATION_IMAGES,
+            ignored_scope=EXACT,
+        )
 
 
 def calibration_images(model: ov.Model, datamodule: AnomalibDataModule | None) -> nncf.Dataset:
