@@ -5,7 +5,7 @@
 
 Anomaly scores of different products have different ranges, so that one pooled threshold is too high for some and too
 low for others. :class:`PerCategoryPostProcessor` is anomalib's post-processor with a row of statistics per category
-beside the pooled ones. Where no category is known, it is anomalib's, to the bit.
+beside the pooled ones, and with a normalisation that keeps the order of scores.
 """
 
 import logging
@@ -20,6 +20,7 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from anomalib_grad.components.recogniser import CategoryRecogniser
+from anomalib_grad.evaluation.normalization import normalize
 from anomalib_grad.evaluation.validation_scores import CategoryScores, ScoreSummary, gather_summaries, select, take_part
 
 logger = logging.getLogger(__name__)
@@ -208,6 +209,8 @@ class PerCategoryPostProcessor(PostProcessor):
         if not self.enable_threshold_matching:
             return own
         return torch.where(torch.isnan(own), self.image_thresholds, own)
+
+    _normalize = staticmethod(normalize)  # in place of anomalib's, which loses the order of scores
 
     def _normalize_level(self, level: str, values: Tensor | None, index: Tensor) -> Tensor | None:
         """Normalise scores (B,) or maps (B, ..., H, W) by the statistics of each image's category."""

@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from anomalib.data import ImageBatch
 from anomalib.metrics import F1AdaptiveThreshold
 from torch import Tensor
 from torchmetrics.functional.classification import binary_f1_score
@@ -66,8 +67,8 @@ def compare_thresholds(test: dict[str, Tensor], categories: list[str]) -> None:
     """Print F1 at one pooled threshold and at one for each category, both fitted where they are measured."""
 
     def threshold(scores: Tensor, labels: Tensor) -> Tensor:
-        metric = F1AdaptiveThreshold(fields=["score", "label"])
-        super(F1AdaptiveThreshold, metric).update(scores, labels.int())
+        metric = F1AdaptiveThreshold(fields=["pred_score", "gt_label"])
+        metric.update(ImageBatch(image=torch.zeros(len(scores), 3, 1, 1), pred_score=scores, gt_label=labels))
         return metric.compute()
 
     pooled = threshold(test["score"], test["anomalous"])
