@@ -10,6 +10,7 @@ the same command goes on where it stopped.
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from anomalib_grad import Grad, MultiCategory
 SIZE = (224, 224)
 LAYERS = ["blocks.2", "blocks.4"]
 BACKBONE = "mobilenetv2_100"
+BATCH_SIZE = 16
 METRICS = ("image_AUROC", "pixel_AUROC", "pixel_AUPRO", "image_F1Max")
 
 
@@ -36,7 +38,7 @@ class Contestant(NamedTuple):
     """A row of the table."""
 
     build: Callable[[argparse.Namespace], AnomalibModule]
-    epochs: Callable[[argparse.Namespace], int]
+    steps: Callable[[argparse.Namespace], int]  # of training; a memory bank needs one epoch, whatever this says
     random_encoder: bool = False  # its pretrained encoder is out of reach: latency and size only
 
 
@@ -62,7 +64,10 @@ def plain(model: type[AnomalibModule], **arguments: Any) -> AnomalibModule:  # n
 
 def build_grad(args: argparse.Namespace) -> AnomalibModule:
     """Grad with the common backbone."""
-    return Grad(BACKBONE, LAYERS, args.weights, SIZE, fusion="small", evaluator=False, visualizer=False)
+    constant_rate = 10_000  # epochs until a drop: categories alone need many short epochs for the same steps
+    return Grad(
+        BACKBONE, LAYERS, args.weights, SIZE, fusion="small", lr_step=constant_rate, evaluator=False, visualizer=False
+    )
 
 
 def build_padim(args: argparse.Namespace) -> AnomalibModule:
@@ -78,7 +83,7 @@ def build_patchcore(args: argparse.Namespace) -> AnomalibModule:
 
 
 CONTESTANTS = {
-    "Grad (small)": Contestant(build_grad, lambda args: args.epochs),
+    "Grad (small)": Contestant(build_grad, lambda args: args.steps),
     "PaDiM": Contestant(build_padim, lambda _: 1),
     "PatchCore (1 %)": Contestant(build_patchcore, lambda _: 1),
     "Reverse Distillation (resnet18)": Contestant(
@@ -109,9 +114,15 @@ def run(contestant: Contestant, args: argparse.Namespace, categories: list[str] 
     """Train and test one model on categories; gives its row. Checkpoint and report stay in ``out/run_name``."""
     seed_everything(args.seed, verbose=False)
     data = MultiCategory(
-        root=args.root, categories=categories, train_batch_size=16, eval_batch_size=16, num_workers=args.num_workers
+        root=args.root,
+        categories=categories,
+        train_batch_size=BATCH_SIZE,
+        eval_batch_size=BATCH_SIZE,
+        num_workers=args.num_workers,
     )
-    epochs = contestant.epochs(args)
+    data.setup()
+    steps_per_epoch = math.ceil(len(data.train_data) / BATCH_SIZE)
+    epochs = math.ceil(contestant.steps(args) / steps_per_epoch)
     model = contestant.build(args)
     engine = Engine(max_epochs=epochs, check_val_every_n_epoch=epochs, default_root_dir=args.out / run_name)
     start = time.process_time()
@@ -136,10 +147,11 @@ def stored(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def separate_models(args: argparse.Namespace, categories: list[str]) -> dict[str, Any]:
     """One Grad for each category instead of one for all; gives the row of their means."""
+    alone = CONTESTANTS["Grad (small)"]._replace(steps=lambda args: args.separate_steps)
     parts = [
         stored(
             args.out / f"separate_{name}.json",
-            lambda name=name: run(CONTESTANTS["Grad (small)"], args, [name], f"separate_{name}"),
+            lambda name=name: run(alone, args, [name], f"separate_{name}"),
         )
         for name in categories
     ]
@@ -172,7 +184,8 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="folder with one MVTec-AD-style folder per product")
     parser.add_argument("--weights", type=Path, required=True, help="local weight file of timm's mobilenetv2_100")
     parser.add_argument("--only", nargs="+", choices=[*CONTESTANTS, "separate"], help="rows to run; default: all")
-    parser.add_argument("--epochs", type=int, default=20, help="epochs of the Grad rows")
+    parser.add_argument("--steps", type=int, default=380, help="training steps of one Grad for all categories")
+    parser.add_argument("--separate-steps", type=int, default=200, help="training steps of a Grad for one category")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--num-workers", type=int, default=2, help="processes that read images")
     parser.add_argument("--out", type=Path, default=Path("results/compare"), help="where finished rows are stored")
