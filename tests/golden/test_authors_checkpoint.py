@@ -5,11 +5,11 @@
 from pathlib import Path
 
 import torch
-from test_head import STAGES, head_stages
 from torch.nn import functional
 
 from anomalib_grad.anomaly_map import AnomalyMapGenerator, upsampling_matrix
 from anomalib_grad.checkpoint import load_authors_head, read_authors_file
+from stages import STAGES, head_stages
 
 CHECKPOINT = Path(__file__).parent / "data" / "official_crad_head_checkpoint.pth.tar"
 

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_grad.anomaly_map import AnomalyMapGenerator, residual_norm, upsampling_matrix
+from anomalib_grad.anomaly_map import AnomalyMapGenerator, upsampling_matrix
 from anomalib_grad.checkpoint import from_authors_key
-from anomalib_grad.components import refine, similarity
 from anomalib_grad.head import GradHead
+from stages import STAGES, head_stages
 
-STAGES = 1e-5
 GRADIENTS = 1e-4
 HEADS = {"residual": {}, "mobile": {"hidden_channels": 24}}
 
@@ -27,33 +26,6 @@ def load_head(golden, fusion: str) -> tuple[GradHead, dict[str, Tensor]]:
     head = GradHead(channels, tuple(size), fusion, num_blocks=2, jitter_std=0.0, **HEADS[fusion])
     head.load_state_dict({**renamed(tensors, "state_dict."), "mse_threshold": torch.tensor(10.0)})
     return head, tensors
-
-
-def head_stages(head: GradHead, features: Tensor) -> dict[str, Tensor]:
-    """All intermediate results under the golden files' names."""
-    global_sample = head.global_representation(features)
-    local_sample = head.local_representation(features)
-    fused_input = torch.cat([global_sample, local_sample], dim=1)
-    fused = head.fusion.blocks(fused_input)
-    recovered = head.fusion.recover(fused)
-    similarity_map = similarity(features, recovered, head.mse_threshold)
-    indicator = similarity(features, recovered, head.mse_threshold, 1.0, 0.0)
-    refined = refine(features, recovered, similarity_map)
-    return {
-        "local_coords": head.local_representation.coordinates(features),
-        "global_coords": head.global_representation.coordinates(features.mean(dim=(2, 3))),
-        "global_sample": global_sample,
-        "local_sample": local_sample,
-        "fused_input": fused_input,
-        "fused": fused,
-        "recovered": recovered,
-        "mse": (recovered - features).square().mean(dim=1),
-        "indicator": indicator.squeeze(1),
-        "cosine": similarity(features, recovered, head.mse_threshold, 0.0, 1.0).squeeze(1),
-        "similarity": similarity_map,
-        "refined": refined,
-        "residual_norm": residual_norm(features, refined),
-    }
 
 
 @pytest.mark.parametrize("fusion", HEADS)
