@@ -1,0 +1,38 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""A first real run: real photographs, pretrained weights, anomalib's command line, a few CPU minutes."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+SHARED = PROJECT.parent / "shared"
+
+
+@pytest.mark.slow
+def test_bottle_reaches_its_accuracy_through_the_command_line(tmp_path: Path) -> None:
+    for needed in ("data/bottle/test", "weights/mobilenetv2_100.safetensors"):
+        if not (SHARED / needed).exists():
+            pytest.skip(f"../shared/{needed} is not there: this test needs real photographs and pretrained weights")
+    done = subprocess.run(
+        [
+            *(Path(sys.executable).with_name("anomalib"), "train", "--config", "configs/example_bottle.yaml"),
+            *("--default_root_dir", tmp_path, "--trainer.accelerator", "cpu"),
+        ],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    metrics = {name: float(value) for name, value in re.findall(r"(\w+_AUROC)\W+([\d.]+)", done.stdout)}
+    assert metrics["image_AUROC"] >= 0.99
+    assert metrics["pixel_AUROC"] >= 0.96
+    tested = list((SHARED / "data/bottle/test").glob("*/*.*"))
+    heatmaps = list(tmp_path.glob("Grad/MVTecAD/bottle/v0/images/*/*.png"))
+    assert len(heatmaps) == len(tested) > 0

@@ -1,0 +1,190 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Grad by its plain name on anomalib's command line, in fresh processes and without a network."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import yaml
+from anomalib.deploy import OpenVINOInferencer
+from PIL import Image
+from safetensors.torch import save_file
+
+from helpers import write_category
+
+NO_NETWORK = """
+import socket
+
+connect = socket.socket.connect
+
+def refuse(*_, **__):
+    raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+def connect_locally(self, address):
+    return connect(self, address) if self.family == socket.AF_UNIX else refuse()
+
+socket.getaddrinfo = refuse
+socket.socket.connect = connect_locally
+"""
+"""What a machine without a network answers; ``sitecustomize`` runs it in each process before anything else."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with two categories, weights for the backbone, and no network."""
+    folder = tmp_path_factory.mktemp("cli")
+    write_category(folder / "data/bottle")
+    write_category(folder / "data/cookie")
+    save_file(timm.create_model("mobilenetv2_100", pretrained=False).state_dict(), folder / "weights.safetensors")
+    (folder / "site").mkdir()
+    (folder / "site/sitecustomize.py").write_text(NO_NETWORK)
+    return folder
+
+
+def anomalib(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("anomalib")), *map(str, arguments)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(folder / "site"),
+        "HF_HOME": str(folder / "empty_cache"),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "COLUMNS": "200",
+    }
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def succeed(folder: Path, *arguments: str | Path) -> str:
+    done = anomalib(folder, *arguments)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Path:
+    """The README's command; returns the folder of its results."""
+    printed = succeed(
+        folder,
+        *("train", "--model", "Grad", "--model.backbone", "mobilenetv2_100"),
+        *("--model.layers", "[blocks.2, blocks.4]", "--model.pre_trained", "weights.safetensors"),
+        *("--model.fusion", "small", "--data", "MVTecAD", "--data.root", "data", "--data.category", "bottle"),
+        *("--trainer.max_epochs", "1", "--default_root_dir", "results"),
+    )
+    assert "image_AUROC" in printed
+    assert "pixel_AUROC" in printed
+    assert "1000 epochs" not in printed
+    (folder / "weights.safetensors").unlink()
+    return folder / "results/Grad/MVTecAD/bottle/v0"
+
+
+MODEL = ("--model", "Grad", "--model.backbone", "mobilenetv2_100", "--model.fusion", "small")
+"""The same model with weights from the network, of which there is none: they must come from the checkpoint."""
+
+
+def checkpoint(trained: Path) -> tuple[str, str]:
+    return "--ckpt_path", str(trained / "weights/lightning/model.ckpt")
+
+
+def test_train_writes_checkpoint_and_heatmaps(trained: Path, folder: Path) -> None:
+    assert (trained / "weights/lightning/model.ckpt").is_file()
+    heatmaps = {str(path.relative_to(trained / "images")) for path in (trained / "images").rglob("*.png")}
+    originals = {path.relative_to(folder / "data/bottle/test") for path in (folder / "data/bottle/test").rglob("*.png")}
+    assert heatmaps == set(map(str, originals))
+    with Image.open(trained / "images/spot/000.png") as heatmap:
+        assert np.asarray(heatmap.convert("RGB")).std() > 0
+
+
+def test_predict_on_a_folder_takes_the_weights_from_the_checkpoint(trained: Path, folder: Path) -> None:
+    succeed(
+        folder,
+        *("predict", *MODEL, "--data", "data/bottle/test/spot", *checkpoint(trained)),
+        *("--default_root_dir", "predictions"),
+    )
+    written = [path.name for path in sorted((folder / "predictions").rglob("*.png"))]
+    assert written == ["000.png", "001.png"]
+
+
+def test_export_takes_the_weights_from_the_checkpoint(trained: Path, folder: Path) -> None:
+    succeed(
+        folder,
+        *("export", *MODEL, "--export_type", "openvino", *checkpoint(trained)),
+        *("--default_root_dir", "exported"),
+    )
+    (exported,) = (folder / "exported").rglob("model.xml")
+    prediction = OpenVINOInferencer(exported).predict(folder / "data/bottle/test/spot/000.png")
+    assert 0 <= float(np.asarray(prediction.pred_score).squeeze()) <= 1
+
+
+def test_another_configuration_is_refused_by_field(trained: Path, folder: Path) -> None:
+    failed = anomalib(
+        folder,
+        *("test", *MODEL, "--model.num_blocks", "3", "--data", "MVTecAD", "--data.root", "data"),
+        *("--data.category", "bottle", *checkpoint(trained), "--default_root_dir", "refused"),
+    )
+    assert failed.returncode != 0
+    assert "num_blocks is 11 there and 3 here" in one_line(failed.stdout + failed.stderr)
+
+
+def test_many_categories_from_a_file_of_the_recipes_kind_and_one_named_at_prediction(folder: Path) -> None:
+    torch.manual_seed(0)
+    save_file(timm.create_model("mobilenetv2_050", pretrained=False).state_dict(), folder / "small.safetensors")
+    recipe = {
+        "model": {
+            "class_path": "Grad",
+            "init_args": {
+                "backbone": "mobilenetv2_050",
+                "pre_trained": "small.safetensors",
+                "fusion": "small",
+                "num_blocks": 1,
+                "image_size": [64, 64],
+                "max_epochs": 1,
+            },
+        },
+        "data": {"class_path": "MultiCategory", "init_args": {"root": "data", "num_workers": 0}},
+        "default_root_dir": "many",
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    printed = succeed(folder, "train", "--config", "recipe.yaml")
+    assert "Setting it to 1000" not in printed
+    for name in ("bottle/image_AUROC", "cookie/pixel_AUPRO", "mean/image_F1Max"):
+        assert name in printed
+    (file,) = (folder / "many").glob("Grad/data/v0/weights/lightning/model.ckpt")
+    assert torch.load(file, weights_only=True)["epoch"] == 0
+    model = [f"--model.{name}={value}" for name, value in recipe["model"]["init_args"].items()]
+    named = anomalib(
+        folder,
+        *("predict", "--model", "Grad", *model, "--model.category", "bottel"),
+        *("--data", "data/bottle/test/spot", "--ckpt_path", file, "--default_root_dir", "named"),
+    )
+    assert named.returncode != 0
+    assert "No category is called 'bottel'; choose one of those known: bottle, cookie." in one_line(
+        named.stdout + named.stderr
+    )
+
+
+def test_without_weights_or_network_the_error_is_one_sentence_at_the_end(folder: Path) -> None:
+    failed = anomalib(
+        folder,
+        *("train", "--model", "Grad", "--data", "MVTecAD", "--data.root", "data", "--data.category", "bottle"),
+        *("--default_root_dir", "offline"),
+    )
+    assert failed.returncode != 0
+    error = one_line(failed.stderr)
+    sentence = error[error.index("BackboneWeightsError: ") :]
+    assert "'tf_efficientnet_b4.aa_in1k'" in sentence
+    assert "cannot be reached" in sentence
+    assert "pre_trained=/path/to/weights" in sentence
+    assert sentence.count(". ") == 0
+    assert error.count("Traceback") == 1
+
+
+def one_line(printed: str) -> str:
+    return " ".join(printed.replace("│", " ").split())

@@ -1,0 +1,70 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Grad in two processes: both end with the same model."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+TESTS = Path(__file__).parents[1]
+
+FIT = """
+import sys
+from pathlib import Path
+
+import torch
+from anomalib.engine import Engine
+from lightning.pytorch import seed_everything
+
+from anomalib_grad.data import MultiCategory
+from anomalib_grad.lightning_model import Grad
+from helpers import TINY
+
+if __name__ == "__main__":
+    root, devices = sys.argv[1], int(sys.argv[2])
+    seed_everything(0)
+    model = Grad(**TINY, max_epochs=2)
+    data = MultiCategory(root=root, train_batch_size=2, eval_batch_size=2, num_workers=0, seed=0)
+    strategy = "ddp" if devices > 1 else "auto"
+    engine = Engine(default_root_dir="results", accelerator="cpu", devices=devices, strategy=strategy)
+    engine.fit(model, datamodule=data)
+    torch.save(model.state_dict(), f"rank{engine.trainer.global_rank}of{devices}.pt")
+"""
+
+
+@pytest.mark.slow
+def test_all_processes_have_the_same_weights_k_recogniser_and_thresholds(shop: Path, tmp_path: Path) -> None:
+    script = tmp_path / "fit.py"
+    script.write_text(FIT)
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    for devices in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, str(script), str(shop), devices],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"rank{rank}of2.pt", weights_only=True) for rank in range(2))
+    alone = torch.load(tmp_path / "rank0of1.pt", weights_only=True)
+    assert first.keys() == second.keys() == alone.keys()
+    own_statistics = ("running_mean", "running_var")  # every process normalises by its own batches
+    differing = [
+        key
+        for key in first
+        if not key.endswith(own_statistics) and not torch.equal(first[key].nan_to_num(), second[key].nan_to_num())
+    ]
+    assert differing == [], json.dumps(differing)
+    assert first["model.head.mse_threshold"] == alone["model.head.mse_threshold"] > 0
+    recogniser = "post_processor.recogniser."
+    assert first[recogniser + "means"].shape[0] == 2
+    for name in ("means", "scale", "radius"):  # learned from the images of both processes
+        torch.testing.assert_close(first[recogniser + name], alone[recogniser + name], rtol=1e-4, atol=1e-5)
