@@ -1,0 +1,250 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Exported models compute what the model computes, in anomalib's own inferencers, on images of any size."""
+
+import contextlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import openvino as ov
+import pytest
+import torch
+from anomalib.data import PredictDataset
+from anomalib.data.utils import read_image
+from anomalib.deploy import OpenVINOInferencer, TorchInferencer
+from anomalib.engine import Engine
+from PIL import Image
+
+from anomalib_grad.deploy import CategoryOpenVINOInferencer
+from anomalib_grad.lightning_model import Grad
+from helpers import TINY
+
+NATIVE = Path(__file__).parents[3] / "shared/native_size"
+SIZES = [(256, 256), (64, 64), (50, 300), (900, 700), (1531, 2000)]
+EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
+STATISTICS = {"threshold": 0.5, "min": 0.1, "max": 0.9}
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A picture with structure at all scales, so that a resize without antialiasing would show."""
+    generator = np.random.default_rng(seed)
+    coarse = Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).resize((width, height))
+    return (0.7 * np.asarray(coarse) + 0.3 * generator.integers(0, 255, (height, width, 3))).astype(np.uint8)
+
+
+def know_two_categories(model: Grad) -> None:
+    """Fit recogniser and statistics on dark and bright pictures, so that no score is clamped."""
+    images = torch.stack([torch.as_tensor(picture(64, 64, seed)).permute(2, 0, 1) / 255 for seed in range(8)])
+    images[4:] = 0.5 + images[4:] / 2
+    with torch.no_grad():
+        features = model.model.backbone(model.pre_processor(images))
+        raw = model.model.predict(features)
+    post_processor = model.post_processor
+    post_processor.set_categories(["bright", "dark"])
+    labels = torch.tensor([1] * 4 + [0] * 4)
+    post_processor.recogniser.margin = 3.0
+    post_processor.recogniser.fit(features.mean((2, 3)), labels, 2)
+    for level, values in (("image", raw.pred_score), ("pixel", raw.anomaly_map)):
+        low, high = 0.5 * values.min(), 1.5 * values.max()
+        for name, share in STATISTICS.items():
+            row = torch.stack([low + (high - low) * share * factor for factor in (1.0, 1.1)])
+            getattr(post_processor, f"category_{level}_{name}").copy_(row)
+            own = f"_{level}_{name}" if name == "threshold" else f"{level}_{name}"
+            getattr(post_processor, own).copy_(row.mean())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _trust(tmp_path_factory: pytest.TempPathFactory):
+    """What anomalib's inferencers need: leave to unpickle, and a folder for OpenVINO's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRUST_REMOTE_CODE", "1")
+        patch.chdir(tmp_path_factory.mktemp("cwd"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def model() -> Grad:
+    torch.manual_seed(0)
+    model = Grad(**TINY | {"backbone": "resnet18"}).eval()
+    model.model.head.mse_threshold.fill_(0.1)
+    know_two_categories(model)
+    return model
+
+
+@pytest.fixture(scope="module")
+def exports(model: Grad, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The three kinds of export, and what they printed."""
+    root, printed = tmp_path_factory.mktemp("exports"), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        files = {"onnx": model.to_onnx(root), "openvino": model.to_openvino(root), "torch": model.to_torch(root)}
+    (root / "printed.txt").write_text(printed.getvalue())
+    return {"root": root, **files}
+
+
+def infer(path: Path, image: Path | np.ndarray | torch.Tensor):
+    if path.suffix == ".pt":
+        with torch.no_grad():
+            return TorchInferencer(path, device="cpu").predict(image)
+    return OpenVINOInferencer(path, device="CPU", config=EXACT).predict(image)
+
+
+def assert_same(exported, predicted, tolerance: float = 1e-3) -> None:
+    score, anomaly_map = torch.as_tensor(exported.pred_score).reshape(-1), torch.as_tensor(exported.anomaly_map)
+    assert (score - predicted.pred_score).abs().max() < tolerance
+    assert (anomaly_map.reshape(len(score), -1) - predicted.anomaly_map.reshape(len(score), -1)).abs().max() < tolerance
+    sure = (predicted.pred_score - 0.5).abs() > tolerance
+    assert torch.equal(torch.as_tensor(exported.pred_label).reshape(-1)[sure], predicted.pred_label[sure])
+
+
+def test_exports_are_whole_quiet_and_no_larger_than_the_weights(model: Grad, exports: dict[str, Path]):
+    root = exports["root"]
+    files = sorted(str(path.relative_to(root / "weights")) for path in (root / "weights").rglob("*") if path.is_file())
+    assert files == ["onnx/model.onnx", "openvino/model.bin", "openvino/model.xml", "torch/model.pt"]
+    assert not [path for path in (root / "weights").rglob("*") if path.name.startswith(".")]
+    printed = (root / "printed.txt").read_text()
+    assert "[torch.onnx]" not in printed
+    assert "Traceback" not in printed
+
+    weights = 4 * sum(parameter.numel() for parameter in model.model.parameters())
+    for path in (exports["onnx"], exports["openvino"].with_suffix(".bin"), exports["torch"]):
+        assert 0.95 * weights < path.stat().st_size < 1.15 * weights, path  # batch norms are folded, no grid is copied
+
+
+def test_onnx_keeps_names_but_no_training_and_no_local_paths(exports: dict[str, Path]):
+    graph = onnx.load(exports["onnx"])
+    onnx.checker.check_model(graph)
+    assert [output.name for output in graph.graph.output] == ["pred_score", "pred_label", "anomaly_map", "pred_mask"]
+    assert graph.opset_import[0].version == 18
+    operations = {node.op_type for node in graph.graph.node}
+    assert not operations & {"Dropout", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+    assert json.loads({entry.key: entry.value for entry in graph.metadata_props}["anomalib_grad_categories"]) == [
+        "bright",
+        "dark",
+    ]
+    assert str(Path(__file__).parents[2]).encode() not in exports["onnx"].read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino", "torch"])
+def test_anomalibs_inferencers_agree_on_images_of_any_size(
+    kind: str, model: Grad, exports: dict[str, Path], tmp_path: Path
+):
+    if kind != "torch":
+        inferencer = OpenVINOInferencer(exports[kind], device="CPU", config=EXACT)
+    else:
+        inferencer = TorchInferencer(exports[kind], device="cpu")
+    scores = []
+    for index, (height, width) in enumerate(SIZES):
+        file = tmp_path / f"{index}.png"
+        Image.fromarray(picture(height, width, seed=index)).save(file)
+        with torch.no_grad():
+            predicted = model(read_image(file, as_tensor=True)[None])
+            assert_same(inferencer.predict(file), predicted)
+        scores.append(predicted.pred_score.item())
+        assert 0 < scores[-1] < 1
+    assert len(set(scores)) == len(SIZES)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16])
+def test_the_batch_is_dynamic(batch: int, model: Grad, exports: dict[str, Path]):
+    images = np.stack([picture(80, 96, seed) for seed in range(batch)]).transpose(0, 3, 1, 2).astype(np.float32) / 255
+    with torch.no_grad():
+        assert_same(infer(exports["openvino"], images), model(torch.from_numpy(images)))
+
+
+def test_engine_predicts_the_same_from_the_same_files(model: Grad, exports: dict[str, Path], tmp_path: Path):
+    for index, size in enumerate(SIZES[:4]):
+        Image.fromarray(picture(*size, seed=index)).save(tmp_path / f"{index}.png")
+    dataset = PredictDataset(tmp_path)
+    engine = Engine(
+        default_root_dir=tmp_path / "results", accelerator="cpu", devices=1, logger=False, enable_progress_bar=False
+    )
+    loader = torch.utils.data.DataLoader(dataset, collate_fn=dataset.collate_fn)
+    predictions = engine.predict(model, dataloaders=loader)
+    assert len(predictions) == len(SIZES[:4])
+    for batch in predictions:
+        assert_same(infer(exports["openvino"], Path(batch.image_path[0])), batch)
+
+
+@pytest.mark.skipif(not NATIVE.is_dir(), reason="shared/native_size with original photos is not beside the project")
+def test_exports_agree_on_original_photos(model: Grad, exports: dict[str, Path]):
+    inferencer = OpenVINOInferencer(exports["openvino"], device="CPU", config=EXACT)
+    files = [*sorted(NATIVE.glob("bottle/test/*/*.png"))[:3], *sorted(NATIVE.glob("*.jpg"))[:1]]
+    assert len(files) == 4
+    for file in files:
+        with torch.no_grad():
+            assert_same(inferencer.predict(file), model(read_image(file, as_tensor=True)[None]))
+
+
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_exported_models_recognise_the_category_or_are_told(kind: str, model: Grad, exports: dict[str, Path]):
+    inferencer = CategoryOpenVINOInferencer(exports[kind], device="CPU", config=EXACT)
+    assert inferencer.categories == ["bright", "dark"]
+    dark = torch.as_tensor(picture(64, 64, seed=1)).permute(2, 0, 1)[None] / 255
+    images = torch.cat([dark, 0.5 + dark / 2, torch.zeros_like(dark)])  # black is like nothing in training
+    with torch.no_grad():
+        predicted = model(images)
+        exported = inferencer.predict(images)
+        assert predicted.explanation == exported.explanation == ["dark", "bright", "unknown"]
+        assert_same(exported, predicted)
+        for category in inferencer.categories:
+            model.post_processor.category = category
+            predicted = model(images)
+            model.post_processor.category = None
+            exported = inferencer.predict(images, category=category)
+            assert exported.explanation == [category] * 3
+            assert_same(exported, predicted)
+    assert inferencer.predict(images).explanation == ["dark", "bright", "unknown"]  # being told is not remembered
+    with pytest.raises(ValueError, match=r"no category 'cup'.*bright, dark"):
+        inferencer.predict(images, category="cup")
+
+
+def test_bin_and_bytes_are_read_like_the_xml(exports: dict[str, Path]):
+    xml, weights = exports["openvino"], exports["openvino"].with_suffix(".bin")
+    image = picture(64, 64)
+    scores = [
+        CategoryOpenVINOInferencer(path, device="CPU").predict(image).pred_score.item()
+        for path in (xml, weights, (xml.read_bytes(), weights.read_bytes()))
+    ]
+    assert scores[0] == scores[1] == scores[2]
+    with pytest.raises(ValueError, match=r"\.xml, \.bin or \.onnx"):
+        CategoryOpenVINOInferencer("model.pt")
+
+
+def test_a_half_precision_model_without_categories_exports_in_float32_and_stays_half(tmp_path: Path):
+    torch.manual_seed(0)
+    model = Grad(**TINY | {"backbone": "resnet18"}, mse_threshold=0.1).half().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    exported, pickled = model.to_onnx(tmp_path), model.to_torch(tmp_path)
+    assert model.dtype == torch.float16
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name], equal_nan=True, rtol=0, atol=0)  # dtype and device included
+
+    inferencer = CategoryOpenVINOInferencer(exported, device="CPU", config=EXACT)
+    image = picture(96, 80)
+    exported = inferencer.predict(image)
+    assert inferencer.categories == []
+    assert exported.explanation is None
+    with pytest.raises(ValueError, match="trained without categories"):
+        inferencer.predict(image, category="bottle")
+    assert_same(exported, infer(pickled, image))
+
+
+def test_an_export_of_a_fixed_size_agrees_on_that_size(model: Grad, tmp_path: Path):
+    path = model.to_openvino(tmp_path, input_size=(96, 80))
+    assert str(ov.Core().read_model(path).input(0).partial_shape) == "[?,3,96,80]"
+    image = picture(96, 80)
+    with torch.no_grad():
+        assert_same(infer(path, image), model(torch.from_numpy(image).permute(2, 0, 1)[None] / 255))
+
+
+def test_the_openvino_graph_names_what_may_be_quantised(exports: dict[str, Path]):
+    operations = ov.Core().read_model(exports["openvino"]).get_ops()
+    convolutions = [op.get_friendly_name() for op in operations if "Convolution" in op.get_type_name()]
+    backbone = [name for name in convolutions if name.startswith("model.backbone/")]
+    head = [name for name in convolutions if name.startswith("model.head.")]
+    assert len(backbone) > 10
+    assert len(head) > 3
+    assert sorted(backbone + head) == sorted(convolutions)

@@ -1,0 +1,162 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Compressed exports: calibrated through anomalib's engine, INT8 where it may be and nowhere else."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+import torch
+from anomalib.engine import Engine
+from anomalib.metrics import AUROC
+
+from anomalib_grad import quantization
+from anomalib_grad.data import MultiCategory
+from anomalib_grad.deploy import CategoryOpenVINOInferencer
+from anomalib_grad.lightning_model import Grad
+from helpers import TINY
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cwd(tmp_path_factory: pytest.TempPathFactory):
+    """A folder for OpenVINO's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("cwd"))
+        yield
+
+
+def datamodule(shop: Path) -> MultiCategory:
+    return MultiCategory(root=shop, train_batch_size=4, eval_batch_size=3, num_workers=0, seed=0)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    return Engine(
+        default_root_dir=tmp_path_factory.mktemp("results"),
+        accelerator="cpu",
+        devices=1,
+        max_epochs=1,
+        logger=False,
+        enable_progress_bar=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def model(shop: Path, engine: Engine) -> Grad:
+    torch.manual_seed(0)
+    model = Grad(**TINY | {"backbone": "resnet18"})
+    engine.fit(model, datamodule=datamodule(shop))
+    model.post_processor.recogniser.radius *= 3  # six images that are nearly the same do not bear rounding
+    return model
+
+
+@pytest.fixture(scope="module")
+def exact(model: Grad, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model.to_onnx(tmp_path_factory.mktemp("exact"))
+
+
+def quantised(model: ov.Model) -> list[str]:
+    """Names of the operations that read values rounded to 8 bits, activations or weights."""
+    rounded = [op for op in model.get_ops() if op.get_type_name() == "FakeQuantize"]
+    return [
+        consumer.get_node().get_friendly_name()
+        for op in rounded
+        for consumer in op.output(0).get_target_inputs()
+        if "Convolution" in consumer.get_node().get_type_name() or consumer.get_node().get_type_name() == "MatMul"
+    ]
+
+
+def constant_bytes(model: ov.Model) -> int:
+    return sum(op.data.nbytes for op in model.get_ops() if op.get_type_name() == "Constant")
+
+
+def scores(model: ov.Model | Path, shop: Path) -> dict[str, tuple[float, list[str]]]:
+    if isinstance(model, ov.Model):
+        folder = Path.cwd() / f"model{id(model)}"
+        ov.save_model(model, folder / "model.xml", compress_to_fp16=False)
+        model = folder / "model.xml"
+    inferencer = CategoryOpenVINOInferencer(model, device="CPU")
+    predictions = {path.name: inferencer.predict(path) for path in sorted(shop.glob("*/test/good/*.png"))}
+    return {name: (batch.pred_score.item(), batch.explanation) for name, batch in predictions.items()}
+
+
+def assert_close(compressed: dict[str, tuple[float, list[str]]], exact: dict[str, tuple[float, list[str]]]) -> None:
+    for name, (score, category) in exact.items():
+        assert compressed[name][0] == pytest.approx(score, abs=0.1)
+        assert compressed[name][1] == category
+    assert compressed != exact  # something was rounded
+
+
+def test_the_engine_quantises_with_a_datamodule(model: Grad, engine: Engine, shop: Path, exact: Path, tmp_path: Path):
+    path = engine.export(
+        model, "openvino", export_root=tmp_path, compression_type="int8_ptq", datamodule=datamodule(shop)
+    )
+    graph = ov.Core().read_model(path)
+    names = quantised(graph)
+    assert len(names) > 10
+    assert all(name.startswith("model.backbone/") for name in names)
+    assert [output.get_any_name() for output in graph.outputs] == [
+        "pred_score",
+        "pred_label",
+        "anomaly_map",
+        "pred_mask",
+    ]
+    assert_close(scores(path, shop), scores(exact, shop))
+
+
+def test_accuracy_control_measures_the_metric_and_gives_back_what_costs_too_much(shop: Path, exact: Path):
+    calls = []
+
+    class Counted(AUROC):
+        def compute(self) -> torch.Tensor:
+            value = super().compute()
+            calls.append(float(value))
+            return value
+
+    metric = Counted(fields=["pred_score", "gt_label"])
+    graph = quantization.quantize_with_accuracy_control(ov.convert_model(exact), datamodule(shop), metric, max_drop=1.0)
+    assert len(calls) >= 2  # before and after
+    assert all(0 <= value <= 1 for value in calls)
+    assert quantised(graph)
+    assert_close(scores(graph, shop), scores(exact, shop))
+
+
+def test_weights_are_stored_in_8_bits(shop: Path, exact: Path):
+    graph = quantization.compress_weights(ov.convert_model(exact))
+    assert constant_bytes(graph) < 0.4 * constant_bytes(ov.convert_model(exact))
+    assert_close(scores(graph, shop), scores(exact, shop))
+
+
+def test_calibration_images_come_from_all_categories(
+    shop: Path, exact: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(quantization, "CALIBRATION_IMAGES", 4)
+    images = list(quantization.calibration_images(ov.convert_model(exact), datamodule(shop)).get_inference_data())
+    assert [image.shape for image in images] == [(1, 3, 72, 72)] * 4
+    data = datamodule(shop)
+    data.setup("fit")
+    every = [item.image.numpy() for item in data.val_data]
+    half = len(every) // 2
+    origin = [next(i for i, known in enumerate(every) if np.array_equal(known, image[0])) for image in images]
+    assert origin[0] == 0
+    assert origin[1] < half <= origin[2]
+    assert origin[3] == len(every) - 1
+
+    monkeypatch.setattr(quantization, "CALIBRATION_IMAGES", 300)
+    with caplog.at_level(logging.WARNING):
+        quantization.calibration_images(ov.convert_model(exact), datamodule(shop))
+    assert f"on {len(every)} validation images; 300 are recommended" in caplog.text
+
+
+def test_bad_arguments_are_refused_in_one_sentence(shop: Path, exact: Path, model: Grad):
+    graph = ov.convert_model(exact)
+    with pytest.raises(ValueError, match="pass a datamodule"):
+        quantization.quantize(graph, None)
+    with pytest.raises(ValueError, match="max_drop must be from 0 to 1"):
+        quantization.quantize_with_accuracy_control(graph, datamodule(shop), max_drop=2)
+    with pytest.raises(TypeError, match="Pass a metric object"):
+        quantization.quantize_with_accuracy_control(graph, datamodule(shop), "F1Score")
+    with pytest.raises(ValueError, match="fp16"):
+        model._compress_ov_model(graph, "int4")
