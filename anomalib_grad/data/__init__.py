@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .dataclasses import CategoryImageBatch, CategoryImageItem
     from .multi_category import MultiCategory
+    from .textures import Textures
 
-__all__ = ["CategoryImageBatch", "CategoryImageItem", "MultiCategory"]
+__all__ = ["CategoryImageBatch", "CategoryImageItem", "MultiCategory", "Textures"]
 
 _HOME = {
     "CategoryImageBatch": "dataclasses",
     "CategoryImageItem": "dataclasses",
     "MultiCategory": "multi_category",
+    "Textures": "textures",
 }
 
 
