@@ -45,7 +45,7 @@ class AntialiasedResize(nn.Module):
         height, width = images.shape[-2:]
         rows = antialiasing_matrix(height, self.size[0], images)  # (size[0], H)
         columns = antialiasing_matrix(width, self.size[1], images)  # (size[1], W)
-        return rows @ (images @ columns.T)
+        return rows @ images @ columns.T
 
 
 def exportable(transform: Transform | nn.Module) -> nn.Module:
