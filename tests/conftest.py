@@ -2,11 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures for all tests; this file also makes ``helpers`` importable."""
 
+import os
 import socket
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers, and what they start, share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from helpers import write_category
 
