@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from authors_files import configuration, edit_pickle, head_tensors, randomise, save
 
 from anomalib_grad.backbone import FrozenBackbone
 from anomalib_grad.checkpoint import AuthorsCheckpointError, load_authors_head
@@ -18,6 +17,7 @@ from anomalib_grad.checkpoint.backbone_keys import (
     layer_of_block,
 )
 from anomalib_grad.head import GradHead
+from authors_files import configuration, edit_pickle, head_tensors, randomise, save
 
 SHARED_NAMES = Path(__file__).parents[4] / "shared/golden/efficientnet_b4_timm_state_dict.json"
 HEADS = {

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import pytest
 import torch
 from anomalib.engine import Engine
-from authors_files import configuration, head_tensors, randomise, save
 
 from anomalib_grad.checkpoint.__main__ import main
 from anomalib_grad.checkpoint.backbone_keys import backbone_to_authors_key
@@ -18,6 +17,7 @@ from anomalib_grad.checkpoint.convert import save_model
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.torch_model import GradModel
+from authors_files import configuration, head_tensors, randomise, save
 from helpers import TINY
 
 SIZE = (64, 64)
