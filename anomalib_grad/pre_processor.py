@@ -45,7 +45,8 @@ class AntialiasedResize(nn.Module):
         height, width = images.shape[-2:]
         rows = antialiasing_matrix(height, self.size[0], images)  # (size[0], H)
         columns = antialiasing_matrix(width, self.size[1], images)  # (size[1], W)
-        return rows @ images @ columns.T
+        # A transposition comes last: OpenVINO would fuse the normalisation into the product and mistake its axes.
+        return (columns @ (rows @ images).transpose(-1, -2)).transpose(-1, -2)
 
 
 def exportable(transform: Transform | nn.Module) -> nn.Module:

@@ -232,8 +232,9 @@ def test_a_half_precision_model_without_categories_exports_in_float32_and_stays_
     assert_same(exported, infer(pickled, image))
 
 
-def test_an_export_of_a_fixed_size_agrees_on_that_size(model: Grad, tmp_path: Path):
-    path = model.to_openvino(tmp_path, input_size=(96, 80))
+@pytest.mark.parametrize("export", ["to_openvino", "to_onnx"])
+def test_an_export_of_a_fixed_size_agrees_on_that_size(model: Grad, tmp_path: Path, export: str):
+    path = getattr(model, export)(tmp_path, input_size=(96, 80))
     assert str(ov.Core().read_model(path).input(0).partial_shape) == "[?,3,96,80]"
     image = picture(96, 80)
     with torch.no_grad():
