@@ -12,7 +12,7 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers, and what they start, share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from helpers import write_category
+from helpers import DEVIATION, write_category
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +39,17 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", connect_locally)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the largest deviation of every golden stage; here because the conftest of a suite is left to workers."""
+    rows = [
+        value.split("\t")
+        for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+        for name, value in report.user_properties
+        if name == DEVIATION and report.when == "call"
+    ]
+    if rows:
+        terminalreporter.section("deviation from the authors' code, relative to the largest value")
+        for stage, deviation, tolerance in rows:
+            terminalreporter.write_line(f"{stage:<48} {deviation:>8}   (allowed {tolerance})")

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+DEVIATION = "golden deviation"
+"""Property under which a golden test notes a row of the table that the suite prints."""
+
 TINY: dict[str, Any] = {
     "backbone": "mobilenetv2_050",
     "pre_trained": False,

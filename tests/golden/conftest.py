@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Golden tensors and the table of deviations that the suite prints."""
+"""Golden tensors, and the comparison that notes every deviation."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from helpers import DEVIATION
+
 DATA = Path(__file__).parent / "data"
-DEVIATION = "golden deviation"
 
 
 @pytest.fixture(scope="session")
@@ -32,17 +33,3 @@ def check(request: pytest.FixtureRequest) -> Callable[..., None]:
         assert deviation <= tolerance, f"{stage} deviates by {deviation:.2e} of its largest value"
 
     return compare
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the largest deviation of every stage."""
-    rows = [
-        value.split("\t")
-        for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
-        for name, value in report.user_properties
-        if name == DEVIATION and report.when == "call"
-    ]
-    if rows:
-        terminalreporter.section("deviation from the authors' code, relative to the largest value")
-        for stage, deviation, tolerance in rows:
-            terminalreporter.write_line(f"{stage:<48} {deviation:>8}   (allowed {tolerance})")

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomalib_grad.pre_processor import GradPreProcessor
+from helpers import DEVIATION
 
 IMAGES = {"a_900x900": (11, 30), "b_700x1024": (12, 32), "c_256x256": (13, 16)}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -48,7 +49,7 @@ def test_one_grey_level_at_most(golden, request, name, path):
     grey = 255 * (normalised * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None])
     difference = (grey - expected).abs()
     request.node.user_properties.append(
-        ("golden deviation", f"preprocess {name} {path} (grey levels)\t{difference.max():.2f}\t1")
+        (DEVIATION, f"preprocess {name} {path} (grey levels)\t{difference.max():.2f}\t1")
     )
     assert difference.max() <= 1.0 + 1e-3
     assert difference.mean() < 0.35
