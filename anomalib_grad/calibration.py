@@ -15,7 +15,11 @@ from .backbone import is_faithful
 
 AUTHORS_MSE_THRESHOLD = 10.0
 AUTO_SHARE = 0.6
-"""Share of the features' mean square that ``"auto"`` takes."""
+"""Share of the features' mean square that ``"auto"`` takes.
+
+The choice hardly matters: on four real products in one model, six epochs, shares of 0.3, 0.6 and 1.2 gave a mean image
+AUROC of 93.3, 93.9 and 94.2, where seeds differ by about 0.5 (``tests/benchmarks/mse_threshold_share.py``).
+"""
 AUTO_IMAGES = 256
 """Training images that suffice for the estimate."""
 
