@@ -4,6 +4,7 @@
 
 import math
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,9 +49,12 @@ def list_feature_maps(backbone: str) -> list[FeatureMap]:
     """
     architecture, _, tag = backbone.partition(".")
     if not timm.is_model(backbone):
-        close = timm.list_models(f"*{architecture}*")[:8]
-        hint = f"similar names: {', '.join(close)}" if close else "timm.list_models() lists them"
-        raise ValueError(f"unknown backbone {backbone!r}: timm has no model of that name; {hint}.")
+        close = timm.list_models(f"*{architecture}*")[:8] or get_close_matches(architecture, timm.list_models(), 8, 0.5)
+        hint = f"similar names: {', '.join(close)}; " if close else ""
+        raise ValueError(
+            f"unknown backbone {backbone!r}: timm has no model of that name; {hint}"
+            f"timm.list_models() lists all, 'grad_tiny' is built in."
+        )
     tagged = timm.list_models(f"{architecture}.*", pretrained=True)
     if tag and backbone not in tagged:
         hint = f"choose one of {', '.join([architecture, *tagged])}" if tagged else f"choose {architecture!r}"

@@ -108,6 +108,7 @@ def _read_tensors(name: str, file: Path) -> dict[str, Tensor]:
         OSError,
         EOFError,
         AttributeError,
+        IndexError,  # of the unpickler, on a file that is no pickle
     ) as error:
         raise BackboneWeightsError(
             f"cannot read weights for backbone {name!r}: {str(file)!r} is neither a safetensors file nor a pth file "

@@ -240,3 +240,10 @@ def test_an_installation_without_the_packaged_file_says_so(monkeypatch, tmp_path
     packaged_as(monkeypatch, tmp_path / "lost.safetensors")
     with pytest.raises(BackboneWeightsError, match=r"installation of anomalib-grad lacks .* install it again"):
         FrozenBackbone("grad_tiny", image_size=SIZE).ensure_weights()
+
+
+def test_a_pth_file_that_is_no_pickle_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "bad.pth"
+    file.write_text("abc")
+    with pytest.raises(BackboneWeightsError, match=r"bad\.pth"):
+        FrozenBackbone("resnet10t", pre_trained=file, image_size=(32, 32)).ensure_weights()
