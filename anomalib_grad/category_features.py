@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .evaluation.distributed import all_gather
+
 
 class CategoryFeatures:
     """Collects pooled features batch by batch and gathers them over all processes."""
@@ -27,9 +29,6 @@ class CategoryFeatures:
     def gather(self) -> tuple[Tensor, list[str]]:
         """Give all features ``(N, C)`` on the CPU and their N names, the same in every process."""
         features = torch.cat(self._features).cpu() if self._features else torch.empty(0, 0)
-        parts = [(features, self._names)]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            parts = parts * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(parts, (features, self._names))
+        parts = all_gather((features, self._names))
         filled = [part for part, _ in parts if len(part)]
         return torch.cat(filled) if filled else features, [name for _, names in parts for name in names]

@@ -7,12 +7,12 @@ from pathlib import Path
 import lightning.pytorch as pl
 from torch import Tensor
 
+from anomalib_grad.atomic import writing
 from anomalib_grad.backbone import FrozenBackbone
 from anomalib_grad.lightning_model import Grad
 
 from .architecture import is_timms, noted_backbone, noted_image_size, noted_layers
 from .archive import AuthorsCheckpointError
-from .atomic import writing
 from .authors_file import AuthorsFile, read_authors_file
 from .backbone_keys import backbone_from_authors_key
 from .head_recognition import head_state, recognise_head

@@ -11,6 +11,7 @@ import torch
 from anomalib.utils.serialization import anomalib_safe_globals
 from torch import Tensor
 
+from anomalib_grad.atomic import writing
 from anomalib_grad.backbone import is_faithful
 from anomalib_grad.calibration import AUTHORS_MSE_THRESHOLD
 from anomalib_grad.lightning_model import CONFIGURATION, Grad
@@ -18,7 +19,6 @@ from anomalib_grad.torch_model import GradModel
 
 from .architecture import AUTHORS_BACKBONE, TIMM
 from .archive import AuthorsCheckpointError, check_archive, load_plain
-from .atomic import writing
 from .authors_file import BACKBONE, HEAD, PREFIX
 from .backbone_keys import backbone_to_authors_key, last_block_of_layer
 from .head_recognition import MSE_THRESHOLD

@@ -7,7 +7,6 @@ This module decides what the page says; ``plots`` draws the figures and ``report
 
 import base64
 import io
-import os
 import re
 import secrets
 from collections import Counter
@@ -22,6 +21,7 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
+from anomalib_grad.atomic import writing
 from anomalib_grad.evaluation import plots
 from anomalib_grad.evaluation.records import CategoryRecord, CategoryResult, Example, TestReport
 
@@ -55,12 +55,8 @@ def write_html(
     """
     page = render_html(report, local_resolution=local_resolution, global_resolution=global_resolution)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
+    with writing(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")  # undecodable file names
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def render_html(

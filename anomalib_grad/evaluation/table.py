@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 import math
-import os
-import secrets
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from anomalib_grad.atomic import writing
 from anomalib_grad.evaluation.metrics import METRIC_NAMES
 from anomalib_grad.evaluation.records import CategoryResult, TestReport
 
@@ -71,9 +70,5 @@ def _cell(value: float, how: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
+    with writing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from anomalib_grad.atomic import writing
 from anomalib_grad.checkpoint import AuthorsCheckpointError, load_authors_head
 from anomalib_grad.checkpoint.__main__ import main
-from anomalib_grad.checkpoint.atomic import writing
 from anomalib_grad.head import GradHead
 from authors_files import configuration, head_tensors, randomise, save, truncate
 
