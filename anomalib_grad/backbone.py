@@ -134,6 +134,7 @@ class FrozenBackbone(nn.Module):
     Attributes:
         channels: Channels C of the feature map.
         feature_size: Height and width of the feature map.
+        map_shapes: Channels, height and width of each of the maps that are joined.
         mean, std: Normalisation that the pretrained weights expect, for images in [0, 1].
 
     Raises:
@@ -159,7 +160,8 @@ class FrozenBackbone(nn.Module):
         self._fixed_input_size = config.fixed_input_size
         self._weights_ready = pre_trained is False
         self._unused: list[str] = []
-        self.feature_size = self._probe(seed=None if pre_trained is False else 0)
+        self.map_shapes = self._probe(seed=None if pre_trained is False else 0)
+        self.feature_size = self.map_shapes[0][1:]
         self.channels = sum(feature_map.channels for feature_map in self.maps)
         self.requires_grad_(requires_grad=False)
         self.train(mode=False)
@@ -193,19 +195,35 @@ class FrozenBackbone(nn.Module):
         self._weights_ready = True
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images ``(B, 3, H, W)`` to features ``(B, C, h, w)``.
+        """Map normalised images ``(B, 3, H, W)`` to features ``(B, C, h, w)``."""
+        return self.join(self.feature_maps(images))
 
-        All maps are resized to the largest one (bilinear, aligned corners) and concatenated, finest first.
-        """
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """Map normalised images ``(B, 3, H, W)`` to the used maps at their own sizes, finest first."""
         self.ensure_weights()
         with torch.no_grad():
-            maps = self._channels_first(self.network(images))
-            size = maps[0].shape[-2:]  # (h, w)
-            maps = [
+            return self._channels_first(self.network(images))
+
+    @property
+    def row_length(self) -> int:
+        """Values of all maps of an image."""
+        return sum(map(math.prod, self.map_shapes))
+
+    def unflatten(self, rows: Tensor) -> list[Tensor]:
+        """Give flattened and concatenated maps ``(B, row_length)`` their shapes back."""
+        parts = rows.split([math.prod(shape) for shape in self.map_shapes], dim=1)
+        return [part.unflatten(1, shape) for part, shape in zip(parts, self.map_shapes, strict=True)]
+
+    def join(self, maps: Sequence[Tensor]) -> Tensor:
+        """Resize all maps to the finest one (bilinear, aligned corners) and concatenate them: ``(B, C, h, w)``."""
+        size = maps[0].shape[-2:]  # (h, w)
+        return torch.cat(
+            [
                 m if m.shape[-2:] == size else functional.interpolate(m, size, mode="bilinear", align_corners=True)
                 for m in maps
-            ]
-            return torch.cat(maps, dim=1)
+            ],
+            dim=1,
+        )
 
     def _channels_first(self, maps: list[Tensor]) -> list[Tensor]:
         """Give maps the layout ``(B, C, h, w)``; Swin and a few others compute with the channels last."""
@@ -235,8 +253,8 @@ class FrozenBackbone(nn.Module):
             use_static_padding(network)
         return network.eval()
 
-    def _probe(self, seed: int | None) -> tuple[int, int]:
-        """Build the network, cut what it does not use and return the size of its feature map.
+    def _probe(self, seed: int | None) -> list[tuple[int, int, int]]:
+        """Build the network, cut what it does not use and return the shapes of its feature maps.
 
         Raises:
             ValueError: If the network cannot take the image size.
@@ -246,12 +264,12 @@ class FrozenBackbone(nn.Module):
             example = _example(self.image_size)
             self._unused = cut_unused(self.network, example)
             with torch.no_grad():
-                sizes = [m.shape[-2:] for m in self._channels_first(self.network(example))]
+                shapes = [tuple(m.shape[1:]) for m in self._channels_first(self.network(example))]
         except SIZE_ERRORS as error:
             raise self._size_error() from error
-        if min(map(min, sizes)) < 1 or self._drops_pixels(sizes):
+        if min(map(min, shapes)) < 1 or self._drops_pixels([shape[1:] for shape in shapes]):
             raise self._size_error()
-        return int(sizes[0][0]), int(sizes[0][1])
+        return [(channels, height, width) for channels, height, width in shapes]
 
     def _drops_pixels(self, sizes: Sequence[Sequence[int]]) -> bool:
         """Tell whether patches leave a rest at the border, which the maps would be stretched over."""

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from .backbone import DEFAULT_BACKBONE
 from .calibration import AUTO_IMAGES, estimate_mse_threshold, resolve_mse_threshold
@@ -30,6 +30,7 @@ from .category_features import CategoryFeatures
 from .configuration import check_configuration
 from .evaluation.post_processor import PerCategoryPostProcessor
 from .export import CategoryExportMixin
+from .feature_cache import CacheSettings, FeatureBatch, FeatureCaching, batches_of
 from .pre_processor import GradPreProcessor
 from .schedule import authors_step_decay
 from .torch_model import GradModel
@@ -81,6 +82,13 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         lr_gamma: Factor of a drop.
         clip_norm: Gradient norm to clip to, unless the trainer's ``gradient_clip_val`` says otherwise.
         max_epochs: Epochs of training if the trainer sets no limit; ``None`` takes the published 100 (residual) or 50.
+        feature_cache: Keep the backbone's features of the training images, which never change without augmentation:
+            in ``"memory"``, on ``"disk"``, or ``"auto"``, wherever there is room if training sees images twice.
+            ``False`` computes them in every epoch. Augmented training images are never cached.
+        feature_cache_dtype: ``float32``, or ``float16`` for half the size and features rounded to 3 digits.
+        feature_cache_gib: Largest size of the cache in GiB; on disk of all caches in the folder, of which the least
+            recently used are removed.
+        feature_cache_dir: Folder of caches on disk; ``None`` takes ``~/.cache/anomalib_grad/features``.
         category: Name of the only category in front of the camera, for test, prediction and export with a model of
             many: all images are judged by its threshold. ``None`` lets the model recognise the category.
         pre_processor: anomalib pre-processor; ``True`` resizes and normalises as the backbone expects.
@@ -127,6 +135,10 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         lr_gamma: float = 0.1,
         clip_norm: float = 0.1,
         max_epochs: int | None = None,
+        feature_cache: bool | str = "auto",
+        feature_cache_dtype: str = "float32",
+        feature_cache_gib: float = 8.0,
+        feature_cache_dir: str | Path | None = None,
         category: str | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
@@ -159,6 +171,9 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
             pre_processor = GradPreProcessor.from_statistics(image_size, model.backbone.mean, model.backbone.std)
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         self.model: GradModel = model
+        self.feature_caching = FeatureCaching(
+            CacheSettings(feature_cache, feature_cache_dtype, feature_cache_gib, feature_cache_dir).checked()
+        )
         self._category_features = CategoryFeatures()
         self._random_state: Tensor | None = None
         if category is not None:
@@ -188,9 +203,9 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         return PerCategoryPostProcessor()
 
     def configure_callbacks(self) -> list[Callback]:
-        """Callbacks of anomalib, and one that names image files which cannot be read."""
+        """Callbacks of anomalib, the feature cache, and one that names image files which cannot be read."""
         callbacks = cast("Sequence[Callback]", super().configure_callbacks())
-        return [*callbacks, NameUnreadableImages()]
+        return [*callbacks, self.feature_caching, NameUnreadableImages()]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note the configuration that the weights belong to, and where the random numbers stand."""
@@ -257,8 +272,8 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
     def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
         """Compare refined and input features (method section 7): ``loss = MSE(x_hat, x)``."""
         del args, kwargs
-        features, refined = self.model(batch.image)
-        loss = functional.mse_loss(refined, features)
+        features = self._features(batch)
+        loss = functional.mse_loss(self.model.head(features), features)
         self.remember_features(features, batch)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(features))
         return loss
@@ -318,22 +333,20 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
                 threshold.copy_(estimate_mse_threshold(self._training_features()))
             self.print(f"mse_threshold (k) estimated from training features: {threshold.item():.4g}")
 
-    def _training_features(self) -> Iterator[Tensor]:
-        """Features of training images spread evenly over the data set, augmented as the training step sees them.
+    def _features(self, batch: Batch | FeatureBatch) -> Tensor:
+        """Features ``(B, C, h, w)`` of a training batch, computed or from the cache."""
+        backbone = self.model.backbone
+        if isinstance(batch, FeatureBatch):
+            return backbone.join(backbone.unflatten(batch.features.to(torch.get_default_dtype())))
+        return backbone(batch.image)
 
-        A loader of its own leaves the sampler of the training loader where it is.
-        """
+    def _training_features(self) -> Iterator[Tensor]:
+        """Features of training images spread evenly over the data set."""
         loader: DataLoader = self.trainer.train_dataloader
         total = len(loader.dataset)  # type: ignore[arg-type]  # anomalib's data sets have a length
         spread = torch.linspace(0, total - 1, min(total, AUTO_IMAGES)).round().int().tolist()
-        batch_size = loader.batch_size or 1
-        for batch in DataLoader(
-            Subset(loader.dataset, spread),
-            batch_size=batch_size,
-            collate_fn=loader.collate_fn,
-            num_workers=min(loader.num_workers, len(spread) // batch_size),
-        ):
-            images = batch.image.to(self.device)
-            if isinstance(self.pre_processor, PreProcessor) and self.pre_processor.transform is not None:
-                images = self.pre_processor.transform(images)
-            yield self.model.backbone(images)
+        for batch in batches_of(loader, spread):
+            on_device = self.trainer.strategy.batch_to_device(batch)
+            if isinstance(self.pre_processor, PreProcessor):
+                self.pre_processor.on_train_batch_start(self.trainer, self, on_device, 0)
+            yield self._features(on_device)

@@ -1,0 +1,13 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Backbone features of the training images, computed once instead of in every epoch.
+
+The backbone is frozen, so that without augmentation its features never change. :class:`FeatureCaching` is the Lightning
+callback that puts the cache in place of the training images; the other files are what it is made of.
+"""
+
+from .callback import FeatureCaching
+from .dataset import FeatureBatch, batches_of
+from .settings import CacheSettings
+
+__all__ = ["CacheSettings", "FeatureBatch", "FeatureCaching", "batches_of"]

@@ -1,0 +1,105 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""The Lightning callback that lets a training read features instead of images."""
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader
+
+from .conditions import obstacle, passes
+from .dataset import CachedFeatures, cached_loader
+from .filling import fill_shared, filler, pre_processing_of
+from .fingerprint import fingerprint, hash_images, hash_weights
+from .settings import CacheSettings
+from .store import GIB, CacheFile
+
+if TYPE_CHECKING:
+    from anomalib_grad.lightning_model import Grad
+
+logger = logging.getLogger(__name__)
+
+
+class FeatureCaching(Callback):
+    """Puts the features of the training images in place of the images, where they never change.
+
+    The cache is filled when the trainer asks the datamodule for its training loader: before the first epoch, with a
+    progress bar.
+
+    Args:
+        settings: What the user wants.
+    """
+
+    def __init__(self, settings: CacheSettings) -> None:
+        self.settings = settings
+        self._name = ""
+        self._rows: np.ndarray | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Stand between the trainer and the datamodule's training loader."""
+        datamodule: Any = getattr(trainer, "datamodule", None)
+        if stage != "fit" or not self.settings.place or datamodule is None:
+            return
+        images: Callable[[], object] = datamodule.train_dataloader
+
+        def train_dataloader() -> object:
+            return self.training_loader(trainer, pl_module, images())  # type: ignore[arg-type]
+
+        datamodule.train_dataloader = train_dataloader
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the datamodule its own loader back."""
+        del pl_module, stage
+        vars(getattr(trainer, "datamodule", None) or self).pop("train_dataloader", None)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the datamodule its own loader back."""
+        del exception
+        self.teardown(trainer, pl_module, "fit")
+
+    def training_loader(self, trainer: pl.Trainer, model: "Grad", images: object) -> object:
+        """Fill the cache and give a loader over it; the loader of the images where that cannot be or does not pay."""
+        reason = obstacle(images, pre_processing_of(model))
+        if reason is None and self.settings.automatic and passes(trainer, len(images)) <= 1:  # type: ignore[arg-type]
+            reason = "the training sees no image twice"
+        if reason is not None or not isinstance(images, DataLoader):
+            level = logging.INFO if self.settings.automatic else logging.WARNING
+            logger.log(level, "The feature cache is off: %s.", reason)
+            return images
+        rows = self._features(trainer, model, images)
+        samples = images.dataset.samples  # type: ignore[attr-defined]
+        return images if rows is None else cached_loader(images, CachedFeatures(rows, samples))
+
+    def _features(self, trainer: pl.Trainer, model: "Grad", images: DataLoader) -> np.ndarray | None:
+        """Give the rows of features: those there are, or new ones; ``None`` where they have no room."""
+        backbone = model.model.backbone
+        backbone.ensure_weights()
+        dataset: Any = images.dataset
+        name = fingerprint(
+            hash_images(dataset.samples["image_path"]),
+            [getattr(dataset, "augmentations", None), pre_processing_of(model)],
+            [backbone.name, backbone.layers, backbone.image_size, hash_weights(backbone.network)],
+            [trainer.precision, self.settings.dtype],
+        )
+        if name == self._name and self._rows is not None:
+            return self._rows
+        self._rows, self._name = None, name  # the old rows make room
+        shape = (len(dataset), backbone.row_length)
+        dtype = np.dtype(self.settings.dtype)
+        size = shape[0] * shape[1] * dtype.itemsize
+        place = self.settings.choose_place(size, trainer.world_size)
+        fill = filler(trainer, model, images)
+        if place == "memory":
+            self._rows = np.empty(shape, dtype)
+            fill(self._rows, range(len(dataset)))
+        elif place == "disk":
+            node = f"-{trainer.node_rank}" if trainer.num_nodes > 1 else ""
+            file = CacheFile(self.settings.resolved_folder, f"{name}{node}", shape, dtype)
+            self._rows = fill_shared(trainer, file, int(self.settings.gib * GIB), fill)
+        if place is not None:
+            model.print(f"Features of {len(dataset)} training images are cached: {size / GIB:.2f} GiB ({place}).")
+        return self._rows

@@ -1,0 +1,85 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Cached features in place of images: the data set that the training loader then reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+
+@dataclass
+class FeatureBatch:
+    """A training batch whose features are known already.
+
+    Attributes:
+        features: The backbone's maps of B images, each image's flattened to a row: ``(B, F)``, float32 or float16.
+        category: Name of each image's category, if the data have categories.
+        image, gt_mask: Always ``None``: anomalib's pre-processors pass it through.
+    """
+
+    features: Tensor
+    category: list[str] | None = None
+    image: None = None
+    gt_mask: None = None
+
+
+class CachedFeatures(Dataset[FeatureBatch]):
+    """Gives rows of features, a whole batch at a time.
+
+    Args:
+        rows: Features ``(N, F)`` of N images, in memory or mapped from a file.
+        samples: anomalib's frame of the same N images.
+    """
+
+    def __init__(self, rows: np.ndarray, samples: pd.DataFrame) -> None:
+        self.rows = rows
+        self.samples = samples
+        self._categories = list(samples["category"]) if "category" in samples else None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> FeatureBatch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> FeatureBatch:
+        names = None if self._categories is None else [self._categories[index] for index in indices]
+        return FeatureBatch(torch.from_numpy(np.asarray(self.rows[list(indices)])), names)
+
+
+def keep(batch: Any) -> FeatureBatch:  # noqa: ANN401  # torch takes collate functions for ones of lists
+    """Collate function of batches that are batches already."""
+    return batch
+
+
+def cached_loader(loader: DataLoader, features: CachedFeatures) -> DataLoader:
+    """Build a loader that draws as ``loader`` does, from ``features``, without worker processes.
+
+    It consumes the same random numbers, so that a run with the cache shuffles as one without.
+    """
+    order = (
+        {"batch_sampler": loader.batch_sampler}
+        if loader.batch_size is None
+        else {"batch_size": loader.batch_size, "sampler": loader.sampler, "drop_last": loader.drop_last}
+    )
+    return DataLoader(features, collate_fn=keep, generator=loader.generator, pin_memory=loader.pin_memory, **order)
+
+
+def batches_of(loader: DataLoader, indices: Sequence[int]) -> DataLoader:
+    """Read some images of a loader's data set, in the order of ``indices``, as the loader reads them.
+
+    A loader of its own leaves the sampler of the given one where it is.
+    """
+    batch_size = loader.batch_size or 1
+    return DataLoader(
+        Subset(loader.dataset, indices),
+        batch_size=batch_size,
+        collate_fn=loader.collate_fn,
+        num_workers=min(loader.num_workers, len(indices) // batch_size),
+    )

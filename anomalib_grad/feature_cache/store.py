@@ -1,0 +1,137 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of features on disk: whole or not there, filled by one run at a time, bounded in size."""
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+GIB = 2**30
+SUFFIX = ".npy"
+ADVICE = "make room, choose another feature_cache_dir, or set feature_cache to false."
+
+
+class CacheFile:
+    """A file with an array of features that several runs and processes may share.
+
+    It is filled under a temporary name, while a lock keeps other runs waiting, and renamed when it is complete. A
+    killed run leaves the lock free and a temporary file that the next one overwrites.
+
+    Args:
+        folder: Folder of all caches.
+        name: Fingerprint of what the features depend on.
+        shape: Images and features of an image.
+        dtype: ``float32`` or ``float16``.
+    """
+
+    def __init__(self, folder: Path, name: str, shape: tuple[int, int], dtype: np.dtype) -> None:
+        self.path = folder / f"{name}{SUFFIX}"
+        self.unfinished = folder / f"{name}.unfinished"
+        self.shape = shape
+        self.dtype = dtype
+        self._lock = FileLock(folder / f"{name}.lock")
+
+    @property
+    def size(self) -> int:
+        """Bytes of the features."""
+        return self.shape[0] * self.shape[1] * self.dtype.itemsize
+
+    def read(self) -> np.ndarray | None:
+        """Map the complete file; ``None`` if there is none, or something else stands in its place."""
+        try:
+            rows = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        except (FileNotFoundError, ValueError, EOFError):
+            return None
+        if rows.shape != self.shape or rows.dtype != self.dtype:
+            return None
+        with suppress(PermissionError):
+            os.utime(self.path)  # the least recently used is removed first
+        return rows
+
+    def begin(self, limit: int) -> bool:
+        """Wait for other runs that fill this file, then prepare to fill it unless they have.
+
+        Args:
+            limit: Bytes that all caches of the folder may take together; the least recently used make room.
+
+        Returns:
+            Whether it has to be filled; :meth:`finish` or :meth:`abort` must follow then.
+
+        Raises:
+            OSError: If the folder cannot be written to, or has no room.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except OSError as error:
+            raise type(error)(f"cannot write feature caches to {self.path.parent} ({error}); {ADVICE}") from error
+        if self.read() is not None:
+            self._lock.release()
+            return False
+        try:
+            make_room(self.path.parent, limit - self.size)
+            self._allocate()
+        except BaseException:
+            self.abort()
+            raise
+        return True
+
+    def _allocate(self) -> None:
+        """Reserve the whole file at once: writing to a mapped file on a full disk would kill the process."""
+        try:
+            header = np.lib.format.header_data_from_array_1_0(np.empty(0, self.dtype)) | {"shape": self.shape}
+            with self.unfinished.open("wb") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                reserve(file.fileno(), file.tell(), self.size)
+        except OSError as error:
+            free = shutil.disk_usage(self.path.parent).free
+            raise OSError(
+                f"the feature cache needs {self.size / GIB:.2f} GiB in {self.path.parent}, where {free / GIB:.2f} GiB "
+                f"are free ({error}); {ADVICE}"
+            ) from error
+
+    def write(self, fill: Callable[[np.ndarray], None]) -> None:
+        """Let ``fill`` write rows into the unfinished file."""
+        rows = np.load(self.unfinished, mmap_mode="r+", allow_pickle=False)
+        fill(rows)
+        rows.flush()
+
+    def finish(self) -> None:
+        """Declare the unfinished file complete."""
+        self.unfinished.replace(self.path)
+        self._lock.release()
+
+    def abort(self) -> None:
+        """Give up filling."""
+        self.unfinished.unlink(missing_ok=True)
+        self._lock.release()
+
+
+def reserve(descriptor: int, offset: int, size: int) -> None:
+    """Make a file hold ``size`` bytes after ``offset``, on the disk and not in name only."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, offset, size)
+        return
+    zeros = bytes(min(size, 2**24))
+    while size > 0:
+        size -= os.write(descriptor, zeros[:size])
+
+
+def make_room(folder: Path, available: int) -> None:
+    """Remove the least recently used caches of a folder until the others take no more than ``available`` bytes.
+
+    A run that still reads a removed cache keeps it until it ends; where the system forbids removing it, it stays.
+    """
+    files = sorted(((path.stat(), path) for path in folder.glob(f"*{SUFFIX}")), key=lambda pair: pair[0].st_mtime)
+    total = sum(status.st_size for status, _ in files)
+    for status, path in files:
+        if total <= available:
+            break
+        with suppress(PermissionError, FileNotFoundError):
+            path.unlink()
+            total -= status.st_size
