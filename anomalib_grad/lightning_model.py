@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """GRAD as an anomalib model ("Grid-Based Continuous Normal Representation for Anomaly Detection", arXiv 2402.18293)."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -32,7 +33,7 @@ from .evaluation.post_processor import PerCategoryPostProcessor
 from .export import CategoryExportMixin
 from .feature_cache import CacheSettings, FeatureBatch, FeatureCaching, batches_of
 from .pre_processor import GradPreProcessor
-from .schedule import authors_step_decay
+from .schedule import SCHEDULES, authors_step_decay, cosine_decay
 from .torch_model import GradModel
 from .unreadable_images import NameUnreadableImages
 
@@ -78,8 +79,11 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         learning_rate: Learning rate of the networks.
         grid_learning_rate: Learning rate of the grids.
         weight_decay: Weight decay of AdamW on both.
-        lr_step: Epochs between two drops of the learning rates.
+        lr_schedule: ``"step"`` drops the learning rates as the authors do; ``"cosine"`` lowers them smoothly to 0 until
+            training ends.
+        lr_step: Epochs between two drops of ``"step"``.
         lr_gamma: Factor of a drop.
+        warmup_steps: Training steps over which ``"cosine"`` raises the learning rates first.
         clip_norm: Gradient norm to clip to, unless the trainer's ``gradient_clip_val`` says otherwise.
         max_epochs: Epochs of training if the trainer sets no limit; ``None`` takes the published 100 (residual) or 50.
         feature_cache: Keep the backbone's features of the training images, which never change without augmentation:
@@ -131,8 +135,10 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         learning_rate: float = 1e-3,
         grid_learning_rate: float = 0.1,
         weight_decay: float = 0.01,
+        lr_schedule: str = "step",
         lr_step: int = 40,
         lr_gamma: float = 0.1,
+        warmup_steps: int = 0,
         clip_norm: float = 0.1,
         max_epochs: int | None = None,
         feature_cache: bool | str = "auto",
@@ -181,8 +187,12 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         self.learning_rate = learning_rate
         self.grid_learning_rate = grid_learning_rate
         self.weight_decay = weight_decay
+        if lr_schedule not in SCHEDULES:
+            raise ValueError(f"lr_schedule must be {' or '.join(SCHEDULES)}, got {lr_schedule!r}.")
+        self.lr_schedule = lr_schedule
         self.lr_step = lr_step
         self.lr_gamma = lr_gamma
+        self.warmup_steps = warmup_steps
         self.clip_norm = clip_norm
         self.max_epochs = PUBLISHED_EPOCHS[fusion] if max_epochs is None else max_epochs
 
@@ -279,7 +289,7 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with a rate for the networks and one for the grids, dropped in steps (method section 7)."""
+        """AdamW with a rate for the networks and one for the grids, lowered by a schedule (method section 7)."""
         optimizer = torch.optim.AdamW(
             [
                 {"params": self.model.head.network_parameters(), "lr": self.learning_rate},
@@ -287,7 +297,21 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
             ],
             weight_decay=self.weight_decay,
         )
-        return {"optimizer": optimizer, "lr_scheduler": authors_step_decay(optimizer, self.lr_step, self.lr_gamma)}
+        if self.lr_schedule == "step":
+            return {"optimizer": optimizer, "lr_scheduler": authors_step_decay(optimizer, self.lr_step, self.lr_gamma)}
+        cosine = cosine_decay(optimizer, self.warmup_steps, self._training_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+
+    def _training_steps(self) -> float:
+        """Number of steps of the whole training.
+
+        Raises:
+            ValueError: If it has no end that is known.
+        """
+        total = self.trainer.estimated_stepping_batches
+        if math.isinf(total):
+            raise ValueError("lr_schedule='cosine' has to know the end of training: set max_epochs or max_steps.")
+        return total
 
     def configure_gradient_clipping(
         self,

@@ -2,10 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Learning-rate schedules."""
 
+import math
+from collections.abc import Callable
 from functools import partial
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+SCHEDULES = ("step", "cosine")
 
 
 def step_decay_factor(epoch: int, step: int, gamma: float) -> float:
@@ -19,3 +23,25 @@ def step_decay_factor(epoch: int, step: int, gamma: float) -> float:
 def authors_step_decay(optimizer: Optimizer, step: int = 40, gamma: float = 0.1) -> LambdaLR:
     """Drop all learning rates by ``gamma`` every ``step`` epochs, at the epochs at which the authors' loop does."""
     return LambdaLR(optimizer, partial(step_decay_factor, step=step, gamma=gamma))
+
+
+def cosine_factor(step: int, warmup: int, total: float) -> float:
+    """Factor on the learning rate in 0-based training ``step``.
+
+    It rises linearly over ``warmup`` steps and falls along half a cosine to 0 at ``total`` steps.
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(total - warmup, 1)
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def cosine_decay(optimizer: Optimizer, warmup: int, total: Callable[[], float]) -> LambdaLR:
+    """Raise all learning rates over ``warmup`` training steps, then lower them to 0. To be stepped after every batch.
+
+    Args:
+        optimizer: The optimiser.
+        warmup: Steps until the full learning rates.
+        total: Tells the number of steps of the whole training; asked from the second step on, when it is known.
+    """
+    return LambdaLR(optimizer, lambda step: 1 / (warmup + 1) if step == 0 else cosine_factor(step, warmup, total()))

@@ -41,15 +41,17 @@ def comes_from_data_loading(exception: BaseException) -> bool:
 
 
 def files_in_use(trainer: pl.Trainer) -> Iterator[str]:
-    """List the images and masks of all data sets that the trainer reads from."""
+    """List the images and masks of all data sets that the trainer reads from, or is about to."""
     stages = (
         trainer.train_dataloader,
         trainer.val_dataloaders,
         trainer.test_dataloaders,
         trainer.predict_dataloaders,
     )
-    for loader in chain.from_iterable(CombinedLoader(stage).flattened for stage in stages if stage is not None):
-        dataset = getattr(loader, "dataset", None)
+    loaders = chain.from_iterable(CombinedLoader(stage).flattened for stage in stages if stage is not None)
+    datasets = [getattr(loader, "dataset", None) for loader in loaders]
+    datasets.append(getattr(getattr(trainer, "datamodule", None), "train_data", None))  # before its loader is there
+    for dataset in datasets:
         samples = getattr(dataset, "samples", None)
         if samples is not None:
             yield from samples["image_path"].astype(str)

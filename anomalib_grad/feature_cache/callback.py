@@ -32,12 +32,15 @@ class FeatureCaching(Callback):
 
     Args:
         settings: What the user wants.
+
+    Attributes:
+        rows: Features ``(N, F)`` of the N training images, if they are cached.
     """
 
     def __init__(self, settings: CacheSettings) -> None:
         self.settings = settings
         self._name = ""
-        self._rows: np.ndarray | None = None
+        self.rows: np.ndarray | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Stand between the trainer and the datamodule's training loader."""
@@ -85,21 +88,21 @@ class FeatureCaching(Callback):
             [backbone.name, backbone.layers, backbone.image_size, hash_weights(backbone.network)],
             [trainer.precision, self.settings.dtype],
         )
-        if name == self._name and self._rows is not None:
-            return self._rows
-        self._rows, self._name = None, name  # the old rows make room
+        if name == self._name and self.rows is not None:
+            return self.rows
+        self.rows, self._name = None, name  # the old rows make room
         shape = (len(dataset), backbone.row_length)
         dtype = np.dtype(self.settings.dtype)
         size = shape[0] * shape[1] * dtype.itemsize
         place = self.settings.choose_place(size, trainer.world_size)
         fill = filler(trainer, model, images)
         if place == "memory":
-            self._rows = np.empty(shape, dtype)
-            fill(self._rows, range(len(dataset)))
+            self.rows = np.empty(shape, dtype)
+            fill(self.rows, range(len(dataset)))
         elif place == "disk":
             node = f"-{trainer.node_rank}" if trainer.num_nodes > 1 else ""
             file = CacheFile(self.settings.resolved_folder, f"{name}{node}", shape, dtype)
-            self._rows = fill_shared(trainer, file, int(self.settings.gib * GIB), fill)
+            self.rows = fill_shared(trainer, file, int(self.settings.gib * GIB), fill)
         if place is not None:
             model.print(f"Features of {len(dataset)} training images are cached: {size / GIB:.2f} GiB ({place}).")
-        return self._rows
+        return self.rows

@@ -87,6 +87,7 @@ class CacheFile:
             header = np.lib.format.header_data_from_array_1_0(np.empty(0, self.dtype)) | {"shape": self.shape}
             with self.unfinished.open("wb") as file:
                 np.lib.format.write_array_header_1_0(file, header)
+                file.flush()
                 reserve(file.fileno(), file.tell(), self.size)
         except OSError as error:
             free = shutil.disk_usage(self.path.parent).free

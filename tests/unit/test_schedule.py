@@ -5,7 +5,7 @@
 import pytest
 import torch
 
-from anomalib_grad.schedule import authors_step_decay
+from anomalib_grad.schedule import authors_step_decay, cosine_decay
 
 
 def test_rates_drop_at_epochs_41_and_81_as_in_the_authors_loop() -> None:
@@ -38,3 +38,17 @@ def test_groups_keep_their_own_rates_and_the_schedule_its_place_in_a_state_dict(
         either.step()
         either.step()
     assert resumed.get_last_lr() == schedule.get_last_lr() == pytest.approx([2.5e-4, 0.025])
+
+
+def test_cosine_rises_over_the_warm_up_and_ends_at_zero() -> None:
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = cosine_decay(optimizer, warmup=4, total=lambda: 24)
+    rates = []
+    for _ in range(25):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[14] == pytest.approx(0.5)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    assert rates[24] == pytest.approx(0.0)

@@ -1,0 +1,95 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""When features are cached, and where."""
+
+import logging
+import math
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from lightning.pytorch import Trainer
+from torchvision.transforms import v2
+
+from anomalib_grad import Grad
+from anomalib_grad.feature_cache.conditions import first_augmentation, passes
+from anomalib_grad.feature_cache.settings import CacheSettings
+from helpers import TINY
+
+Memory = namedtuple("Memory", "available")
+
+
+class OwnResize(v2.Resize):
+    """May do anything."""
+
+
+@pytest.mark.parametrize(
+    ("transform", "named"),
+    [
+        (None, None),
+        (v2.Resize((8, 8)), None),
+        (v2.Compose([v2.Resize((8, 8)), v2.Compose([v2.CenterCrop(4), v2.Normalize([0.5], [0.5])])]), None),
+        (v2.RandomHorizontalFlip(), "RandomHorizontalFlip"),
+        (v2.Compose([v2.Resize((8, 8)), v2.Compose([v2.ColorJitter()])]), "ColorJitter"),
+        (OwnResize((8, 8)), "OwnResize"),
+    ],
+)
+def test_only_transforms_known_never_to_change_allow_a_cache(transform: Any, named: str | None) -> None:
+    assert first_augmentation([transform]) == named
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"max_epochs": 3}, 3),
+        ({"max_epochs": -1}, math.inf),
+        ({"max_epochs": 5, "limit_train_batches": 2}, 1),
+        ({"max_epochs": 5, "limit_train_batches": 0.5}, 2.5),
+        ({"max_epochs": 5, "max_steps": 15}, 1.5),
+        ({"max_epochs": 50, "max_steps": 15, "accumulate_grad_batches": 2}, 3),
+        ({"fast_dev_run": True}, 0.1),
+    ],
+)
+def test_passes_over_ten_batches_follow_the_limits_of_the_training(limits: dict[str, Any], expected: float) -> None:
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **limits)
+    assert passes(trainer, 10) == pytest.approx(expected)
+
+
+def test_a_cache_stands_in_memory_or_on_disk_as_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = CacheSettings(folder=tmp_path / "not" / "there", gib=1)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(2000))
+    assert settings.choose_place(900, processes=1) == "memory"
+    assert settings.choose_place(900, processes=2) == "disk"
+    assert settings.choose_place(1100, processes=1) == "disk"
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with caplog.at_level(logging.WARNING):
+        assert settings.choose_place(1100, processes=1) is None
+    assert "fit neither into memory nor into" in caplog.text
+    assert settings._replace(place="memory").choose_place(1100, processes=1) == "memory"  # as told
+
+
+def test_a_cache_above_its_bound_is_off_or_refused_if_it_was_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert CacheSettings(gib=1).choose_place(2**31, processes=1) is None
+    assert "take 2.00 GiB and feature_cache_gib allows 1" in caplog.text
+    with pytest.raises(ValueError, match=r"raise it, or halve them with feature_cache_dtype float16"):
+        CacheSettings(place="disk", gib=1).choose_place(2**31, processes=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"feature_cache": "tape"}, "feature_cache must be 'auto', 'memory', 'disk' or false, got 'tape'"),
+        ({"feature_cache_dtype": "int8"}, "feature_cache_dtype must be float32 or float16"),
+        ({"feature_cache_gib": 0}, "feature_cache_gib must be more than 0"),
+        ({"lr_schedule": "linear"}, "lr_schedule must be step or cosine, got 'linear'"),
+    ],
+)
+def test_impossible_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Grad(**TINY, **arguments)

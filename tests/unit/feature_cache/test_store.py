@@ -1,0 +1,115 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Cache files: complete or not there, bounded, safe against what others leave in their place."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anomalib_grad.feature_cache.store import GIB, CacheFile, make_room, reserve
+
+FLOAT32 = np.dtype("float32")
+ROWS = np.arange(12, dtype=FLOAT32).reshape(3, 4)
+
+
+def fill(rows: np.ndarray) -> None:
+    rows[:] = ROWS
+
+
+def filled(folder: Path, name: str = "name") -> CacheFile:
+    file = CacheFile(folder, name, ROWS.shape, FLOAT32)
+    assert file.begin(limit=GIB)
+    file.write(fill)
+    file.finish()
+    return file
+
+
+def test_a_filled_file_gives_its_rows_and_need_not_be_filled_again(tmp_path: Path) -> None:
+    filled(tmp_path / "new" / "folder")
+    again = CacheFile(tmp_path / "new" / "folder", "name", ROWS.shape, FLOAT32)
+    assert not again.begin(limit=GIB)
+    np.testing.assert_array_equal(again.read(), ROWS)
+
+
+def test_a_run_killed_while_filling_leaves_nothing_that_is_read_and_no_lock(tmp_path: Path) -> None:
+    killed = f"""
+import os, signal
+from pathlib import Path
+import numpy as np
+from anomalib_grad.feature_cache.store import CacheFile
+file = CacheFile(Path({str(tmp_path)!r}), "name", (3, 4), np.dtype("float32"))
+file.begin(limit=2**30)
+file.write(lambda rows: rows.fill(7) or os.kill(os.getpid(), signal.SIGKILL))
+"""
+    assert subprocess.run([sys.executable, "-c", killed], check=False, timeout=300).returncode < 0
+    assert (tmp_path / "name.unfinished").exists()
+    assert CacheFile(tmp_path, "name", ROWS.shape, FLOAT32).read() is None
+    np.testing.assert_array_equal(filled(tmp_path).read(), ROWS)
+    assert not (tmp_path / "name.unfinished").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"half"], ids=["empty", "other", "truncated"])
+def test_what_is_not_the_whole_array_is_filled_anew(tmp_path: Path, content: bytes) -> None:
+    file = filled(tmp_path)
+    whole = file.path.read_bytes()
+    file.path.write_bytes(whole[: len(whole) - 5] if content == b"half" else content)
+    np.testing.assert_array_equal(filled(tmp_path).read(), ROWS)
+
+
+def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(tmp_path / "exploded"),)
+
+    np.save(tmp_path / "name.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
+    np.testing.assert_array_equal(filled(tmp_path).read(), ROWS)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_an_array_of_another_shape_or_type_is_not_taken(tmp_path: Path) -> None:
+    filled(tmp_path)
+    assert CacheFile(tmp_path, "name", (4, 3), FLOAT32).read() is None
+    assert CacheFile(tmp_path, "name", ROWS.shape, np.dtype("float16")).read() is None
+
+
+def test_the_least_recently_used_caches_make_room(tmp_path: Path) -> None:
+    for age, name in enumerate(("new", "old", "oldest")):
+        path = filled(tmp_path, name).path
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert CacheFile(tmp_path, "oldest", ROWS.shape, FLOAT32).read() is not None  # used once more
+    size = (tmp_path / "new.npy").stat().st_size
+    make_room(tmp_path, available=2 * size)
+    assert sorted(path.stem for path in tmp_path.glob("*.npy")) == ["new", "oldest"]
+
+
+def test_a_full_disk_stops_before_anything_is_computed_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", no_space)
+    with pytest.raises(OSError, match=r"needs 0\.00 GiB in .*choose another feature_cache_dir"):
+        filled(tmp_path)
+    assert not list(tmp_path.glob("*.npy")) + list(tmp_path.glob("*.unfinished"))
+    monkeypatch.undo()
+    filled(tmp_path)  # the lock is free
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot write feature caches to .*file.*set feature_cache to false"):
+        filled(tmp_path / "file")
+
+
+def test_systems_without_fallocate_get_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "posix_fallocate")
+    with (tmp_path / "file").open("wb") as file:
+        reserve(file.fileno(), 0, 2**24 + 3)
+    assert (tmp_path / "file").stat().st_size == 2**24 + 3
+    np.testing.assert_array_equal(filled(tmp_path).read(), ROWS)
