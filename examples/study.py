@@ -27,6 +27,7 @@ class Recipe(NamedTuple):
 
     steps: int
     arguments: dict[str, Any]
+    precision: str = "32-true"
 
 
 COSINE = {"lr_schedule": "cosine", "warmup_steps": 20}
@@ -36,6 +37,13 @@ RECIPES = {
     "cosine, 150 steps": Recipe(150, COSINE),
     "cosine, 300 steps": Recipe(300, COSINE),
     "cosine, 600 steps": Recipe(600, COSINE),
+    "cosine, 300 steps, bf16": Recipe(300, COSINE, "bf16-mixed"),
+    "cosine, 450 steps, bf16": Recipe(450, COSINE, "bf16-mixed"),
+    "cosine, 300 steps, 4 blocks, bf16": Recipe(300, {**COSINE, "num_blocks": 4}, "bf16-mixed"),
+    "cosine, 600 steps, 4 blocks, bf16": Recipe(600, {**COSINE, "num_blocks": 4}, "bf16-mixed"),
+    "cosine, 300 steps, rates x 3, bf16": Recipe(
+        300, {**COSINE, "learning_rate": 3e-3, "grid_learning_rate": 0.3}, "bf16-mixed"
+    ),
     "cosine, 300 steps, clip 1": Recipe(300, {**COSINE, "clip_norm": 1.0}),
     "cosine, 300 steps, 4 blocks": Recipe(300, {**COSINE, "num_blocks": 4}),
     "cosine, 600 steps, 4 blocks": Recipe(600, {**COSINE, "num_blocks": 4}),
@@ -58,13 +66,14 @@ def run(recipe: Recipe, seed: int, args: argparse.Namespace, folder: Path) -> di
         BACKBONE, LAYERS, args.weights, SIZE, **{"fusion": "small", **recipe.arguments},
         feature_cache="disk", feature_cache_dir=args.out / "features", visualizer=False,
     )  # fmt: skip
+    trainer = {"default_root_dir": folder, "logger": False}
     engine = Engine(
-        max_epochs=epochs, max_steps=recipe.steps, check_val_every_n_epoch=epochs, default_root_dir=folder, logger=False
+        max_epochs=epochs, max_steps=recipe.steps, check_val_every_n_epoch=epochs, precision=recipe.precision, **trainer
     )
     start = time.process_time()
     engine.fit(model, datamodule=data)
     seconds = time.process_time() - start
-    (results,) = engine.test(model, datamodule=data)
+    (results,) = Engine(**trainer).test(model, datamodule=data)  # in full precision, whatever the training's
     metrics = {name: value for name, value in results.items() if name.rpartition("/")[2] in METRICS}
     return {**metrics, "train_s": seconds}
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ FIT = """
 import sys
 from pathlib import Path
 
+import numpy
 import torch
 from anomalib.engine import Engine
 from lightning.pytorch import seed_everything
@@ -34,14 +36,23 @@ if __name__ == "__main__":
     engine = Engine(default_root_dir="results", accelerator="cpu", devices=devices, strategy=strategy)
     engine.fit(model, datamodule=data)
     torch.save(model.state_dict(), f"rank{engine.trainer.global_rank}of{devices}.pt")
+    numpy.save(f"features{engine.trainer.global_rank}of{devices}.npy", model.feature_caching.rows)
 """
 
 
 @pytest.mark.slow
-def test_all_processes_have_the_same_weights_k_recogniser_and_thresholds(shop: Path, tmp_path: Path) -> None:
+def test_processes_share_one_feature_cache_and_have_the_same_weights_k_recogniser_and_thresholds(
+    shop: Path, tmp_path: Path
+) -> None:
     script = tmp_path / "fit.py"
     script.write_text(FIT)
-    environment = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(TESTS),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
     for devices in ("1", "2"):
         done = subprocess.run(
             [sys.executable, str(script), str(shop), devices],
@@ -64,6 +75,10 @@ def test_all_processes_have_the_same_weights_k_recogniser_and_thresholds(shop: P
     ]
     assert differing == [], json.dumps(differing)
     assert first["model.head.mse_threshold"] == alone["model.head.mse_threshold"] > 0
+    (shared,) = tmp_path.glob("cache/anomalib_grad/features/*.npy")  # one process alone has kept its own in memory
+    features = np.load(shared)
+    for name in ("features0of1", "features0of2", "features1of2"):
+        np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), features, rtol=1e-4, atol=1e-5)
     recogniser = "post_processor.recogniser."
     assert first[recogniser + "means"].shape[0] == 2
     for name in ("means", "scale", "radius"):  # learned from the images of both processes
