@@ -3,6 +3,7 @@
 """GRAD as an anomalib model ("Grid-Based Continuous Normal Representation for Anomaly Detection", arXiv 2402.18293)."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -215,7 +216,7 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
     # ------------------------------------------------------------------ inference
 
     def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:  # noqa: ANN401  # anomalib's
-        """Predict on images of any size, as an exported model does.
+        """Predict on images of any size, as an exported model does, without gradients: those are ``model``'s.
 
         Args:
             batch: RGB images in [0, 1], shape ``(B, 3, H, W)``.
@@ -226,10 +227,11 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
             anomalib's InferenceBatch, post-processed; with the recognised categories where there are any.
         """
         del args, kwargs
-        images = self.pre_processor(batch) if self.pre_processor else batch
-        features = self.model.backbone(images)
-        predictions = self.model.predict(features)
-        return self.post_process(predictions, features)
+        with nullcontext() if self._exporting else torch.no_grad():  # without, the exporter keeps the modules' names
+            images = self.pre_processor(batch) if self.pre_processor else batch
+            features = self.model.backbone(images)
+            predictions = self.model.predict(features)
+            return self.post_process(predictions, features)
 
     def _predict(self, batch: Batch) -> Batch:
         features = self.model.backbone(batch.image)
