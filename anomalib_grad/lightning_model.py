@@ -34,6 +34,7 @@ from .export import CategoryExportMixin
 from .pre_processor import GradPreProcessor
 from .schedule import authors_step_decay
 from .torch_model import GradModel
+from .unreadable_checkpoints import CheckpointFileError, NameUnreadableCheckpoint, describe_failure
 from .unreadable_images import NameUnreadableImages
 
 CONFIGURATION = "grad_configuration"
@@ -189,9 +190,24 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         return PerCategoryPostProcessor()
 
     def configure_callbacks(self) -> list[Callback]:
-        """Callbacks of anomalib, and one that names image files which cannot be read."""
+        """Callbacks of anomalib, and those that name images and checkpoints which cannot be read."""
         callbacks = cast("Sequence[Callback]", super().configure_callbacks())
-        return [*callbacks, NameUnreadableImages()]
+        return [*callbacks, NameUnreadableImages(), NameUnreadableCheckpoint()]
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> "Grad":  # type: ignore[override]  # noqa: ANN401
+        """Load a model with its configuration; arguments and result are anomalib's.
+
+        Raises:
+            CheckpointFileError: If the file is damaged or no checkpoint.
+        """
+        try:
+            return cast("Grad", super().load_from_checkpoint(checkpoint_path, *args, **kwargs))
+        except Exception as error:
+            failure = describe_failure(checkpoint_path, error)
+            if failure is None:
+                raise
+            raise CheckpointFileError(failure) from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note the configuration that the weights belong to, and where the random numbers stand."""
