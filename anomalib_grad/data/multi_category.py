@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import Transform
 
 from .dataset import MultiCategoryDataset, check_mask_sizes
 from .discovery import check_names, create_datamodule, discover_categories, resolve_datamodule_class
-from .sampling import EvaluationBatchSampler, balanced_sampler
+from .sampling import BalancedSampler, EvaluationBatchSampler
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class MultiCategory(AnomalibDataModule):
         eval_batch_size: Images per validation, test and prediction batch.
         num_workers: Processes that read images.
         balanced: Draw training images with replacement, so that every category comes equally often on average. An
-            epoch has as many draws as there are images.
+            epoch has as many draws as there are images; they follow from ``seed`` and the number of the epoch.
         train_augmentations: For training images.
         val_augmentations: For validation images.
         test_augmentations: For test images.
@@ -269,7 +269,7 @@ class MultiCategory(AnomalibDataModule):
             return super().train_dataloader()
         return DataLoader(
             dataset=self.train_data,
-            sampler=balanced_sampler(list(self.train_data.samples["category"]), self.seed),
+            sampler=BalancedSampler(list(self.train_data.samples["category"]), self.seed),
             batch_size=self.train_batch_size,
             num_workers=self.num_workers,
             collate_fn=self.external_collate_fn or self.train_data.collate_fn,

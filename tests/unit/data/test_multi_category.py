@@ -171,11 +171,12 @@ def test_btech_layout_is_discovered(tmp_path: Path) -> None:
 
 def test_balanced_training_draws_every_category_equally_often(root: Path) -> None:
     datamodule = prepared(root=root, balanced=True, seed=1, train_batch_size=11)
-    drawn = [name for _ in range(60) for batch in datamodule.train_dataloader() for name in batch.category]
-    again = next(iter(datamodule.train_dataloader())).category
-    assert drawn[:11] == again  # a seeded loader starts alike
     loader = datamodule.train_dataloader()
-    drawn = [name for _ in range(60) for batch in loader for name in batch.category]
+    drawn = []
+    for epoch in range(60):
+        loader.sampler.set_epoch(epoch)
+        drawn += [name for batch in loader for name in batch.category]
+    assert drawn[:11] == next(iter(datamodule.train_dataloader())).category  # a seeded loader starts alike
     assert len(drawn) == 660
     assert all(abs(drawn.count(name) / 660 - 1 / 3) < 0.06 for name in datamodule.categories)
 
