@@ -30,7 +30,7 @@ def prepared(**arguments: object) -> MultiCategory:
 def test_all_categories_are_found_and_the_other_folders_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         datamodule = MultiCategory(root, **NO_WORKERS)
-    assert datamodule.categories == ["ant", "bee", "cup"]
+        assert datamodule.categories == ["ant", "bee", "cup"]
     ignored = [message for message in caplog.messages if "ignored" in message]
     assert len(ignored) == 1
     assert "notes" in ignored[0]
@@ -250,20 +250,44 @@ def test_an_unreadable_file_is_named(root: Path) -> None:
         ({"categories": []}, "there are no categories"),
         ({"dataset": "MVTekAD"}, "use a class path or one of .*MVTecAD"),
         ({"dataset": "Folder"}, "needs normal_dir"),
+        ({"dataset": "Folder", "categories": ["bee"]}, "needs normal_dir"),
+        (
+            {"dataset": "Folder", "dataset_args": {"normal_dir": "good"}},
+            "no folder in .*shop contains good; they have MVTec AD's layout: give dataset='MVTecAD' and no dataset",
+        ),
+        (
+            {"dataset": "Folder", "dataset_args": {"normal_dir": "good"}, "categories": ["bee"]},
+            "'bee' in .*shop contains no good; they have MVTec AD's layout: give dataset='MVTecAD' and no dataset_args",
+        ),
+        (
+            {"dataset_args": {"normal_dir": "good", "mask_dir": "mask"}},
+            "dataset MVTecAD takes no normal_dir, mask_dir; remove that from dataset_args",
+        ),
         ({"dataset": "Kolektor"}, "name them in a list"),
         ({"dataset": "BTech"}, "no folder in .* contains train/ok"),
         ({"root": "nowhere"}, "there is no folder nowhere"),
     ],
 )
 def test_wrong_arguments_say_what_to_do(root: Path, arguments: dict[str, object], message: str) -> None:
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
-        MultiCategory(**{"root": root, **arguments})
+    datamodule = MultiCategory(**{"root": root, **arguments})
+    for use in (lambda: datamodule.categories, lambda: datamodule.name, datamodule.prepare_data, datamodule.setup):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            use()
+
+
+def test_a_category_given_as_root_is_noticed(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"a category itself: give root='.*shop' and categories=\['bee'\]"):
+        prepared(root=root / "bee")
+
+
+def test_advice_on_the_layout_leads_to_a_datamodule_that_reads_it(root: Path) -> None:
+    assert prepared(root=root, dataset="MVTecAD").categories == ["ant", "bee", "cup"]
 
 
 def test_reserved_names_are_refused(root: Path) -> None:
     (root / "bee").rename(root / "mean")
     with pytest.raises(ValueError, match="cannot be called 'mean'"):
-        MultiCategory(root)
+        prepared(root=root)
 
 
 def test_result_images_that_would_overwrite_each_other_are_reported(
@@ -273,7 +297,7 @@ def test_result_images_that_would_overwrite_each_other_are_reported(
     prepared(root=root)
     assert "overwrite" not in caplog.text
     datamodule = MultiCategory(root, **NO_WORKERS)
-    datamodule._name = "elsewhere"
+    datamodule.name = "elsewhere"
     datamodule.setup()
     assert "result images will overwrite one another" in caplog.text
 
