@@ -24,7 +24,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Subset
 
-from .backbone import DEFAULT_BACKBONE
+from .backbone import DEFAULT_BACKBONE, check_image_size
 from .calibration import AUTO_IMAGES, estimate_mse_threshold, resolve_mse_threshold
 from .categories import CategoryMixin
 from .category_features import CategoryFeatures
@@ -135,7 +135,7 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        image_size = (image_size[0], image_size[1])
+        image_size = check_image_size(image_size)
         model = GradModel(
             backbone=backbone,
             layers=layers,
