@@ -28,6 +28,8 @@ def is_faithful(backbone: str) -> bool:
     return backbone.partition(".")[0] == FAITHFUL_BACKBONE
 
 
+MIN_CELLS = 2
+"""Cells along each side of a feature map; one cell cannot tell where in the image an anomaly is."""
 SIZE_ERRORS = (RuntimeError, AssertionError, ValueError)
 """What timm's networks raise on images of a size that they cannot take."""
 
@@ -89,6 +91,9 @@ def select_layers(backbone: str, layers: Sequence[str] | None) -> list[FeatureMa
     Raises:
         ValueError: If a layer is unknown or named twice; the message lists the backbone's layers.
     """
+    if isinstance(layers, str):
+        message = f"layers must be a list of names, got the text {layers!r}; give [{layers!r}]."
+        raise ValueError(message)  # noqa: TRY004  # the error of all arguments out of range
     maps = list_feature_maps(backbone)
     if layers is None:
         return default_layers(maps)
@@ -112,6 +117,18 @@ def use_static_padding(network: nn.Module) -> None:
         same.in_channels, same.out_channels, same.kernel_size, same.stride, padding=2, groups=same.groups, bias=False
     )
     block.conv_dw.load_state_dict(same.state_dict())
+
+
+def check_image_size(image_size: Sequence[int]) -> tuple[int, int]:
+    """Return height and width in pixels.
+
+    Raises:
+        ValueError: If it is anything but two whole numbers.
+    """
+    match image_size:
+        case [int(height), int(width)]:
+            return height, width
+    raise ValueError(f"image_size must be height and width in whole pixels, such as [224, 224]; got {image_size!r}.")
 
 
 def _example(image_size: tuple[int, int]) -> Tensor:
@@ -138,7 +155,8 @@ class FrozenBackbone(nn.Module):
         mean, std: Normalisation that the pretrained weights expect, for images in [0, 1].
 
     Raises:
-        ValueError: If the backbone or a layer is unknown, or the backbone cannot take the image size.
+        ValueError: If the backbone or a layer is unknown, or the backbone cannot take the image size, or a feature map
+            would have less than two cells along a side.
     """
 
     def __init__(
@@ -152,7 +170,7 @@ class FrozenBackbone(nn.Module):
         super().__init__()
         self.name = name
         self.pre_trained = pre_trained
-        self.image_size = image_size
+        self.image_size = check_image_size(image_size)
         self.maps = select_layers(name, layers)
         config = timm.get_pretrained_cfg(name) or PretrainedCfg()
         self.mean, self.std = tuple(config.mean), tuple(config.std)
@@ -257,7 +275,7 @@ class FrozenBackbone(nn.Module):
         """Build the network, cut what it does not use and return the shapes of its feature maps.
 
         Raises:
-            ValueError: If the network cannot take the image size.
+            ValueError: If the network cannot take the image size, or the image is too small for its maps.
         """
         try:
             self.network = self._build(seed)
@@ -269,6 +287,8 @@ class FrozenBackbone(nn.Module):
             raise self._size_error() from error
         if min(map(min, shapes)) < 1 or self._drops_pixels([shape[1:] for shape in shapes]):
             raise self._size_error()
+        if min(min(shape[1:]) for shape in shapes) < MIN_CELLS:
+            raise self._too_small_error()
         return [(channels, height, width) for channels, height, width in shapes]
 
     def _drops_pixels(self, sizes: Sequence[Sequence[int]]) -> bool:
@@ -288,13 +308,29 @@ class FrozenBackbone(nn.Module):
             return False
         return all(m.numel() for m in maps)
 
+    def _smallest_side(self) -> int:
+        """Pixels from which on all maps have enough cells."""
+        return MIN_CELLS * max(feature_map.stride for feature_map in self.maps)
+
+    def _too_small_error(self) -> ValueError:
+        """Name the smallest size of which the maps have enough cells."""
+        height, width = self.image_size
+        coarsest = max(self.maps, key=lambda feature_map: feature_map.stride)
+        side = self._smallest_side()
+        return ValueError(
+            f"images of {height} x {width} pixels are too small for layer {coarsest.name!r} of backbone {self.name!r}, "
+            f"each of whose cells spans {coarsest.stride} pixels: choose an image_size of at least {[side, side]}."
+        )
+
     def _size_error(self) -> ValueError:
         """Name sizes near the wanted one that the network does take."""
         height, width = self.image_size
         problem = f"backbone {self.name!r} cannot take images of {height} x {width} pixels"
         finest = math.lcm(*(feature_map.stride for feature_map in self.maps))
+        smallest = self._smallest_side()
         for step in (finest, math.lcm(finest, 32), math.lcm(finest, 64)):
-            nearest = (max(step, round(height / step) * step), max(step, round(width / step) * step))
+            least = math.ceil(smallest / step) * step
+            nearest = (max(least, round(height / step) * step), max(least, round(width / step) * step))
             if self._takes(nearest) and self._takes((nearest[0] + step, nearest[1] + step)):
                 return ValueError(
                     f"{problem}: choose an image_size whose height and width are multiples of {step}, "

@@ -6,6 +6,7 @@ The authors' ``k = 10`` is of the order of the mean square of EfficientNet-B4's 
 up to twenty times smaller or larger, and the indicator would always say the same.
 """
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -33,14 +34,14 @@ def resolve_mse_threshold(mse_threshold: float | str | None, backbone: str) -> f
         backbone: timm model name.
 
     Raises:
-        ValueError: If it is neither a positive number nor ``"auto"``.
+        ValueError: If it is neither a positive, finite number nor ``"auto"``.
     """
     if mse_threshold is None:
         mse_threshold = AUTHORS_MSE_THRESHOLD if is_faithful(backbone) else "auto"
     if mse_threshold == "auto":
         return float("nan")
-    if isinstance(mse_threshold, str) or not mse_threshold > 0:
-        raise ValueError(f"mse_threshold must be a positive number or 'auto', got {mse_threshold!r}.")
+    if isinstance(mse_threshold, str) or not 0 < mse_threshold < math.inf:
+        raise ValueError(f"mse_threshold must be a positive, finite number or 'auto', got {mse_threshold!r}.")
     return float(mse_threshold)
 
 

@@ -4,6 +4,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from torch.nn import functional
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from .backbone import DEFAULT_BACKBONE
+from .backbone import DEFAULT_BACKBONE, check_image_size
 from .calibration import AUTO_IMAGES, estimate_mse_threshold, resolve_mse_threshold
 from .categories import CategoryMixin
 from .category_features import CategoryFeatures
@@ -35,6 +36,7 @@ from .feature_cache import CacheSettings, FeatureBatch, FeatureCaching, batches_
 from .pre_processor import GradPreProcessor
 from .schedule import SCHEDULES, authors_step_decay, cosine_decay
 from .torch_model import GradModel
+from .unreadable_checkpoints import CheckpointFileError, NameUnreadableCheckpoint, describe_failure
 from .unreadable_images import NameUnreadableImages
 
 CONFIGURATION = "grad_configuration"
@@ -151,7 +153,7 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        image_size = (image_size[0], image_size[1])
+        image_size = check_image_size(image_size)
         model = GradModel(
             backbone=backbone,
             layers=layers,
@@ -213,9 +215,24 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         return PerCategoryPostProcessor()
 
     def configure_callbacks(self) -> list[Callback]:
-        """Callbacks of anomalib, the feature cache, and one that names image files which cannot be read."""
+        """Callbacks of anomalib, the feature cache, and those that name images and checkpoints which cannot be read."""
         callbacks = cast("Sequence[Callback]", super().configure_callbacks())
-        return [*callbacks, self.feature_caching, NameUnreadableImages()]
+        return [*callbacks, self.feature_caching, NameUnreadableImages(), NameUnreadableCheckpoint()]
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> "Grad":  # type: ignore[override]  # noqa: ANN401
+        """Load a model with its configuration; arguments and result are anomalib's.
+
+        Raises:
+            CheckpointFileError: If the file is damaged or no checkpoint.
+        """
+        try:
+            return cast("Grad", super().load_from_checkpoint(checkpoint_path, *args, **kwargs))
+        except Exception as error:
+            failure = describe_failure(checkpoint_path, error)
+            if failure is None:
+                raise
+            raise CheckpointFileError(failure) from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note the configuration that the weights belong to, and where the random numbers stand."""
@@ -240,7 +257,7 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
     # ------------------------------------------------------------------ inference
 
     def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:  # noqa: ANN401  # anomalib's
-        """Predict on images of any size, as an exported model does.
+        """Predict on images of any size, as an exported model does, without gradients: those are ``model``'s.
 
         Args:
             batch: RGB images in [0, 1], shape ``(B, 3, H, W)``.
@@ -251,10 +268,11 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
             anomalib's InferenceBatch, post-processed; with the recognised categories where there are any.
         """
         del args, kwargs
-        images = self.pre_processor(batch) if self.pre_processor else batch
-        features = self.model.backbone(images)
-        predictions = self.model.predict(features)
-        return self.post_process(predictions, features)
+        with nullcontext() if self._exporting else torch.no_grad():  # without, the exporter keeps the modules' names
+            images = self.pre_processor(batch) if self.pre_processor else batch
+            features = self.model.backbone(images)
+            predictions = self.model.predict(features)
+            return self.post_process(predictions, features)
 
     def _predict(self, batch: Batch) -> Batch:
         features = self.model.backbone(batch.image)

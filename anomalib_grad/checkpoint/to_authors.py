@@ -5,7 +5,7 @@
 import math
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from anomalib.utils.serialization import anomalib_safe_globals
@@ -53,7 +53,7 @@ def to_authors(source: str | Path, target: str | Path) -> list[str]:
             content = load_plain(source, "meta", _EXPECTED)
         if CONFIGURATION not in content:
             raise AuthorsCheckpointError(f"{str(source)!r} holds no configuration of Grad; {_EXPECTED}.")
-        model = cast("GradModel", Grad.load_from_checkpoint(source, map_location="cpu").model)
+        model = Grad.load_from_checkpoint(source, map_location="cpu").model
         if math.isnan(model.head.mse_threshold.item()):
             raise AuthorsCheckpointError(f"the model in {str(source)!r} was never trained; train it first.")
         torch.save(

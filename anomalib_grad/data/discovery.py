@@ -88,7 +88,7 @@ def discover_categories(
     folders = sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
     categories = [path.name for path in folders if _is_category(path, markers)]
     if not categories:
-        raise ValueError(f"no folder in {base} contains {' or '.join(markers)}; check root, dataset and dataset_args")
+        raise ValueError(f"no folder in {base} contains {' or '.join(markers)}; {_advice(base, markers, folders)}")
     ignored = [path.name for path in folders if path.name not in categories]
     if ignored:
         logger.warning("ignored in %s, as they contain no %s: %s", base, " or ".join(markers), ", ".join(ignored))
@@ -136,13 +136,15 @@ def create_datamodule(
         The datamodule, not set up.
 
     Raises:
-        ValueError: If the category is neither there nor part of a dataset that anomalib can download.
+        ValueError: If the category is neither there nor part of a dataset that anomalib can download, or the class does
+            not take ``dataset_args``.
     """
     if datamodule_class is MVTecAD:
         datamodule_class = MVTecLayout
     parameters = inspect.signature(datamodule_class).parameters
     arguments: dict[str, Any] = {key: value for key, value in common.items() if value is not None}
     arguments.update(dataset_args or {})
+    _check_arguments(datamodule_class, dataset_args or {})
     _check_folder(category, root, datamodule_class, dataset_args or {})
     if "category" in parameters:
         return datamodule_class(**{**arguments, "root": root, "category": category})
@@ -175,10 +177,7 @@ def _base(root: Path, datamodule_class: type[AnomalibDataModule]) -> Path:
 
 def _markers(datamodule_class: type[AnomalibDataModule], dataset_args: Mapping[str, Any]) -> tuple[str, ...]:
     if issubclass(datamodule_class, Folder):
-        normal = dataset_args.get("normal_dir")
-        if not normal:
-            raise ValueError("dataset Folder needs normal_dir in dataset_args: the normal images' folder in a product")
-        return (str(normal),) if isinstance(normal, (str, Path)) else tuple(map(str, normal))
+        return _normal_folders(dataset_args)
     for ancestor in datamodule_class.__mro__:
         if ancestor.__name__ in _MARKERS:
             return _MARKERS[ancestor.__name__]
@@ -187,8 +186,32 @@ def _markers(datamodule_class: type[AnomalibDataModule], dataset_args: Mapping[s
     )
 
 
+def _normal_folders(dataset_args: Mapping[str, Any]) -> tuple[str, ...]:
+    normal = dataset_args.get("normal_dir")
+    if not normal:
+        raise ValueError("dataset Folder needs normal_dir in dataset_args: the normal images' folder in a product")
+    return (str(normal),) if isinstance(normal, (str, Path)) else tuple(map(str, normal))
+
+
+def _advice(base: Path, markers: Sequence[str], folders: Sequence[Path]) -> str:
+    """Say what to do about folders of which none is a category."""
+    if _is_category(base, markers):
+        return f"it is a category itself: give root={str(base.parent)!r} and categories=[{base.name!r}]"
+    if any(_is_category(folder, _MARKERS["MVTecAD"]) for folder in folders):
+        return "they have MVTec AD's layout: give dataset='MVTecAD' and no dataset_args"
+    return "check root, dataset and dataset_args"
+
+
 def _is_category(folder: Path, markers: Sequence[str]) -> bool:
     return any((folder / marker.format(category=folder.name)).is_dir() for marker in markers)
+
+
+def _check_arguments(datamodule_class: type[AnomalibDataModule], dataset_args: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(datamodule_class).parameters
+    unknown = [key for key in dataset_args if key not in parameters]
+    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        name = MVTecAD.__name__ if datamodule_class is MVTecLayout else datamodule_class.__name__
+        raise ValueError(f"dataset {name} takes no {', '.join(unknown)}; remove that from dataset_args")
 
 
 def _check_folder(
@@ -198,7 +221,13 @@ def _check_folder(
     dataset_args: Mapping[str, Any],
 ) -> None:
     """Refuse a misspelt category before anomalib downloads a whole dataset because its folder is missing."""
-    if (root / category).is_dir() or (_base(root, datamodule_class) / category).is_dir():
+    folder = root / category
+    if issubclass(datamodule_class, Folder) and folder.is_dir():
+        normal = _normal_folders(dataset_args)
+        if not _is_category(folder, normal):
+            advice = _advice(root, normal, [folder])
+            raise ValueError(f"category '{category}' in {root} contains no {' or '.join(normal)}; {advice}")
+    if folder.is_dir() or (_base(root, datamodule_class) / category).is_dir():
         return
     if category in _official_categories(datamodule_class):
         return

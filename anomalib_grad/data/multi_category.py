@@ -6,6 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torchvision.transforms.v2 import Transform
 
 from .dataset import MultiCategoryDataset, check_mask_sizes
 from .discovery import check_names, create_datamodule, discover_categories, resolve_datamodule_class
-from .sampling import EvaluationBatchSampler, balanced_sampler
+from .sampling import BalancedSampler, EvaluationBatchSampler
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class MultiCategory(AnomalibDataModule):
         categories: Names of folders in ``root``, or ``"all"``: every folder that is a category of ``dataset`` (for
             ``MVTecAD``: has ``train/good``); others are ignored with a message.
         dataset: Datamodule class of one category: its name in ``anomalib.data`` or its class path. ``MVTecAD`` reads
-    any product in MVTec AD's layout (see ``mvtec_layout.py``), ``Folder`` any other folder per product.
+            any product in MVTec AD's layout (see ``mvtec_layout.py``), ``Folder`` any other folder per product.
         dataset_args: Further arguments of ``dataset``. ``Folder`` needs ``normal_dir`` and takes ``abnormal_dir``,
             ``normal_test_dir`` and ``mask_dir``, all relative to the product's folder; those that a product lacks are
             left out for it.
@@ -54,7 +55,7 @@ class MultiCategory(AnomalibDataModule):
         eval_batch_size: Images per validation, test and prediction batch.
         num_workers: Processes that read images.
         balanced: Draw training images with replacement, so that every category comes equally often on average. An
-            epoch has as many draws as there are images.
+            epoch has as many draws as there are images; they follow from ``seed`` and the number of the epoch.
         train_augmentations: For training images.
         val_augmentations: For validation images.
         test_augmentations: For test images.
@@ -67,9 +68,10 @@ class MultiCategory(AnomalibDataModule):
             train and test, draws its own splits.
 
     Raises:
-        FileNotFoundError: If ``root`` is no folder.
-        ValueError: If a category is missing or named twice or its masks do not match; on ``setup`` if a category has no
-            training or test image, or an image and its mask differ in size.
+        FileNotFoundError: If ``root`` is no folder. This and the following are raised when the categories are first
+            needed, by ``categories``, ``name``, ``prepare_data`` or ``setup``, which the engine calls before anything.
+        ValueError: If a category is missing or named twice, or ``dataset`` or ``dataset_args`` do not fit; on ``setup``
+            if a category has no training or test image, or masks that do not match its images.
 
     Example:
         >>> datamodule = MultiCategory(root="datasets/MVTecAD", categories=["bottle", "cable"])
@@ -118,20 +120,25 @@ class MultiCategory(AnomalibDataModule):
         )
         self.balanced = balanced
         self.root = Path(root)
-        if datamodules is not None:
-            self.datamodules = self._given(datamodules)
-        else:
-            splits = {
-                "test_split_mode": test_split_mode,
-                "test_split_ratio": test_split_ratio,
-                "val_split_mode": val_split_mode,
-                "val_split_ratio": val_split_ratio,
-            }
-            self.datamodules = self._created(categories, dataset, dataset_args, splits)
-        first = next(iter(self.datamodules.values()))
-        self.test_split_mode = TestSplitMode(test_split_mode or first.test_split_mode)
-        self.val_split_mode = ValSplitMode(val_split_mode or first.val_split_mode)
-        self._name = self._common_folder_name()
+        self._splits = {
+            "test_split_mode": test_split_mode,
+            "test_split_ratio": test_split_ratio,
+            "val_split_mode": val_split_mode,
+            "val_split_ratio": val_split_ratio,
+        }
+        self._find_datamodules = (
+            partial(self._created, categories, dataset, dataset_args)
+            if datamodules is None
+            else partial(self._given, datamodules)
+        )
+
+    @cached_property
+    def datamodules(self) -> dict[str, AnomalibDataModule]:
+        """The datamodule of each category by its name, sorted; looked for when first needed.
+
+        Were they looked for in the constructor, the command line would bury what is wrong in its own error.
+        """
+        return self._find_datamodules()
 
     def _given(
         self,
@@ -153,7 +160,6 @@ class MultiCategory(AnomalibDataModule):
         categories: list[str] | str,
         dataset: str,
         dataset_args: dict[str, Any] | None,
-        splits: dict[str, Any],
     ) -> dict[str, AnomalibDataModule]:
         datamodule_class = resolve_datamodule_class(dataset)
         if categories == "all":
@@ -174,13 +180,14 @@ class MultiCategory(AnomalibDataModule):
                 val_augmentations=self.val_augmentations,
                 test_augmentations=self.test_augmentations,
                 seed=self.seed,
-                **splits,
+                **self._splits,
             )
             for name in sorted(names)
         }
 
-    def _common_folder_name(self) -> str:
-        """Name of the deepest folder that holds all categories.
+    @cached_property
+    def name(self) -> str:  # type: ignore[override]  # as anomalib's own
+        """Name of the deepest folder that holds all categories; names the results folder.
 
         anomalib names result images by their path below the folder that is called like the datamodule, so that with
         this name equal file names of different categories stay apart.
@@ -194,11 +201,6 @@ class MultiCategory(AnomalibDataModule):
         return (folder.parent.name if alone else folder.name) or type(self).__name__
 
     @property
-    def name(self) -> str:  # type: ignore[override]  # as anomalib's own
-        """Name of the folder that holds the categories; names the results folder."""
-        return self._name
-
-    @property
     def categories(self) -> list[str]:
         """Sorted names of the categories."""
         return list(self.datamodules)
@@ -209,6 +211,9 @@ class MultiCategory(AnomalibDataModule):
             datamodule.prepare_data()
 
     def _setup(self, _stage: str | None = None) -> None:
+        first = next(iter(self.datamodules.values()))
+        self.test_split_mode = TestSplitMode(self._splits["test_split_mode"] or first.test_split_mode)
+        self.val_split_mode = ValSplitMode(self._splits["val_split_mode"] or first.val_split_mode)
         parts: dict[str, dict[str, Any]] = {subset: {} for subset in _SUBSETS}
         for name, datamodule in self.datamodules.items():
             datamodule.trainer = self.trainer
@@ -269,7 +274,7 @@ class MultiCategory(AnomalibDataModule):
             return super().train_dataloader()
         return DataLoader(
             dataset=self.train_data,
-            sampler=balanced_sampler(list(self.train_data.samples["category"]), self.seed),
+            sampler=BalancedSampler(list(self.train_data.samples["category"]), self.seed),
             batch_size=self.train_batch_size,
             num_workers=self.num_workers,
             collate_fn=self.external_collate_fn or self.train_data.collate_fn,

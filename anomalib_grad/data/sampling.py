@@ -24,19 +24,31 @@ def balanced_weights(categories: Sequence[str]) -> torch.Tensor:
     return torch.tensor([1.0 / counts[category] for category in categories], dtype=torch.float64)
 
 
-def balanced_sampler(categories: Sequence[str], seed: int | None) -> WeightedRandomSampler:
+class BalancedSampler(WeightedRandomSampler):
     """Draw N of N images with replacement, every category equally often on average.
+
+    The draws of an epoch depend on seed and epoch alone, so that a resumed run draws what an uninterrupted one would.
+    Lightning sets the epoch and, in a distributed run, shares the draws out among the processes.
 
     Args:
         categories: The category of each of N images.
         seed: Makes the draws repeatable; ``None`` follows torch's global seed.
-
-    Returns:
-        The sampler. In a distributed run Lightning shares its draws out among the processes.
     """
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    weights = balanced_weights(categories)
-    return WeightedRandomSampler(weights.tolist(), num_samples=len(weights), replacement=True, generator=generator)
+
+    def __init__(self, categories: Sequence[str], seed: int | None) -> None:
+        weights = balanced_weights(categories)
+        super().__init__(weights.tolist(), num_samples=len(weights), replacement=True)
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch to draw for, counted from 0; without a call each iteration draws the same."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        if self.seed is not None:
+            self.generator = torch.Generator().manual_seed(self.seed + self.epoch)  # as torch's DistributedSampler
+        return super().__iter__()
 
 
 class EvaluationBatchSampler(BatchSampler):

@@ -23,6 +23,7 @@ from PIL import Image
 
 from anomalib_grad.atomic import writing
 from anomalib_grad.evaluation import plots
+from anomalib_grad.evaluation.post_processor import UNKNOWN
 from anomalib_grad.evaluation.records import CategoryRecord, CategoryResult, Example, TestReport
 
 _METRICS = ("image_AUROC", "image_F1Max", "pixel_AUROC", "pixel_AUPRO")
@@ -187,6 +188,7 @@ def _recognition(records: Sequence[CategoryRecord]) -> dict[str, Any] | None:
     columns = [*counts, *sorted(set().union(*counts.values()) - set(counts))]
     correct = sum(taken[category] for category, taken in counts.items())
     total = sum(taken.total() for taken in counts.values())
+    unseen = sum(taken[UNKNOWN] for taken in counts.values())
     confusions = [
         (count, category, name)
         for category, taken in counts.items()
@@ -205,6 +207,8 @@ def _recognition(records: Sequence[CategoryRecord]) -> dict[str, Any] | None:
             for category, taken in counts.items()
         ],
         "correct": correct,
+        "confused": total - correct - unseen,
+        "unseen": unseen,
         "total": total,
         "accuracy": correct / total,
         "confusions": sorted(confusions, key=lambda entry: (-entry[0], entry[1:]))[:_LISTED_CONFUSIONS],

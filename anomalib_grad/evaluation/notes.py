@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from anomalib_grad.evaluation.metrics import Counts
+from anomalib_grad.evaluation.post_processor import UNKNOWN
 from anomalib_grad.evaluation.records import CategoryRecord
 
 
@@ -53,13 +54,17 @@ def threshold_notes(fitted: Sequence[str], pooled: Sequence[str]) -> list[str]:
 
 
 def recognition_notes(records: Sequence[CategoryRecord]) -> list[str]:
-    """Say how often the model recognised the category of an image by itself."""
+    """Say how often the model recognised the category of an image by itself, and what it took the others for."""
     named = [(record.category, record.recognised) for record in records if record.recognised is not None]
     total = sum(len(names) for _, names in named)
     if not total:
         return []
     right = sum(int(np.sum(names == category)) for category, names in named)
-    return [f"The model recognised the category of {right} of {total} test images ({100 * right / total:.1f} %)."]
+    unseen = sum(int(np.sum(names == UNKNOWN)) for _, names in named)
+    return [
+        f"The model recognised the category of {right} of {total} test images ({100 * right / total:.1f} %); it took "
+        f"{total - right - unseen} for another category and {unseen} for an unseen one."
+    ]
 
 
 def _note(sentence: str, names: Sequence[str]) -> list[str]:

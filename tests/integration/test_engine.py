@@ -29,8 +29,8 @@ def engine(folder: Path, *callbacks: Callback, **arguments: Any) -> Engine:
     return Engine(callbacks=list(callbacks), default_root_dir=folder, accelerator="cpu", devices=1, **arguments)
 
 
-def products(shop: Path) -> MultiCategory:
-    return MultiCategory(root=shop, train_batch_size=4, eval_batch_size=4, num_workers=0, seed=0)
+def products(shop: Path, *, balanced: bool = False) -> MultiCategory:
+    return MultiCategory(root=shop, train_batch_size=4, eval_batch_size=4, num_workers=0, balanced=balanced, seed=0)
 
 
 class Rates(Callback):
@@ -52,7 +52,14 @@ class Run(NamedTuple):
     warnings: list[str]
 
 
-def fit(shop: Path, folder: Path, ckpt_path: Path | None = None, seed: int = 0, **options: Any) -> Run:
+def fit(
+    shop: Path,
+    folder: Path,
+    ckpt_path: Path | None = None,
+    seed: int = 0,
+    balanced: bool = False,
+    **options: Any,
+) -> Run:
     """Fit without any limit from the trainer, with a drop of the rates after every second epoch."""
     seed_everything(seed)
     model = Grad(**{**TINY, **options}, lr_step=1, max_epochs=EPOCHS)
@@ -60,7 +67,7 @@ def fit(shop: Path, folder: Path, ckpt_path: Path | None = None, seed: int = 0, 
     every_epoch = ModelCheckpoint(dirpath=folder / "weights", filename="{epoch}", save_top_k=-1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        engine(folder, rates, every_epoch).fit(model, datamodule=products(shop), ckpt_path=ckpt_path)
+        engine(folder, rates, every_epoch).fit(model, datamodule=products(shop, balanced=balanced), ckpt_path=ckpt_path)
     return Run(model, rates, sorted((folder / "weights").glob("*.ckpt")), [str(w.message) for w in caught])
 
 
@@ -137,6 +144,13 @@ def test_a_resumed_fit_is_the_uninterrupted_one(
     resumed = fit(shop, tmp_path, run.checkpoints[0], seed=9, pre_trained=str(weights))
     assert resumed.rates.seen == run.rates.seen[1:]
     assert_same_weights(run.model, resumed.model)
+
+
+def test_a_resumed_fit_on_balanced_draws_is_the_uninterrupted_one(shop: Path, tmp_path: Path) -> None:
+    whole = fit(shop, tmp_path / "whole", balanced=True)
+    for checkpoint in whole.checkpoints[:-1]:
+        resumed = fit(shop, tmp_path / checkpoint.stem, checkpoint, seed=9, balanced=True)
+        assert_same_weights(whole.model, resumed.model)
 
 
 @pytest.mark.parametrize("weights_only", [None, True])

@@ -86,8 +86,7 @@ def exports(model: Grad, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 def infer(path: Path, image: Path | np.ndarray | torch.Tensor):
     if path.suffix == ".pt":
-        with torch.no_grad():
-            return TorchInferencer(path, device="cpu").predict(image)
+        return TorchInferencer(path, device="cpu").predict(image)
     return OpenVINOInferencer(path, device="CPU", config=EXACT).predict(image)
 
 
@@ -145,6 +144,17 @@ def test_anomalibs_inferencers_agree_on_images_of_any_size(
         scores.append(predicted.pred_score.item())
         assert 0 < scores[-1] < 1
     assert len(set(scores)) == len(SIZES)
+
+
+def test_torch_predictions_are_plain_values_and_the_exported_model_still_trains(exports: dict[str, Path]):
+    inferencer = TorchInferencer(exports["torch"], device="cpu")
+    prediction = inferencer.predict(picture(64, 64))
+    for name in ("pred_score", "pred_label", "anomaly_map", "pred_mask"):
+        assert getattr(prediction, name).numpy().shape[0] == 1, name
+
+    features, refined = inferencer.model.model.train()(torch.rand(2, 3, 64, 64))
+    torch.nn.functional.mse_loss(refined, features).backward()
+    assert all(parameter.grad is not None for parameter in inferencer.model.model.head.parameters())
 
 
 @pytest.mark.parametrize("batch", [1, 3, 16])

@@ -18,6 +18,10 @@ from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.lightning_model import Grad
 from helpers import TINY
 
+EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
+HALF_PRECISION = 5e-3
+"""Deviation of a score in [0, 1] allowed to weights in half precision; 1.4e-3 was measured here."""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _cwd(tmp_path_factory: pytest.TempPathFactory):
@@ -104,6 +108,24 @@ def test_the_engine_quantises_with_a_datamodule(model: Grad, engine: Engine, sho
         "pred_mask",
     ]
     assert_close(scores(path, shop), scores(exact, shop))
+
+
+def test_half_precision_halves_the_file_and_hardly_moves_a_score(
+    model: Grad, engine: Engine, shop: Path, exact: Path, tmp_path: Path
+):
+    path = engine.export(model, "openvino", export_root=tmp_path, compression_type="fp16")
+    weights = 4 * sum(parameter.numel() for parameter in model.model.parameters())
+    assert path.with_suffix(".bin").stat().st_size < 0.55 * weights
+    half, single = (CategoryOpenVINOInferencer(file, device="CPU", config=EXACT) for file in (path, exact))
+    images = sorted(shop.glob("*/test/*/*.png"))
+    ours, theirs = ([inferencer.predict(image) for image in images] for inferencer in (half, single))
+    scores = np.array([[batch.pred_score.item() for batch in batches] for batches in (ours, theirs)])
+    assert 0 < np.abs(scores[0] - scores[1]).max() < HALF_PRECISION
+    assert [batch.explanation for batch in ours] == [batch.explanation for batch in theirs]
+    sure = np.abs(scores[1] - 0.5) > HALF_PRECISION  # the threshold lies on an image of the validation set
+    labels = np.array([[batch.pred_label.item() for batch in batches] for batches in (ours, theirs)])
+    assert set(labels[1, sure]) == {False, True}
+    assert (labels[0, sure] == labels[1, sure]).all()
 
 
 def test_accuracy_control_measures_the_metric_and_gives_back_what_costs_too_much(shop: Path, exact: Path):

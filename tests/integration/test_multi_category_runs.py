@@ -43,9 +43,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(*command: str, cwd: Path) -> str:
+def start(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
+
+
+def run(*command: str, cwd: Path) -> str:
+    done = start(*command, cwd=cwd)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -62,6 +66,30 @@ def test_categories_parse_on_the_command_line(root: Path, tmp_path: Path, given:
     data = ("--data", "anomalib_grad.data.MultiCategory", "--data.root", str(root), "--data.categories", given)
     printed = anomalib_train("--model", "Padim", *data, "--print_config", cwd=tmp_path)
     assert yaml.safe_load(printed)["data"]["init_args"]["categories"] == parsed
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (
+            ("--data", "anomalib_grad.data.MultiCategory", "--data.root", "/nowhere"),
+            "there is no folder /nowhere; give the folder that holds one folder per category as root",
+        ),
+        (
+            ("--data", "MultiCategory", "--data.root", "shop", "--data.categories", "[ant, bea]"),
+            "there is no category 'bea' in shop; the categories there are ant, bee, cup",
+        ),
+    ],
+)
+def test_the_command_line_ends_with_what_is_wrong(
+    root: Path, tmp_path: Path, data: tuple[str, ...], sentence: str
+) -> None:
+    (tmp_path / "shop").symlink_to(root)
+    model = ("--model", "Grad", "--model.backbone", "grad_tiny")
+    done = start(sys.executable, "-m", "anomalib.cli.cli", "train", *model, *data, cwd=tmp_path)
+    assert done.returncode != 0
+    assert " ".join(done.stderr.split()).endswith(f"Error: {sentence}")
+    assert "Union" not in done.stderr
 
 
 def test_padim_trains_and_tests_on_all_categories(root: Path, tmp_path: Path) -> None:

@@ -290,6 +290,31 @@ def write_products(root: Path, categories: tuple[str, ...]) -> None:
             Image.fromarray(mask).save(masks / f"{index:03}_mask.png")
 
 
+RUN_IN_FOLDER = """
+import os, sys
+from anomalib.cli.cli import main
+os.chdir(sys.argv.pop())
+main()
+"""
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_and_tests_by_the_plain_name(installed, tmp_path):
+    write_products(tmp_path / "products", ("bolt",))
+    printed, _ = installed.run(
+        RUN_IN_FOLDER,
+        *("train", "--model", "Grad", "--model.backbone", "grad_tiny", "--model.fusion", "small"),
+        *("--model.image_size", "[64, 64]", "--data", "MVTecAD", "--data.root", str(tmp_path / "products")),
+        *("--data.category", "bolt", "--data.num_workers", "0", "--data.train_batch_size", "4"),
+        *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"),
+        str(tmp_path),
+    )
+    assert "image_AUROC" in printed
+    results = tmp_path / "results/Grad/MVTecAD/bolt/v0"
+    assert (results / "weights/lightning/model.ckpt").is_file()
+    assert len(list((results / "images").rglob("*.png"))) == 6
+
+
 @pytest.mark.slow
 def test_benchmark_pipeline_runs_with_every_name(installed, tmp_path):
     write_products(tmp_path / "products", ("bolt", "nut"))
@@ -302,13 +327,7 @@ def test_benchmark_pipeline_runs_with_every_name(installed, tmp_path):
     }
     config = tmp_path / "benchmark.yaml"
     config.write_text(json.dumps({"accelerator": "cpu", "benchmark": benchmark}))  # JSON is YAML
-    code = """
-        import os, sys
-        from anomalib.cli.cli import main
-        os.chdir(sys.argv.pop())
-        main()
-    """
-    installed.run(code, "benchmark", "--config", str(config), str(tmp_path))
+    installed.run(RUN_IN_FOLDER, "benchmark", "--config", str(config), str(tmp_path))
     (table,) = (tmp_path / "runs").rglob("results.csv")
     results = pd.read_csv(table)
     assert list(results["model.class_path"]) == ["Grad", "anomalib_grad.Grad"]

@@ -219,6 +219,24 @@ def test_an_image_size_that_does_not_fit_is_refused_with_one_that_does(name, siz
         FrozenBackbone(name, pre_trained=False, image_size=(height * factor, width + factor * step))
 
 
+@pytest.mark.parametrize(
+    ("name", "layers", "size", "least"),
+    [
+        ("mobilenetv2_050", None, (4, 4), 32),
+        ("mobilenetv2_050", None, (16, 64), 32),  # one cell high
+        ("resnet18", ["layer2", "layer4"], (32, 32), 64),
+        ("grad_tiny", None, (8, 8), 32),
+        ("tf_efficientnet_b4.aa_in1k", None, (15, 15), 32),
+        ("vit_tiny_patch16_224", None, (16, 16), 32),
+    ],
+)
+def test_an_image_too_small_for_the_maps_is_refused_with_the_least_size(name, layers, size, least):
+    with pytest.raises(ValueError, match=rf"{size[0]} x {size[1]} pixels are too small for layer .*at least \[{least}"):
+        FrozenBackbone(name, layers, pre_trained=False, image_size=size)
+    backbone = FrozenBackbone(name, layers, pre_trained=False, image_size=(least, least))
+    assert backbone(images_of((least, least))).isfinite().all()
+
+
 def test_a_backbone_of_one_size_says_which():
     with pytest.raises(ValueError, match=r"choose image_size=\[240, 240\], the size that it was trained at"):
         FrozenBackbone("crossvit_tiny_240", pre_trained=False, image_size=(64, 64))

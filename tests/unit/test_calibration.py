@@ -28,9 +28,9 @@ def test_default_auto_and_numbers(wanted, backbone, expected):
     assert resolve_mse_threshold(wanted, backbone) == pytest.approx(expected, nan_ok=True)
 
 
-@pytest.mark.parametrize("wanted", [0, -1.0, "automatic", "10", math.nan])
+@pytest.mark.parametrize("wanted", [0, -1.0, "automatic", "10", math.inf, math.nan])
 def test_anything_else_is_refused(wanted):
-    with pytest.raises(ValueError, match="positive number or 'auto'"):
+    with pytest.raises(ValueError, match="positive, finite number or 'auto'"):
         resolve_mse_threshold(wanted, AUTHORS)
 
 

@@ -156,5 +156,23 @@ def test_mse_threshold_takes_a_number_auto_or_the_backbones_default() -> None:
     authors = {**TINY, "backbone": "tf_efficientnet_b4.aa_in1k"}
     assert Grad(**authors).model.head.mse_threshold.item() == 10.0
     assert torch.isnan(Grad(**authors, mse_threshold="auto").model.head.mse_threshold)
-    with pytest.raises(ValueError, match="must be a positive number or 'auto', got -1"):
-        Grad(**TINY, mse_threshold=-1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"image_size": 64}, r"image_size must be height and width in whole pixels, such as \[224, 224\]; got 64\."),
+        ({"image_size": (64,)}, r"got \(64,\)\."),
+        ({"image_size": (64, 64, 3)}, r"got \(64, 64, 3\)\."),
+        ({"image_size": (64.5, 64)}, r"got \(64\.5, 64\)\."),
+        ({"image_size": "64"}, r"got '64'\."),
+        ({"layers": "blocks.2"}, r"layers must be a list of names, got the text 'blocks\.2'; give \['blocks\.2'\]\."),
+        ({"mse_threshold": -1}, "mse_threshold must be a positive, finite number or 'auto', got -1"),
+        ({"mse_threshold": float("inf")}, "a positive, finite number or 'auto', got inf"),
+        ({"mse_threshold": float("nan")}, "a positive, finite number or 'auto', got nan"),
+        ({"mse_threshold": "10"}, "a positive, finite number or 'auto', got '10'"),
+    ],
+)
+def test_impossible_arguments_are_refused_in_one_sentence(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Grad(**{**TINY, **changed})

@@ -30,7 +30,7 @@ def prepared(**arguments: object) -> MultiCategory:
 def test_all_categories_are_found_and_the_other_folders_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         datamodule = MultiCategory(root, **NO_WORKERS)
-    assert datamodule.categories == ["ant", "bee", "cup"]
+        assert datamodule.categories == ["ant", "bee", "cup"]
     ignored = [message for message in caplog.messages if "ignored" in message]
     assert len(ignored) == 1
     assert "notes" in ignored[0]
@@ -171,11 +171,12 @@ def test_btech_layout_is_discovered(tmp_path: Path) -> None:
 
 def test_balanced_training_draws_every_category_equally_often(root: Path) -> None:
     datamodule = prepared(root=root, balanced=True, seed=1, train_batch_size=11)
-    drawn = [name for _ in range(60) for batch in datamodule.train_dataloader() for name in batch.category]
-    again = next(iter(datamodule.train_dataloader())).category
-    assert drawn[:11] == again  # a seeded loader starts alike
     loader = datamodule.train_dataloader()
-    drawn = [name for _ in range(60) for batch in loader for name in batch.category]
+    drawn = []
+    for epoch in range(60):
+        loader.sampler.set_epoch(epoch)
+        drawn += [name for batch in loader for name in batch.category]
+    assert drawn[:11] == next(iter(datamodule.train_dataloader())).category  # a seeded loader starts alike
     assert len(drawn) == 660
     assert all(abs(drawn.count(name) / 660 - 1 / 3) < 0.06 for name in datamodule.categories)
 
@@ -249,20 +250,44 @@ def test_an_unreadable_file_is_named(root: Path) -> None:
         ({"categories": []}, "there are no categories"),
         ({"dataset": "MVTekAD"}, "use a class path or one of .*MVTecAD"),
         ({"dataset": "Folder"}, "needs normal_dir"),
+        ({"dataset": "Folder", "categories": ["bee"]}, "needs normal_dir"),
+        (
+            {"dataset": "Folder", "dataset_args": {"normal_dir": "good"}},
+            "no folder in .*shop contains good; they have MVTec AD's layout: give dataset='MVTecAD' and no dataset",
+        ),
+        (
+            {"dataset": "Folder", "dataset_args": {"normal_dir": "good"}, "categories": ["bee"]},
+            "'bee' in .*shop contains no good; they have MVTec AD's layout: give dataset='MVTecAD' and no dataset_args",
+        ),
+        (
+            {"dataset_args": {"normal_dir": "good", "mask_dir": "mask"}},
+            "dataset MVTecAD takes no normal_dir, mask_dir; remove that from dataset_args",
+        ),
         ({"dataset": "Kolektor"}, "name them in a list"),
         ({"dataset": "BTech"}, "no folder in .* contains train/ok"),
         ({"root": "nowhere"}, "there is no folder nowhere"),
     ],
 )
 def test_wrong_arguments_say_what_to_do(root: Path, arguments: dict[str, object], message: str) -> None:
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
-        MultiCategory(**{"root": root, **arguments})
+    datamodule = MultiCategory(**{"root": root, **arguments})
+    for use in (lambda: datamodule.categories, lambda: datamodule.name, datamodule.prepare_data, datamodule.setup):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            use()
+
+
+def test_a_category_given_as_root_is_noticed(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"a category itself: give root='.*shop' and categories=\['bee'\]"):
+        prepared(root=root / "bee")
+
+
+def test_advice_on_the_layout_leads_to_a_datamodule_that_reads_it(root: Path) -> None:
+    assert prepared(root=root, dataset="MVTecAD").categories == ["ant", "bee", "cup"]
 
 
 def test_reserved_names_are_refused(root: Path) -> None:
     (root / "bee").rename(root / "mean")
     with pytest.raises(ValueError, match="cannot be called 'mean'"):
-        MultiCategory(root)
+        prepared(root=root)
 
 
 def test_result_images_that_would_overwrite_each_other_are_reported(
@@ -272,7 +297,7 @@ def test_result_images_that_would_overwrite_each_other_are_reported(
     prepared(root=root)
     assert "overwrite" not in caplog.text
     datamodule = MultiCategory(root, **NO_WORKERS)
-    datamodule._name = "elsewhere"
+    datamodule.name = "elsewhere"
     datamodule.setup()
     assert "result images will overwrite one another" in caplog.text
 

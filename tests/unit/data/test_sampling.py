@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
 from torch.utils.data import DistributedSampler, SequentialSampler
 
-from anomalib_grad.data.sampling import EvaluationBatchSampler, balanced_sampler, balanced_weights
+from anomalib_grad.data.sampling import BalancedSampler, EvaluationBatchSampler, balanced_weights
 
 NAMES = st.lists(st.sampled_from("abcd"), min_size=1, max_size=50)
 GROUPS = st.lists(st.integers(0, 3), min_size=4, max_size=60)
@@ -25,14 +26,40 @@ def test_the_weights_of_each_category_sum_to_one(categories: list[str]) -> None:
 
 def test_balanced_draws_follow_the_seed_and_are_even() -> None:
     categories = ["rare"] * 3 + ["common"] * 997
-    drawn = list(balanced_sampler(categories, seed=5))
-    assert drawn == list(balanced_sampler(categories, seed=5))
+    drawn = list(BalancedSampler(categories, seed=5))
+    assert drawn == list(BalancedSampler(categories, seed=5))
+    assert drawn != list(BalancedSampler(categories, seed=6))
     assert len(drawn) == 1000
     assert 430 < sum(index < 3 for index in drawn) < 570
     torch.manual_seed(0)
-    first = list(balanced_sampler(categories, seed=None))
+    first = list(BalancedSampler(categories, seed=None))
     torch.manual_seed(0)
-    assert first == list(balanced_sampler(categories, seed=None))
+    assert first == list(BalancedSampler(categories, seed=None))
+
+
+def test_balanced_draws_of_an_epoch_do_not_depend_on_what_was_drawn_before() -> None:
+    categories = ["rare"] * 3 + ["common"] * 97
+    going_on, started_there = BalancedSampler(categories, seed=5), BalancedSampler(categories, seed=5)
+    epochs = []
+    for epoch in range(4):
+        going_on.set_epoch(epoch)
+        epochs.append(list(going_on))
+    assert len({tuple(drawn) for drawn in epochs}) == 4
+    started_there.set_epoch(3)
+    assert list(started_there) == epochs[3]
+
+
+def test_lightning_shares_the_balanced_draws_of_an_epoch_among_processes() -> None:
+    categories = ["rare"] * 3 + ["common"] * 97
+    whole = BalancedSampler(categories, seed=5)
+    for epoch in (0, 3):
+        whole.set_epoch(epoch)
+        shared = []
+        for rank in range(2):
+            share = DistributedSamplerWrapper(BalancedSampler(categories, seed=5), num_replicas=2, rank=rank)
+            share.set_epoch(epoch)
+            shared += list(share)
+        assert sorted(shared) == sorted(whole)
 
 
 @settings(deadline=None)

@@ -221,7 +221,10 @@ def test_records_do_not_depend_on_how_processes_shared_the_images(tmp_path: Path
         assert record.best[0].anomaly_map.max() == pytest.approx(0.1, abs=1e-3)
     assert one.scores == pytest.approx(scores)
     assert one.global_coordinates.shape == (6, 2)
-    assert recognition_notes([one]) == ["The model recognised the category of 4 of 6 test images (66.7 %)."]
+    assert recognition_notes([one]) == [
+        "The model recognised the category of 4 of 6 test images (66.7 %); "
+        "it took 1 for another category and 1 for an unseen one."
+    ]
 
 
 def test_coordinates_of_a_batch_in_pieces_are_not_used():

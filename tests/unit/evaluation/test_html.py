@@ -213,7 +213,10 @@ def test_confusion_matrix_counts_what_was_recognised() -> None:
     assert ["", "bottle", "cable", "unknown", ""] in page.rows
     assert ["bottle", "4", "1", "1", "0.667"] in page.rows
     assert ["cable", "", "6", "", "1.000"] in page.rows
-    assert "took 10 of 12 test images" in page.text("recognition")
+    assert (
+        "took 10 of 12 test images for the category they belong to, 1 for another and 1 for an unseen one"
+        in page.text("recognition")
+    )
     assert "bottle taken for cable: 1 image" in page.text("recognition")
 
 

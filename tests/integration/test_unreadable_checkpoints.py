@@ -1,0 +1,139 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Damaged checkpoints and files that are none: the error names them in one sentence."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import pytest
+import torch
+from anomalib.data import MVTecAD
+from anomalib.engine import Engine
+from lightning.pytorch import Trainer
+from PIL import Image
+
+from anomalib_grad.configuration import CheckpointConfigurationError
+from anomalib_grad.lightning_model import Grad
+from anomalib_grad.unreadable_checkpoints import CheckpointFileError
+from helpers import TINY, write_category
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a model, before any training."""
+    path = tmp_path_factory.mktemp("checkpoint") / "whole.ckpt"
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(Grad(**TINY))
+    trainer.save_checkpoint(path)
+    return path
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5000])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def change_bytes(path: Path) -> None:
+    """Damage the entry that is read first, which torch notices."""
+    with ZipFile(path) as archive:
+        start = next(entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")).header_offset
+    content = bytearray(path.read_bytes())
+    content[start + 200 : start + 2000] = bytes(1800)
+    path.write_bytes(content)
+
+
+def text(path: Path) -> None:
+    path.write_text("<html>404 not found</html>")
+
+
+def image(path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(path, format="png")
+
+
+def archive(path: Path) -> None:
+    with ZipFile(path, "w") as file:
+        file.writestr("report/notes.txt", "nothing")
+
+
+def bare_weights(path: Path) -> None:
+    torch.save(Grad(**TINY).state_dict(), path)
+
+
+def tensor(path: Path) -> None:
+    torch.save(torch.ones(3), path)
+
+
+def whole_module(path: Path) -> None:
+    torch.save({"model": torch.nn.Linear(2, 2)}, path)
+
+
+DAMAGES = [
+    (cut, "it is cut short"),
+    (empty, "it is empty"),
+    (change_bytes, "it is damaged"),
+    (text, "it is no checkpoint"),
+    (image, "it is no checkpoint"),
+    (archive, "it is no checkpoint"),
+    (bare_weights, "it holds something else than a training run"),
+    (tensor, "it holds something else than a training run"),
+    (whole_module, "it holds Python objects, as an exported model does"),
+]
+
+
+@pytest.fixture
+def damaged(whole: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "damaged.ckpt"
+    path.write_bytes(whole.read_bytes())
+    return path
+
+
+@pytest.mark.parametrize(("damage", "fault"), DAMAGES)
+def test_load_from_checkpoint_names_the_file(damaged: Path, damage: Callable[[Path], None], fault: str) -> None:
+    damage(damaged)
+    with pytest.raises(CheckpointFileError) as raised:
+        Grad.load_from_checkpoint(damaged)
+    message = str(raised.value)
+    assert message.startswith(f"cannot read checkpoint {damaged}: {fault}")
+    assert message.endswith("; copy it again, or give one that Grad's training wrote.")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("run", "damage", "fault"),
+    [
+        ("test", cut, "it is cut short"),
+        ("test", bare_weights, "it holds something else than a training run"),
+        ("test", whole_module, "it holds Python objects"),
+        ("predict", empty, "it is empty"),
+        ("fit", text, "it is no checkpoint"),
+    ],
+)
+def test_the_engine_names_the_file(
+    run: str, damaged: Path, tmp_path: Path, damage: Callable[[Path], None], fault: str
+) -> None:
+    damage(damaged)
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False)
+    with pytest.raises(Exception, match=f"cannot read checkpoint {damaged}: {fault}"):
+        getattr(engine, run)(Grad(**TINY), ckpt_path=damaged, **data(run, tmp_path))
+
+
+def data(run: str, folder: Path) -> dict[str, Any]:
+    write_category(folder / "data/nut")
+    if run == "predict":
+        return {"data_path": folder / "data/nut/test/spot"}
+    return {"datamodule": MVTecAD(root=folder / "data", category="nut", num_workers=0)}
+
+
+def test_other_errors_stay_as_they_are(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointConfigurationError, match="num_blocks is 1 there and 2 here"):
+        Grad.load_from_checkpoint(whole, num_blocks=2)
+    with pytest.raises(FileNotFoundError, match=r"missing\.ckpt"):
+        Grad.load_from_checkpoint(tmp_path / "missing.ckpt")
+    with pytest.raises(RuntimeError, match="nowhere"):
+        Grad.load_from_checkpoint(whole, map_location="nowhere")
+    assert isinstance(Grad.load_from_checkpoint(whole), Grad)
