@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from anomalib.engine import Engine
-from compare import BACKBONE, BATCH_SIZE, LAYERS, METRICS, SIZE, stored
+from compare import BACKBONE, BATCH_SIZE, METRICS, stored
 from lightning import seed_everything
 
 from anomalib_grad import Grad, MultiCategory
@@ -63,7 +63,7 @@ def run(recipe: Recipe, seed: int, args: argparse.Namespace, folder: Path) -> di
     data.setup()
     epochs = math.ceil(recipe.steps * BATCH_SIZE / len(data.train_data))
     model = Grad(
-        BACKBONE, LAYERS, args.weights, SIZE, **{"fusion": "small", **recipe.arguments},
+        args.backbone, pre_trained=args.weights or True, **{"fusion": "small", **recipe.arguments},
         feature_cache="disk", feature_cache_dir=args.out / "features", visualizer=False,
     )  # fmt: skip
     trainer = {"default_root_dir": folder, "logger": False}
@@ -113,7 +113,8 @@ def main() -> None:
     """Run what is asked for and is not yet stored, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder with one MVTec-AD-style folder per product")
-    parser.add_argument("--weights", type=Path, required=True, help="local weight file of timm's mobilenetv2_100")
+    parser.add_argument("--backbone", default=BACKBONE)
+    parser.add_argument("--weights", type=Path, help="local weight file of the backbone; default: timm's own")
     parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES), help="recipes; default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--num-workers", type=int, default=2, help="processes that read images")
