@@ -292,19 +292,17 @@ def open_finished(out: Place) -> ParquetDataset:
 def start_ray(args: argparse.Namespace, paths: pa.Table) -> None:
     """Join a cluster, or start Ray on this machine with nothing but what the workers need."""
     quiet: Any = {"logging_level": "WARNING", "log_to_driver": False}
-    if args.address:
-        ray.init(args.address, **quiet)
-        there, needed = ray.cluster_resources().get("CPU", 0), args.workers * args.threads
-        if there < needed:
-            raise SystemExit(f"The workers need {needed} CPUs, the cluster has {there:g}; ask for fewer --workers.")
+    needed = args.workers * args.threads
+    if args.address is None:
+        store = OBJECT_STORE + 2 * paths.nbytes
+        ray.init("local", num_cpus=needed, object_store_memory=store, include_dashboard=False, **quiet)
         return
-    ray.init(
-        "local",
-        num_cpus=args.workers * args.threads,
-        object_store_memory=OBJECT_STORE + 2 * paths.nbytes,
-        include_dashboard=False,
-        **quiet,
-    )
+    try:
+        ray.init(args.address, **quiet)
+    except ConnectionError as error:
+        raise SystemExit(f"{error}; check --address, or set RAY_AUTH_MODE=token if it wants a token.") from error
+    if (there := ray.cluster_resources().get("CPU", 0)) < needed:
+        raise SystemExit(f"The workers need {needed} CPUs, the cluster has {there:g}; ask for fewer --workers.")
 
 
 def judge_all(paths: pa.Table, settings: Settings, workers: int, rows_per_file: int) -> Iterator[pa.Table]:
