@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pytest
 from anomalib.engine import Engine
@@ -90,20 +91,26 @@ def environment(folder: Path) -> dict[str, str]:
 
 def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     call = command(*arguments)
-    return subprocess.run(call, cwd=cwd, env=environment(cwd), capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(call, cwd=cwd, env=environment(cwd), capture_output=True, text=True, timeout=600, check=False)
 
 
 def kill_after_a_file(*arguments: object, out: Path, cwd: Path) -> None:
-    """Run the script and kill it as soon as it has finished a file of its results."""
+    """Run the script, kill it as soon as it has finished a file of its results, and wait for its worker to end."""
+    deadline, workers = time.monotonic() + 600, []
     with (cwd / "killed.txt").open("w") as printed:
         process = subprocess.Popen(command(*arguments), cwd=cwd, env=environment(cwd), stdout=printed, stderr=printed)
         try:
             while not list(out.glob("predictions/*.parquet")):
                 assert process.poll() is None, (cwd / "killed.txt").read_text()[-3000:]
+                assert time.monotonic() < deadline, (cwd / "killed.txt").read_text()[-3000:]
                 time.sleep(0.005)
+            descendants = psutil.Process(process.pid).children(recursive=True)
+            workers = [child for child in descendants if "MapWorker" in " ".join(child.cmdline())]
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
+    assert len(workers) == 1
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +118,6 @@ def judged(folder: Path, model: Path, images: Path) -> Judged:
     out = folder / "out"
     arguments = (model, "images", "--out", "out", "--maps", "--batch-size", 4, "--rows-per-file")
     kill_after_a_file(*arguments, 2, "--workers", 1, out=out, cwd=folder)
-    time.sleep(1)  # for the orphaned worker to end
     first = pd.read_parquet(out / "predictions")
     (out / "predictions" / ".half_written.parquet").write_bytes(b"PAR1")
     done = run(*arguments, 8, "--workers", 2, cwd=folder)
