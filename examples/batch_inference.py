@@ -1,0 +1,397 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Run an exported model over any number of images, with Ray Data, on this machine or a cluster.
+
+pip install 'anomalib-grad[ray]'
+python examples/batch_inference.py results/weights/openvino/model.xml ./images --out ./judged --workers 8 --maps
+python examples/batch_inference.py model.xml 's3://bucket/line3/*.png' --out s3://bucket/judged --category bottle
+
+Writes OUT/predictions/*.parquet, which pandas.read_parquet("OUT/predictions") reads at once, a row per image:
+
+path        the image
+pred_score  anomaly score
+pred_label  whether it is anomalous
+category    the product that it was taken for, or that --category names; null if the model knows none
+map_path    its anomaly map, relative to OUT: an 8-bit PNG in which 0 to 255 stand for 0 to 1; null without --maps
+error       why the image could not be read, else null; such a row has neither score nor label
+
+The same command goes on where it was stopped. Images that have a row are not judged again, unreadable ones included.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from fsspec.implementations.arrow import ArrowFSWrapper
+from PIL import Image, UnidentifiedImageError
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # under `uv run`, workers would sync an environment each
+try:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+    import ray.data
+    from pyarrow.dataset import Dataset as ParquetDataset
+    from pyarrow.dataset import dataset as open_parquet
+    from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: install Ray Data with pip install 'anomalib-grad[ray]'.") from error
+
+if TYPE_CHECKING:
+    from anomalib.data import NumpyImageBatch
+
+IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+OBJECT_STORE = 128 * 2**20  # bytes; images do not travel through it, only their paths
+SCHEMA = pa.schema(
+    {
+        "path": pa.string(),
+        "pred_score": pa.float32(),
+        "pred_label": pa.bool_(),
+        "category": pa.string(),
+        "map_path": pa.string(),
+        "error": pa.string(),
+    }
+)
+
+
+class Place(NamedTuple):
+    """A file, folder or pattern on some file system."""
+
+    filesystem: FileSystem
+    scheme: str  # "s3://"; empty for this machine
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Place":
+        """Read a path of this machine or a URI that pyarrow knows."""
+        if "://" not in text:
+            return cls(LocalFileSystem(), "", Path(text).resolve().as_posix())
+        try:
+            filesystem, path = FileSystem.from_uri(text)
+        except pa.ArrowInvalid as error:
+            raise SystemExit(
+                f"{text} is no URI that pyarrow knows ({error}); name a path or s3://, gs://, ..."
+            ) from error
+        return cls(filesystem, text.partition("://")[0] + "://", path.rstrip("/"))
+
+    def child(self, name: str) -> "Place":
+        """Go down."""
+        return self._replace(path=f"{self.path}/{name}")
+
+    def lies_in(self, folder: "Place") -> bool:
+        """Tell whether this is a folder or something in it, by name."""
+        return self.scheme == folder.scheme and f"{self.path}/".startswith(f"{folder.path}/")
+
+    def write(self, content: bytes) -> None:
+        """Write a file."""
+        with self.filesystem.open_output_stream(self.path) as stream:
+            stream.write(content)
+
+    def write_whole(self, content: bytes) -> None:
+        """Write a file that has its name only when it is complete; until then it is hidden."""
+        folder, name = self.path.rsplit("/", 1)
+        unfinished = self._replace(path=f"{folder}/.{name}")
+        unfinished.write(content)
+        self.filesystem.move(unfinished.path, self.path)
+
+    def read(self) -> bytes:
+        """Read a file."""
+        with self.filesystem.open_input_stream(self.path) as stream:
+            return stream.read()
+
+
+def list_images(place: Place) -> list[str]:
+    """List the images of a folder and all below it, or what a pattern matches; paths in order."""
+    kind = place.filesystem.get_file_info(place.path).type
+    if kind == FileType.File:
+        return [place.path]
+    if kind == FileType.Directory:
+        entries = place.filesystem.get_file_info(FileSelector(place.path, recursive=True))
+        files = (entry.path for entry in entries if entry.type == FileType.File)
+        return sorted(path for path in files if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES)
+    matches = ArrowFSWrapper(place.filesystem).glob(place.path, detail=True)
+    return sorted(path for path, entry in matches.items() if entry["type"] == "file")
+
+
+# ------------------------------------------------------------------ in the workers
+
+
+class Settings(NamedTuple):
+    """What every worker has to know."""
+
+    model: tuple[bytes, bytes]  # contents of .xml and .bin
+    images: Place
+    out: Place
+    category: str | None
+    maps: bool
+    batch_size: int
+    threads: int
+
+
+class Judge:
+    """A Ray actor: a model of its own, which judges the images of one table after the other."""
+
+    def __init__(self, settings: Settings) -> None:
+        from anomalib_grad.deploy import CategoryOpenVINOInferencer  # noqa: PLC0415  # takes seconds
+
+        self.settings = settings
+        own_share = {
+            "INFERENCE_NUM_THREADS": settings.threads,
+            "ENABLE_CPU_PINNING": False,  # every worker would take the first cores
+            "CACHE_DIR": "",  # nor do they share a cache that one reads while another writes
+        }
+        self.inferencer = CategoryOpenVINOInferencer(settings.model, device="CPU", config=own_share)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Judge the images of a table with their paths and write a Parquet file; returns what is in it."""
+        rows = [row for batch in self.read_ahead(table["path"].to_pylist()) for row in self.judge(batch)]
+        judged = pa.Table.from_pylist(rows, SCHEMA)
+        name = hashlib.sha256("\n".join(row["path"] for row in rows).encode()).hexdigest()[:16]
+        pq.write_table(judged, parquet := io.BytesIO())
+        self.settings.out.child("predictions").child(f"{name}.parquet").write_whole(parquet.getvalue())
+        return judged
+
+    def read_ahead(self, paths: list[str]) -> Iterator[list[tuple[str, bytes | OSError]]]:
+        """Read the files of the next batch while a batch is judged; object stores take their time to answer."""
+        size = self.settings.batch_size
+        batches = [paths[start : start + size] for start in range(0, len(paths), size)]
+        with ThreadPoolExecutor(size) as readers:
+            coming = [readers.submit(self.read, path) for path in batches[0]]
+            for batch, following in zip(batches, [*batches[1:], []], strict=True):
+                contents = [file.result() for file in coming]
+                coming = [readers.submit(self.read, path) for path in following]
+                yield list(zip(batch, contents, strict=True))
+
+    def read(self, path: str) -> bytes | OSError:
+        """Read a file, or return why that is impossible."""
+        try:
+            return self.settings.images._replace(path=path).read()
+        except OSError as error:
+            return error
+
+    def judge(self, files: list[tuple[str, bytes | OSError]]) -> Iterator[dict[str, Any]]:
+        """Judge a batch of files; neighbours of the same size go through the model together."""
+        decoded = ((path, decode(content)) for path, content in files)
+        for _, group in groupby(decoded, key=lambda item: getattr(item[1], "shape", None)):
+            paths, images = zip(*group, strict=True)
+            if isinstance(images[0], np.ndarray):
+                prediction = self.inferencer.predict(np.stack(images), category=self.settings.category)
+                yield from self.rows(paths, prediction)
+            else:
+                for path, error in zip(paths, images, strict=True):
+                    yield {"path": self.name(path), "error": f"{type(error).__name__}: {error}"}
+
+    def rows(self, paths: tuple[str, ...], prediction: "NumpyImageBatch") -> Iterator[dict[str, Any]]:
+        """Rows of images that went through the model together, whose maps are written before."""
+        nothing = [None] * len(paths)
+        labels, names = prediction.pred_label, prediction.explanation
+        columns = (
+            prediction.pred_score.reshape(-1).tolist(),
+            nothing if labels is None else labels.reshape(-1).tolist(),
+            nothing if names is None else names,
+            map(self.write_map, paths, prediction.anomaly_map) if self.settings.maps else nothing,
+        )
+        for path, score, label, category, map_path in zip(paths, *columns, strict=True):
+            yield {
+                "path": self.name(path),
+                "pred_score": score,
+                "pred_label": label,
+                "category": category,
+                "map_path": map_path,
+            }
+
+    def name(self, path: str) -> str:
+        """Name an image as in the table."""
+        return self.settings.images.scheme + path
+
+    def write_map(self, path: str, anomaly_map: np.ndarray) -> str:
+        """Write an anomaly map of shape (H, W) or (1, H, W) under the path of its image; returns where, below OUT."""
+        if not (anomaly_map.min() >= 0 and anomaly_map.max() <= 1):
+            raise ValueError(
+                "The model's anomaly maps leave [0, 1]; export it with normalisation or go without --maps."
+            )
+        picture, png = Image.fromarray((255 * anomaly_map.squeeze()).round().astype(np.uint8)), io.BytesIO()
+        picture.save(png, "PNG")
+        place = self.settings.out.child("maps").child(path.lstrip("/") + ".png")
+        place.filesystem.create_dir(str(PurePosixPath(place.path).parent), recursive=True)
+        place.write(png.getvalue())
+        return place.path.removeprefix(self.settings.out.path + "/")
+
+
+def decode(content: bytes | OSError) -> np.ndarray | Exception:
+    """Decode a file as the inferencer does, to (H, W, 3) in [0, 1], or return why that is impossible."""
+    if isinstance(content, OSError):
+        return content
+    try:
+        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), dtype=np.float32) / 255
+    except UnidentifiedImageError:
+        return UnidentifiedImageError("this is no image in a format that Pillow reads")
+    except Exception as error:  # noqa: BLE001  # every image format has failures of its own
+        return error
+
+
+# ------------------------------------------------------------------ around them
+
+
+def read_model(path: Path) -> tuple[bytes, bytes]:
+    """Read an OpenVINO model: the contents of its .xml and .bin files."""
+    files = (path, path.with_suffix(".bin"))
+    missing = [file for file in files if not file.is_file()]
+    if path.suffix != ".xml" or missing:
+        raise SystemExit(f"There is no OpenVINO model {path}; name an export's .xml file, with its .bin beside it.")
+    return files[0].read_bytes(), files[1].read_bytes()
+
+
+def check_category(category: str, model: tuple[bytes, bytes]) -> None:
+    """Stop if the model does not know a category."""
+    import openvino  # noqa: PLC0415  # only for this check, and these two take seconds
+
+    from anomalib_grad.deploy import read_categories, read_model  # noqa: PLC0415
+
+    known = read_categories(read_model(openvino.Core(), model))
+    if category not in known:
+        names = ", ".join(known) or "none, it was trained without categories"
+        raise SystemExit(f"The model knows no category {category!r}; choose one of those that it knows: {names}.")
+
+
+def claim(out: Place, model: tuple[bytes, bytes], name: str) -> None:
+    """Make the folder of the results, which belong to one model; stop if there are results of another."""
+    digest = hashlib.sha256(b"".join(model)).hexdigest()
+    note = out.child("model.json")
+    try:
+        owner = json.loads(note.read())
+    except FileNotFoundError:
+        out.filesystem.create_dir(out.child("predictions").path, recursive=True)
+        note.write_whole(json.dumps({"model": name, "sha256": digest}).encode())
+        return
+    if owner["sha256"] != digest:
+        raise SystemExit(f"{out.path} has the results of another model, {owner['model']}; choose another --out.")
+
+
+def open_finished(out: Place) -> ParquetDataset:
+    """Open the rows of all finished files; removes those that a stopped run left unfinished."""
+    folder = out.child("predictions")
+    files = [PurePosixPath(entry.path) for entry in folder.filesystem.get_file_info(FileSelector(folder.path))]
+    for path in files:
+        if path.name.startswith("."):
+            folder.filesystem.delete_file(str(path))
+    finished = [str(path) for path in files if path.suffix == ".parquet" and not path.name.startswith(".")]
+    return open_parquet(finished, schema=SCHEMA, filesystem=folder.filesystem, format="parquet")
+
+
+def start_ray(args: argparse.Namespace, paths: pa.Table) -> None:
+    """Join a cluster, or start Ray on this machine with nothing but what the workers need."""
+    quiet: Any = {"logging_level": "WARNING", "log_to_driver": False}
+    needed = args.workers * args.threads
+    if args.address is None:
+        store = OBJECT_STORE + 2 * paths.nbytes
+        ray.init("local", num_cpus=needed, object_store_memory=store, include_dashboard=False, **quiet)
+        return
+    try:
+        ray.init(args.address, **quiet)
+    except ConnectionError as error:
+        raise SystemExit(f"{error}; check --address, or set RAY_AUTH_MODE=token if it wants a token.") from error
+    if (there := ray.cluster_resources().get("CPU", 0)) < needed:
+        raise SystemExit(f"The workers need {needed} CPUs, the cluster has {there:g}; ask for fewer --workers.")
+
+
+def judge_all(paths: pa.Table, settings: Settings, workers: int, rows_per_file: int) -> Iterator[pa.Table]:
+    """Judge images on Ray; yields the table of each finished Parquet file."""
+    rows = min(rows_per_file, -(-len(paths) // (4 * workers)))  # work for all of them to the end
+    parts = [paths.slice(start, rows).combine_chunks() for start in range(0, len(paths), rows)]
+    judged = ray.data.from_arrow(parts).map_batches(
+        Judge,
+        fn_constructor_args=(settings,),
+        batch_size=None,  # a part as it is
+        batch_format="pyarrow",
+        num_cpus=settings.threads,
+        compute=ray.data.ActorPoolStrategy(size=workers),
+    )
+    yield from judged.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def summarize(rows: ParquetDataset, out: str) -> None:
+    """Print what all the rows say, those of earlier runs included."""
+    table = rows.to_table(columns=["category", "pred_label", "error"])
+    readable = table.filter(pc.is_null(table["error"]))
+    print(f"{out}: {len(table)} images, {len(table) - len(readable)} of them unreadable (column error)")
+    counts = readable.group_by("category").aggregate([("pred_label", "sum"), ("pred_label", "count")])
+    for row in sorted(counts.to_pylist(), key=lambda row: row["category"] or ""):
+        anomalous, images = row["pred_label_sum"] or 0, row["pred_label_count"]
+        print(f"{row['category'] or 'no category':24} {anomalous:>9} of {images:>9} anomalous")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="exported OpenVINO model, .xml")
+    parser.add_argument(
+        "images", metavar="input", help="folder, pattern in quotes, or URI of either: s3://, gs://, ..."
+    )
+    parser.add_argument("--out", required=True, help="folder or URI of the results")
+    parser.add_argument("--workers", type=positive, default=os.cpu_count(), help="models at work; default: CPU cores")
+    parser.add_argument("--threads", type=positive, default=1, help="CPU cores for each worker")
+    parser.add_argument("--batch-size", type=positive, default=8, help="images read and judged together")
+    parser.add_argument("--rows-per-file", type=positive, default=1000, help="what a worker loses at most when stopped")
+    parser.add_argument("--maps", action="store_true", help="write anomaly maps to OUT/maps")
+    parser.add_argument("--category", help="product on all the images; default: recognised")
+    parser.add_argument("--address", help="Ray cluster to join; default: start Ray on this machine")
+    return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    """Read a number of things."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def main() -> None:
+    """Judge the images that have no row yet, then sum up."""
+    args = parse_arguments()
+    images, out = Place.parse(args.images), Place.parse(args.out)
+    model = read_model(args.model)
+    if args.category is not None:
+        check_category(args.category, model)
+    found = list_images(images)
+    if not found:
+        raise SystemExit(f"There are no images in {args.images}; name a folder with images, or a pattern that matches.")
+    if out.lies_in(images) or any(images._replace(path=path).lies_in(out) for path in found):
+        raise SystemExit(f"{args.out} lies inside {args.images}: its maps would be judged; choose another --out.")
+    claim(out, model, str(args.model))
+
+    done = set(open_finished(out).to_table(columns=["path"])["path"].to_pylist())
+    paths = pa.table({"path": pa.array([path for path in found if images.scheme + path not in done], pa.string())})
+    print(f"{len(found)} images, {len(found) - len(paths)} of them judged before")
+    if len(paths):
+        start_ray(args, paths)
+        settings = Settings(
+            model=model,
+            images=images,
+            out=out,
+            category=args.category,
+            maps=args.maps,
+            batch_size=args.batch_size,
+            threads=args.threads,
+        )
+        start = time.perf_counter()
+        parts = judge_all(paths, settings, args.workers, args.rows_per_file)
+        finished = [(time.perf_counter() - start, len(part)) for part in parts]
+        (first, some), (last, _) = finished[0], finished[-1]
+        rate = f", {(len(paths) - some) / (last - first):.1f} per second once at work" if len(finished) > 1 else ""
+        print(f"{len(paths)} images in {last:.0f} s{rate}")
+    summarize(open_finished(out), args.out)
+
+
+if __name__ == "__main__":
+    main()
