@@ -31,6 +31,7 @@ class Recipe(NamedTuple):
 
 
 COSINE = {"lr_schedule": "cosine", "warmup_steps": 20}
+TRIPLE = {"learning_rate": 3e-3, "grid_learning_rate": 0.3}
 RECIPES = {
     "published (50 epochs)": Recipe(1900, {}),
     "constant rate, 300 steps": Recipe(300, {"lr_step": 10_000}),
@@ -41,16 +42,17 @@ RECIPES = {
     "cosine, 450 steps, bf16": Recipe(450, COSINE, "bf16-mixed"),
     "cosine, 300 steps, 4 blocks, bf16": Recipe(300, {**COSINE, "num_blocks": 4}, "bf16-mixed"),
     "cosine, 600 steps, 4 blocks, bf16": Recipe(600, {**COSINE, "num_blocks": 4}, "bf16-mixed"),
-    "cosine, 300 steps, rates x 3, bf16": Recipe(
-        300, {**COSINE, "learning_rate": 3e-3, "grid_learning_rate": 0.3}, "bf16-mixed"
-    ),
+    "cosine, 200 steps, rates x 3, bf16": Recipe(200, {**COSINE, **TRIPLE}, "bf16-mixed"),
+    "cosine, 300 steps, rates x 3, bf16": Recipe(300, {**COSINE, **TRIPLE}, "bf16-mixed"),
+    "cosine, 450 steps, rates x 3, bf16": Recipe(450, {**COSINE, **TRIPLE}, "bf16-mixed"),
+    "cosine, 400 steps, 4 blocks, rates x 3, bf16": Recipe(400, {**COSINE, **TRIPLE, "num_blocks": 4}, "bf16-mixed"),
     "cosine, 300 steps, clip 1": Recipe(300, {**COSINE, "clip_norm": 1.0}),
     "cosine, 300 steps, 4 blocks": Recipe(300, {**COSINE, "num_blocks": 4}),
     "cosine, 600 steps, 4 blocks": Recipe(600, {**COSINE, "num_blocks": 4}),
     "cosine, 300 steps, local grid 16": Recipe(300, {**COSINE, "local_resolution": 16}),
     "cosine, 300 steps, global grid 8": Recipe(300, {**COSINE, "global_resolution": 8}),
     "cosine, 300 steps, windows 9 and 16": Recipe(300, {**COSINE, "smoothing_window": 9, "score_window": 16}),
-    "cosine, 300 steps, rates x 3": Recipe(300, {**COSINE, "learning_rate": 3e-3, "grid_learning_rate": 0.3}),
+    "cosine, 300 steps, rates x 3": Recipe(300, {**COSINE, **TRIPLE}),
 }
 
 
