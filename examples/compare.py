@@ -57,9 +57,9 @@ def local_backbone(model: AnomalibModule, weights: Path) -> AnomalibModule:
     return model
 
 
-def plain(model: type[AnomalibModule], **arguments: Any) -> AnomalibModule:  # noqa: ANN401
+def plain(model: type[AnomalibModule], crop: dict[str, int] | None = None, **arguments: Any) -> AnomalibModule:  # noqa: ANN401
     """Build an anomalib model at the common input size, without pictures and pooled metrics."""
-    pre_processor = model.configure_pre_processor(image_size=SIZE)
+    pre_processor = model.configure_pre_processor(image_size=SIZE, **(crop or {}))
     return model(pre_processor=pre_processor, evaluator=False, visualizer=False, **arguments)
 
 
@@ -89,7 +89,7 @@ CONTESTANTS = {
         lambda _: plain(ReverseDistillation, backbone="resnet18", pre_trained=False), lambda _: 1, random_encoder=True
     ),
     "Dinomaly (ViT-S)": Contestant(
-        lambda _: plain(Dinomaly, encoder_name="vit_small_patch14_reg4_dinov2"), lambda _: 1
+        lambda _: plain(Dinomaly, {"crop_size": SIZE[0]}, encoder_name="vit_small_patch14_reg4_dinov2"), lambda _: 1
     ),
 }
 
