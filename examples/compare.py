@@ -213,6 +213,7 @@ def main() -> None:
     if "separate" in wanted:
         rows["Grad (small), a model per category"] = separate_models(args, categories)
     table = markdown(rows, categories)
+    args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "table.md").write_text(table + "\n")
     print(f"\n{table}\n\ntorch {torch.__version__}, {torch.get_num_threads()} threads")
 
