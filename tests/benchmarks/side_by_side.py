@@ -1,0 +1,260 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Grad beside anomalib's models: latency and throughput in OpenVINO, size, training time, accuracy; table and plot.
+
+python tests/benchmarks/side_by_side.py --root DATA --category bottle --weights mobilenetv2_100.safetensors
+
+All models train on the same images and are then timed in turns, in one process. Models that can take the backbone of
+the weights file do; only they are trained in full and have an accuracy. The others have random encoders, which changes
+neither latency nor the time of a training step, or a row that says why they could not be built. Without --root, the
+images are generated; without --weights, all encoders are random.
+"""
+
+import argparse
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+import timm
+from anomalib.engine import Engine
+from anomalib.models import (
+    AnomalibModule,
+    Dinomaly,
+    EfficientAd,
+    Padim,
+    Patchcore,
+    ReverseDistillation,
+    Supersimplenet,
+)
+from lightning import seed_everything
+from matplotlib.figure import Figure
+from measure import compile_model, images, in_turns, machine, markdown, size_mb
+
+from anomalib_grad import Grad, MultiCategory
+from anomalib_grad.components import FUSIONS
+from anomalib_grad.data import Textures
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+from compare import BACKBONE, LAYERS, SIZE, local_backbone, plain
+
+logger = logging.getLogger(__name__)
+
+HEADS = ["model", "encoder", "image AUROC", "ms", "images/s", "MB", "training: epochs", "CPU s an epoch", "CPU s"]
+
+
+class Contestant(NamedTuple):
+    """A row of the table."""
+
+    build: Callable[[Path | None], AnomalibModule]  # from the weights file, None for random weights
+    encoder: str  # what it is if it is not the common one
+    epochs: int | None = None  # None for the --epochs of the command line
+    batch_size: int = 16
+
+
+class Row(NamedTuple):
+    """What became of a contestant: its figures, or why there are none."""
+
+    encoder: str
+    auroc: float | None = None
+    epochs: float = 0
+    train_seconds: float | None = None  # of CPU time
+    model: Path | None = None
+    problem: str = ""
+
+
+class TrainingClock(pl.Callback):
+    """CPU seconds from the first training batch to the first validation batch: memory banks are filled in between."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._start = 0.0
+
+    def on_train_start(self, *_: Any) -> None:
+        self._start, self.seconds = time.process_time(), 0.0
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if not trainer.sanity_checking and not self.seconds:
+            self.seconds = time.process_time() - self._start
+
+
+def grad(fusion: str) -> Callable[[Path | None], AnomalibModule]:
+    """Grad with a fusion on the common backbone."""
+    return lambda weights: Grad(
+        BACKBONE, LAYERS, weights or False, SIZE, fusion=fusion, evaluator=False, visualizer=False
+    )
+
+
+def on_timm_features(model: type[AnomalibModule], **arguments: Any) -> Callable[[Path | None], AnomalibModule]:
+    """A model of anomalib that takes the common backbone."""
+
+    def build(weights: Path | None) -> AnomalibModule:
+        built = plain(model, backbone=BACKBONE, layers=LAYERS, pre_trained=False, **arguments)
+        return built if weights is None else local_backbone(built, weights)
+
+    return build
+
+
+def random_resnet(_: Path | None) -> AnomalibModule:
+    """SuperSimpleNet on its own network; it takes a network in the place of the name whose weights it would fetch."""
+    return plain(Supersimplenet, backbone=timm.create_model("wide_resnet50_2", pretrained=False))
+
+
+CONTESTANTS = {
+    **{f"Grad ({fusion})": Contestant(grad(fusion), "") for fusion in FUSIONS},
+    "PaDiM": Contestant(on_timm_features(Padim, n_features=100), "", epochs=1),
+    "PatchCore (1 %)": Contestant(on_timm_features(Patchcore, coreset_sampling_ratio=0.01), "", epochs=1),
+    "Reverse Distillation": Contestant(
+        lambda _: plain(ReverseDistillation, pre_trained=False), "wide_resnet50_2, random", epochs=1
+    ),
+    "EfficientAD (S)": Contestant(lambda _: plain(EfficientAd), "random", epochs=1, batch_size=1),
+    "SuperSimpleNet": Contestant(random_resnet, "wide_resnet50_2, random", epochs=1),
+    "Dinomaly (ViT-S)": Contestant(
+        lambda _: plain(Dinomaly, encoder_name="vit_small_patch14_reg4_dinov2"), "DINOv2", epochs=1
+    ),
+}
+"""Those with an encoder of their own train for an epoch, to be timed."""
+
+
+def data_for(contestant: Contestant, args: argparse.Namespace, folder: Path) -> MultiCategory:
+    """The images, in the contestant's batches."""
+    batches = {"train_batch_size": contestant.batch_size, "eval_batch_size": 16, "num_workers": 0}
+    if args.root:
+        return MultiCategory(root=args.root, categories=args.category, **batches)
+    return Textures(root=folder / "textures", n_train=args.images, n_test_good=4, n_defect=1, **batches)
+
+
+def train_and_export(name: str, args: argparse.Namespace, folder: Path) -> Row:
+    """Train a contestant, test it if its encoder is a real one, export it."""
+    contestant = CONTESTANTS[name]
+    common = f"{BACKBONE}, {'random' if args.weights is None else 'pretrained'}"
+    row = Row(contestant.encoder or common)
+    seed_everything(0, verbose=False)
+    try:
+        model = contestant.build(args.weights)
+    except OSError as error:
+        return row._replace(problem=f"not built: its weights cannot be fetched ({type(error).__name__})")
+    data = data_for(contestant, args, folder)
+    epochs = contestant.epochs or args.epochs
+    clock = TrainingClock()
+    limit = args.steps if contestant.encoder else None
+    engine = Engine(
+        max_epochs=epochs,
+        check_val_every_n_epoch=epochs,
+        limit_train_batches=limit,
+        default_root_dir=folder / name,
+        callbacks=[clock],
+        logger=False,
+    )
+    try:
+        engine.fit(model, datamodule=data)
+    except OSError as error:
+        row = row._replace(problem=f"not trained: its data cannot be fetched ({type(error).__name__})")
+    else:
+        batches = -(-len(data.train_data) // contestant.batch_size)
+        share = min(1.0, limit / batches) if limit else 1.0
+        row = row._replace(epochs=epochs * share, train_seconds=clock.seconds)
+        if not contestant.encoder and args.weights:
+            (results,) = engine.test(model, datamodule=data)
+            row = row._replace(auroc=results["mean/image_AUROC"])
+    return row._replace(model=model.eval().cpu().to_openvino(folder / name))
+
+
+def time_models(rows: dict[str, Row], args: argparse.Namespace) -> dict[str, list[str]]:
+    """Time all exported models in turns; gives milliseconds of one image and images per second of a full batch."""
+    runs: dict[str, dict[int, tuple[int, Callable[[], object]]]] = {}
+    for name, row in rows.items():
+        if row.model is not None:
+            compiled = compile_model(row.model, args.hint, args.threads)
+            fixed = compiled.input(0).partial_shape[0]  # PatchCore's export takes no other number of images
+            sizes = {wanted: fixed.get_length() if fixed.is_static else wanted for wanted in (1, args.batch)}
+            batches = {wanted: images(size) for wanted, size in sizes.items()}
+            runs[name] = {
+                wanted: (len(batch), lambda compiled=compiled, batch=batch: compiled(batch))
+                for wanted, batch in batches.items()
+            }
+    cells: dict[str, list[str]] = {name: [] for name in runs}
+    for wanted, rounds in ((1, args.rounds), (args.batch, max(1, args.rounds // 8))):
+        timings = in_turns({name: own[wanted][1] for name, own in runs.items()}, rounds)
+        for name, timing in timings.items():
+            per_image = timing.wall / runs[name][wanted][0]
+            cells[name].append(f"{1000 * per_image:.1f}" if wanted == 1 else f"{1 / per_image:.0f}")
+    return cells
+
+
+def table(rows: dict[str, Row], timings: dict[str, list[str]]) -> str:
+    """Render the figures."""
+    lines = []
+    for name, row in rows.items():
+        auroc = "" if row.auroc is None else f"{100 * row.auroc:.1f}"
+        measured = [*timings[name], f"{size_mb(row.model):.1f}"] if row.model else ["", "", ""]
+        if row.train_seconds is None:
+            training = [row.problem, "", ""]
+        else:
+            training = [f"{row.epochs:.2g}", f"{row.train_seconds / row.epochs:.1f}", f"{row.train_seconds:.1f}"]
+        lines.append([name, row.encoder, auroc, *measured, *training])
+    return markdown(HEADS, lines)
+
+
+def plot(rows: dict[str, Row], timings: dict[str, list[str]], path: Path) -> None:
+    """Plot accuracy against latency; models without an accuracy stand hollow below the others."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    known = [100 * row.auroc for row in rows.values() if row.auroc is not None]
+    below = min(known, default=50) - 0.15 * max(max(known, default=100) - min(known, default=50), 4)
+    for name, (latency, _) in timings.items():
+        auroc = rows[name].auroc
+        position = (float(latency), below if auroc is None else 100 * auroc)
+        colour = "tab:orange" if name.startswith("Grad") else "tab:blue"
+        axes.scatter(*position, edgecolors=colour, facecolors="none" if auroc is None else colour)
+        axes.annotate(name, position, textcoords="offset points", xytext=(4, 4), rotation=30, fontsize=8)
+    axes.set_xscale("log")
+    axes.margins(x=0.15, y=0.2)
+    axes.set_xlabel("latency of one image in OpenVINO, ms")
+    axes.set_ylabel("image AUROC, percent (hollow: latency only)")
+    figure.savefig(path, dpi=150)
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, help="images in MVTec AD's layout; generated without")
+    parser.add_argument("--category", nargs="+", default="all", help="product folders below root")
+    parser.add_argument("--weights", type=Path, help=f"local weight file of timm's {BACKBONE}; random without")
+    parser.add_argument("--only", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
+    parser.add_argument("--epochs", type=int, default=15, help="of Grad")
+    parser.add_argument("--steps", type=int, default=4, help="training steps of models with random encoders")
+    parser.add_argument("--images", type=int, default=40, help="generated training images of a category")
+    parser.add_argument("--hint", default="bf16", help="OpenVINO's inference precision")
+    parser.add_argument("--threads", type=int, default=0, help="of OpenVINO, 0 for all")
+    parser.add_argument("--batch", type=int, default=16, help="batch size for the throughput")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--quick", action="store_true", help="an epoch, a step and few rounds, to try the script")
+    parser.add_argument("--out", type=Path, default=Path("results/side_by_side"))
+    args = parser.parse_args()
+    if args.quick:
+        args.epochs, args.steps, args.images, args.rounds, args.batch = 1, 1, 4, 1, 2
+    return args
+
+
+def main() -> None:
+    """Train, export, measure, print."""
+    args = arguments()
+    args.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = {name: train_and_export(name, args, Path(folder)) for name in args.only}
+        timings = time_models(rows, args)
+        data = ", ".join(args.category) if args.root and args.category != "all" else args.root or "generated textures"
+        report = f"{table(rows, timings)}\n\n{data}; {SIZE[0]} px, {args.hint}; images/s in batches of {args.batch}; "
+        report += machine()
+        plot(rows, timings, args.out / "side_by_side.png")
+        (args.out / "side_by_side.md").write_text(report + "\n")
+        print(f"\n{report}")
+
+
+if __name__ == "__main__":
+    main()
