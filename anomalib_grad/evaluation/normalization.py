@@ -29,8 +29,8 @@ def normalize(preds: Tensor | None, norm_min: Tensor, norm_max: Tensor, threshol
     below, above = threshold - norm_min, norm_max - threshold
     # A threshold at an extreme leaves one side without extent: it takes the other's. No range at all: one unit.
     below, above = torch.where(below > 0, below, above), torch.where(above > 0, above, below)
+    below, above = (torch.where(extent > 0, extent, torch.ones_like(extent)) for extent in (below, above))
+    # Two clamps and no choice for each pixel, which exported graphs are slow at.
     distance = preds - threshold
-    extent = torch.where(distance < 0, below, above)
-    extent = torch.where(extent > 0, extent, torch.ones_like(extent))
-    normalized = (0.5 + 0.5 * distance / extent).clamp(min=0, max=1)
+    normalized = 0.5 + 0.5 * ((distance / below).clamp(min=-1, max=0) + (distance / above).clamp(min=0, max=1))
     return torch.where(torch.isnan(norm_min) | torch.isnan(norm_max), preds, normalized)

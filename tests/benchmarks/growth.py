@@ -132,7 +132,7 @@ def line(curve: str, setting: Setting, cost: Cost) -> list[str]:
     """Render one point."""
     where = [setting.images, setting.categories, setting.image_size, setting.batch_size]
     return [curve, *map(str, where), f"{cost.train_seconds:.1f}", f"{cost.train_milliseconds:.0f}",
-            f"{cost.peak_mb:.0f}", f"{cost.cache_mb:.0f}", f"{cost.inference_milliseconds:.1f}"]  # fmt: skip
+            f"{cost.peak_mb:.0f}", f"{cost.cache_mb:.2f}", f"{cost.inference_milliseconds:.1f}"]  # fmt: skip
 
 
 def plot(curves: dict[str, list[tuple[Setting, Cost]]], path: Path) -> None:
