@@ -28,6 +28,7 @@ from anomalib_grad import Grad, MultiCategory
 from anomalib_grad.components import FUSIONS
 
 FLOOR = "backbone alone"
+COMPRESSIONS = {"FP32": None, "FP16": CompressionType.FP16, "INT8": CompressionType.INT8_PTQ}
 
 
 class BackboneAlone(Grad):
@@ -87,9 +88,9 @@ def openvino_candidate(name: str, label: str, path: Path, hint: str, threads: in
 def openvino_candidates(name: str, model: Grad, folder: Path, args: argparse.Namespace) -> list[Candidate]:
     """Export a model with each compression; a candidate for each of them and of OpenVINO's inference precisions."""
     data = MultiCategory(root=args.root, categories=args.category, num_workers=0) if args.root else None
-    compressions = {"FP32": None, "FP16": CompressionType.FP16} | ({"INT8": CompressionType.INT8_PTQ} if data else {})
     candidates = []
-    for label, compression in compressions.items():
+    for label in [label for label in args.runtimes if label in COMPRESSIONS]:
+        compression = COMPRESSIONS[label]
         path = model.to_openvino(folder / name / label, compression_type=compression, datamodule=data)
         candidates += [openvino_candidate(name, label, path, hint, args.threads) for hint in args.hints]
     return candidates
@@ -115,7 +116,7 @@ def torch_candidate(name: str, model: Grad, device: str, args: argparse.Namespac
 
 def candidates_for(args: argparse.Namespace, folder: Path) -> list[Candidate]:
     """All rows, those of a runtime together and the floor first."""
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])] if "torch" in args.runtimes else []
     candidates = []
     for name in (FLOOR, *args.fusions):
         candidates += openvino_candidates(name, build(name, args), folder, args)
@@ -168,6 +169,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--backbone", default="tf_efficientnet_b4", help="timm name")
     parser.add_argument("--weights", type=Path, help="local weight file of the backbone; random weights without")
     parser.add_argument("--fusions", nargs="*", default=["small", "mobile", "residual"], choices=list(FUSIONS))
+    parser.add_argument("--runtimes", nargs="+", choices=[*COMPRESSIONS, "torch"], help="all that can be had without")
     parser.add_argument("--hints", nargs="+", default=["bf16", "f32"], help="OpenVINO's inference precisions")
     parser.add_argument("--root", type=Path, help="images to calibrate INT8 on, in MVTec AD's layout")
     parser.add_argument("--category", nargs="+", default="all", help="product folders below root to calibrate on")
@@ -179,6 +181,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--memory-of", choices=[FLOOR, *FUSIONS], help=argparse.SUPPRESS)
     parser.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.runtimes is None:
+        args.runtimes = [label for label in (*COMPRESSIONS, "torch") if label != "INT8" or args.root]
+    if "INT8" in args.runtimes and not args.root:
+        parser.error("INT8 is calibrated on images: name their folder with --root.")
     if args.quick:
         args.rounds, args.batches = 2, []
     if args.threads:
