@@ -3,7 +3,7 @@
 """From the feature residual to the anomaly map and the image score (method: inference and evaluation).
 
 Upsampling, smoothing and score pooling are linear and separable, so each is one small matrix applied along height and
-width: ``A d A^T``. That is exact and costs a fraction of resizing followed by pooling with large windows.
+width: ``A d B^T``. That is exact and costs a fraction of resizing followed by pooling with large windows.
 """
 
 import torch
@@ -31,6 +31,23 @@ def pooling_matrix(size: int, window: int) -> Tensor:
 def residual_norm(features: Tensor, refined: Tensor) -> Tensor:
     """Distance ``d = ||x - x_hat||_2`` over the channels of ``(B, C, H, W)`` maps; returns ``(B, 1, H, W)``."""
     return (features - refined).norm(dim=1, keepdim=True)
+
+
+def apply_along_both(height: Tensor, width: Tensor, maps: Tensor) -> Tensor:
+    """Apply one matrix along the height and one along the width of maps: ``A M B^T``, as ``A (B M^T)^T``.
+
+    With constants on the left only, OpenVINO keeps both products in float32 where it computes the network in bf16, and
+    keeps the map in the layout in which what follows is vectorised.
+
+    Args:
+        height: Matrix ``(H, h)``.
+        width: Matrix ``(W, w)``.
+        maps: Maps ``(B, 1, h, w)``.
+
+    Returns:
+        Maps ``(B, 1, H, W)``.
+    """
+    return height @ (width @ maps.transpose(-1, -2)).transpose(-1, -2)
 
 
 class AnomalyMapGenerator(nn.Module):
@@ -79,6 +96,6 @@ class AnomalyMapGenerator(nn.Module):
             with torch.autocast(residual.device.type, enabled=False):
                 return self(residual)
         residual = residual.float()
-        anomaly_map = self.map_height @ residual @ self.map_width.T  # (B, 1, H, W)
-        pooled = self.score_height @ residual @ self.score_width.T
+        anomaly_map = apply_along_both(self.map_height, self.map_width, residual)  # (B, 1, H, W)
+        pooled = apply_along_both(self.score_height, self.score_width, residual)
         return anomaly_map, pooled.amax(dim=(1, 2, 3))

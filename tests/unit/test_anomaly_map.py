@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The matrix form of map and score against resizing and pooling as the authors write them."""
 
+import openvino as ov
 import pytest
 import torch
 from hypothesis import given, settings
@@ -72,6 +73,14 @@ def test_half_precision_features_are_scored_in_float32():
         anomaly_map, score = generator(residual)
     assert anomaly_map.dtype == score.dtype == torch.float32
     torch.testing.assert_close(anomaly_map, generator(residual.float())[0], rtol=0, atol=0)
+
+
+def test_openvino_keeps_map_and_score_in_float32_where_the_network_runs_in_bf16():
+    generator, residual = AnomalyMapGenerator((28, 28), (224, 224)), residual_of((28, 28))
+    exported = ov.convert_model(generator, example_input=residual)
+    compiled = ov.Core().compile_model(exported, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+    for computed, expected in zip(compiled(residual.numpy()).values(), generator(residual), strict=True):
+        torch.testing.assert_close(torch.from_numpy(computed), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_nothing_of_it_is_stored_in_checkpoints():
