@@ -55,7 +55,7 @@ def test_eval_gives_map_and_score_and_training_what_the_loss_compares():
 def test_prediction_is_the_chain_of_its_parts():
     model, images = tiny().eval(), images_of((64, 96))
     features = model.backbone(images)
-    residual = residual_norm(features, model.head(features))
+    residual = residual_norm(features, model.head(features).refined)
     upsampled = functional.interpolate(residual, (64, 96), mode="bilinear", align_corners=True)
     smoothed = functional.avg_pool2d(upsampled, 5, stride=1, padding=2)
     score = functional.avg_pool2d(smoothed, 8, stride=1).amax(dim=(1, 2, 3))
@@ -78,7 +78,7 @@ def test_one_step_lowers_the_loss_in_any_dimension(dims):
     model.local_representation.jitter_std = 0.0  # chance apart
     losses = []
     for _ in range(3):
-        loss = functional.mse_loss(model.head(features), features)
+        loss = functional.mse_loss(model.head(features).refined, features)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -97,7 +97,7 @@ class HeadAndMap(nn.Module):
         self.anomaly_map_generator = AnomalyMapGenerator((4, 5), (32, 40), 5, 8)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return self.anomaly_map_generator(residual_norm(features, self.head(features)))
+        return self.anomaly_map_generator(residual_norm(features, self.head(features).refined))
 
 
 def assert_exports(model: nn.Module, shape: tuple[int, ...], folder: Path) -> None:
