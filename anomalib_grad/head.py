@@ -74,7 +74,14 @@ class GradHead(nn.Module):
 
     def forward(self, features: Tensor) -> Refinement:
         """Refine features ``x`` ``(B, C, H, W)`` towards what is normal."""
-        normal = self.fusion(self.global_representation(features), self.local_representation(features))  # f_n
+        return self.refine(features, self.normal(features))
+
+    def normal(self, features: Tensor) -> Tensor:
+        """What would be normal in the place of features ``(B, C, H, W)``: ``f_n``, of that shape."""
+        return self.fusion(self.global_representation(features), self.local_representation(features))
+
+    def refine(self, features: Tensor, normal: Tensor) -> Refinement:
+        """Blend features ``x`` and their normal map ``f_n``, both ``(B, C, H, W)``, by their similarity."""
         similarity_map = similarity(
             features, normal, self.mse_threshold, self.indicator_weight, self.cosine_weight
         )  # S: (B, 1, H, W)

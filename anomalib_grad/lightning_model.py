@@ -310,13 +310,17 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
     # ------------------------------------------------------------------ training
 
     def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
-        """Compare refined and input features (method section 7): ``loss = MSE(x_hat, x)``."""
+        """Train on a batch of images, or of features from the cache (method section 7)."""
         del args, kwargs
         features = self._features(batch)
-        loss = functional.mse_loss(self.model.head(features).refined, features)
+        loss = self.loss(features)
         self.remember_features(features, batch)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(features))
         return loss
+
+    def loss(self, features: Tensor) -> Tensor:
+        """Compare features ``(B, C, h, w)`` with their refinement: ``MSE(x_hat, x)``, the mean over all elements."""
+        return functional.mse_loss(self.model.head(features).refined, features)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a rate for the networks and one for the grids, lowered by a schedule (method section 7)."""
