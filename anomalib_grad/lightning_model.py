@@ -101,6 +101,8 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         feature_cache_gib: Largest size of the cache in GiB; on disk of all caches in the folder, of which the least
             recently used are removed.
         feature_cache_dir: Folder of caches on disk; ``None`` takes ``~/.cache/anomalib_grad/features``.
+        false_alarm_rate: Share of normal images that may be called anomalous, in (0, 1): thresholds are set by normal
+            validation images alone. ``None`` takes the thresholds of best F1 on normal and anomalous ones.
         category: Name of the only category in front of the camera, for test, prediction and export with a model of
             many: all images are judged by its threshold. ``None`` lets the model recognise the category.
         pre_processor: anomalib pre-processor; ``True`` resizes and normalises as the backbone expects.
@@ -156,6 +158,7 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         feature_cache_dtype: str = "float32",
         feature_cache_gib: float = 8.0,
         feature_cache_dir: str | Path | None = None,
+        false_alarm_rate: float | None = None,
         category: str | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
@@ -189,6 +192,8 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         )
         if pre_processor is True:
             pre_processor = GradPreProcessor.from_statistics(image_size, model.backbone.mean, model.backbone.std)
+        if post_processor is True:
+            post_processor = PerCategoryPostProcessor(false_alarm_rate=false_alarm_rate)
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         self.model: GradModel = model
         self.feature_caching = FeatureCaching(
@@ -313,12 +318,12 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         """Train on a batch of images, or of features from the cache (method section 7)."""
         del args, kwargs
         features = self._features(batch)
-        loss = self.loss(features)
+        loss = self.training_loss(features)
         self.remember_features(features, batch)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(features))
         return loss
 
-    def loss(self, features: Tensor) -> Tensor:
+    def training_loss(self, features: Tensor) -> Tensor:
         """Compare features ``(B, C, h, w)`` with their refinement: ``MSE(x_hat, x)``, the mean over all elements."""
         return functional.mse_loss(self.model.head(features).refined, features)
 

@@ -15,7 +15,7 @@ from anomalib_grad import Grad
 class FeatureDropout(Grad):
     """Sees a tenth of the features' values as zero and has to restore them (Dinomaly's noisy bottleneck)."""
 
-    def loss(self, features: Tensor) -> Tensor:
+    def training_loss(self, features: Tensor) -> Tensor:
         """Refine clean features by the normal map of noisy ones."""
         head = self.model.head
         refined, _ = head.refine(features, head.normal(functional.dropout(features, 0.1)))
@@ -25,7 +25,7 @@ class FeatureDropout(Grad):
 class HardMining(Grad):
     """Weighs cells by the root of their error, so that easy ones count less."""
 
-    def loss(self, features: Tensor) -> Tensor:
+    def training_loss(self, features: Tensor) -> Tensor:
         """Give the weighted mean of the squared errors."""
         errors = (self.model.head(features).refined - features).square().mean(dim=1)  # (B, h, w)
         weights = errors.detach().sqrt()
