@@ -10,6 +10,8 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from .torch_files import find_excess
+
 READING = "torch.serialization"
 CHECKING = "lightning.pytorch.utilities.migration"
 """Modules that look into a file before any model does."""
@@ -18,6 +20,17 @@ ZIP_START = b"PK\x03\x04"
 
 class CheckpointFileError(ValueError):
     """A file is damaged or no checkpoint."""
+
+
+def check_checkpoint(path: Path) -> None:
+    """Refuse a checkpoint that would take more memory than it has bytes, before it is read.
+
+    Raises:
+        CheckpointFileError: If it would.
+    """
+    excess = find_excess(path)
+    if excess is not None:
+        raise CheckpointFileError(_sentence(path, excess))
 
 
 class NameUnreadableCheckpoint(Callback):
@@ -51,7 +64,19 @@ def describe_failure(path: str | Path, exception: BaseException) -> str | None:
         fault = "it holds something else than a training run"
     if fault is None and isinstance(exception, UnpicklingError):
         fault = "it holds Python objects, as an exported model does, and to load them could run anything"
-    return fault and f"cannot read checkpoint {path}: {fault}; copy it again, or give one that Grad's training wrote."
+    return fault and _sentence(Path(path), fault)
+
+
+def _sentence(path: Path, fault: str) -> str:
+    """Say what is wrong with a checkpoint, and which one to go on from: the newest whole one beside it."""
+    others = sorted(
+        (other for other in path.parent.glob(f"*{path.suffix}") if other != path and other.is_file()),
+        key=lambda other: other.stat().st_mtime,
+        reverse=True,
+    )
+    whole = next((other for other in others if _fault_of_file(other) is None), None)
+    advice = "give one that Grad's training wrote" if whole is None else f"go on from {whole.name}, which is whole"
+    return f"cannot read checkpoint {path}: {fault}; copy it again, or {advice}."
 
 
 def _fault_of_file(path: Path) -> str | None:
