@@ -6,42 +6,60 @@ import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def find_excess(path: Path) -> str | None:
-    """Find out whether reading a file would take more memory than the file has bytes.
+class ExcessError(ValueError):
+    """A file claims to hold more than it has bytes for; the message follows the file's name in a sentence."""
 
-    Nothing in the file is run, and no tensor is allocated.
+
+def read_shapes(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
+    """Read a file with its tensors on the ``meta`` device: nothing is run, and none of their memory is allocated.
 
     Args:
         path: A file of ``torch.save``; classes beyond tensors must be among torch's safe globals, as for reading it.
 
     Returns:
-        What is wrong, as the part of a sentence that follows the file's name; ``None`` if nothing is, or if the file
-        cannot be read at all, which reading it will say.
+        The content; ``None`` if it cannot be read, which reading the whole file will explain.
+
+    Raises:
+        ExcessError: If the file is compressed, or a part or tensor of it is larger than the file.
     """
     size = path.stat().st_size
-    if zipfile.is_zipfile(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                entries = archive.infolist()
-        except zipfile.BadZipFile:
-            return None
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            return "it is compressed, which PyTorch's files never are"
-        if sum(entry.file_size for entry in entries) > size:
-            return "its parts overlap"
     try:
+        if zipfile.is_zipfile(path):
+            _check_archive(path, size)
         content = torch.load(path, map_location="meta", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, EOFError, LookupError, AttributeError):
+    except ExcessError:
+        raise
+    except (
+        zipfile.BadZipFile,
+        pickle.UnpicklingError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        EOFError,
+        LookupError,
+        AttributeError,
+        OverflowError,
+    ):
         return None
     for name, tensor in named_tensors(content):
         if max(tensor.nbytes, tensor.untyped_storage().nbytes()) > size:
-            return f"its tensor {name!r} of shape {tuple(tensor.shape)} is not stored in full"
-    return None
+            raise ExcessError(f"its tensor {name!r} of shape {tuple(tensor.shape)} is not stored in full")
+    return content
+
+
+def _check_archive(path: Path, size: int) -> None:
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ExcessError("it is compressed, which PyTorch's files never are")
+    if sum(entry.file_size for entry in entries) > size:
+        raise ExcessError("its parts claim more bytes than it has")
 
 
 def named_tensors(content: object, name: str = "") -> Iterator[tuple[str, Tensor]]:

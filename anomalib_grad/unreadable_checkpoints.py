@@ -10,7 +10,8 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from .torch_files import find_excess
+from .configuration import find_oversized
+from .torch_files import ExcessError, read_shapes
 
 READING = "torch.serialization"
 CHECKING = "lightning.pytorch.utilities.migration"
@@ -23,14 +24,22 @@ class CheckpointFileError(ValueError):
 
 
 def check_checkpoint(path: Path) -> None:
-    """Refuse a checkpoint that would take more memory than it has bytes, before it is read.
+    """Refuse a checkpoint that would take far more memory than it has bytes, before it is read or a model is built.
 
     Raises:
         CheckpointFileError: If it would.
     """
-    excess = find_excess(path)
-    if excess is not None:
-        raise CheckpointFileError(_sentence(path, excess))
+    try:
+        content = read_shapes(path)
+    except ExcessError as error:
+        raise CheckpointFileError(_sentence(path, str(error))) from error
+    arguments = content.get("hyper_parameters") if isinstance(content, dict) else None
+    if not isinstance(arguments, dict):
+        return
+    oversized = find_oversized(arguments, path.stat().st_size)
+    if oversized is not None:
+        fault = f"it holds no model of the size that its {oversized} of {arguments[oversized]} calls for"
+        raise CheckpointFileError(_sentence(path, fault))
 
 
 class NameUnreadableCheckpoint(Callback):
