@@ -203,17 +203,16 @@ def test_heatmaps_of_images_beside_the_dataset_stay_in_the_results(tmp_path: Pat
     engine.test(Grad(**TINY), datamodule=data)
     written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
     heatmaps = [path for path in written if path.suffix == ".png"]
-    assert len(heatmaps) == 4
+    assert len(heatmaps) == len(data.test_data) > 0
     assert {path.relative_to(tmp_path).parts[0] for path in written} == {"results"}
 
 
 def test_the_table_shows_names_as_they_are() -> None:
-    rows = [
-        CategoryResult(name, 1, 1, 0.5, 0.5, 0.5, 0.5, threshold=0.5) for name in ("[bold]", "[link=x]y[/link]", "[/]")
-    ]
+    names = ("[bold]", "[link=x]y[/link]", "[/]")
+    rows = [CategoryResult(name, 1, 1, 0.5, 0.5, 0.5, 0.5, threshold=0.5) for name in names]
     report = TestReport("Grad", rows, rows[0], [], ["a note on [red]"])
     console = Console(file=StringIO(), width=200)
     console.print(results_table(report))
     shown = console.file.getvalue()
-    for name in ("[bold]", "[link=x]y[/link]", "[/]", "a note on [red]"):
-        assert name in shown
+    for text in (*names, "a note on [red]"):
+        assert text in shown
