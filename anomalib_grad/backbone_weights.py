@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 from timm.models import PretrainedCfg, load_state_dict
 from torch import Tensor, nn
 
+from .torch_files import read_shapes
+
 NETWORK_TIMEOUT = 5.0
 """Seconds after which the model hub counts as out of reach."""
 
@@ -98,6 +100,8 @@ def _read_tensors(name: str, file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise BackboneWeightsError(f"no weights for backbone {name!r}: there is no file {str(file)!r}.")
     try:
+        if file.suffix != ".safetensors":  # that library checks the sizes itself
+            read_shapes(file)
         tensors: Any = load_state_dict(str(file), weights_only=True)
     except (
         SafetensorError,

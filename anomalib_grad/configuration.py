@@ -2,8 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a checkpoint and the model that loads it must agree on."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
+
+MOST_DIMENSIONS = 64
+"""Dimensions that a tensor can have in PyTorch."""
 
 
 class CheckpointConfigurationError(ValueError):
@@ -31,3 +35,31 @@ def check_configuration(model: Mapping[str, Any], checkpoint: Mapping[str, Any] 
             f"the checkpoint belongs to another configuration of Grad: {fields}. "
             f"Pass the checkpoint's values, or call Grad.load_from_checkpoint(path) with nothing else: it takes them."
         )
+
+
+def find_oversized(arguments: Mapping[str, Any], size: int) -> str | None:
+    """Find an argument of Grad that calls for a larger model than a file of some bytes can hold.
+
+    Grids, blocks and channels are stored in full, and the global grid has more bytes than an image has pixels.
+
+    Args:
+        arguments: Constructor arguments that a checkpoint holds; those of unexpected types are left to the constructor.
+        size: Bytes of the checkpoint.
+
+    Returns:
+        Name of the argument; ``None`` if there is none.
+    """
+    for name in ("local_resolution", "global_resolution", "image_size", "num_blocks", "hidden_channels"):
+        dims = arguments.get(name.replace("resolution", "dims"), 2) if name.endswith("resolution") else 1
+        if _product(arguments.get(name), dims) > size:
+            return name
+    return None
+
+
+def _product(value: object, dims: object) -> float:
+    """Product of a list of integers, or the power of one; 0 for what is neither."""
+    if isinstance(value, int) and isinstance(dims, int):
+        return math.inf if dims > MOST_DIMENSIONS else value**dims
+    if isinstance(value, list | tuple) and all(isinstance(axis, int) for axis in value):
+        return math.prod(value)
+    return 0

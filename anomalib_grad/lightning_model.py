@@ -29,6 +29,7 @@ from .backbone import DEFAULT_BACKBONE, check_image_size
 from .calibration import AUTO_IMAGES, estimate_mse_threshold, resolve_mse_threshold
 from .categories import CategoryMixin
 from .category_features import CategoryFeatures
+from .checkpoint_io import WholeCheckpoints, check_before_reading
 from .configuration import check_configuration
 from .evaluation.post_processor import PerCategoryPostProcessor
 from .export import CategoryExportMixin
@@ -232,17 +233,19 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         return PerCategoryPostProcessor()
 
     def configure_callbacks(self) -> list[Callback]:
-        """Callbacks of anomalib, the feature cache, and those that name images and checkpoints which cannot be read."""
+        """Callbacks of anomalib, the feature cache, whole checkpoints, and errors that name what cannot be read."""
         callbacks = cast("Sequence[Callback]", super().configure_callbacks())
-        return [*callbacks, self.feature_caching, NameUnreadableImages(), NameUnreadableCheckpoint()]
+        own = [self.feature_caching, WholeCheckpoints(), NameUnreadableImages(), NameUnreadableCheckpoint()]
+        return [*callbacks, *own]
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> "Grad":  # type: ignore[override]  # noqa: ANN401
         """Load a model with its configuration; arguments and result are anomalib's.
 
         Raises:
-            CheckpointFileError: If the file is damaged or no checkpoint.
+            CheckpointFileError: If the file is damaged, no checkpoint, or claims more than it holds.
         """
+        check_before_reading(checkpoint_path, cls.checkpoint_safe_globals())
         try:
             return cast("Grad", super().load_from_checkpoint(checkpoint_path, *args, **kwargs))
         except Exception as error:

@@ -10,6 +10,9 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from .configuration import find_oversized
+from .torch_files import ExcessError, read_shapes
+
 READING = "torch.serialization"
 CHECKING = "lightning.pytorch.utilities.migration"
 """Modules that look into a file before any model does."""
@@ -18,6 +21,25 @@ ZIP_START = b"PK\x03\x04"
 
 class CheckpointFileError(ValueError):
     """A file is damaged or no checkpoint."""
+
+
+def check_checkpoint(path: Path) -> None:
+    """Refuse a checkpoint that would take far more memory than it has bytes, before it is read or a model is built.
+
+    Raises:
+        CheckpointFileError: If it would.
+    """
+    try:
+        content = read_shapes(path)
+    except ExcessError as error:
+        raise CheckpointFileError(_sentence(path, str(error))) from error
+    arguments = content.get("hyper_parameters") if isinstance(content, dict) else None
+    if not isinstance(arguments, dict):
+        return
+    oversized = find_oversized(arguments, path.stat().st_size)
+    if oversized is not None:
+        fault = f"it holds no model of the size that its {oversized} of {arguments[oversized]} calls for"
+        raise CheckpointFileError(_sentence(path, fault))
 
 
 class NameUnreadableCheckpoint(Callback):
@@ -51,7 +73,19 @@ def describe_failure(path: str | Path, exception: BaseException) -> str | None:
         fault = "it holds something else than a training run"
     if fault is None and isinstance(exception, UnpicklingError):
         fault = "it holds Python objects, as an exported model does, and to load them could run anything"
-    return fault and f"cannot read checkpoint {path}: {fault}; copy it again, or give one that Grad's training wrote."
+    return fault and _sentence(Path(path), fault)
+
+
+def _sentence(path: Path, fault: str) -> str:
+    """Say what is wrong with a checkpoint, and which one to go on from: the newest whole one beside it."""
+    others = sorted(
+        (other for other in path.parent.glob(f"*{path.suffix}") if other != path and other.is_file()),
+        key=lambda other: other.stat().st_mtime,
+        reverse=True,
+    )
+    whole = next((other for other in others if _fault_of_file(other) is None), None)
+    advice = "give one that Grad's training wrote" if whole is None else f"go on from {whole.name}, which is whole"
+    return f"cannot read checkpoint {path}: {fault}; copy it again, or {advice}."
 
 
 def _fault_of_file(path: Path) -> str | None:

@@ -30,7 +30,7 @@ _MARKERS: dict[str, tuple[str, ...]] = {
     "Visa": ("train/good", "Data/Images/Normal"),
 }
 # "mean" is the row of the means over categories, "unknown" what a model says of product types that it has not seen.
-_RESERVED = frozenset({"mean", "unknown"})
+_RESERVED = frozenset({"mean", "unknown", ".", ".."})
 
 
 def resolve_datamodule_class(name: str) -> type[AnomalibDataModule]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from anomalib_grad.atomic import writing
 from anomalib_grad.evaluation.metrics import METRIC_NAMES
@@ -55,13 +56,14 @@ def results_table(report: TestReport) -> Table:
         table.add_row(*_cells(row))
     table.add_section()
     table.add_row(*_cells(report.mean), style="bold")
-    table.caption = "\n".join(report.notes)
+    table.caption = Text("\n".join(report.notes), style="table.caption")
     return table
 
 
-def _cells(row: CategoryResult) -> list[str]:
+def _cells(row: CategoryResult) -> list[str | Text]:
+    """Lay out a row; the name as it is, whatever brackets it has, which rich would take for markup."""
     metrics = [_cell(100 * getattr(row, name), ".1f") for name in METRIC_NAMES]
-    return [row.category, str(row.n_normal), str(row.n_anomalous), *metrics, _cell(row.threshold, ".4g")]
+    return [Text(row.category), str(row.n_normal), str(row.n_anomalous), *metrics, _cell(row.threshold, ".4g")]
 
 
 def _cell(value: float, how: str) -> str:

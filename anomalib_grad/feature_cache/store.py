@@ -9,10 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
+from numpy.lib.format import open_memmap
 
 GIB = 2**30
-SUFFIX = ".npy"
+SUFFIX = ".features.npy"
+"""Marks the files that may be removed to make room: a folder of the user's may hold other arrays."""
+UNFINISHED = ".unfinished"
 ADVICE = "make room, choose another feature_cache_dir, or set feature_cache to false."
 
 
@@ -31,7 +34,7 @@ class CacheFile:
 
     def __init__(self, folder: Path, name: str, shape: tuple[int, int], dtype: np.dtype) -> None:
         self.path = folder / f"{name}{SUFFIX}"
-        self.unfinished = folder / f"{name}.unfinished"
+        self.unfinished = folder / f"{name}{UNFINISHED}"
         self.shape = shape
         self.dtype = dtype
         self._lock = FileLock(folder / f"{name}.lock")
@@ -44,12 +47,12 @@ class CacheFile:
     def read(self) -> np.ndarray | None:
         """Map the complete file; ``None`` if there is none, or something else stands in its place."""
         try:
-            rows = np.load(self.path, mmap_mode="r", allow_pickle=False)
+            rows = open_memmap(self.path, mode="r")  # unlike np.load, reads nothing but arrays
         except (FileNotFoundError, ValueError, EOFError):
             return None
         if rows.shape != self.shape or rows.dtype != self.dtype:
             return None
-        with suppress(PermissionError):
+        with suppress(PermissionError, FileNotFoundError):
             os.utime(self.path)  # the least recently used is removed first
         return rows
 
@@ -67,6 +70,7 @@ class CacheFile:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            remove_unfinished(self.path.parent)
             self._lock.acquire()
         except OSError as error:
             raise type(error)(f"cannot write feature caches to {self.path.parent} ({error}); {ADVICE}") from error
@@ -98,7 +102,7 @@ class CacheFile:
 
     def write(self, fill: Callable[[np.ndarray], None]) -> None:
         """Let ``fill`` write rows into the unfinished file."""
-        rows = np.load(self.unfinished, mmap_mode="r+", allow_pickle=False)
+        rows = open_memmap(self.unfinished, mode="r+")
         fill(rows)
         rows.flush()
 
@@ -128,11 +132,21 @@ def make_room(folder: Path, available: int) -> None:
 
     A run that still reads a removed cache keeps it until it ends; where the system forbids removing it, it stays.
     """
-    files = sorted(((path.stat(), path) for path in folder.glob(f"*{SUFFIX}")), key=lambda pair: pair[0].st_mtime)
+    files = []
+    for path in folder.glob(f"*{SUFFIX}"):
+        with suppress(FileNotFoundError):  # another run makes room as well
+            files.append((path.stat(), path))
     total = sum(status.st_size for status, _ in files)
-    for status, path in files:
+    for status, path in sorted(files, key=lambda pair: pair[0].st_mtime):
         if total <= available:
             break
         with suppress(PermissionError, FileNotFoundError):
             path.unlink()
             total -= status.st_size
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the caches of a folder that killed runs have left unfinished: their locks are free."""
+    for path in folder.glob(f"*{UNFINISHED}"):
+        with suppress(Timeout, PermissionError), FileLock(path.with_suffix(".lock"), timeout=0):
+            path.unlink(missing_ok=True)

@@ -66,9 +66,25 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple:
             return os.mkdir, (str(tmp_path / "exploded"),)
 
-    np.save(tmp_path / "name.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
+    with CacheFile(tmp_path, "name", ROWS.shape, FLOAT32).path.open("wb") as file:
+        np.save(file, np.array([Bomb()], dtype=object), allow_pickle=True)
     np.testing.assert_array_equal(filled(tmp_path).read(), ROWS)
     assert not (tmp_path / "exploded").exists()
+
+
+def test_an_archive_of_arrays_is_filled_anew(tmp_path: Path) -> None:
+    with CacheFile(tmp_path, "name", ROWS.shape, FLOAT32).path.open("wb") as file:
+        np.savez(file, ROWS)
+    np.testing.assert_array_equal(filled(tmp_path).read(), ROWS)
+
+
+def test_the_next_run_removes_what_killed_ones_left_and_leaves_what_others_are_filling(tmp_path: Path) -> None:
+    (tmp_path / "killed.unfinished").touch()
+    filling = CacheFile(tmp_path, "filling", ROWS.shape, FLOAT32)
+    assert filling.begin(limit=GIB)
+    filled(tmp_path)
+    assert [path.name for path in tmp_path.glob("*.unfinished")] == ["filling.unfinished"]
+    filling.abort()
 
 
 def test_an_array_of_another_shape_or_type_is_not_taken(tmp_path: Path) -> None:
@@ -82,9 +98,11 @@ def test_the_least_recently_used_caches_make_room(tmp_path: Path) -> None:
         path = filled(tmp_path, name).path
         os.utime(path, (1e9 - age, 1e9 - age))
     assert CacheFile(tmp_path, "oldest", ROWS.shape, FLOAT32).read() is not None  # used once more
-    size = (tmp_path / "new.npy").stat().st_size
+    (tmp_path / "of_the_user.npy").write_bytes(bytes(10**6))
+    size = path.stat().st_size
     make_room(tmp_path, available=2 * size)
-    assert sorted(path.stem for path in tmp_path.glob("*.npy")) == ["new", "oldest"]
+    left = sorted(path.name.split(".")[0] for path in tmp_path.glob("*.npy"))
+    assert left == ["new", "of_the_user", "oldest"]
 
 
 def test_a_full_disk_stops_before_anything_is_computed_and_leaves_nothing(

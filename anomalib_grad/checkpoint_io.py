@@ -1,0 +1,92 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints that are whole on the disk, and looked at before they are read, whoever asks for them."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
+from anomalib.utils.serialization import anomalib_safe_globals
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.fabric.utilities.cloud_io import get_filesystem
+from lightning.pytorch.callbacks import Callback
+
+from .atomic import writing
+from .unreadable_checkpoints import check_checkpoint
+
+
+class WholeCheckpointIO(AnomalibCheckpointIO):
+    """anomalib's reading and writing of checkpoints; one on a local disk appears complete or not at all.
+
+    Lightning writes to the system's temporary folder first. Where that is another file system than that of the results
+    the checkpoint is then copied under its final name, and a kill or a full disk leaves half of it in place of the last
+    whole one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ANN401  # Lightning's
+        """Write a checkpoint; arguments are Lightning's.
+
+        Raises:
+            OSError: If the folder cannot be written to, or is full; an older checkpoint is unchanged then.
+        """
+        target = local_path(path)
+        if target is None or storage_options is not None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        content = BytesIO()  # torch's own writing to a full disk does not say what is wrong
+        torch.save(checkpoint, content)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with writing(target) as unfinished:
+            unfinished.write_bytes(content.getbuffer())
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Any = None,  # noqa: ANN401  # Lightning's
+        weights_only: bool | None = True,
+    ) -> dict[str, Any]:
+        """Read a checkpoint; arguments are Lightning's, and only an explicit ``weights_only=False`` allows code in it.
+
+        Raises:
+            CheckpointFileError: If the file claims more than it holds.
+        """
+        check_before_reading(path, self.extra_safe_globals)
+        return super().load_checkpoint(path, map_location, weights_only=weights_only is not False)
+
+
+def check_before_reading(path: str | Path, extra_safe_globals: Sequence[Any] = ()) -> None:
+    """Refuse a checkpoint on this machine that claims more than it holds.
+
+    Args:
+        path: Path or URL of a checkpoint.
+        extra_safe_globals: Classes in it besides those that anomalib allows, as for reading it.
+
+    Raises:
+        CheckpointFileError: If it does.
+    """
+    target = local_path(path)
+    if target is not None and target.is_file():
+        with anomalib_safe_globals(extra=extra_safe_globals):
+            check_checkpoint(target)
+
+
+def local_path(path: str | Path) -> Path | None:
+    """Give the file on this machine's file systems that a path or URL stands for; ``None`` if it stands elsewhere."""
+    file_system = get_filesystem(path)
+    local = getattr(file_system, "local_file", False)
+    return Path(file_system._strip_protocol(str(path))) if local else None
+
+
+class WholeCheckpoints(Callback):
+    """Gives the trainer :class:`WholeCheckpointIO`, unless the user brought a plugin for checkpoints."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Replace Lightning's and anomalib's own plugin."""
+        del pl_module, stage
+        present = trainer.strategy.checkpoint_io
+        if type(present) in {TorchCheckpointIO, AnomalibCheckpointIO}:
+            trainer.strategy.checkpoint_io = WholeCheckpointIO(getattr(present, "extra_safe_globals", ()))

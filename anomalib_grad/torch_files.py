@@ -1,0 +1,74 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a file of ``torch.save`` claims to hold, looked at before anything of that size is allocated."""
+
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class ExcessError(ValueError):
+    """A file claims to hold more than it has bytes for; the message follows the file's name in a sentence."""
+
+
+def read_shapes(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
+    """Read a file with its tensors on the ``meta`` device: nothing is run, and none of their memory is allocated.
+
+    Args:
+        path: A file of ``torch.save``; classes beyond tensors must be among torch's safe globals, as for reading it.
+
+    Returns:
+        The content; ``None`` if it cannot be read, which reading the whole file will explain.
+
+    Raises:
+        ExcessError: If the file is compressed, or a part or tensor of it is larger than the file.
+    """
+    size = path.stat().st_size
+    try:
+        if zipfile.is_zipfile(path):
+            _check_archive(path, size)
+        content = torch.load(path, map_location="meta", weights_only=True)
+    except ExcessError:
+        raise
+    except (
+        zipfile.BadZipFile,
+        pickle.UnpicklingError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        EOFError,
+        LookupError,
+        AttributeError,
+        OverflowError,
+    ):
+        return None
+    for name, tensor in named_tensors(content):
+        if max(tensor.nbytes, tensor.untyped_storage().nbytes()) > size:
+            raise ExcessError(f"its tensor {name!r} of shape {tuple(tensor.shape)} is not stored in full")
+    return content
+
+
+def _check_archive(path: Path, size: int) -> None:
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ExcessError("it is compressed, which PyTorch's files never are")
+    if sum(entry.file_size for entry in entries) > size:
+        raise ExcessError("its parts claim more bytes than it has")
+
+
+def named_tensors(content: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Walk through all tensors in nested dictionaries, lists and tuples, with the last name above each."""
+    if isinstance(content, Tensor):
+        yield name, content
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from named_tensors(value, str(key))
+    elif isinstance(content, list | tuple):
+        for value in content:
+            yield from named_tensors(value, name)

@@ -1,0 +1,218 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Files made to do harm: nothing in them is run, nothing they claim is allocated, nothing is written elsewhere."""
+
+import json
+import os
+import struct
+import zipfile
+from collections.abc import Callable
+from copy import copy
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from anomalib.deploy import TorchInferencer
+from anomalib.engine import Engine
+from rich.console import Console
+
+from anomalib_grad.backbone import FrozenBackbone
+from anomalib_grad.backbone_weights import BackboneWeightsError
+from anomalib_grad.checkpoint.convert import save_model
+from anomalib_grad.data import MultiCategory
+from anomalib_grad.evaluation.records import CategoryResult, TestReport
+from anomalib_grad.evaluation.table import results_table
+from anomalib_grad.feature_cache.store import CacheFile
+from anomalib_grad.lightning_model import Grad
+from anomalib_grad.unreadable_checkpoints import CheckpointFileError
+from helpers import TINY, write_category
+
+MANY = 10**6
+
+
+class Bomb:
+    """Makes a folder when it is unpickled without restriction."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a model, before any training."""
+    path = tmp_path_factory.mktemp("checkpoint") / "whole.ckpt"
+    save_model(Grad(**TINY), path)
+    return path
+
+
+def change(whole: Path, path: Path, **entries: Any) -> None:
+    """Write a checkpoint with some entries replaced or added; a dictionary is merged into the one there."""
+    content = torch.load(whole, weights_only=True)
+    for key, value in entries.items():
+        content[key] = {**content[key], **value} if isinstance(value, dict) else value
+    torch.save(content, path)
+
+
+def code(whole: Path, path: Path) -> None:
+    change(whole, path, extra=Bomb(path.parent / "exploded"))
+
+
+def large_tensor(whole: Path, path: Path) -> None:
+    change(whole, path, state_dict={"model.head.mse_threshold": torch.zeros(1).expand(MANY, MANY)})
+
+
+def compressed(whole: Path, path: Path) -> None:
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for entry in source.infolist():
+            content = bytes(2**26) if entry.filename.endswith("/data/0") else source.read(entry)
+            target.writestr(entry.filename, content)
+
+
+def overlapping(whole: Path, path: Path) -> None:
+    """List one stored part under many names."""
+    path.write_bytes(whole.read_bytes())
+    with zipfile.ZipFile(path, "a") as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+        for number in range(100):
+            again = copy(largest)
+            again.filename = f"archive/data/more{number}"
+            archive.filelist.append(again)
+        archive._didModify = True
+
+
+CHECKPOINTS = {
+    "code": (code, "it holds Python objects"),
+    "large tensor": (large_tensor, rf"'model.head.mse_threshold' of shape \({MANY}, {MANY}\) is not stored in full"),
+    "zip bomb": (compressed, "it is compressed"),
+    "overlapping parts": (overlapping, "its parts claim more bytes than it has"),
+}
+OVERSIZED = {
+    "local_resolution": 10**5,
+    "global_resolution": [10**3, 10**4],
+    "image_size": (MANY, MANY),
+    "num_blocks": 10**9,
+    "hidden_channels": 10**9,
+}
+
+
+@pytest.mark.parametrize(("make", "fault"), CHECKPOINTS.values(), ids=CHECKPOINTS)
+def test_a_hostile_checkpoint_is_refused_by_loading_and_by_the_engine(
+    whole: Path, tmp_path: Path, make: Callable[[Path, Path], None], fault: str
+) -> None:
+    hostile = tmp_path / "hostile.ckpt"
+    make(whole, hostile)
+    expected = f"cannot read checkpoint {hostile}: .*{fault}"
+    with pytest.raises(CheckpointFileError, match=expected):
+        Grad.load_from_checkpoint(hostile)
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False)
+    images = write_category(tmp_path / "nut") / "test/good"
+    with pytest.raises(Exception, match=expected):
+        engine.predict(Grad(**TINY), data_path=images, ckpt_path=hostile)
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(("argument", "value"), OVERSIZED.items())
+def test_a_checkpoint_cannot_ask_for_a_model_larger_than_itself(
+    whole: Path, tmp_path: Path, argument: str, value: object
+) -> None:
+    hostile = tmp_path / "hostile.ckpt"
+    change(whole, hostile, hyper_parameters={argument: value})
+    with pytest.raises(CheckpointFileError, match=f"no model of the size that its {argument}"):
+        Grad.load_from_checkpoint(hostile)
+
+
+def test_a_checkpoint_cannot_choose_a_function_to_call(whole: Path, tmp_path: Path) -> None:
+    hostile = tmp_path / "hostile.ckpt"
+    change(whole, hostile, hyper_parameters={"_instantiator": "os.system"})
+    with pytest.raises(ValueError, match=r"'os\.system' .* blocked"):
+        Grad.load_from_checkpoint(hostile)
+
+
+def pickled(path: Path) -> None:
+    torch.save({"conv_stem.weight": torch.ones(3), "more": Bomb(path.parent / "exploded")}, path)
+
+
+def expanded(path: Path) -> None:
+    torch.save({"conv_stem.weight": torch.zeros(1).expand(MANY, MANY)}, path)
+
+
+def deflated(path: Path) -> None:
+    torch.save({"conv_stem.weight": torch.zeros(3)}, path.with_suffix(".whole"))
+    compressed(path.with_suffix(".whole"), path)
+
+
+def safetensors(header: bytes, length: int) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(struct.pack("<Q", length) + header)
+
+
+CLAIM = {"conv_stem.weight": {"dtype": "F32", "shape": [MANY, MANY], "data_offsets": [0, 4 * MANY**2]}}
+HEADER = json.dumps(CLAIM).encode()
+WEIGHTS = {
+    "code": ("w.pth", pickled),
+    "large tensor": ("w.pth", expanded),
+    "zip bomb": ("w.pth", deflated),
+    "safetensors of terabytes": ("w.safetensors", safetensors(HEADER, len(HEADER))),
+    "safetensors with an endless header": ("w.safetensors", safetensors(HEADER, 2**62)),
+}
+
+
+@pytest.mark.parametrize(("name", "make"), WEIGHTS.values(), ids=WEIGHTS)
+def test_hostile_weights_of_a_backbone_are_refused(tmp_path: Path, name: str, make: Callable[[Path], object]) -> None:
+    make(tmp_path / name)
+    backbone = FrozenBackbone(TINY["backbone"], pre_trained=tmp_path / name, image_size=TINY["image_size"])
+    with pytest.raises(BackboneWeightsError, match="cannot read weights"):
+        backbone.ensure_weights()
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_cache_that_claims_terabytes_is_not_mapped(tmp_path: Path) -> None:
+    file = CacheFile(tmp_path, "name", (MANY, MANY), np.dtype("float32"))
+    with file.path.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": (MANY, MANY)})
+    assert file.read() is None
+
+
+def test_anomalibs_torch_inferencer_runs_code_only_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``to_torch`` writes pickled modules: to open one is to trust it, which anomalib leaves to a variable."""
+    torch.save({"model": Bomb(tmp_path / "exploded")}, tmp_path / "model.pt")
+    monkeypatch.delenv("TRUST_REMOTE_CODE", raising=False)
+    with pytest.raises(ValueError, match="TRUST_REMOTE_CODE"):
+        TorchInferencer(tmp_path / "model.pt")
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("name", ["../nut", "..", ".", "/tmp/nut", "nut/../pin", ""])  # noqa: S108  # only a name
+def test_a_category_cannot_be_called_like_a_path(shop: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="cannot be called"):
+        _ = MultiCategory(root=shop, categories=[name]).categories
+
+
+def test_heatmaps_of_images_beside_the_dataset_stay_in_the_results(tmp_path: Path) -> None:
+    write_category(tmp_path / "shop/nut")
+    (tmp_path / "shop/nut/test/spot").rename(tmp_path / "spot")
+    folders = {"normal_dir": "train/good", "normal_test_dir": "test/good", "abnormal_dir": "../../spot"}
+    data = MultiCategory(tmp_path / "shop", "all", "Folder", dataset_args=folders, num_workers=0)
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    engine = Engine(default_root_dir=tmp_path / "results", accelerator="cpu", devices=1, logger=False)
+    engine.test(Grad(**TINY), datamodule=data)
+    written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    heatmaps = [path for path in written if path.suffix == ".png"]
+    assert len(heatmaps) == len(data.test_data) > 0
+    assert {path.relative_to(tmp_path).parts[0] for path in written} == {"results"}
+
+
+def test_the_table_shows_names_as_they_are() -> None:
+    names = ("[bold]", "[link=x]y[/link]", "[/]")
+    rows = [CategoryResult(name, 1, 1, 0.5, 0.5, 0.5, 0.5, threshold=0.5) for name in names]
+    report = TestReport("Grad", rows, rows[0], [], ["a note on [red]"])
+    console = Console(file=StringIO(), width=200)
+    console.print(results_table(report))
+    shown = console.file.getvalue()
+    for text in (*names, "a note on [red]"):
+        assert text in shown
