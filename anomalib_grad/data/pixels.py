@@ -85,7 +85,7 @@ def mask_pixels(image: Image.Image) -> np.ndarray:
         if np.isnan(values).any():
             raise ValueError("it has values that are not numbers; save it with 8 bits, 0 for normal pixels")
         return values > 0
-    marked = (np.asarray(image.convert("RGB")) > 0).any(axis=-1)
+    marked: np.ndarray = np.asarray(image.convert("RGB")).max(axis=-1) > 0
     if image.has_transparency_data and (marked & (np.asarray(image.convert("RGBA"))[..., 3] == 0)).any():
         raise ValueError("pixels that it marks are transparent; save it without alpha, 0 for normal pixels")
     return marked
