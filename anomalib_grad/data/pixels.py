@@ -15,7 +15,8 @@ CMYK, YCbCr, Lab                Pillow's RGB                                 the
 grey or colour with alpha       alpha is dropped                             dropped; refused if it hides what is marked
 floating point                  refused: nothing says which value is white   above 0; refused if any is not a number
 32-bit or signed integers       refused, as floating point                   above 0
-EXIF orientation                ignored: pixels as they are stored           ignored as well, so that they fit
+asks to be turned: TIFF         followed, as Pillow does                     the same
+asks to be turned: EXIF, others ignored: pixels as they are stored           the same
 several frames or pages         the first                                    the first
 any size from 1 x 1             resized to the model's input                 must have the size of the image
 above 178 million pixels        refused by Pillow's guard                    refused
@@ -46,7 +47,7 @@ def check_mode(image: Image.Image) -> None:
     """
     if image.mode == "F" or (image.mode == "I" and image.format not in _SCALED_TO_SIXTEEN_BITS):
         kind = "floating-point" if image.mode == "F" else "32-bit or signed"
-        raise ValueError(f"it has {kind} values, of which none is known to be white; save it with 8 or 16 bits")
+        raise ValueError(f"it has {kind} values, of which none is known to be white, unlike those of 8 or 16 bits")
 
 
 def rgb_pixels(image: Image.Image) -> np.ndarray:
@@ -83,9 +84,9 @@ def mask_pixels(image: Image.Image) -> np.ndarray:
     if image.mode in {"I", "F"} or image.mode.startswith(_SIXTEEN_BITS):
         values = np.asarray(image)
         if np.isnan(values).any():
-            raise ValueError("it has values that are not numbers; save it with 8 bits, 0 for normal pixels")
+            raise ValueError("it has values that are not numbers")
         return values > 0
     marked: np.ndarray = np.asarray(image.convert("RGB")).max(axis=-1) > 0
     if image.has_transparency_data and (marked & (np.asarray(image.convert("RGBA"))[..., 3] == 0)).any():
-        raise ValueError("pixels that it marks are transparent; save it without alpha, 0 for normal pixels")
+        raise ValueError("pixels that it marks are transparent")
     return marked
