@@ -16,7 +16,7 @@ from anomalib_grad.lightning_model import Grad
 from bad_images import Variant, corpus
 from helpers import TINY
 
-EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
+EXACT = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
 
 
 class Deployed(NamedTuple):
@@ -35,7 +35,8 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, shop: Path) -> Iterator[D
     data = MultiCategory(root=shop, train_batch_size=4, eval_batch_size=4, num_workers=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # OpenVINO's cache
-        engine = Engine(default_root_dir=folder, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        engine = Engine(default_root_dir=folder, accelerator="cpu", devices=1, **quiet)
         engine.fit(model, datamodule=data)
         file = model.to_openvino(folder)
         yield Deployed(model.eval(), file, CategoryOpenVINOInferencer(file, device="CPU", config=EXACT))
