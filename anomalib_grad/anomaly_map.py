@@ -79,6 +79,7 @@ class AnomalyMapGenerator(nn.Module):
             with torch.autocast(residual.device.type, enabled=False):
                 return self(residual)
         residual = residual.float()
-        anomaly_map = self.map_height @ residual @ self.map_width.T  # (B, 1, H, W)
-        pooled = self.score_height @ residual @ self.score_width.T
+        # The matrices lose their precision where a whole model is cast to float16.
+        anomaly_map = self.map_height.float() @ residual @ self.map_width.float().T  # (B, 1, H, W)
+        pooled = self.score_height.float() @ residual @ self.score_width.float().T
         return anomaly_map, pooled.amax(dim=(1, 2, 3))
