@@ -22,7 +22,8 @@ from anomalib_grad.torch_model import GradModel
 from helpers import TINY
 
 SIDE = 64
-CPU_PRECISIONS = [torch.float16, torch.bfloat16]
+ROUNDING = {torch.float16: 0.1, torch.bfloat16: 0.3}
+"""How far rounding may take a score, relatively: a random network amplifies it more than a trained one."""
 few = settings(deadline=None, max_examples=12)
 many = settings(deadline=None, max_examples=50)
 
@@ -81,7 +82,7 @@ def test_identical_images_have_one_score(model: GradModel, image: torch.Tensor, 
     torch.testing.assert_close(together, scores(model, [image]).expand(count), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", CPU_PRECISIONS)
+@pytest.mark.parametrize("dtype", ROUNDING)
 @few
 @given(batch=batches)
 def test_autocast_is_finite_and_close_to_float32(
@@ -91,29 +92,38 @@ def test_autocast_is_finite_and_close_to_float32(
     with torch.autocast("cpu", dtype=dtype):
         rounded = scores(model, batch)
     assert rounded.dtype == torch.float32
-    torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.05)
+    torch.testing.assert_close(rounded, exact, rtol=ROUNDING[dtype], atol=0.05)
 
 
-@pytest.mark.parametrize("dtype", CPU_PRECISIONS)
+@pytest.mark.parametrize("dtype", ROUNDING)
 @few
 @given(batch=batches)
 def test_a_model_of_half_the_size_is_finite_and_close(
     halves: dict[torch.dtype, GradModel], model: GradModel, dtype: torch.dtype, batch: list[torch.Tensor]
 ) -> None:
     rounded = scores(halves[dtype], [image.to(dtype) for image in batch])
-    torch.testing.assert_close(rounded.float(), scores(model, batch), rtol=0.1, atol=0.05)
+    torch.testing.assert_close(rounded.float(), scores(model, batch), rtol=ROUNDING[dtype], atol=0.05)
 
 
 @pytest.fixture(scope="module")
 def halves(model: GradModel) -> dict[torch.dtype, GradModel]:
     """The model in each precision."""
     copies = {}
-    for dtype in CPU_PRECISIONS:
+    for dtype in ROUNDING:
         copies[dtype] = GradModel(**TINY, mse_threshold=1.0).eval()
         copies[dtype].load_state_dict(model.state_dict())
         copies[dtype].backbone.mark_weights_ready()
         copies[dtype].to(dtype)
     return copies
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_images_of_any_size_are_judged_in_half_precision(dtype: torch.dtype) -> None:
+    model, half = (Grad(**TINY, mse_threshold=1.0).eval() for _ in range(2))
+    half.load_state_dict(model.state_dict())
+    pictures = torch.rand(2, 3, 90, 81)
+    rounded = half.to(dtype)(pictures.to(dtype))
+    torch.testing.assert_close(rounded.pred_score.float(), model(pictures).pred_score, rtol=ROUNDING[dtype], atol=0.05)
 
 
 # ------------------------------------------------------------------ the post-processor
@@ -136,7 +146,7 @@ def test_normalised_scores_lie_in_the_unit_range_and_are_each_their_own(
 
 
 @many
-@given(raw_scores, st.lists(amount, min_size=6, max_size=6), seeds, st.sampled_from([torch.float32, *CPU_PRECISIONS]))
+@given(raw_scores, st.lists(amount, min_size=6, max_size=6), seeds, st.sampled_from([torch.float32, *ROUNDING]))
 def test_each_image_is_judged_by_its_own_category(
     preds: torch.Tensor, statistics: list[float], seed: int, dtype: torch.dtype
 ) -> None:
