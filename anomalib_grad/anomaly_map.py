@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""From the feature residual to the anomaly map and the image score (method: inference and evaluation).
+"""From the distance to what is normal to the anomaly map and the image score (method: inference and evaluation).
 
 Upsampling, smoothing and score pooling are linear and separable, so each is one small matrix applied along height and
-width: ``A d A^T``. That is exact and costs a fraction of resizing followed by pooling with large windows.
+width: ``A d B^T``. That is exact and costs a fraction of resizing followed by pooling with large windows.
 """
 
 import torch
@@ -33,18 +33,51 @@ def residual_norm(features: Tensor, refined: Tensor) -> Tensor:
     return (features - refined).norm(dim=1, keepdim=True)
 
 
-class AnomalyMapGenerator(nn.Module):
-    """Smoothed anomaly map and image score from the residual norm.
+def apply_along_both(height: Tensor, width: Tensor, maps: Tensor) -> Tensor:
+    """Apply one matrix along the height and one along the width of maps: ``A M B^T``, as ``A (B M^T)^T``.
+
+    With constants on the left only, OpenVINO keeps both products in float32 where it computes the network in bf16, and
+    keeps the map in the layout in which what follows is vectorised.
 
     Args:
-        feature_size: Height and width of the residual.
+        height: Matrix ``(H, h)``.
+        width: Matrix ``(W, w)``.
+        maps: Maps ``(B, 1, h, w)``.
+
+    Returns:
+        Maps ``(B, 1, H, W)``.
+    """
+    # Matrices are buffers, which lose their precision where a whole model is cast to float16.
+    return height.to(maps.dtype) @ (width.to(maps.dtype) @ maps.transpose(-1, -2)).transpose(-1, -2)
+
+
+def dissimilarity(similarity_map: Tensor) -> Tensor:
+    """Distance ``1 - S`` from the similarity ``(B, 1, H, W)``; of that shape, in [0, 2], without a unit.
+
+    It says how far the direction of a feature is off, whatever its length: as ``d = (1 - S) ||x - f_n||_2``, it is the
+    residual norm without its last factor.
+    """
+    return (1 - similarity_map).clamp(min=0)
+
+
+SCORE_STEP = 4
+"""Pixels between those that the share of the largest is taken of: in between a smoothed map says nothing new."""
+
+
+class AnomalyMapGenerator(nn.Module):
+    """Smoothed anomaly map and image score from the distance of features to what is normal.
+
+    Args:
+        feature_size: Height and width of the distance map.
         image_size: Height and width of the anomaly map, in pixels.
         smoothing_window: Side of the average pooling that smooths the map, odd. Authors: 21.
         score_window: Side of the average pooling whose maximum is the image score. Authors: 32. On maps smaller
             than that the whole map is averaged.
+        score_share: Share of the map's pixels whose mean is the image score, the largest ones, in (0, 1], in the place
+            of the window's maximum; ``None`` keeps the window.
 
     Raises:
-        ValueError: If a window is below 1 or ``smoothing_window`` is even.
+        ValueError: If a window is below 1, ``smoothing_window`` is even, or ``score_share`` is out of range.
     """
 
     def __init__(
@@ -53,15 +86,22 @@ class AnomalyMapGenerator(nn.Module):
         image_size: tuple[int, int],
         smoothing_window: int = 21,
         score_window: int = 32,
+        score_share: float | None = None,
     ) -> None:
         super().__init__()
         if smoothing_window < 1 or smoothing_window % 2 == 0:
             raise ValueError(f"smoothing_window must be a positive odd number, got {smoothing_window}.")
         if score_window < 1:
             raise ValueError(f"score_window must be at least 1, got {score_window}.")
+        if score_share is not None and not 0 < score_share <= 1:
+            raise ValueError(f"score_share must be more than 0 and at most 1, got {score_share}.")
+        self.score_share = score_share
         for axis, size_in, size_out in zip(("height", "width"), feature_size, image_size, strict=True):
             to_map = smoothing_matrix(size_out, smoothing_window) @ upsampling_matrix(size_in, size_out)
-            to_score = pooling_matrix(size_out, min(score_window, size_out)) @ to_map
+            if score_share is None:
+                to_score = pooling_matrix(size_out, min(score_window, size_out)) @ to_map
+            else:
+                to_score = to_map[min(SCORE_STEP // 2, size_out - 1) :: SCORE_STEP]
             self.register_buffer(f"map_{axis}", to_map.float(), persistent=False)  # (size_out, size_in)
             self.register_buffer(f"score_{axis}", to_score.float(), persistent=False)
         self.map_height: Tensor
@@ -69,17 +109,19 @@ class AnomalyMapGenerator(nn.Module):
         self.score_height: Tensor
         self.score_width: Tensor
 
-    def forward(self, residual: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn the residual norm ``(B, 1, h, w)`` into the anomaly map ``(B, 1, H, W)`` and the score ``(B,)``.
+    def forward(self, distance: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn the distance ``(B, 1, h, w)`` into the anomaly map ``(B, 1, H, W)`` and the score ``(B,)``.
 
-        Both are in feature units, non-negative, without an upper bound. Computed in float32 whatever the precision
-        of the features.
+        Both have the unit of the distance and are non-negative. Computed in float32 whatever the precision of the
+        features.
         """
-        if torch.is_autocast_enabled(residual.device.type):
-            with torch.autocast(residual.device.type, enabled=False):
-                return self(residual)
-        residual = residual.float()
-        # The matrices lose their precision where a whole model is cast to float16.
-        anomaly_map = self.map_height.float() @ residual @ self.map_width.float().T  # (B, 1, H, W)
-        pooled = self.score_height.float() @ residual @ self.score_width.float().T
-        return anomaly_map, pooled.amax(dim=(1, 2, 3))
+        if torch.is_autocast_enabled(distance.device.type):
+            with torch.autocast(distance.device.type, enabled=False):
+                return self(distance)
+        distance = distance.float()
+        anomaly_map = apply_along_both(self.map_height, self.map_width, distance)  # (B, 1, H, W)
+        scores = apply_along_both(self.score_height, self.score_width, distance).flatten(1)  # (B, N)
+        if self.score_share is None:
+            return anomaly_map, scores.amax(dim=1)
+        count = max(round(self.score_share * scores.shape[1]), 1)
+        return anomaly_map, scores.topk(count, dim=1).values.mean(dim=1)

@@ -18,6 +18,7 @@ from torch.nn import functional
 from . import tiny_backbone  # noqa: F401  # makes timm know the built-in backbone grad_tiny
 from .backbone_cut import cut, cut_unused
 from .backbone_weights import load_pretrained
+from .resizing import resize_antialiased
 
 FAITHFUL_BACKBONE = "tf_efficientnet_b4"
 DEFAULT_BACKBONE = "tf_efficientnet_b4.aa_in1k"
@@ -131,6 +132,28 @@ def check_image_size(image_size: Sequence[int]) -> tuple[int, int]:
     raise ValueError(f"image_size must be height and width in whole pixels, such as [224, 224]; got {image_size!r}.")
 
 
+def check_feature_size(feature_size: Sequence[int]) -> tuple[int, int]:
+    """Return height and width of the feature maps in cells.
+
+    Raises:
+        ValueError: If it is anything but two whole numbers of at least two cells.
+    """
+    match feature_size:
+        case [int(height), int(width)] if min(height, width) >= MIN_CELLS:
+            return height, width
+    raise ValueError(f"feature_size must be height and width of at least {MIN_CELLS} cells, got {feature_size!r}.")
+
+
+def resize_map(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring a feature map ``(B, C, H, W)`` to ``size``: enlarged as the authors do, reduced with antialiasing."""
+    height, width = feature_map.shape[-2:]
+    if (height, width) == size:
+        return feature_map
+    if height <= size[0] and width <= size[1]:
+        return functional.interpolate(feature_map, size, mode="bilinear", align_corners=True)
+    return resize_antialiased(feature_map, size)
+
+
 def _example(image_size: tuple[int, int]) -> Tensor:
     """Give an image batch ``(1, 3, H, W)`` without drawing random numbers."""
     return torch.arange(3.0 * math.prod(image_size)).sin().view(1, 3, *image_size)
@@ -147,6 +170,7 @@ class FrozenBackbone(nn.Module):
             them from a local safetensors or pth file.
         image_size: Height and width of the input in pixels.
         faithful_padding: Pad EfficientNet-B4 as the authors' port does; no effect on other backbones.
+        feature_size: Height and width to which all maps are brought; ``None`` takes those of the finest map.
 
     Attributes:
         channels: Channels C of the feature map.
@@ -166,6 +190,7 @@ class FrozenBackbone(nn.Module):
         pre_trained: bool | str | Path = True,
         image_size: tuple[int, int] = (224, 224),
         faithful_padding: bool = True,
+        feature_size: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -179,7 +204,8 @@ class FrozenBackbone(nn.Module):
         self._weights_ready = pre_trained is False
         self._unused: list[str] = []
         self.map_shapes = self._probe(seed=None if pre_trained is False else 0)
-        self.feature_size = self.map_shapes[0][1:]
+        self._common_size = None if feature_size is None else check_feature_size(feature_size)
+        self.feature_size = self._common_size or self.map_shapes[0][1:]
         self.channels = sum(feature_map.channels for feature_map in self.maps)
         self.requires_grad_(requires_grad=False)
         self.train(mode=False)
@@ -233,15 +259,9 @@ class FrozenBackbone(nn.Module):
         return [part.unflatten(1, shape) for part, shape in zip(parts, self.map_shapes, strict=True)]
 
     def join(self, maps: Sequence[Tensor]) -> Tensor:
-        """Resize all maps to the finest one (bilinear, aligned corners) and concatenate them: ``(B, C, h, w)``."""
-        size = maps[0].shape[-2:]  # (h, w)
-        return torch.cat(
-            [
-                m if m.shape[-2:] == size else functional.interpolate(m, size, mode="bilinear", align_corners=True)
-                for m in maps
-            ],
-            dim=1,
-        )
+        """Bring all maps to one size, by default that of the finest, and concatenate them: ``(B, C, h, w)``."""
+        size = self._common_size or (maps[0].shape[-2], maps[0].shape[-1])
+        return torch.cat([resize_map(feature_map, size) for feature_map in maps], dim=1)
 
     def _channels_first(self, maps: list[Tensor]) -> list[Tensor]:
         """Give maps the layout ``(B, C, h, w)``; Swin and a few others compute with the channels last."""

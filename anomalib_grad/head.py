@@ -3,12 +3,19 @@
 """The GRAD head: everything between the frozen features and the refined ones. It is all that is trained."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .components import Fusion, GlobalRepresentation, LocalRepresentation, refine, similarity
+
+
+class Refinement(NamedTuple):
+    """What the head makes of features ``x``."""
+
+    refined: Tensor  # x_hat (B, C, H, W)
+    similarity: Tensor  # S (B, 1, H, W)
 
 
 class GradHead(nn.Module):
@@ -65,13 +72,20 @@ class GradHead(nn.Module):
         }
         self.apply(init_weights)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Refine features ``x`` towards what is normal: ``x_hat``, shapes ``(B, C, H, W)``."""
-        normal = self.fusion(self.global_representation(features), self.local_representation(features))  # f_n
+    def forward(self, features: Tensor) -> Refinement:
+        """Refine features ``x`` ``(B, C, H, W)`` towards what is normal."""
+        return self.refine(features, self.normal(features))
+
+    def normal(self, features: Tensor) -> Tensor:
+        """What would be normal in the place of features ``(B, C, H, W)``: ``f_n``, of that shape."""
+        return self.fusion(self.global_representation(features), self.local_representation(features))
+
+    def refine(self, features: Tensor, normal: Tensor) -> Refinement:
+        """Blend features ``x`` and their normal map ``f_n``, both ``(B, C, H, W)``, by their similarity."""
         similarity_map = similarity(
             features, normal, self.mse_threshold, self.indicator_weight, self.cosine_weight
         )  # S: (B, 1, H, W)
-        return refine(features, normal, similarity_map)
+        return Refinement(refine(features, normal, similarity_map), similarity_map)
 
     def grid_parameters(self) -> list[nn.Parameter]:
         """The cells of both grids, which learn at their own rate."""

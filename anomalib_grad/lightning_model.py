@@ -76,8 +76,14 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         cosine_weight: Weight of the cosine in the similarity.
         mse_threshold: Threshold ``k`` of the indicator in squared feature units, or ``"auto"`` to take a share of the
             training features' mean square at the start of fit. Default: 10.0 for EfficientNet-B4, else ``"auto"``.
+        feature_size: Height and width to which all feature maps are brought; ``None`` takes those of the finest. The
+            head costs as much as it has cells, however large the image is.
+        distance: What the anomaly map shows: the ``residual`` between features and their refinement (paper), or the
+            ``dissimilarity``, which leaves out how long the features are.
         smoothing_window: Side of the average pooling that smooths the anomaly map, in pixels, odd.
         score_window: Side of the average pooling whose maximum is the image score, in pixels.
+        score_share: Share of the anomaly map, its largest pixels, whose mean is the image score in the place of the
+            maximum over ``score_window``, in (0, 1]; ``None`` is the paper's maximum.
         learning_rate: Learning rate of the networks.
         grid_learning_rate: Learning rate of the grids.
         weight_decay: Weight decay of AdamW on both.
@@ -95,6 +101,8 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         feature_cache_gib: Largest size of the cache in GiB; on disk of all caches in the folder, of which the least
             recently used are removed.
         feature_cache_dir: Folder of caches on disk; ``None`` takes ``~/.cache/anomalib_grad/features``.
+        false_alarm_rate: Share of normal images that may be called anomalous, in (0, 1): thresholds are set by normal
+            validation images alone. ``None`` takes the thresholds of best F1 on normal and anomalous ones.
         category: Name of the only category in front of the camera, for test, prediction and export with a model of
             many: all images are judged by its threshold. ``None`` lets the model recognise the category.
         pre_processor: anomalib pre-processor; ``True`` resizes and normalises as the backbone expects.
@@ -132,8 +140,11 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         indicator_weight: float = 0.3,
         cosine_weight: float = 0.7,
         mse_threshold: float | str | None = None,
+        feature_size: tuple[int, int] | None = None,
+        distance: str = "residual",
         smoothing_window: int = 21,
         score_window: int = 32,
+        score_share: float | None = None,
         learning_rate: float = 1e-3,
         grid_learning_rate: float = 0.1,
         weight_decay: float = 0.01,
@@ -147,6 +158,7 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         feature_cache_dtype: str = "float32",
         feature_cache_gib: float = 8.0,
         feature_cache_dir: str | Path | None = None,
+        false_alarm_rate: float | None = None,
         category: str | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
@@ -172,11 +184,16 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
             indicator_weight=indicator_weight,
             cosine_weight=cosine_weight,
             mse_threshold=resolve_mse_threshold(mse_threshold, backbone),
+            feature_size=feature_size,
+            distance=distance,
             smoothing_window=smoothing_window,
             score_window=score_window,
+            score_share=score_share,
         )
         if pre_processor is True:
             pre_processor = GradPreProcessor.from_statistics(image_size, model.backbone.mean, model.backbone.std)
+        if post_processor is True:
+            post_processor = PerCategoryPostProcessor(false_alarm_rate=false_alarm_rate)
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         self.model: GradModel = model
         self.feature_caching = FeatureCaching(
@@ -298,13 +315,17 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
     # ------------------------------------------------------------------ training
 
     def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
-        """Compare refined and input features (method section 7): ``loss = MSE(x_hat, x)``."""
+        """Train on a batch of images, or of features from the cache (method section 7)."""
         del args, kwargs
         features = self._features(batch)
-        loss = functional.mse_loss(self.model.head(features), features)
+        loss = self.training_loss(features)
         self.remember_features(features, batch)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(features))
         return loss
+
+    def training_loss(self, features: Tensor) -> Tensor:
+        """Compare features ``(B, C, h, w)`` with their refinement: ``MSE(x_hat, x)``, the mean over all elements."""
+        return functional.mse_loss(self.model.head(features).refined, features)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a rate for the networks and one for the grids, lowered by a schedule (method section 7)."""

@@ -4,49 +4,17 @@
 
 anomalib trains on antialiased images but exports a resize without antialiasing, so an exported model sees other pixels
 than it was trained on. ``interpolate(antialias=True)`` cannot be exported either: OpenVINO computes something else for
-it. Two products with small matrices give the same pixels in torch, ONNX and OpenVINO.
+it. :class:`~anomalib_grad.resizing.AntialiasedResize` gives the same pixels in torch, ONNX and OpenVINO.
 """
 
 from typing import cast
 
-import torch
 from anomalib.pre_processing import PreProcessor
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import Compose, Normalize, Resize, Transform
 
-
-def antialiasing_matrix(size_in: int, size_out: int, like: Tensor) -> Tensor:
-    """Matrix ``(size_out, size_in)`` of antialiased linear resizing, equal to torch's and PIL's triangle filter.
-
-    Args:
-        size_in: Length before, in pixels; may be symbolic during export.
-        size_out: Length after, in pixels.
-        like: Tensor that gives dtype and device.
-    """
-    scale = size_in / size_out
-    support = cast("float", torch.sym_max(scale, 1.0))
-    centre = (torch.arange(size_out, dtype=like.dtype, device=like.device) + 0.5) * scale
-    pixel = torch.arange(size_in, dtype=like.dtype, device=like.device) + 0.5
-    weights = functional.relu(1 - (pixel - centre.unsqueeze(1)).abs() / support)
-    return weights / weights.sum(dim=1, keepdim=True)
-
-
-class AntialiasedResize(nn.Module):
-    """Resize ``(B, C, H, W)`` images of any size to ``size`` pixels, bilinear with antialiasing, exportable."""
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.size = size
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return images of shape ``(B, C, *size)``."""
-        height, width = images.shape[-2:]
-        rows = antialiasing_matrix(height, self.size[0], images)  # (size[0], H)
-        columns = antialiasing_matrix(width, self.size[1], images)  # (size[1], W)
-        # A transposition comes last: OpenVINO would fuse the normalisation into the product and mistake its axes.
-        return (columns @ (rows @ images).transpose(-1, -2)).transpose(-1, -2)
+from .resizing import AntialiasedResize
 
 
 def exportable(transform: Transform | nn.Module) -> nn.Module:

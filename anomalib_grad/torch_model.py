@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
-from .anomaly_map import AnomalyMapGenerator, residual_norm
+from .anomaly_map import AnomalyMapGenerator, dissimilarity, residual_norm
 from .backbone import DEFAULT_BACKBONE, FrozenBackbone
 from .components import GlobalRepresentation, LocalRepresentation
 from .head import GradHead
+
+DISTANCES = ("residual", "dissimilarity")
 
 
 class TrainingOutput(NamedTuple):
@@ -34,8 +36,13 @@ class GradModel(nn.Module):
         pre_trained: ``True`` (timm's weights), ``False`` (random) or the path of a local weights file.
         image_size: Height and width of the input in pixels.
         faithful_padding: Pad EfficientNet-B4 as the authors' port does.
+        feature_size: Height and width to which all feature maps are brought; ``None`` takes those of the finest.
+        distance: What the anomaly map shows: the ``residual`` ``||x - x_hat||_2`` (paper), or the ``dissimilarity``
+            ``1 - S``.
         smoothing_window, score_window: Average poolings of the anomaly map and of the image score, in pixels.
             Authors: 21 and 32.
+        score_share: Share of the anomaly map, its largest pixels, whose mean is the image score in the place of the
+            maximum over ``score_window``. Authors: ``None``.
         **head: Arguments of :class:`~anomalib_grad.head.GradHead`.
 
     Raises:
@@ -55,15 +62,21 @@ class GradModel(nn.Module):
         pre_trained: bool | str | Path = True,
         image_size: tuple[int, int] = (224, 224),
         faithful_padding: bool = True,
+        feature_size: tuple[int, int] | None = None,
+        distance: str = "residual",
         smoothing_window: int = 21,
         score_window: int = 32,
+        score_share: float | None = None,
         **head: float | str | Sequence[int] | None,
     ) -> None:
         super().__init__()
-        self.backbone = FrozenBackbone(backbone, layers, pre_trained, image_size, faithful_padding)
+        if distance not in DISTANCES:
+            raise ValueError(f"distance must be {' or '.join(DISTANCES)}, got {distance!r}.")
+        self.distance = distance
+        self.backbone = FrozenBackbone(backbone, layers, pre_trained, image_size, faithful_padding, feature_size)
         self.head = GradHead(self.backbone.channels, self.backbone.feature_size, **head)  # type: ignore[arg-type]
         self.anomaly_map_generator = AnomalyMapGenerator(
-            self.backbone.feature_size, image_size, smoothing_window, score_window
+            self.backbone.feature_size, image_size, smoothing_window, score_window, score_share
         )
 
         self.configuration: dict[str, Any] = {
@@ -71,8 +84,11 @@ class GradModel(nn.Module):
             "layers": self.backbone.layers,
             "image_size": list(image_size),
             "faithful_padding": faithful_padding,
+            "feature_size": list(self.backbone.feature_size),
+            "distance": distance,
             "smoothing_window": smoothing_window,
             "score_window": score_window,
+            "score_share": score_share,
             **self.head.configuration,
         }
 
@@ -91,14 +107,17 @@ class GradModel(nn.Module):
 
         Returns:
             In training what the loss compares; in eval an InferenceBatch with ``pred_score`` ``(B,)`` and
-            ``anomaly_map`` ``(B, 1, H, W)``, both in feature units, non-negative.
+            ``anomaly_map`` ``(B, 1, H, W)``, both non-negative and in feature units, or without any for the
+            dissimilarity.
         """
         features = self.backbone(images)  # x: (B, C, h, w)
         if self.training:
-            return TrainingOutput(features, self.head(features))
+            return TrainingOutput(features, self.head(features).refined)
         return self.predict(features)
 
     def predict(self, features: Tensor) -> InferenceBatch:
         """Score features ``(B, C, h, w)`` of the backbone."""
-        anomaly_map, pred_score = self.anomaly_map_generator(residual_norm(features, self.head(features)))
+        refined, similarity = self.head(features)
+        distance = residual_norm(features, refined) if self.distance == "residual" else dissimilarity(similarity)
+        anomaly_map, pred_score = self.anomaly_map_generator(distance)
         return InferenceBatch(pred_score=pred_score, anomaly_map=anomaly_map)

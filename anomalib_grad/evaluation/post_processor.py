@@ -20,8 +20,17 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from anomalib_grad.components.recogniser import CategoryRecogniser
+from anomalib_grad.evaluation.false_alarms import check_rate
 from anomalib_grad.evaluation.normalization import normalize
-from anomalib_grad.evaluation.validation_scores import CategoryScores, ScoreSummary, gather_summaries, select, take_part
+from anomalib_grad.evaluation.statistics import first_known, per_image
+from anomalib_grad.evaluation.validation_scores import (
+    CategoryScores,
+    ScoreSummary,
+    gather_summaries,
+    merge_all,
+    select,
+    take_part,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +54,9 @@ class PerCategoryPostProcessor(PostProcessor):
     - a category without masks, or with anomalous images of which no mask shows a pixel, has the pooled pixel
       threshold, on its own range.
 
+    With a :attr:`false_alarm_rate` the thresholds need no anomalous images: this share of normal images exceeds them,
+    by their score and by the largest value of their map (see ``false_alarms.py``).
+
     With normalisation switched off, raw scores are compared with the category's raw threshold, and sensitivities,
     which are steps on the normalised scale, do not apply.
 
@@ -56,6 +68,8 @@ class PerCategoryPostProcessor(PostProcessor):
         enable_threshold_matching: Use the image threshold for pixels where there is no pixel threshold, and vice versa.
         image_sensitivity: Higher means more images are called anomalous, in [0, 1].
         pixel_sensitivity: Higher means more pixels are called anomalous, in [0, 1].
+        false_alarm_rate: Share of normal images that may be called anomalous, in (0, 1); ``None`` takes the thresholds
+            of best F1 on anomalous and normal validation images.
 
     Attributes:
         categories: Names of the K categories; index K stands for unknown ones and the pooled statistics.
@@ -81,6 +95,7 @@ class PerCategoryPostProcessor(PostProcessor):
         enable_threshold_matching: bool = True,
         image_sensitivity: float = 0.5,
         pixel_sensitivity: float = 0.5,
+        false_alarm_rate: float | None = None,
     ) -> None:
         super().__init__(
             enable_normalization=enable_normalization,
@@ -89,12 +104,16 @@ class PerCategoryPostProcessor(PostProcessor):
             image_sensitivity=image_sensitivity,
             pixel_sensitivity=pixel_sensitivity,
         )
+        if false_alarm_rate is not None:
+            check_rate(false_alarm_rate)
+        self.false_alarm_rate = false_alarm_rate
         self.categories: list[str] = []
         self.category: str | None = None
         self.recogniser = CategoryRecogniser()
         for name in _STATISTICS:
             self.register_buffer("category_" + name, torch.empty(0))
         self._seen: dict[str, CategoryScores] = {}
+        self._unnamed = ScoreSummary()
         self._warned: set[str] = set()
         self._explained: set[str] = set()
 
@@ -200,12 +219,12 @@ class PerCategoryPostProcessor(PostProcessor):
     @property
     def image_thresholds(self) -> Tensor:
         """Raw image threshold of each category, pooled last; pooled for a category without one. Shape (K + 1,)."""
-        return _first_known(self.category_image_threshold, pooled=self.image_threshold)
+        return first_known(self.category_image_threshold, pooled=self.image_threshold)
 
     @property
     def pixel_thresholds(self) -> Tensor:
         """Raw pixel threshold of each category, pooled last; pooled for a category without one. Shape (K + 1,)."""
-        own = _first_known(self.category_pixel_threshold, pooled=self._pixel_threshold)
+        own = first_known(self.category_pixel_threshold, pooled=self._pixel_threshold)
         if not self.enable_threshold_matching:
             return own
         return torch.where(torch.isnan(own), self.image_thresholds, own)
@@ -217,11 +236,11 @@ class PerCategoryPostProcessor(PostProcessor):
         if values is None:
             return None
         low, high = (
-            _first_known(getattr(self, f"category_{level}_{end}"), pooled=getattr(self, f"{level}_{end}"))
+            first_known(getattr(self, f"category_{level}_{end}"), pooled=getattr(self, f"{level}_{end}"))
             for end in ("min", "max")
         )
         threshold = self.image_thresholds if level == "image" else self.pixel_thresholds
-        return self._normalize(values, *(_per_image(row, index, values) for row in (low, high, threshold)))
+        return self._normalize(values, *(per_image(row, index, values) for row in (low, high, threshold)))
 
     def _threshold_level(self, level: str, values: Tensor | None, index: Tensor) -> Tensor | None:
         """Labels (B,) or masks (B, ..., H, W): beyond the middle if normalised, else beyond the raw threshold."""
@@ -230,7 +249,7 @@ class PerCategoryPostProcessor(PostProcessor):
         if self.enable_normalization:
             return self._apply_threshold(values, getattr(self, f"normalized_{level}_threshold"))
         threshold = self.image_thresholds if level == "image" else self.pixel_thresholds
-        return values > _per_image(threshold, index, values)
+        return values > per_image(threshold, index, values)
 
     # ------------------------------------------------------------------ applying
 
@@ -310,6 +329,8 @@ class PerCategoryPostProcessor(PostProcessor):
         names = getattr(outputs, "category", None)
         if names is None:
             super().on_validation_batch_end(trainer, pl_module, outputs, *args, **kwargs)
+            if not trainer.sanity_checking:
+                self._unnamed.update(select(outputs, list(range(len(outputs.image)))))  # type: ignore[arg-type]
             return
         if trainer.sanity_checking:
             return  # a few batches are a few categories: no threshold at all is better than one of those
@@ -328,20 +349,24 @@ class PerCategoryPostProcessor(PostProcessor):
         for name, summary in summaries.items():
             self._fit_category(name, summary, self._seen.get(name, CategoryScores(self.image_min.device)))
         self._seen = {}
-        self._take_part_in_pooled(summaries)
-        super().on_validation_epoch_end(trainer, pl_module)
-
-    def _take_part_in_pooled(self, summaries: dict[str, ScoreSummary]) -> None:
-        """Let a process that saw no images, or none with masks, compute the pooled statistics with the others."""
-        everywhere = ScoreSummary()
-        for summary in summaries.values():
-            everywhere.merge(summary)
+        everywhere = merge_all(summaries.values())
         if self.enable_thresholding:
             take_part(self._image_threshold_metric, everywhere, "image")
             take_part(self._pixel_threshold_metric, everywhere, "pixel")
         if self.enable_normalization:
             take_part(self._image_min_max_metric, everywhere, "image")
             take_part(self._pixel_min_max_metric, everywhere, "pixel")
+        super().on_validation_epoch_end(trainer, pl_module)
+        unnamed, self._unnamed = gather_summaries({"": self._unnamed}), ScoreSummary()
+        self._promise(merge_all([everywhere, *unnamed.values()]))
+
+    def _promise(self, everywhere: ScoreSummary) -> None:
+        """Set the pooled thresholds by the rate of false alarms, if one is wanted and there are normal images."""
+        if self.false_alarm_rate is None or not self.enable_thresholding:
+            return
+        for level, pooled in (("image", self._image_threshold), ("pixel", self._pixel_threshold)):
+            if everywhere.normal[level]:
+                pooled.fill_(everywhere.false_alarm_threshold(level, self.false_alarm_rate))
 
     def _adopt_categories(self, seen: Iterable[str], datamodule: object) -> None:
         """Replace the categories by those of the datamodule, or those of the validation data if it names none."""
@@ -353,7 +378,10 @@ class PerCategoryPostProcessor(PostProcessor):
     def _fit_category(self, name: str, summary: ScoreSummary, seen: CategoryScores) -> None:
         """Set the row of one category; all processes do so for the same categories in the same order."""
         index = self.categories.index(name)
-        if self.enable_thresholding:
+        if self.enable_thresholding and self.false_alarm_rate is not None:
+            for level, row in (("image", self.category_image_threshold), ("pixel", self.category_pixel_threshold)):
+                row[index] = summary.false_alarm_threshold(level, self.false_alarm_rate)
+        elif self.enable_thresholding:
             self._explain_missing(name, summary)
             self.category_image_threshold[index] = seen.fit_threshold("image", summary)
             self.category_pixel_threshold[index] = seen.fit_threshold("pixel", summary)
@@ -364,14 +392,8 @@ class PerCategoryPostProcessor(PostProcessor):
 
     def _explain_missing(self, name: str, summary: ScoreSummary) -> None:
         """Say once what a category's validation data lack and which rule fills the gap."""
-        image, pixel = summary.has_scores("image"), summary.has_scores("pixel")
-        if image and pixel and summary.counts["anomalous_image"]:
-            return
-        if image and not summary.counts["anomalous_image"]:
-            rule = "no anomalous image: its threshold is its highest normal score"
-        else:
-            rule = "no masks: its pixels are judged by the pooled threshold"
-        if name not in self._explained:
+        rule = summary.shortage()
+        if rule is not None and name not in self._explained:
             self._explained.add(name)
             logger.warning("Category %r has %s. Add such validation images for a better one.", name, rule)
 
@@ -379,20 +401,12 @@ class PerCategoryPostProcessor(PostProcessor):
 
     def checkpoint_config(self) -> dict[str, Any]:
         """Plain-data configuration for a checkpoint, the names of the categories among it."""
-        return {**super().checkpoint_config(), "categories": list(self.categories)}
+        own = {"categories": list(self.categories), "false_alarm_rate": self.false_alarm_rate}
+        return {**super().checkpoint_config(), **own}
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
         """Restore the configuration; makes room for the statistics that the state dict brings next."""
         super().load_checkpoint_config(config)
+        self.false_alarm_rate = config.get("false_alarm_rate")
         if "categories" in config:
             self.set_categories(config["categories"])
-
-
-def _first_known(categories: Tensor, pooled: Tensor) -> Tensor:
-    """Rows of the categories (K,), then the pooled one, which also stands in where a category has none: (K + 1,)."""
-    return torch.cat([torch.where(torch.isnan(categories), pooled, categories), pooled.reshape(1)])
-
-
-def _per_image(row: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    """Value of each image's category, shaped to broadcast over ``values`` (B, ...)."""
-    return row[index].reshape(-1, *[1] * (values.ndim - 1))

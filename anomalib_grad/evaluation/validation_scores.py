@@ -4,6 +4,7 @@
 """Validation scores of one category, from which its threshold and range are fitted, over all processes together."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple, cast
 
 import torch
@@ -12,6 +13,7 @@ from anomalib.metrics import F1AdaptiveThreshold, MinMax
 from torch import Tensor
 
 from anomalib_grad.evaluation.distributed import all_gather
+from anomalib_grad.evaluation.false_alarms import false_alarm_threshold
 
 
 class Scores(NamedTuple):
@@ -28,11 +30,18 @@ class Scores(NamedTuple):
 
 
 class ScoreSummary:
-    """Counts and extremes of the scores of one category: what decides which of its statistics exist."""
+    """Counts and extremes of the scores of one category, and the scores of its normal images.
+
+    Attributes:
+        counts: Images and pixels, and anomalous ones.
+        extremes: Smallest and largest score, and value of the maps.
+        normal: Score of each normal image, and the largest value of its map.
+    """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.extremes: dict[str, float] = {}
+        self.normal: dict[str, list[float]] = {"image": [], "pixel": []}
 
     def update(self, scores: Scores) -> None:
         """Take in the images of one batch."""
@@ -44,11 +53,30 @@ class ScoreSummary:
             if values is not None:
                 low, high = (float(value) for value in torch.aminmax(values))
                 self._extend({level + "_min": low, level + "_max": high})
+                if scores.gt_label is not None:
+                    largest = values.reshape(len(values), -1)[~scores.gt_label.bool()].amax(dim=1)  # (normal images,)
+                    self.normal[level] += largest.tolist()
 
     def merge(self, other: "ScoreSummary") -> None:
         """Take in what another process saw of the category."""
         self.counts.update(other.counts)
         self._extend(other.extremes)
+        for level, scores in other.normal.items():
+            self.normal[level] += scores
+
+    def false_alarm_threshold(self, level: str, rate: float) -> float:
+        """Threshold that a share ``rate`` of normal images exceeds: their scores, or the largest value of their maps.
+
+        nan where there was no normal image.
+        """
+        return false_alarm_threshold(self.normal[level], rate)
+
+    def shortage(self) -> str | None:
+        """Say what the data lack for thresholds of best F1 and which rule fills the gap; ``None`` if nothing."""
+        image, pixel = self.has_scores("image"), self.has_scores("pixel")
+        if image and not self.counts["anomalous_image"]:
+            return "no anomalous image: its threshold is its highest normal score"
+        return None if image and pixel else "no masks: its pixels are judged by the pooled threshold"
 
     def _extend(self, extremes: dict[str, float]) -> None:
         for name, value in extremes.items():
@@ -121,6 +149,14 @@ def gather_summaries(local: dict[str, ScoreSummary]) -> dict[str, ScoreSummary]:
     ):
         merged.setdefault(name, ScoreSummary()).merge(summary)
     return merged
+
+
+def merge_all(summaries: Iterable[ScoreSummary]) -> ScoreSummary:
+    """Join summaries into one."""
+    joined = ScoreSummary()
+    for summary in summaries:
+        joined.merge(summary)
+    return joined
 
 
 def select(batch: Batch, rows: list[int]) -> Scores:

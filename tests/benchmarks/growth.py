@@ -39,8 +39,10 @@ class Setting:
     batch_size: int = 16
     backbone: str = "mobilenetv2_100"
     fusion: str = "small"
+    blocks: int = 11  # of the fusion: fewer of them make --full quicker, and leave what grows with the images as it is
     epochs: int = 2
     cache: str = "auto"
+    cache_dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,9 @@ def measure(setting: Setting, folder: Path) -> Cost:
     torch.manual_seed(0)
     size = (setting.image_size, setting.image_size)
     model = Grad(
-        setting.backbone, pre_trained=False, image_size=size, fusion=setting.fusion, feature_cache=setting.cache,
-        feature_cache_dir=folder / "cache", evaluator=False, visualizer=False,
+        setting.backbone, pre_trained=False, image_size=size, fusion=setting.fusion, num_blocks=setting.blocks,
+        feature_cache=setting.cache, feature_cache_dtype=setting.cache_dtype, feature_cache_dir=folder / "cache",
+        evaluator=False, visualizer=False,
     )  # fmt: skip
     data = MultiCategory(root=folder / "data", train_batch_size=setting.batch_size, num_workers=0)
     engine = Engine(
@@ -188,7 +191,7 @@ def main() -> None:
             curves[name] = [(setting, measure_apart(setting)) for setting in settings]
         plot(curves, args.out / "growth.png")
     table = markdown(HEADS, [line(name, *point) for name, points in curves.items() for point in points])
-    note = f"{common.backbone}, {common.fusion} fusion, {common.epochs} epochs; {machine()}"
+    note = f"{common.backbone}, {common.fusion} fusion of {common.blocks} blocks, {common.epochs} epochs; {machine()}"
     (args.out / ("full.md" if args.full else "growth.md")).write_text(f"{table}\n\n{note}\n")
     print(f"\n{table}\n\n{note}")
 

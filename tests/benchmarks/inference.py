@@ -4,9 +4,10 @@
 
 python tests/benchmarks/inference.py [--backbone mobilenetv2_100 --weights FILE] [--root DATA --category NAME]
 
-The floor is the backbone, cut after its last used stage, with the same pre-processing. All models of a table are timed
+The floor is the backbone, cut after its last used stage, with the same pre-processing. At batch 1 all models are timed
 in turns, so that ratios hold on a machine that others use too; CPU time with one thread is hardly disturbed at all.
-Weights are random unless given: they do not change the time. INT8 needs images to calibrate on.
+Throughput is in images per second of one core. Weights are random unless given: they do not change the time. INT8
+needs images to calibrate on.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from anomalib_grad import Grad, MultiCategory
 from anomalib_grad.components import FUSIONS
 
 FLOOR = "backbone alone"
-HEADS = ["runtime", "model", "ms", "x floor", "CPU ms", "x floor", "images/s", "peak MB", "MB"]
+COMPRESSIONS = {"FP32": None, "FP16": CompressionType.FP16, "INT8": CompressionType.INT8_PTQ}
 
 
 class BackboneAlone(Grad):
@@ -48,6 +49,7 @@ class Candidate(NamedTuple):
     run: Callable[[Any], object]  # on a NumPy batch
     megabytes: float
     memory: Callable[[], str]  # peak of a process of its own, in MB
+    release: Callable[[], object] = lambda: None  # gives the memory of a large batch back
 
 
 def build(name: str, args: argparse.Namespace) -> Grad:
@@ -73,24 +75,24 @@ def printed_by(*command: object) -> str:
     return done.stdout.splitlines()[-1]
 
 
+def openvino_candidate(name: str, label: str, path: Path, hint: str, threads: int) -> Candidate:
+    """Compile an exported model for one of OpenVINO's inference precisions."""
+    compiled = compile_model(path, hint, threads)
+
+    def memory() -> str:
+        return f"{float(printed_by(Path(__file__).with_name('measure.py'), path, '--hint', hint)):.0f}"
+
+    return Candidate(f"OpenVINO {label}, {hint}", name, compiled, size_mb(path), memory, compiled.release_memory)
+
+
 def openvino_candidates(name: str, model: Grad, folder: Path, args: argparse.Namespace) -> list[Candidate]:
     """Export a model with each compression; a candidate for each of them and of OpenVINO's inference precisions."""
     data = MultiCategory(root=args.root, categories=args.category, num_workers=0) if args.root else None
-    compressions = {"FP32": None, "FP16": CompressionType.FP16} | ({"INT8": CompressionType.INT8_PTQ} if data else {})
-    script = Path(__file__).with_name("measure.py")
     candidates = []
-    for label, compression in compressions.items():
+    for label in [label for label in args.runtimes if label in COMPRESSIONS]:
+        compression = COMPRESSIONS[label]
         path = model.to_openvino(folder / name / label, compression_type=compression, datamodule=data)
-        candidates += [
-            Candidate(
-                f"OpenVINO {label}, {hint}",
-                name,
-                compile_model(path, hint, args.threads),
-                size_mb(path),
-                lambda path=path, hint=hint: f"{float(printed_by(script, path, '--hint', hint)):.0f}",
-            )
-            for hint in args.hints
-        ]
+        candidates += [openvino_candidate(name, label, path, hint, args.threads) for hint in args.hints]
     return candidates
 
 
@@ -114,7 +116,7 @@ def torch_candidate(name: str, model: Grad, device: str, args: argparse.Namespac
 
 def candidates_for(args: argparse.Namespace, folder: Path) -> list[Candidate]:
     """All rows, those of a runtime together and the floor first."""
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])] if "torch" in args.runtimes else []
     candidates = []
     for name in (FLOOR, *args.fusions):
         candidates += openvino_candidates(name, build(name, args), folder, args)
@@ -124,31 +126,34 @@ def candidates_for(args: argparse.Namespace, folder: Path) -> list[Candidate]:
 
 
 def measure(candidates: list[Candidate], args: argparse.Namespace) -> list[list[str]]:
-    """Time all candidates in turns; gives the table's rows."""
+    """Time all candidates; gives the table's rows."""
     key = "{0.runtime}: {0.model}".format
-    timings = {}
-    for batch_size in (1, *args.batches):
-        batch = images(batch_size)
-        rounds = args.rounds if batch_size == 1 else max(1, args.rounds // 8)
-        runs = {key(c): lambda run=c.run, batch=batch: run(batch) for c in candidates}
-        timings[batch_size] = in_turns(runs, rounds)
+    batch = images(1)
+    latency = in_turns({key(c): lambda run=c.run: run(batch) for c in candidates}, args.rounds)
     rows = []
     for candidate in candidates:
-        own = timings[1][key(candidate)]
-        floor = timings[1][key(candidate._replace(model=FLOOR))]
-        throughput = [size / timings[size][key(candidate)].wall for size in args.batches]
+        own, floor = latency[key(candidate)], latency[key(candidate._replace(model=FLOOR))]
         rows.append(
             [
                 candidate.runtime,
                 candidate.model,
                 *(f"{1000 * own.wall:.1f}", f"{own.wall / floor.wall:.2f}"),
                 *(f"{1000 * own.cpu:.1f}", f"{own.cpu / floor.cpu:.2f}"),
-                *(f"{images_per_second:.0f}" for images_per_second in throughput),
+                *(f"{throughput(candidate, size):.0f}" for size in args.batches),
                 candidate.memory(),
                 f"{candidate.megabytes:.1f}",
             ]
         )
+        print(" | ".join(rows[-1]), flush=True)
     return rows
+
+
+def throughput(candidate: Candidate, size: int) -> float:
+    """Images per second of CPU time in batches of ``size``; one model at a time, as each holds its activations."""
+    batch = images(size)
+    timing = in_turns({"": lambda: candidate.run(batch)}, rounds=1, burst=1)
+    candidate.release()
+    return size / timing[""].cpu
 
 
 def print_memory(args: argparse.Namespace) -> None:
@@ -164,6 +169,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--backbone", default="tf_efficientnet_b4", help="timm name")
     parser.add_argument("--weights", type=Path, help="local weight file of the backbone; random weights without")
     parser.add_argument("--fusions", nargs="*", default=["small", "mobile", "residual"], choices=list(FUSIONS))
+    parser.add_argument("--runtimes", nargs="+", choices=[*COMPRESSIONS, "torch"], help="all that can be had without")
     parser.add_argument("--hints", nargs="+", default=["bf16", "f32"], help="OpenVINO's inference precisions")
     parser.add_argument("--root", type=Path, help="images to calibrate INT8 on, in MVTec AD's layout")
     parser.add_argument("--category", nargs="+", default="all", help="product folders below root to calibrate on")
@@ -175,6 +181,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--memory-of", choices=[FLOOR, *FUSIONS], help=argparse.SUPPRESS)
     parser.add_argument("--device", default="cpu", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.runtimes is None:
+        args.runtimes = [label for label in (*COMPRESSIONS, "torch") if label != "INT8" or args.root]
+    if "INT8" in args.runtimes and not args.root:
+        parser.error("INT8 is calibrated on images: name their folder with --root.")
     if args.quick:
         args.rounds, args.batches = 2, []
     if args.threads:
@@ -191,8 +201,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.out or Path(temporary)
         rows = measure(candidates_for(args, folder), args)
-        where = HEADS.index("images/s")
-        heads = [*HEADS[:where], *(f"images/s at {size}" for size in args.batches), *HEADS[where + 1 :]]
+        heads = ["runtime", "model", "ms", "x floor", "CPU ms", "x floor"]
+        heads += [*(f"images per CPU s at {size}" for size in args.batches), "peak MB", "MB"]
         weights = "random weights" if args.weights is None else args.weights.name
         note = f"{args.backbone}, {weights}, {SIZE[0]} px, {args.threads or 'all'} threads; {machine()}"
         table = f"{markdown(heads, rows)}\n\n{note}, torch {torch.__version__}"

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 SIZE = (224, 224)
 MB = 1e6
-BURST = 3
 
 
 class Timing(NamedTuple):
@@ -29,16 +28,16 @@ class Timing(NamedTuple):
     cpu: float
 
 
-def in_turns(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
+def in_turns(runs: Mapping[str, Callable[[], object]], rounds: int, burst: int = 3) -> dict[str, Timing]:
     """Time runs round after round, all of them in each, so that what else the machine does hits all alike.
 
-    Each turn runs a few times; the first, which finds the caches as another run left them, is not counted.
+    Each turn runs ``burst`` times after one that is not counted, which finds the caches as another run left them.
     """
     seconds: dict[str, list[Timing]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
             run()
-            for _ in range(BURST):
+            for _ in range(burst):
                 wall, cpu = time.perf_counter(), time.process_time()
                 run()
                 seconds[name].append(Timing(time.perf_counter() - wall, time.process_time() - cpu))

@@ -42,7 +42,7 @@ def image_aurocs(model: GradModel, train: Tensor, tests: list[tuple[Tensor, Tens
     )
     for _ in range(epochs):
         for index in torch.randperm(len(train)).split(BATCH):
-            loss = functional.mse_loss(head(train[index]), train[index])
+            loss = functional.mse_loss(head(train[index]).refined, train[index])
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(head.parameters(), 0.1)

@@ -75,7 +75,7 @@ class HeadAlone(Callback):
 
     def _step(self, trainer: Any) -> None:
         with trainer.precision_plugin.forward_context():
-            loss = functional.mse_loss(self.twin(self.features), self.features)
+            loss = functional.mse_loss(self.twin(self.features).refined, self.features)
         self.optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.twin.parameters(), 0.1)

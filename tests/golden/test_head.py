@@ -39,7 +39,7 @@ def test_eval_stages(golden, check, fusion):
     upsampling = upsampling_matrix(size, 8 * size).float()
     stages["anomaly_map"] = upsampling @ residual @ upsampling.T
     stages["smoothed_map"], stages["image_score"] = generator(residual)
-    stages["eval_loss"] = functional.mse_loss(head(features), features)
+    stages["eval_loss"] = functional.mse_loss(head(features).refined, features)
     for name, actual in stages.items():
         check(f"{fusion} eval {name}", actual, expected[name], STAGES)
 
@@ -53,7 +53,7 @@ def test_training_step(golden, check, fusion):
         check(f"{fusion} train {name}", stages[name], expected[f"train.{name}"], STAGES)
 
     head, _ = load_head(golden, fusion)
-    loss = functional.mse_loss(head.train()(features), features)
+    loss = functional.mse_loss(head.train()(features).refined, features)
     loss.backward()
     check(f"{fusion} train loss", loss, expected["train_loss"], STAGES)
     gradients = renamed(expected, "grad.")

@@ -117,11 +117,12 @@ def halves(model: GradModel) -> dict[torch.dtype, GradModel]:
     return copies
 
 
+@pytest.mark.parametrize("width", [81, 4000])  # of which bfloat16 counts no further than to 256, float16 to 2048
 @pytest.mark.parametrize("dtype", ROUNDING)
-def test_images_of_any_size_are_judged_in_half_precision(dtype: torch.dtype) -> None:
+def test_images_of_any_size_are_judged_in_half_precision(dtype: torch.dtype, width: int) -> None:
     model, half = (Grad(**TINY, mse_threshold=1.0).eval() for _ in range(2))
     half.load_state_dict(model.state_dict())
-    pictures = torch.rand(2, 3, 90, 81)
+    pictures = torch.rand(2, 3, 90, width)
     rounded = half.to(dtype)(pictures.to(dtype))
     torch.testing.assert_close(rounded.pred_score.float(), model(pictures).pred_score, rtol=ROUNDING[dtype], atol=0.05)
 

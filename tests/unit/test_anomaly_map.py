@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The matrix form of map and score against resizing and pooling as the authors write them."""
 
+import openvino as ov
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_grad.anomaly_map import AnomalyMapGenerator, residual_norm
+from anomalib_grad.anomaly_map import AnomalyMapGenerator, dissimilarity, residual_norm
 
 
 def by_pooling(residual: Tensor, size: tuple[int, int], smoothing: int, window: int) -> tuple[Tensor, Tensor]:
@@ -65,6 +66,23 @@ def test_residual_norm_is_the_euclidean_distance_over_channels():
     torch.testing.assert_close(residual_norm(features, refined), torch.tensor([[[[5.0, 1.0]]]]))
 
 
+def test_dissimilarity_is_what_the_similarity_lacks_and_never_negative():
+    torch.testing.assert_close(dissimilarity(torch.tensor([1.0 + 1e-7, 0.3, -0.7])), torch.tensor([0.0, 0.7, 1.7]))
+
+
+@pytest.mark.parametrize("share", [0.01, 0.06, 1.0])
+def test_the_largest_share_of_the_map_is_the_score(share):
+    """Every fourth pixel is enough: the score is that of all pixels to a few percent."""
+    anomaly_map, score = AnomalyMapGenerator((28, 28), (224, 224), 15, score_share=share)(residual_of((28, 28)))
+    largest = anomaly_map.flatten(1).sort(dim=1, descending=True).values[:, : round(share * 224 * 224)]
+    torch.testing.assert_close(score, largest.mean(dim=1), rtol=0.03, atol=0)
+
+
+def test_a_single_cell_has_a_score():
+    anomaly_map, score = AnomalyMapGenerator((1, 1), (2, 2), 1, score_share=0.1)(torch.full((1, 1, 1, 1), 3.0))
+    assert score.item() == anomaly_map.max().item() == 3
+
+
 def test_half_precision_features_are_scored_in_float32():
     generator = AnomalyMapGenerator((8, 8), (64, 64))
     residual = residual_of((8, 8)).bfloat16()
@@ -72,6 +90,14 @@ def test_half_precision_features_are_scored_in_float32():
         anomaly_map, score = generator(residual)
     assert anomaly_map.dtype == score.dtype == torch.float32
     torch.testing.assert_close(anomaly_map, generator(residual.float())[0], rtol=0, atol=0)
+
+
+def test_openvino_keeps_map_and_score_in_float32_where_the_network_runs_in_bf16():
+    generator, residual = AnomalyMapGenerator((28, 28), (224, 224)), residual_of((28, 28))
+    exported = ov.convert_model(generator, example_input=residual)
+    compiled = ov.Core().compile_model(exported, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+    for computed, expected in zip(compiled(residual.numpy()).values(), generator(residual), strict=True):
+        torch.testing.assert_close(torch.from_numpy(computed), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_nothing_of_it_is_stored_in_checkpoints():
@@ -85,3 +111,9 @@ def test_nothing_of_it_is_stored_in_checkpoints():
 def test_impossible_windows_are_refused(windows, message):
     with pytest.raises(ValueError, match=message):
         AnomalyMapGenerator((4, 4), (32, 32), *windows)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.1])
+def test_an_impossible_share_is_refused(share):
+    with pytest.raises(ValueError, match="score_share must be more than 0 and at most 1"):
+        AnomalyMapGenerator((4, 4), (32, 32), score_share=share)

@@ -54,7 +54,7 @@ def test_coordinates_of_any_dimension_learn(dims):
     )
     losses = []
     for _ in range(8):
-        loss = functional.mse_loss(head(features), features)
+        loss = functional.mse_loss(head(features).refined, features)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -75,10 +75,10 @@ def test_weights_of_the_similarity_are_used():
     torch.manual_seed(0)
     features = torch.randn(2, 4, 3, 3)
     identity = GradHead(4, (3, 3), num_blocks=0, indicator_weight=1.0, cosine_weight=0.0, mse_threshold=1e9).eval()
-    torch.testing.assert_close(identity(features), features)  # S = 1 everywhere
+    torch.testing.assert_close(identity(features).refined, features)  # S = 1 everywhere
     normal = GradHead(4, (3, 3), num_blocks=0, indicator_weight=1.0, cosine_weight=0.0, mse_threshold=1e-9).eval()
     f_n = normal.fusion(normal.global_representation(features), normal.local_representation(features))
-    torch.testing.assert_close(normal(features), f_n)  # S = 0 everywhere
+    torch.testing.assert_close(normal(features).refined, f_n)  # S = 0 everywhere
 
 
 def test_unknown_fusion_lists_those_that_exist():

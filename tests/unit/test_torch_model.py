@@ -55,13 +55,33 @@ def test_eval_gives_map_and_score_and_training_what_the_loss_compares():
 def test_prediction_is_the_chain_of_its_parts():
     model, images = tiny().eval(), images_of((64, 96))
     features = model.backbone(images)
-    residual = residual_norm(features, model.head(features))
+    residual = residual_norm(features, model.head(features).refined)
     upsampled = functional.interpolate(residual, (64, 96), mode="bilinear", align_corners=True)
     smoothed = functional.avg_pool2d(upsampled, 5, stride=1, padding=2)
     score = functional.avg_pool2d(smoothed, 8, stride=1).amax(dim=(1, 2, 3))
     prediction = model(images)
     torch.testing.assert_close(prediction.anomaly_map, smoothed, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(prediction.pred_score, score, rtol=1e-4, atol=1e-5)
+
+
+def test_the_dissimilarity_may_take_the_place_of_the_residual():
+    model, images = tiny(distance="dissimilarity").eval(), images_of((64, 96))
+    expected, _ = model.anomaly_map_generator((1 - model.head(model.backbone(images)).similarity).clamp(min=0))
+    torch.testing.assert_close(model(images).anomaly_map, expected)
+    assert (model(10 * images).anomaly_map <= 1.7).all()  # it has no unit
+
+
+def test_features_of_a_large_image_on_a_small_grid():
+    """Reduced features are local means: a constant image stays constant, and the head has as many cells as asked."""
+    model = tiny(size=(128, 192), feature_size=(8, 12)).eval()
+    assert model.backbone.map_shapes[0][1:] == (16, 24)
+    features = model.backbone(images_of((128, 192)))
+    assert features.shape == (2, model.backbone.channels, 8, 12)
+    fine, coarse = model.backbone.feature_maps(images_of((128, 192)))
+    expected = functional.interpolate(fine, (8, 12), mode="bilinear", antialias=True)
+    torch.testing.assert_close(features[:, : fine.shape[1]], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(features[:, fine.shape[1] :], coarse)
+    assert model(images_of((128, 192))).anomaly_map.shape == (2, 1, 128, 192)
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3, 4])
@@ -78,7 +98,7 @@ def test_one_step_lowers_the_loss_in_any_dimension(dims):
     model.local_representation.jitter_std = 0.0  # chance apart
     losses = []
     for _ in range(3):
-        loss = functional.mse_loss(model.head(features), features)
+        loss = functional.mse_loss(model.head(features).refined, features)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -97,7 +117,7 @@ class HeadAndMap(nn.Module):
         self.anomaly_map_generator = AnomalyMapGenerator((4, 5), (32, 40), 5, 8)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return self.anomaly_map_generator(residual_norm(features, self.head(features)))
+        return self.anomaly_map_generator(residual_norm(features, self.head(features).refined))
 
 
 def assert_exports(model: nn.Module, shape: tuple[int, ...], folder: Path) -> None:
@@ -156,6 +176,13 @@ def test_export_gives_the_same_numbers_for_whole_models(backbone, size, tmp_path
     assert_exports(model, (3, *size), tmp_path)
 
 
+def test_export_gives_the_same_numbers_with_every_departure_from_the_paper(tmp_path):
+    size = (96, 96)
+    model = tiny(size=size, feature_size=(8, 8), distance="dissimilarity", score_share=0.06)
+    spread_coordinates(model.head)
+    assert_exports(model, (3, *size), tmp_path)
+
+
 def test_defaults_are_the_authors():
     head = {name: p.default for name, p in inspect.signature(GradHead).parameters.items()}
     assert head["fusion"] == "mobile"
@@ -166,6 +193,7 @@ def test_defaults_are_the_authors():
     model = {name: p.default for name, p in inspect.signature(GradModel).parameters.items()}
     assert model["backbone"] == "tf_efficientnet_b4.aa_in1k"
     assert (model["image_size"], model["smoothing_window"], model["score_window"]) == ((224, 224), 21, 32)
+    assert (model["distance"], model["feature_size"], model["score_share"]) == ("residual", None, None)
 
 
 def test_a_state_dict_of_it_loads_strictly_into_another():
@@ -186,6 +214,9 @@ def test_a_state_dict_of_it_loads_strictly_into_another():
         ({"global_resolution": [4, 4, 4]}, "needs 2 resolutions"),
         ({"smoothing_window": 4}, "odd"),
         ({"jitter_probability": 2.0}, "jitter_probability"),
+        ({"distance": "cosine"}, "distance must be residual or dissimilarity"),
+        ({"feature_size": [28]}, "feature_size must be height and width"),
+        ({"feature_size": [1, 28]}, "at least 2 cells"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments, message):

@@ -1,0 +1,47 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Antialiased resizing as two products with small matrices, which torch, ONNX and OpenVINO compute alike."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def antialiasing_matrix(size_in: int, size_out: int, like: Tensor) -> Tensor:
+    """Matrix ``(size_out, size_in)`` of antialiased linear resizing, equal to torch's and PIL's triangle filter.
+
+    Args:
+        size_in: Length before, in pixels; may be symbolic during export.
+        size_out: Length after, in pixels.
+        like: Tensor that gives dtype and device.
+    """
+    scale = size_in / size_out
+    support = cast("float", torch.sym_max(scale, 1.0))
+    dtype = torch.promote_types(like.dtype, torch.float32)  # float16 cannot tell the pixels of a large image apart
+    centre = (torch.arange(size_out, dtype=dtype, device=like.device) + 0.5) * scale
+    pixel = torch.arange(size_in, dtype=dtype, device=like.device) + 0.5
+    weights = functional.relu(1 - (pixel - centre.unsqueeze(1)).abs() / support)
+    return (weights / weights.sum(dim=1, keepdim=True)).to(like.dtype)
+
+
+def resize_antialiased(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize images or feature maps ``(B, C, H, W)`` of any size to ``(B, C, *size)``, bilinear with antialiasing."""
+    height, width = images.shape[-2:]
+    rows = antialiasing_matrix(height, size[0], images)  # (size[0], H)
+    columns = antialiasing_matrix(width, size[1], images)  # (size[1], W)
+    # A transposition comes last: OpenVINO would fuse the normalisation into the product and mistake its axes.
+    return (columns @ (rows @ images).transpose(-1, -2)).transpose(-1, -2)
+
+
+class AntialiasedResize(nn.Module):
+    """Resize ``(B, C, H, W)`` images of any size to ``size`` pixels, bilinear with antialiasing, exportable."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return images of shape ``(B, C, *size)``."""
+        return resize_antialiased(images, self.size)

@@ -1,0 +1,71 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""The recipes that the study compares: how each is trained, and how it scores."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from variants import FeatureDropout, HardMining, MovingAverage, PositionAware
+
+from anomalib_grad import Grad
+
+
+@dataclass(frozen=True)
+class Training:
+    """What makes the weights: steps, and the arguments of Grad that differ from the published ``small`` recipe."""
+
+    steps: int
+    arguments: dict[str, Any] = field(default_factory=dict)
+    precision: str = "bf16-mixed"
+    kind: type[Grad] = Grad
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training, and what is done with its distance map; recipes of one training share its weights."""
+
+    training: Training
+    scoring: dict[str, Any] = field(default_factory=dict)
+
+
+COSINE = {"lr_schedule": "cosine", "warmup_steps": 20}
+TRIPLE = {**COSINE, "learning_rate": 3e-3, "grid_learning_rate": 0.3}
+FEW = {**TRIPLE, "num_blocks": 4}
+LARGE = {**FEW, "image_size": (320, 320), "feature_size": (28, 28)}
+"""Features of a larger image, brought to the 28 x 28 cells of the usual one."""
+PLUS = {"distance": "dissimilarity", "score_share": 0.06, "smoothing_window": 15}
+
+FAST = {
+    "published (50 epochs)": Recipe(Training(1900, precision="32-true")),
+    "cosine, 150 steps": Recipe(Training(150, COSINE, "32-true")),
+    "cosine, 300 steps, bf16": Recipe(Training(300, COSINE)),
+    "cosine, 300 steps, 4 blocks, bf16": Recipe(Training(300, {**COSINE, "num_blocks": 4})),
+    "cosine, 200 steps, rates x 3, bf16": Recipe(Training(200, TRIPLE)),
+    "cosine, 300 steps, rates x 3, bf16": Recipe(Training(300, TRIPLE)),
+    "cosine, 400 steps, 4 blocks, rates x 3, bf16": Recipe(Training(400, FEW)),
+}
+"""How the published accuracy is had in less time (configs/fast.yaml)."""
+
+BETTER = {
+    "faithful, 130 steps": Recipe(Training(130, TRIPLE)),
+    "faithful, 300 steps": Recipe(Training(300, TRIPLE)),
+    "faithful, scored as plus": Recipe(Training(300, TRIPLE), PLUS),
+    "4 blocks": Recipe(Training(300, FEW)),
+    "4 blocks, dissimilarity": Recipe(Training(300, FEW), {"distance": "dissimilarity"}),
+    "4 blocks, largest 6 %": Recipe(Training(300, FEW), {"score_share": 0.06}),
+    "4 blocks, windows 9 and 16": Recipe(Training(300, FEW), {"smoothing_window": 9, "score_window": 16}),
+    "4 blocks, scored as plus": Recipe(Training(300, FEW), PLUS),
+    "4 blocks, 320 px": Recipe(Training(300, LARGE)),
+    "plus": Recipe(Training(300, LARGE), PLUS),
+    "plus, largest 3 %": Recipe(Training(300, LARGE), {**PLUS, "score_share": 0.03}),
+    "plus, largest 10 %": Recipe(Training(300, LARGE), {**PLUS, "score_share": 0.1}),
+    "plus, smoothing 9": Recipe(Training(300, LARGE), {**PLUS, "smoothing_window": 9}),
+    "plus, smoothing 21": Recipe(Training(300, LARGE), {**PLUS, "smoothing_window": 21}),
+    "plus, feature dropout 0.1": Recipe(Training(300, LARGE, kind=FeatureDropout), PLUS),
+    "plus, positions": Recipe(Training(300, LARGE, kind=PositionAware), PLUS),
+    "plus, hard mining": Recipe(Training(300, LARGE, kind=HardMining), PLUS),
+    "plus, moving average": Recipe(Training(300, LARGE, kind=MovingAverage), PLUS),
+}
+"""What makes the model more accurate (configs/grad_plus.yaml), and what does not."""
+
+GROUPS = {"fast": FAST, "better": BETTER}

@@ -1,0 +1,48 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""The recipes beyond the paper go the whole way: train, test, checkpoint, export, the same in process and exported."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from anomalib.data.utils import read_image
+from anomalib.engine import Engine
+
+from anomalib_grad import Grad, MultiCategory
+from anomalib_grad.deploy import CategoryOpenVINOInferencer
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SMALLER: dict[str, dict[str, Any]] = {
+    "grad_plus": {"backbone": "mobilenetv2_050", "image_size": (96, 96), "feature_size": (8, 8)},
+    "grad_plus_dinov2": {"backbone": "vit_small_patch14_dinov2", "image_size": (112, 112)},
+}
+"""What stands in for a large network and many pixels: random weights of the same family."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", SMALLER)
+def test_a_recipe_trains_and_exports(recipe: str, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    arguments = yaml.safe_load((CONFIGS / f"{recipe}.yaml").read_text())["model"]["init_args"]
+    model = Grad(**{**arguments, **SMALLER[recipe], "pre_trained": False, "warmup_steps": 1})
+    data = MultiCategory(root=shop, train_batch_size=4, eval_batch_size=4, num_workers=0)
+    engine = Engine(accelerator="cpu", max_epochs=2, default_root_dir=tmp_path, logger=False, enable_progress_bar=False)
+    engine.fit(model, datamodule=data)
+    results = engine.test(model, datamodule=data)[0]
+    assert 0 <= results["mean/image_AUROC"] <= 1
+
+    checkpoint = engine.trainer.checkpoint_callback.best_model_path
+    loaded = Grad.load_from_checkpoint(checkpoint).eval()
+    assert loaded.model.configuration == model.model.configuration
+    inferencer = CategoryOpenVINOInferencer(loaded.to_openvino(tmp_path), device="CPU")
+    for image in shop.glob("*/test/spot/000.png"):
+        exported, own = inferencer.predict(image), loaded(read_image(image, as_tensor=True)[None])
+        assert exported.pred_score.item() == pytest.approx(own.pred_score.item(), abs=1e-3)
+        torch.testing.assert_close(
+            torch.as_tensor(exported.anomaly_map).squeeze(), own.anomaly_map.squeeze(), atol=1e-3, rtol=0
+        )
+        assert exported.explanation == own.explanation
