@@ -47,7 +47,8 @@ def apply_along_both(height: Tensor, width: Tensor, maps: Tensor) -> Tensor:
     Returns:
         Maps ``(B, 1, H, W)``.
     """
-    return height @ (width @ maps.transpose(-1, -2)).transpose(-1, -2)
+    # Matrices are buffers, which lose their precision where a whole model is cast to float16.
+    return height.to(maps.dtype) @ (width.to(maps.dtype) @ maps.transpose(-1, -2)).transpose(-1, -2)
 
 
 def dissimilarity(similarity_map: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 """Run exported models and ask them for the product category."""
 
 import json
+import threading
 from copy import copy
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from anomalib.deploy import OpenVINOInferencer
 from openvino import opset13
 from PIL.Image import Image
 
+from .deploy_input import as_batch
 from .evaluation.post_processor import UNKNOWN
 from .export import CATEGORIES_METADATA, CATEGORY
 
@@ -30,6 +32,9 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
 
     ``predict`` returns the names in anomalib's free-text field ``explanation``, ``"unknown"`` for a product that
     training did not see. On models without categories it is anomalib's inferencer.
+
+    One inferencer serves any number of threads. Files are read by the rules of ``data/pixels.py``, in which training
+    through ``MultiCategory`` reads them, and a score never depends on the other images of a batch.
 
     Args:
         path: Exported model: ``.xml``, ``.bin`` or ``.onnx`` file, or the bytes of ``.xml`` and ``.bin``.
@@ -80,13 +85,17 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         compiled = self._compile(show_category(self._graph) if self.categories else self._graph)
         return compiled.input(0), compiled.output(0), compiled
 
+    @cached_property
+    def _recognising(self) -> "PerThread":
+        return PerThread(self.model)
+
     def _compile(self, model: ov.Model) -> ov.CompiledModel:
         return self._core.compile_model(model=model, device_name=self.device, config=self.config)
 
     @cached_property
-    def _told(self) -> ov.CompiledModel:
+    def _told(self) -> "PerThread":
         """The model that is told the category; compiled when first asked for."""
-        return self._compile(tell_category(self._graph))
+        return PerThread(self._compile(tell_category(self._graph)))
 
     def predict(
         self,
@@ -96,27 +105,30 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         """Run inference on an image, or on several as an array or tensor.
 
         Args:
-            image: File, or pixels of shape ``(H, W, 3)``, ``(3, H, W)`` (tensor) or ``(B, 3, H, W)``; in [0, 1], or
-                in [0, 255].
+            image: File, Pillow image, or RGB pixels of shape ``(H, W, 3)`` or ``(3, H, W)``, or several as ``(B, H, W,
+                3)`` or ``(B, 3, H, W)``; floating-point values in [0, 1] or [0, 255], integers in the range of their 8
+                or 16 bits.
             category: Category of all the images, if known; recognised if ``None``.
 
         Returns:
             anomalib's batch, ``explanation`` with the names of the categories, recognised or told.
 
         Raises:
-            ValueError: If the model does not know the category; lists those that it knows.
+            UnreadableImageError: If the file cannot be read; names it.
+            ValueError: If the pixels have another shape or range, or the model does not know the category; lists those
+                that it knows.
         """
-        if category is None:
-            return super().predict(image)
-        if category not in self.categories:
+        if category is not None and category not in self.categories:
             known = ", ".join(self.categories) or "none, it was trained without categories"
             raise ValueError(f"The model knows no category {category!r}; choose one of those that it knows: {known}.")
-        told, index = copy(self), self.categories.index(category)
-        told.model = lambda inputs: self._told(
-            {**inputs, CATEGORY: np.full(len(inputs[self.input_blob.any_name]), index, dtype=np.int64)}
-        )
-        batch = super(CategoryOpenVINOInferencer, told).predict(image)
-        batch.explanation = [category] * batch.batch_size
+        images, runner = as_batch(image), copy(self)  # a copy, as threads share this inferencer
+        runner.model = self._recognising
+        if category is not None:
+            told = {CATEGORY: np.full(len(images), self.categories.index(category), dtype=np.int64)}
+            runner.model = lambda inputs: self._told({**inputs, **told})
+        batch = super(CategoryOpenVINOInferencer, runner).predict(images)
+        if category is not None:
+            batch.explanation = [category] * batch.batch_size
         return batch
 
     def post_process(self, predictions: "OVDict") -> dict[str, Any]:  # type: ignore[override]  # static in anomalib
@@ -126,6 +138,20 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
             names = [*self.categories, UNKNOWN]
             values["explanation"] = [names[index] for index in values.pop(CATEGORY)]
         return values
+
+
+class PerThread:
+    """Runs a compiled model from any thread: each has a request of its own, as OpenVINO's run one call at a time."""
+
+    def __init__(self, model: ov.CompiledModel) -> None:
+        self._model = model
+        self._own = threading.local()
+
+    def __call__(self, inputs: dict[str, np.ndarray]) -> "OVDict":
+        """Compute the outputs."""
+        if not hasattr(self._own, "request"):
+            self._own.request = self._model.create_infer_request()
+        return self._own.request.infer(inputs, share_inputs=True)
 
 
 def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Model:

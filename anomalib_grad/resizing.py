@@ -19,10 +19,11 @@ def antialiasing_matrix(size_in: int, size_out: int, like: Tensor) -> Tensor:
     """
     scale = size_in / size_out
     support = cast("float", torch.sym_max(scale, 1.0))
-    centre = (torch.arange(size_out, dtype=like.dtype, device=like.device) + 0.5) * scale
-    pixel = torch.arange(size_in, dtype=like.dtype, device=like.device) + 0.5
+    dtype = torch.promote_types(like.dtype, torch.float32)  # float16 cannot tell the pixels of a large image apart
+    centre = (torch.arange(size_out, dtype=dtype, device=like.device) + 0.5) * scale
+    pixel = torch.arange(size_in, dtype=dtype, device=like.device) + 0.5
     weights = functional.relu(1 - (pixel - centre.unsqueeze(1)).abs() / support)
-    return weights / weights.sum(dim=1, keepdim=True)
+    return (weights / weights.sum(dim=1, keepdim=True)).to(like.dtype)
 
 
 def resize_antialiased(images: Tensor, size: tuple[int, int]) -> Tensor:

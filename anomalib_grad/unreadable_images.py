@@ -1,34 +1,60 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Names the image files at fault when reading data fails: the image library often says what is wrong but not where."""
+"""Names image files at fault: those that cannot be read, and those of which anomalib's reader would make white images.
+
+The image library often says what is wrong but not where, and anomalib clips values above 255.
+"""
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from typing import Any
+from weakref import WeakSet
 
 import lightning.pytorch as pl
-from anomalib.data.utils import read_image
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from PIL import Image
+
+from .data.dataset import MultiCategoryDataset
+from .data.pixels import read_wrongly_by_anomalib
+from .data.prediction import PredictImages
+from .data.reading import UnreadableImageError, check_image, read_mask
 
 NAMED = 5
 """Files named in one message."""
 
 
 class NameUnreadableImages(Callback):
-    """Makes the error of a run that failed on an image or mask name the file, also from data loader workers."""
+    """Makes the error of a run that failed on an image or mask name the file, also from data loader workers.
+
+    A run on images that anomalib would read wrongly is refused before it starts: a look at the headers.
+    """
+
+    def __init__(self) -> None:
+        self._checked: WeakSet[Any] = WeakSet()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse images that would be read wrongly; before the feature cache reads them."""
+        del pl_module
+        for dataset in datasets_in_use(trainer):
+            if dataset not in self._checked:
+                refuse_misread(dataset)
+                self._checked.add(dataset)
+
+    on_train_start = on_validation_start = on_test_start = on_predict_start = on_fit_start
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Rewrite the message of an exception that came from reading images."""
         del pl_module
         if not isinstance(exception, Exception) or not comes_from_data_loading(exception):
             return
+        files = sorted({file for dataset in datasets_in_use(trainer) for file in files_of(dataset)})
         with ThreadPoolExecutor() as readers:
-            causes = list(filter(None, readers.map(cause_of_failure, sorted(set(files_in_use(trainer))))))
+            causes = list(filter(None, readers.map(cause_of_failure, files)))
         if causes:
-            more = f" and {len(causes) - NAMED} more" if len(causes) > NAMED else ""
-            message = f"cannot read {', '.join(causes[:NAMED])}{more}: replace or remove what is damaged."
+            message = f"cannot read {enumerated(causes)}: replace or remove what is damaged."
             exception.args = (message,)
             if isinstance(exception, SyntaxError):  # how the image library reports damaged PNG files
                 exception.msg = message
@@ -40,8 +66,8 @@ def comes_from_data_loading(exception: BaseException) -> bool:
     return any(frame.f_globals.get("__name__", "").startswith("torch.utils.data") for frame, _ in frames)
 
 
-def files_in_use(trainer: pl.Trainer) -> Iterator[str]:
-    """List the images and masks of all data sets that the trainer reads from, or is about to."""
+def datasets_in_use(trainer: pl.Trainer) -> Iterator[Any]:
+    """Give the data sets that the trainer reads from, or is about to."""
     stages = (
         trainer.train_dataloader,
         trainer.val_dataloaders,
@@ -51,18 +77,61 @@ def files_in_use(trainer: pl.Trainer) -> Iterator[str]:
     loaders = chain.from_iterable(CombinedLoader(stage).flattened for stage in stages if stage is not None)
     datasets = [getattr(loader, "dataset", None) for loader in loaders]
     datasets.append(getattr(getattr(trainer, "datamodule", None), "train_data", None))  # before its loader is there
-    for dataset in datasets:
-        samples = getattr(dataset, "samples", None)
-        if samples is not None:
-            yield from samples["image_path"].astype(str)
-            yield from (str(path) for path in samples.get("mask_path", []) if isinstance(path, str) and path)
-        yield from map(str, getattr(dataset, "image_filenames", []))
+    return (dataset for dataset in datasets if dataset is not None)
 
 
-def cause_of_failure(path: str) -> str | None:
-    """Read an image file; describe it and the cause if it cannot be read."""
+def files_of(dataset: object) -> Iterator[tuple[str, bool]]:
+    """List the files of a data set, and whether each is a mask."""
+    samples = getattr(dataset, "samples", None)
+    if samples is not None:
+        yield from ((str(path), False) for path in samples["image_path"])
+        yield from ((str(path), True) for path in samples.get("mask_path", []) if isinstance(path, str) and path)
+    yield from ((str(path), False) for path in getattr(dataset, "image_filenames", []))
+
+
+def cause_of_failure(file: tuple[str, bool]) -> str | None:
+    """Read an image, or a mask; describe it and the cause if it cannot be read."""
+    path, is_mask = file
+    read: Callable[[str], object] = read_mask if is_mask else check_image
     try:
-        read_image(path)
-    except Exception as error:  # noqa: BLE001  # every image format has failures of its own
-        return f"{path} ({type(error).__name__}: {error})"
+        read(path)
+    except UnreadableImageError as error:
+        return f"{path} ({type(error.__cause__).__name__}: {error.__cause__})"
     return None
+
+
+def refuse_misread(dataset: object) -> None:
+    """Refuse the files that anomalib's datasets would read wrongly: nothing would tell, but for the results.
+
+    Args:
+        dataset: Any; those of this package have readers of their own.
+
+    Raises:
+        UnreadableImageError: Names the files.
+    """
+    if isinstance(dataset, MultiCategoryDataset | PredictImages):
+        return
+    files = sorted(files_of(dataset))
+    with ThreadPoolExecutor() as readers:
+        misread = [path for (path, _), wrong in zip(files, readers.map(is_misread, files), strict=True) if wrong]
+    if misread:
+        raise UnreadableImageError(
+            f"anomalib would cut off the values above 255, or the fractions, of {enumerated(misread)}: train and test "
+            "through MultiCategory and predict with dataset=anomalib_grad.data.PredictImages(path), or save 8 bits."
+        )
+
+
+def is_misread(file: tuple[str, bool]) -> bool:
+    """Tell from the header of an image or mask whether anomalib would read it wrongly."""
+    path, is_mask = file
+    try:
+        with Image.open(path) as image:
+            return image.mode == "F" if is_mask else read_wrongly_by_anomalib(image)
+    except Exception:  # noqa: BLE001  # every image format has failures of its own, which reading it will show
+        return False
+
+
+def enumerated(names: list[str]) -> str:
+    """Join names for a message, of many the first ones."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"

@@ -34,6 +34,8 @@ import numpy as np
 from fsspec.implementations.arrow import ArrowFSWrapper
 from PIL import Image, UnidentifiedImageError
 
+from anomalib_grad.data.pixels import rgb_pixels
+
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # under `uv run`, workers would sync an environment each
 try:
@@ -233,7 +235,8 @@ def decode(content: bytes | OSError) -> np.ndarray | Exception:
     if isinstance(content, OSError):
         return content
     try:
-        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), dtype=np.float32) / 255
+        with Image.open(io.BytesIO(content)) as image:
+            return rgb_pixels(image)
     except UnidentifiedImageError:
         return UnidentifiedImageError("this is no image in a format that Pillow reads")
     except Exception as error:  # noqa: BLE001  # every image format has failures of its own

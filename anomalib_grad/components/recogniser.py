@@ -170,12 +170,8 @@ class CategoryRecogniser(nn.Module):
         Returns:
             Euclidean distances over the standardised channels, >= 0, shape (B, K).
         """
-        # |a - b|^2 = |a|^2 + |b|^2 - 2ab needs no (B, K, C) tensor; taken from a common origin, it cancels less.
-        origin = self.means.mean(dim=0)
-        images = (features.float() - origin) / self.scale  # (B, C)
-        means = (self.means - origin) / self.scale  # (K, C)
-        squares = images.square().sum(1, keepdim=True) + means.square().sum(1) - 2 * images @ means.T  # (B, K)
-        return squares.clamp(min=0).sqrt()
+        # Differences first: |a|^2 + |b|^2 - 2ab would cancel where categories lie many spreads apart.
+        return ((features.float().unsqueeze(1) - self.means) / self.scale).norm(dim=2)  # (B, K, C) -> (B, K)
 
     def _training_radius(self, features: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
         """Largest distance of each category's images to the mean of its other ones, at least the upper median. (K,)."""

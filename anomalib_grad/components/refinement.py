@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Feature refinement (paper section 3.4): where the normal map is close to the input, the input is taken over."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -29,7 +30,8 @@ def similarity(
     """
     mse = (normal - features).square().mean(dim=1, keepdim=True)  # (B, 1, H, W)
     indicator = (mse <= mse_threshold).to(mse.dtype)
-    cosine = functional.cosine_similarity(features, normal, dim=1).unsqueeze(1)  # (B, 1, H, W)
+    eps = max(1e-8, torch.finfo(features.dtype).tiny)  # torch's 1e-8 is 0 in float16, where a zero vector gives nan
+    cosine = functional.cosine_similarity(features, normal, dim=1, eps=eps).unsqueeze(1)  # (B, 1, H, W)
     return indicator_weight * indicator + cosine_weight * cosine
 
 

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .dataclasses import CategoryImageBatch, CategoryImageItem
     from .multi_category import MultiCategory
+    from .prediction import PredictImages
     from .textures import Textures
 
-__all__ = ["CategoryImageBatch", "CategoryImageItem", "MultiCategory", "Textures"]
+__all__ = ["CategoryImageBatch", "CategoryImageItem", "MultiCategory", "PredictImages", "Textures"]
 
 _HOME = {
     "CategoryImageBatch": "dataclasses",
     "CategoryImageItem": "dataclasses",
     "MultiCategory": "multi_category",
+    "PredictImages": "prediction",
     "Textures": "textures",
 }
 

@@ -4,20 +4,25 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
+import torch
 from anomalib import TaskType
 from anomalib.data import AnomalibDataset, ImageItem
 from anomalib.data.utils import LabelName
-from PIL import Image
 from torchvision.transforms.v2 import Transform
+from torchvision.tv_tensors import Mask
 
 from .dataclasses import CategoryImageBatch, CategoryImageItem
+from .reading import UnreadableImageError, check_image, read_image, read_mask, read_size
 
 
 class MultiCategoryDataset(AnomalibDataset):
-    """Joins one dataset per category; each image is read by the dataset it came from.
+    """Joins one dataset per category; images are read by the rules of ``pixels.py``.
+
+    A dataset that has a reader of its own, such as MVTec LOCO's, which joins masks, keeps it.
 
     ``samples`` is the joined frame of all images, sorted by path, with these columns besides anomalib's: ``category``,
     ``has_mask`` (whether the image has a ground truth mask; normal images of a category with masks do), ``part`` and
@@ -67,14 +72,12 @@ class MultiCategoryDataset(AnomalibDataset):
             The image with its category; ``gt_mask`` is ``None`` in a category without masks.
 
         Raises:
-            ValueError: If the image or its mask cannot be read; names the file.
+            UnreadableImageError: If the image or its mask cannot be read; names the file.
             TypeError: If the category's dataset does not return images.
         """
         sample = self.samples.iloc[index]
-        try:
-            item = self.parts[sample["part"]][int(sample["row"])]
-        except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG files
-            raise _unreadable(sample["image_path"], sample["mask_path"], error) from error
+        part, row = self.parts[sample["part"]], int(sample["row"])
+        item = read_item(part, row) if reads_as_anomalib(part) else _read_by(part, row, sample)
         if not isinstance(item, ImageItem):
             raise TypeError(f"category '{sample['category']}' gives {type(item).__name__}; join image datasets only")
         values: dict[str, Any] = {field.name: getattr(item, field.name) for field in fields(item)}
@@ -96,6 +99,52 @@ class MultiCategoryDataset(AnomalibDataset):
     def collate_fn(self) -> Callable[[list[CategoryImageItem]], CategoryImageBatch]:
         """Joins items into a ``CategoryImageBatch``."""
         return CategoryImageBatch.collate
+
+
+def reads_as_anomalib(dataset: AnomalibDataset) -> bool:
+    """Tell whether a dataset reads its files in anomalib's common way, not in one of its own."""
+    return type(dataset).__getitem__ is AnomalibDataset.__getitem__
+
+
+def read_item(dataset: AnomalibDataset, row: int) -> ImageItem:
+    """Read an image and its mask as ``AnomalibDataset`` does, with this package's readers.
+
+    Args:
+        dataset: The dataset, whose augmentations apply.
+        row: Row of its ``samples``.
+
+    Raises:
+        UnreadableImageError: If the image or its mask cannot be read; names the file.
+    """
+    sample = dataset.samples.iloc[row]
+    label = LabelName(sample["label_index"])
+    image, mask = read_image(sample["image_path"]), None
+    if dataset.task == TaskType.SEGMENTATION and label != LabelName.UNKNOWN:
+        normal = label == LabelName.NORMAL
+        mask = Mask(torch.zeros(image.shape[-2:], dtype=torch.uint8)) if normal else read_mask(sample["mask_path"])
+    if dataset.augmentations is not None:
+        if mask is None:
+            image = dataset.augmentations(image)
+        else:
+            image, mask = dataset.augmentations(image, mask)
+    return ImageItem(
+        image=image,
+        gt_mask=mask,
+        gt_label=None if label == LabelName.UNKNOWN else torch.tensor(int(label)),
+        image_path=sample["image_path"],
+        mask_path=sample["mask_path"],
+    )
+
+
+def _read_by(part: AnomalibDataset, row: int, sample: pd.Series) -> ImageItem:
+    """Let a dataset read its item, and look for the file at fault if it fails."""
+    try:
+        return cast("ImageItem", part[row])
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG files
+        check_image(sample["image_path"])
+        if sample["mask_path"] and Path(sample["mask_path"]).is_file():
+            read_mask(sample["mask_path"])
+        raise UnreadableImageError(f"could not read image '{sample['image_path']}': {error}; replace it") from error
 
 
 def _frame(category: str, index: int, part: AnomalibDataset) -> pd.DataFrame:
@@ -129,22 +178,6 @@ def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return samples
 
 
-def _unreadable(image_path: str, mask_path: str, error: Exception) -> ValueError:
-    kind, path = "image", image_path
-    if mask_path and _opens(image_path):
-        kind, path = "mask", mask_path
-    return ValueError(f"could not read {kind} '{path}': {error}; remove or replace it")
-
-
-def _opens(path: str) -> bool:
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError):
-        return False
-    return True
-
-
 def check_mask_sizes(samples: pd.DataFrame) -> None:
     """Check that every anomalous image and its mask have the same size. Reads the files' headers only.
 
@@ -155,11 +188,7 @@ def check_mask_sizes(samples: pd.DataFrame) -> None:
         ValueError: Names the first pair that differs, or the file that cannot be read.
     """
     for image_path, mask_path in samples.loc[samples["mask_path"] != "", ["image_path", "mask_path"]].to_numpy():
-        try:
-            with Image.open(image_path) as image, Image.open(mask_path) as mask:
-                sizes = image.size, mask.size
-        except (OSError, SyntaxError) as error:
-            raise _unreadable(image_path, mask_path, error) from error
+        sizes = read_size(image_path), read_size(mask_path, "mask")
         if sizes[0] != sizes[1]:
             (width, height), (mask_width, mask_height) = sizes
             raise ValueError(

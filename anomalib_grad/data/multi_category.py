@@ -23,6 +23,7 @@ from torchvision.transforms.v2 import Transform
 from .dataset import MultiCategoryDataset, check_mask_sizes
 from .discovery import check_names, create_datamodule, discover_categories, resolve_datamodule_class
 from .sampling import BalancedSampler, EvaluationBatchSampler
+from .unreadable import leave_out_unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class MultiCategory(AnomalibDataModule):
     A category without any test image is tested on normal images drawn from its training images (``test_split_ratio``).
     A category without any masks counts in the image metrics only. Evaluation batches never mix images with and without
     masks, and in distributed runs no image is evaluated twice.
+
+    What images and masks may be, and how each kind is read, is the table in ``pixels.py``.
 
     Args:
         root: Folder with one folder per category.
@@ -66,6 +69,8 @@ class MultiCategory(AnomalibDataModule):
         val_split_ratio: Their share.
         seed: For the splits of every category and for balanced sampling. With ``None`` every process, and every run of
             train and test, draws its own splits.
+        skip_unreadable: On setup, decode every image and mask once, leave out those that cannot be read, and list them
+            in a warning. The splits of all others stay. ``False`` stops at the first that cannot be read, by its name.
 
     Raises:
         FileNotFoundError: If ``root`` is no folder. This and the following are raised when the categories are first
@@ -103,6 +108,7 @@ class MultiCategory(AnomalibDataModule):
         val_split_mode: ValSplitMode | str | None = None,
         val_split_ratio: float | None = None,
         seed: int | None = 0,
+        skip_unreadable: bool = False,
     ) -> None:
         super().__init__(
             train_batch_size=train_batch_size,
@@ -119,6 +125,7 @@ class MultiCategory(AnomalibDataModule):
             seed=seed,
         )
         self.balanced = balanced
+        self.skip_unreadable = skip_unreadable
         self.root = Path(root)
         self._splits = {
             "test_split_mode": test_split_mode,
@@ -224,6 +231,8 @@ class MultiCategory(AnomalibDataModule):
             for subset in _SUBSETS:
                 if hasattr(datamodule, subset):
                     parts[subset][name] = getattr(datamodule, subset)
+        if self.skip_unreadable:
+            leave_out_unreadable([dataset for datasets in parts.values() for dataset in datasets.values()])
         for subset, datasets in parts.items():
             if datasets:
                 setattr(self, subset, self._join(subset.removesuffix("_data"), datasets))

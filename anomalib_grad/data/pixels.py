@@ -1,0 +1,92 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""What the pixels of an opened image or mask are: one rule for training, prediction and exported models.
+
+For images of 8 bits this is anomalib's own reader, value for value; it makes 16-bit images white and guesses at others.
+
+==============================  ===========================================  ==========================================
+file                            as an image                                  as a mask
+==============================  ===========================================  ==========================================
+grey, RGB, 1 bit                as it is, grey in all three channels         anomalous where any channel is above 0
+palette                         its colours                                  the same, of its colours
+CMYK, YCbCr, Lab                Pillow's RGB                                 the same, of Pillow's RGB
+16-bit grey (PNG, PGM, TIFF)    value / 65535                                above 0
+16-bit RGB                      the high byte of each value                  the same, of the high bytes
+grey or colour with alpha       alpha is dropped                             dropped; refused if it hides what is marked
+floating point                  refused: nothing says which value is white   above 0; refused if any is not a number
+32-bit or signed integers       refused, as floating point                   above 0
+asks to be turned: TIFF         followed, as Pillow does                     the same
+asks to be turned: EXIF, others ignored: pixels as they are stored           the same
+several frames or pages         the first                                    the first
+any size from 1 x 1             resized to the model's input                 must have the size of the image
+above 178 million pixels        refused by Pillow's guard                    refused
+damaged, empty, or no image     refused                                      refused
+==============================  ===========================================  ==========================================
+
+The content of a file decides, not its suffix; the suffix decides only whether a folder's listing takes it for an image.
+"""
+
+import numpy as np
+from PIL import Image
+
+_EIGHT_BIT_STEP, _SIXTEEN_BIT_STEP = np.float32(1 / 255), np.float32(1 / 65535)  # multiplied with, as torchvision does
+_SIXTEEN_BITS = "I;16"  # and I;16B, I;16L, I;16N
+_SCALED_TO_SIXTEEN_BITS = {"PNG", "PPM"}  # formats of unsigned 16 bits that Pillow may open in its 32-bit mode
+
+
+def read_wrongly_by_anomalib(image: Image.Image) -> bool:
+    """Tell whether anomalib's reader, which clips at 255, would lose the values of an image. Needs no pixels."""
+    return image.mode in {"I", "F"} or image.mode.startswith(_SIXTEEN_BITS)
+
+
+def check_mode(image: Image.Image) -> None:
+    """Check that the values of an image have a known range. Needs no pixels.
+
+    Raises:
+        ValueError: For floating point, and for integers of 32 bits or with a sign.
+    """
+    if image.mode == "F" or (image.mode == "I" and image.format not in _SCALED_TO_SIXTEEN_BITS):
+        kind = "floating-point" if image.mode == "F" else "32-bit or signed"
+        raise ValueError(f"it has {kind} values, of which none is known to be white, unlike those of 8 or 16 bits")
+
+
+def rgb_pixels(image: Image.Image) -> np.ndarray:
+    """Give the pixels of an image.
+
+    Args:
+        image: The opened image.
+
+    Returns:
+        RGB, float32 in [0, 1], shape ``(H, W, 3)``.
+
+    Raises:
+        ValueError: If the range of its values is not known.
+    """
+    check_mode(image)
+    if image.mode == "I" or image.mode.startswith(_SIXTEEN_BITS):
+        grey = np.asarray(image).astype(np.float32) * _SIXTEEN_BIT_STEP
+        return np.repeat(grey[..., np.newaxis], 3, axis=-1)
+    return np.asarray(image.convert("RGB")).astype(np.float32) * _EIGHT_BIT_STEP
+
+
+def mask_pixels(image: Image.Image) -> np.ndarray:
+    """Tell which pixels a mask marks as anomalous.
+
+    Args:
+        image: The opened mask.
+
+    Returns:
+        Bool, shape ``(H, W)``.
+
+    Raises:
+        ValueError: If values are not numbers, or marked pixels transparent.
+    """
+    if image.mode in {"I", "F"} or image.mode.startswith(_SIXTEEN_BITS):
+        values = np.asarray(image)
+        if np.isnan(values).any():
+            raise ValueError("it has values that are not numbers")
+        return values > 0
+    marked: np.ndarray = np.asarray(image.convert("RGB")).max(axis=-1) > 0
+    if image.has_transparency_data and (marked & (np.asarray(image.convert("RGBA"))[..., 3] == 0)).any():
+        raise ValueError("pixels that it marks are transparent")
+    return marked

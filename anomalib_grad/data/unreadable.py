@@ -1,0 +1,73 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the images of a dataset that cannot be read, by decoding every file once."""
+
+import logging
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+from anomalib.data import AnomalibDataset
+from rich.progress import track
+
+from .reading import UnreadableImageError, check_image, read_mask
+
+logger = logging.getLogger(__name__)
+
+_MANY = 500
+"""Files from which on a progress bar is shown."""
+
+
+def leave_out_unreadable(datasets: Iterable[AnomalibDataset]) -> None:
+    """Remove the images that cannot be read, or whose masks cannot, and list them in one log message.
+
+    Nothing else is written. Files that did not change are decoded once in a process, however often this is called.
+
+    Args:
+        datasets: Any, changed in place; the same one may occur twice.
+    """
+    distinct = {id(dataset): dataset for dataset in datasets}.values()
+    files = sorted({file for dataset in distinct for files in _files(dataset) for file in files})
+    shown = len(files) >= _MANY
+    with ThreadPoolExecutor() as readers:
+        checked = track(readers.map(_check, files), "Checking images", total=len(files), disable=not shown)
+        causes = {file: cause for file, cause in zip(files, checked, strict=True) if cause is not None}
+    for dataset in distinct:
+        readable = [row for row, files in enumerate(_files(dataset)) if causes.keys().isdisjoint(files)]
+        if len(readable) < len(dataset):
+            dataset.subsample(readable, inplace=True)
+    if causes:
+        listed = "\n".join(f"  {causes[file]}" for file in sorted(causes))
+        logger.warning("left out, %d of %d files:\n%s", len(causes), len(files), listed)
+
+
+def _files(dataset: AnomalibDataset) -> list[list[tuple[str, bool]]]:
+    """For each image of a dataset its files, and whether each is a mask."""
+    samples = dataset.samples
+    masks = samples["mask_path"] if "mask_path" in samples else [""] * len(samples)
+    return [
+        [(str(image), False), *([(mask, True)] if isinstance(mask, str) and mask else [])]
+        for image, mask in zip(samples["image_path"], masks, strict=True)
+    ]
+
+
+def _check(file: tuple[str, bool]) -> str | None:
+    """Say what is wrong with a file, if anything is."""
+    path, is_mask = file
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        return f"could not read '{path}': {error}"
+    return _checked(path, is_mask, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _checked(path: str, is_mask: bool, size: int, modified: int) -> str | None:
+    """Decode a file; size and time of modification tell whether it is the one that was decoded before."""
+    del size, modified
+    try:
+        read_mask(path) if is_mask else check_image(path)
+    except UnreadableImageError as error:
+        return str(error)
+    return None

@@ -1,0 +1,77 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Eight threads share one model: each image has the result that it has alone."""
+
+import copy
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import numpy as np
+import pytest
+import torch
+
+from anomalib_grad.data.reading import read_image
+
+THREADS, ROUNDS = 8, 6
+
+
+@pytest.fixture
+def images(shop: Path) -> list[Path]:
+    """An image for each thread, of two products."""
+    return sorted(shop.glob("*/test/*/*.png"))[:THREADS]
+
+
+def at_once(judge: Callable[[Path], np.ndarray], images: list[Path]) -> list[list[np.ndarray]]:
+    """Judge each image in a thread of its own, several times, all starting together."""
+    start = Barrier(THREADS, timeout=60)
+
+    def repeatedly(image: Path) -> list[np.ndarray]:
+        start.wait()
+        return [judge(image) for _ in range(ROUNDS)]
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(threads.map(repeatedly, images, timeout=120))
+
+
+def assert_same(judge: Callable[[Path], np.ndarray], images: list[Path]) -> None:
+    alone = [judge(image) for image in images]
+    assert len({value.tobytes() for value in alone}) == THREADS  # a mix-up would be seen
+    for expected, results in zip(alone, at_once(judge, images), strict=True):
+        for result in results:
+            np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_one_inferencer(deployed, images: list[Path]) -> None:
+    assert_same(lambda image: deployed.inferencer.predict(image).anomaly_map.copy(), images)
+
+
+def test_one_inferencer_that_is_told_and_recognises_in_turn(deployed, images: list[Path]) -> None:
+    names = {image: ("nut", "pin", None)[number % 3] for number, image in enumerate(images)}
+    fresh = copy.copy(deployed.inferencer)  # has yet to compile the model that is told
+    vars(fresh).pop("_told", None)
+
+    def judge(image: Path) -> np.ndarray:
+        prediction = fresh.predict(image, category=names[image])
+        if names[image] is not None:
+            assert prediction.explanation == [names[image]]
+        return prediction.anomaly_map.copy()
+
+    results = at_once(judge, images)
+    for expected, repeated in zip([judge(image) for image in images], results, strict=True):
+        for result in repeated:
+            np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_results_stay_when_the_same_thread_goes_on(deployed, images: list[Path]) -> None:
+    first = deployed.inferencer.predict(images[0])
+    kept = first.anomaly_map.copy()
+    deployed.inferencer.predict(images[1])
+    np.testing.assert_array_equal(first.anomaly_map, kept)
+
+
+def test_one_model_in_torch(deployed, images: list[Path]) -> None:
+    tensors = {image: read_image(image)[None] for image in images}
+    assert_same(lambda image: deployed.model(tensors[image]).anomaly_map.numpy(), images)
+    assert torch.is_grad_enabled()
