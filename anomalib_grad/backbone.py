@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import timm
 import torch
@@ -19,6 +19,10 @@ from . import tiny_backbone  # noqa: F401  # makes timm know the built-in backbo
 from .backbone_cut import cut, cut_unused
 from .backbone_weights import load_pretrained
 from .resizing import resize_antialiased
+from .tiling import check_tiles, map_tiles
+
+if TYPE_CHECKING:
+    from anomalib.data.utils.tiler import Tiler
 
 FAITHFUL_BACKBONE = "tf_efficientnet_b4"
 DEFAULT_BACKBONE = "tf_efficientnet_b4.aa_in1k"
@@ -203,6 +207,7 @@ class FrozenBackbone(nn.Module):
         self._fixed_input_size = config.fixed_input_size
         self._weights_ready = pre_trained is False
         self._unused: list[str] = []
+        self._tiler: Tiler | None = None
         self.map_shapes = self._probe(seed=None if pre_trained is False else 0)
         self._common_size = None if feature_size is None else check_feature_size(feature_size)
         self.feature_size = self._common_size or self.map_shapes[0][1:]
@@ -214,6 +219,26 @@ class FrozenBackbone(nn.Module):
     def layers(self) -> list[str]:
         """Names of the feature maps in use."""
         return [feature_map.name for feature_map in self.maps]
+
+    @property
+    def tiler(self) -> "Tiler | None":
+        """Anomalib's tiler, if the network is to see tiles of the images.
+
+        Raises:
+            ValueError: When set, if the network takes images of one size only, or the tiles do not fit.
+        """
+        return self._tiler
+
+    @tiler.setter
+    def tiler(self, tiler: "Tiler | None") -> None:
+        if tiler is not None:
+            if self._fixed_input_size:
+                raise ValueError(
+                    f"backbone {self.name!r} takes images of one size only and cannot see tiles: choose a "
+                    f"convolutional backbone, or train without tiling."
+                )
+            check_tiles(tiler, self.name, [feature_map.stride for feature_map in self.maps], self.image_size)
+        self._tiler = tiler
 
     def train(self, mode: bool = True) -> "FrozenBackbone":
         """Stay in eval mode whatever ``mode`` is: frozen statistics are part of the method."""
@@ -246,7 +271,10 @@ class FrozenBackbone(nn.Module):
         """Map normalised images ``(B, 3, H, W)`` to the used maps at their own sizes, finest first."""
         self.ensure_weights()
         with torch.no_grad():
-            return self._channels_first(self.network(images))
+            return self._run(images) if self._tiler is None else map_tiles(self._tiler, self._run, images)
+
+    def _run(self, images: Tensor) -> list[Tensor]:
+        return self._channels_first(self.network(images))
 
     @property
     def row_length(self) -> int:

@@ -34,8 +34,9 @@ from .configuration import check_configuration
 from .evaluation.post_processor import PerCategoryPostProcessor
 from .export import CategoryExportMixin
 from .feature_cache import CacheSettings, FeatureBatch, FeatureCaching, batches_of
-from .pre_processor import GradPreProcessor
+from .pre_processor import ConfigurePreProcessor, GradPreProcessor
 from .schedule import SCHEDULES, authors_step_decay, cosine_decay
+from .tiling import describe, rebuild
 from .torch_model import GradModel
 from .unreadable_checkpoints import CheckpointFileError, NameUnreadableCheckpoint, describe_failure
 from .unreadable_images import NameUnreadableImages
@@ -218,6 +219,8 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
 
     # ------------------------------------------------------------------ anomalib's interface
 
+    configure_pre_processor = ConfigurePreProcessor()
+
     @property
     def learning_type(self) -> LearningType:
         """Grad learns from normal images only."""
@@ -257,7 +260,11 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note the configuration that the weights belong to, and where the random numbers stand."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint[CONFIGURATION] = {**self.model.configuration, "mse_threshold": self.model.head.mse_threshold.item()}
+        checkpoint[CONFIGURATION] = {
+            **self.model.configuration,
+            "mse_threshold": self.model.head.mse_threshold.item(),
+            "tiling": describe(self.model.tiler),
+        }
         checkpoint[RANDOM_STATE] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -269,7 +276,10 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         configuration = dict(self.model.configuration)
         if isinstance(self.hparams.get("mse_threshold"), int | float):  # asked for, not the default or an estimate
             configuration["mse_threshold"] = self.model.head.mse_threshold.item()
+        if self.model.tiler is not None:
+            configuration["tiling"] = describe(self.model.tiler)
         check_configuration(configuration, checkpoint.get(CONFIGURATION))
+        self.model.tiler = rebuild(checkpoint[CONFIGURATION].get("tiling", configuration.get("tiling")))
         super().on_load_checkpoint(checkpoint)
         self.model.backbone.mark_weights_ready()
         self._random_state = checkpoint.get(RANDOM_STATE)

@@ -7,14 +7,21 @@ than it was trained on. ``interpolate(antialias=True)`` cannot be exported eithe
 it. :class:`~anomalib_grad.resizing.AntialiasedResize` gives the same pixels in torch, ONNX and OpenVINO.
 """
 
-from typing import cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 from anomalib.pre_processing import PreProcessor
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import Compose, Normalize, Resize, Transform
 
 from .resizing import AntialiasedResize
+
+if TYPE_CHECKING:
+    from .lightning_model import Grad
+
+DEFAULT_IMAGE_SIZE = (224, 224)
 
 
 def exportable(transform: Transform | nn.Module) -> nn.Module:
@@ -57,3 +64,22 @@ class GradPreProcessor(PreProcessor):
 
     def _set_export_transform(self) -> None:
         self.export_transform = None if self.transform is None else exportable(self.transform)
+
+
+class ConfigurePreProcessor:
+    """``Grad.configure_pre_processor``: anomalib's way to a pre-processor for another image size.
+
+    Called on the class it normalises as the default backbone expects, on a model as that model's backbone does.
+    """
+
+    def __get__(self, model: "Grad | None", owner: "type[Grad]") -> Callable[..., GradPreProcessor]:
+        """Return the function ``configure_pre_processor(image_size=None)``, image size in pixels."""
+        network = getattr(model, "model", None)  # none on the class, nor while a model is being built
+        backbone = network.backbone if network else None
+        mean, std = (backbone.mean, backbone.std) if backbone else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+        default_size = backbone.image_size if backbone else DEFAULT_IMAGE_SIZE
+
+        def configure_pre_processor(image_size: tuple[int, int] | None = None) -> GradPreProcessor:
+            return GradPreProcessor.from_statistics(image_size or default_size, mean, std)
+
+        return configure_pre_processor

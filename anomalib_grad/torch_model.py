@@ -7,7 +7,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from .anomaly_map import AnomalyMapGenerator, dissimilarity, residual_norm
 from .backbone import DEFAULT_BACKBONE, FrozenBackbone
 from .components import GlobalRepresentation, LocalRepresentation
 from .head import GradHead
+
+if TYPE_CHECKING:
+    from anomalib.data.utils.tiler import Tiler
 
 DISTANCES = ("residual", "dissimilarity")
 
@@ -101,6 +104,15 @@ class GradModel(nn.Module):
     def global_representation(self) -> GlobalRepresentation:
         """The head's global representation."""
         return self.head.global_representation
+
+    @property
+    def tiler(self) -> "Tiler | None":
+        """The backbone's tiler, under the name where anomalib's ``TilerConfigurationCallback`` sets it."""
+        return self.backbone.tiler
+
+    @tiler.setter
+    def tiler(self, tiler: "Tiler | None") -> None:
+        self.backbone.tiler = tiler
 
     def forward(self, images: Tensor) -> TrainingOutput | InferenceBatch:
         """Process normalised images ``(B, 3, H, W)``.

@@ -13,6 +13,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers, an
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from helpers import DEVIATION, write_category
+from time_limits import watch
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Limit the time of tests, and say where it went."""
+    watch(config)
 
 
 @pytest.fixture(scope="session")

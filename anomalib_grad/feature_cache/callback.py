@@ -11,6 +11,8 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
+from anomalib_grad.tiling import describe
+
 from .conditions import obstacle, passes
 from .dataset import CachedFeatures, cached_loader
 from .filling import fill_shared, filler, pre_processing_of
@@ -86,6 +88,7 @@ class FeatureCaching(Callback):
             hash_images(dataset.samples["image_path"]),
             [getattr(dataset, "augmentations", None), pre_processing_of(model)],
             [backbone.name, backbone.layers, backbone.image_size, hash_weights(backbone.network)],
+            describe(backbone.tiler),
             [trainer.precision, self.settings.dtype],
         )
         if name == self._name and self.rows is not None:

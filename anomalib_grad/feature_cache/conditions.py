@@ -51,6 +51,9 @@ def obstacle(loader: object, pre_processing: nn.Module | None) -> str | None:
     samples = getattr(loader.dataset, "samples", None)
     if samples is None or "image_path" not in samples or len(samples) != len(loader.dataset):  # type: ignore[arg-type]
         return f"{type(loader.dataset).__name__} has no list of its image files"
+    if loader.collate_fn != getattr(loader.dataset, "collate_fn", loader.collate_fn):
+        maker = getattr(loader.collate_fn, "__name__", type(loader.collate_fn).__name__)
+        return f"batches are made by {maker}, which may change their images"
     augmentation = first_augmentation([getattr(loader.dataset, "augmentations", None), pre_processing])
     if augmentation is not None:
         return f"training images are augmented ({augmentation})"

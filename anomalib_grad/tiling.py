@@ -1,0 +1,77 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""anomalib's tiling: the backbone sees the tiles of an image, the head the features of the whole image.
+
+As in anomalib's other models, ``TilerConfigurationCallback`` sets the tiler. It belongs to the trained model, so that a
+checkpoint brings it along.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from anomalib.data.utils.tiler import Tiler
+
+
+def check_tiles(tiler: "Tiler", backbone: str, strides: Sequence[int], image_size: tuple[int, int]) -> None:
+    """Refuse tiles whose features do not fit together.
+
+    Args:
+        tiler: anomalib's tiler.
+        backbone: Name of the backbone, for the message.
+        strides: Strides of its feature maps in pixels.
+        image_size: Height and width of the model's input in pixels.
+
+    Raises:
+        ValueError: If a tile is larger than the image, or tiles do not begin and end between two cells of a map.
+    """
+    tile, step = (tiler.tile_size_h, tiler.tile_size_w), (tiler.stride_h, tiler.stride_w)
+    if tile[0] > image_size[0] or tile[1] > image_size[1]:
+        raise ValueError(
+            f"tiles of {tile[0]} x {tile[1]} pixels are larger than the model's input of {image_size[0]} x "
+            f"{image_size[1]}: choose smaller tiles or a larger image_size."
+        )
+    cell = max(strides)
+    if any(length % cell for length in (*tile, *step)):
+        raise ValueError(
+            f"tiles of {tile[0]} x {tile[1]} pixels every {step[0]} x {step[1]} cut through cells of backbone "
+            f"{backbone!r}: choose a tile_size and a stride that are multiples of {cell}."
+        )
+
+
+def map_tiles(tiler: "Tiler", network: Callable[[Tensor], Sequence[Tensor]], images: Tensor) -> list[Tensor]:
+    """Compute feature maps tile by tile and join those of each image.
+
+    Args:
+        tiler: anomalib's tiler.
+        network: Gives the feature maps of tiles ``(B * T, 3, h, w)``.
+        images: Batch ``(B, 3, H, W)``.
+
+    Returns:
+        Feature maps of the whole images, the mean where tiles overlap.
+    """
+    maps = network(tiler.tile(images).to(images.dtype))  # the tiler makes float32 of every precision
+    return [tiler.untile(feature_map).to(feature_map.dtype) for feature_map in maps]
+
+
+def describe(tiler: "Tiler | None") -> dict[str, Any] | None:
+    """Give what a tiler is built from, as plain data; ``None`` for no tiler."""
+    if tiler is None:
+        return None
+    return {
+        "tile_size": [tiler.tile_size_h, tiler.tile_size_w],
+        "stride": [tiler.stride_h, tiler.stride_w],
+        "remove_border_count": tiler.remove_border_count,
+        "mode": str(tiler.mode.value),
+    }
+
+
+def rebuild(description: dict[str, Any] | None) -> "Tiler | None":
+    """Build the tiler that :func:`describe` described."""
+    if description is None:
+        return None
+    from anomalib.data.utils.tiler import ImageUpscaleMode, Tiler  # noqa: PLC0415  # only where images are tiled
+
+    return Tiler(**{**description, "mode": ImageUpscaleMode(description["mode"])})

@@ -1,0 +1,85 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation builds without a network, what it names exists, and its Python blocks run."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from anomalib.engine import Engine
+from PIL import Image
+from safetensors.torch import save_file
+
+from anomalib_grad import Grad, MultiCategory
+from anomalib_grad.backbone import FrozenBackbone
+from helpers import TINY, write_category
+
+PROJECT = Path(__file__).parents[2]
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+NAMED_FILE = re.compile(r"(?<![\w/.])((?:anomalib_grad|configs|examples|tests|tools|docs)/[\w/.-]*\w)")
+
+
+def blocks(page: Path) -> list[str]:
+    """Python blocks of a page; trainings are cut down to one epoch."""
+    return [re.sub(r"max_epochs=\d+", "max_epochs=1", code) for _, code in BLOCK.findall(page.read_text())]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A folder with what the pages take for granted, and the names that README's snippets take for granted."""
+    folder = tmp_path_factory.mktemp("pages")
+    for name in ("bottle", "nut"):
+        write_category(folder / "products" / name, side=64)
+    Image.new("RGB", (80, 60), "grey").save(folder / "image.png")
+    network = FrozenBackbone("mobilenetv2_100", pre_trained=False).network
+    save_file(network.state_dict(), folder / "weights.safetensors")
+    torch.manual_seed(0)
+    data = MultiCategory(root=folder / "products", train_batch_size=4, num_workers=0)
+    engine = Engine(max_epochs=1, default_root_dir=folder / "first", accelerator="cpu", logger=False)
+    model = Grad(**TINY)
+    engine.fit(model, datamodule=data)
+    engine.trainer.save_checkpoint(folder / "grad.ckpt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # for OpenVINO's cache
+        model.to_openvino("results")
+    return {"folder": folder, "engine": engine, "data": data, "Grad": Grad}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+def test_python_blocks_run_in_their_order(
+    page: Path, trained: dict[str, Any], monkeypatch: pytest.MonkeyPatch, no_network: None
+) -> None:
+    monkeypatch.chdir(trained["folder"])
+    names = {name: trained[name] for name in ("engine", "data", "Grad")} if page.name == "README.md" else {}
+    for code in blocks(page):
+        exec(compile(code, page.name, "exec"), names)  # noqa: S102  # the project's own pages
+
+
+def test_most_pages_have_blocks() -> None:
+    assert len([page for page in PAGES if blocks(page)]) >= 5
+
+
+@pytest.mark.parametrize("page", [*PAGES, PROJECT / "CONTRIBUTING.md"], ids=lambda page: page.stem)
+def test_files_that_are_named_exist(page: Path) -> None:
+    named = set(NAMED_FILE.findall(page.read_text()))
+    assert [name for name in sorted(named) if not (PROJECT / name).exists()] == []
+
+
+def test_the_site_builds_and_documents_every_public_name(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    reference = (tmp_path / "reference/index.html").read_text()
+    for name in ("Grad", "GradModel", "MultiCategory", "register"):
+        assert re.search(rf'id="anomalib_grad\.[\w.]*\.{name}"', reference), name
