@@ -5,7 +5,7 @@
 import json
 import threading
 from copy import copy
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,18 @@ if TYPE_CHECKING:
     from openvino.utils.data_helpers.wrappers import OVDict
 
 CACHE_DIR = "openvino_cache"  # anomalib's
+
+
+@cache
+def shared_core() -> ov.Core:
+    """Give the one OpenVINO core of this process, which lives as long as the process does.
+
+    A core that compiles for the CPU gives the calling thread a stack for signal handlers, and takes it away when it
+    ends. Where cores end in another order than they began, a stack that is gone stays in use, and the next signal with
+    a handler in Python (Ctrl-C, the end of a data loader's worker) ends the process with a segmentation fault
+    (OpenVINO 2026.4).
+    """
+    return ov.Core()
 
 
 class CategoryOpenVINOInferencer(OpenVINOInferencer):
@@ -76,7 +88,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         Raises:
             ValueError: If the file is of another kind.
         """
-        self._core = ov.Core()
+        self._core = shared_core()
         self._graph = read_model(self._core, path)
         self.categories = read_categories(self._graph)
         Path(CACHE_DIR).mkdir(exist_ok=True)

@@ -13,12 +13,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers, an
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from helpers import DEVIATION, write_category
+from signal_stack import keep_signal_stack
 from time_limits import watch
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Limit the time of tests, and say where it went."""
+    """Limit the time of tests, say where it went, and keep OpenVINO from ending them all."""
     watch(config)
+    keep_signal_stack(config)
 
 
 @pytest.fixture(scope="session")
