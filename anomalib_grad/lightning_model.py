@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
-import lightning.pytorch as pl
 import torch
 from anomalib import LearningType
 from anomalib.data import Batch, InferenceBatch
@@ -17,7 +16,7 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning.pytorch.callbacks import Callback, Timer
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor, nn
@@ -38,21 +37,15 @@ from .pre_processor import ConfigurePreProcessor, GradPreProcessor
 from .schedule import SCHEDULES, authors_step_decay, cosine_decay
 from .tiling import describe, rebuild
 from .torch_model import GradModel
+from .training_length import PUBLISHED_EPOCHS, PublishedLengthMixin
 from .unreadable_checkpoints import CheckpointFileError, NameUnreadableCheckpoint, describe_failure
 from .unreadable_images import NameUnreadableImages
 
 CONFIGURATION = "grad_configuration"
 RANDOM_STATE = "grad_random_state"
-PUBLISHED_EPOCHS = {"residual": 100, "mobile": 50, "small": 50}
 
 
-def has_limit(trainer: pl.Trainer) -> bool:
-    """Tell whether the user limited the training: by epochs, by steps or by time."""
-    timed = any(isinstance(callback, Timer) for callback in getattr(trainer, "callbacks", []))
-    return trainer.max_epochs is not None or trainer.max_steps != -1 or timed
-
-
-class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onnx: as in anomalib
+class Grad(PublishedLengthMixin, CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onnx: as in anomalib
     """Grid-based continuous normal representation: one model for one or many product categories.
 
     A frozen backbone gives features; two small coordinate networks look up a learned, continuous representation of
@@ -375,17 +368,6 @@ class Grad(CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[
         if gradient_clip_val is None:
             gradient_clip_val = self.clip_norm
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm or "norm")
-
-    @pl.LightningModule.trainer.setter  # type: ignore[attr-defined]
-    def trainer(self, trainer: pl.Trainer | None) -> None:
-        """Attach a trainer; one without any limit gets this model's epochs instead of Lightning's 1000.
-
-        Lightning fills in its own limit before the first hook, so this is the only moment that tells an unset limit
-        from one that the user wants.
-        """
-        if isinstance(trainer, pl.Trainer) and not has_limit(trainer):
-            trainer.fit_loop.max_epochs = max(self.max_epochs, trainer.min_epochs or 0)
-        pl.LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
 
     def on_fit_start(self) -> None:
         """Read the backbone's weights before anything else: a machine that cannot have them says so at once.
