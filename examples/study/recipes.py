@@ -5,7 +5,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from variants import FeatureDropout, HardMining, MovingAverage, PositionAware
+from variants import FeatureDropout, HardMining, PositionAware
 
 from anomalib_grad import Grad
 
@@ -61,10 +61,10 @@ BETTER = {
     "plus, largest 10 %": Recipe(Training(300, LARGE), {**PLUS, "score_share": 0.1}),
     "plus, smoothing 9": Recipe(Training(300, LARGE), {**PLUS, "smoothing_window": 9}),
     "plus, smoothing 21": Recipe(Training(300, LARGE), {**PLUS, "smoothing_window": 21}),
+    "plus, 11 blocks": Recipe(Training(300, {**LARGE, "num_blocks": 11}), PLUS),
     "plus, feature dropout 0.1": Recipe(Training(300, LARGE, kind=FeatureDropout), PLUS),
     "plus, positions": Recipe(Training(300, LARGE, kind=PositionAware), PLUS),
     "plus, hard mining": Recipe(Training(300, LARGE, kind=HardMining), PLUS),
-    "plus, moving average": Recipe(Training(300, LARGE, kind=MovingAverage), PLUS),
 }
 """What makes the model more accurate (configs/grad_plus.yaml), and what does not."""
 

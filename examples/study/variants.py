@@ -5,7 +5,6 @@
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -55,11 +54,3 @@ class PositionAware(Grad):
         local = self.model.head.local_representation
         positions = Positions(self.model.backbone.channels, self.model.backbone.feature_size)
         local.coordinates = nn.Sequential(positions, *local.coordinates)
-
-
-class MovingAverage(Grad):
-    """Ends with the moving average of the weights."""
-
-    def configure_callbacks(self) -> list[Callback]:
-        """Add Lightning's averaging."""
-        return [*super().configure_callbacks(), EMAWeightAveraging(decay=0.98)]
