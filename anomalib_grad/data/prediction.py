@@ -13,6 +13,8 @@ from .reading import read_image
 class PredictImages(PredictDataset):
     """anomalib's ``PredictDataset`` for images of any kind that ``MultiCategory`` trains on, 16-bit ones among them.
 
+    On the command line: ``anomalib predict --data anomalib_grad.data.PredictImages --data.path images``.
+
     Args:
         path: An image, or a folder; images in the folders below it are taken as well.
         transform: What is applied to each image; ``None``: nothing.
