@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -65,8 +65,9 @@ def remove_leftovers(target: Path) -> None:
     """Remove what runs that were killed more than a day ago left of ``target``."""
     oldest = time.time() - LEFTOVER_SECONDS
     for folder in target.parent.glob(f".{escape(target.name)}.*{SUFFIX}"):
-        if folder.stat().st_mtime < oldest:
-            shutil.rmtree(folder, ignore_errors=True)  # another run may be at it
+        with suppress(FileNotFoundError):  # another run writes the same file, or removes the same folder
+            if folder.stat().st_mtime < oldest:
+                shutil.rmtree(folder)
 
 
 def _flush(path: Path) -> None:

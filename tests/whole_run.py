@@ -86,19 +86,19 @@ class Process:
         self.process.start()
         theirs.close()
 
-    def hear(self) -> str | None:
-        """Wait for the next word; ``None`` if the process has ended."""
-        assert self.connection.poll(TIMEOUT), f"nothing in {TIMEOUT} s:\n{self.log.read_text()[-3000:]}"
+    def hear(self, timeout: float = TIMEOUT) -> str | None:
+        """Wait some seconds for the next word; ``None`` if the process has ended."""
+        assert self.connection.poll(timeout), f"nothing in {timeout} s:\n{self.log.read_text()[-3000:]}"
         try:
             return self.connection.recv()
         except EOFError:
             return None
 
-    def wait_for(self, word: str) -> None:
+    def wait_for(self, word: str, timeout: float = TIMEOUT) -> None:
         """Wait until the process sends ``word``; fail with its output if it ends before."""
         heard: str | None = ""
         while heard != word:
-            heard = self.hear()
+            heard = self.hear(timeout)
             assert heard is not None, f"ended before {word!r}:\n{self.log.read_text()[-3000:]}"
 
     def kill(self) -> None:
@@ -106,9 +106,9 @@ class Process:
         self.process.kill()
         self.process.join(TIMEOUT)
 
-    def finish(self) -> None:
+    def finish(self, timeout: float = TIMEOUT) -> None:
         """Wait for the end of ``function`` and let the process go."""
-        self.wait_for(END)
+        self.wait_for(END, timeout)
         self.let_go()
 
     def let_go(self) -> None:
