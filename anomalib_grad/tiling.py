@@ -25,7 +25,9 @@ def check_tiles(tiler: "Tiler", backbone: str, strides: Sequence[int], image_siz
         image_size: Height and width of the model's input in pixels.
 
     Raises:
-        ValueError: If a tile is larger than the image, or tiles do not begin and end between two cells of a map.
+        ValueError: If a tile is larger than the image, tiles do not begin and end between two cells of a map or do not
+            cover the image exactly, or the tiler is to stretch images: anomalib's tiler undoes padding and stretching
+            in pixels, and what it joins here are cells.
     """
     tile, step = (tiler.tile_size_h, tiler.tile_size_w), (tiler.stride_h, tiler.stride_w)
     if tile[0] > image_size[0] or tile[1] > image_size[1]:
@@ -39,6 +41,13 @@ def check_tiles(tiler: "Tiler", backbone: str, strides: Sequence[int], image_siz
             f"tiles of {tile[0]} x {tile[1]} pixels every {step[0]} x {step[1]} cut through cells of backbone "
             f"{backbone!r}: choose a tile_size and a stride that are multiples of {cell}."
         )
+    if any((side - length) % advance for side, length, advance in zip(image_size, tile, step, strict=True)):
+        raise ValueError(
+            f"tiles of {tile[0]} x {tile[1]} pixels every {step[0]} x {step[1]} leave a rest of the model's input of "
+            f"{image_size[0]} x {image_size[1]}: choose an image_size that they cover exactly."
+        )
+    if tiler.mode.value != "padding":
+        raise ValueError(f"tiles in mode {tiler.mode.value!r} would stretch the features: choose mode 'padding'.")
 
 
 def map_tiles(tiler: "Tiler", network: Callable[[Tensor], Sequence[Tensor]], images: Tensor) -> list[Tensor]:

@@ -1,0 +1,143 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""anomalib's two ways to large images: tiles of one model, and an ensemble with a model for each tile position."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from anomalib.callbacks import TilerConfigurationCallback
+from anomalib.data import MVTecAD
+from anomalib.data.utils.tiler import Tiler
+from anomalib.engine import Engine
+from anomalib.pipelines.tiled_ensemble import EvalTiledEnsemble, TrainTiledEnsemble
+
+from anomalib_grad import Grad
+from anomalib_grad.backbone import FrozenBackbone
+from anomalib_grad.configuration import CheckpointConfigurationError
+from helpers import TINY, write_category
+
+LARGE = {**TINY, "image_size": (64, 128)}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("tiling")
+    write_category(root / "nut", train=6, side=96)
+    return root
+
+
+def run(folder: Path, stage: str, model: Grad, root: Path, tile: int | None = None, **arguments: Any) -> Engine:
+    """Fit or test, with tiles of a side of ``tile`` pixels if it is given."""
+    callbacks = [] if tile is None else [TilerConfigurationCallback(enable=True, tile_size=tile, stride=tile)]
+    engine = Engine(callbacks=callbacks, max_epochs=2, default_root_dir=folder, accelerator="cpu", logger=False)
+    data = MVTecAD(root, "nut", train_batch_size=3, eval_batch_size=2, num_workers=0)
+    getattr(engine, stage)(model, datamodule=data, **arguments)
+    return engine
+
+
+@pytest.fixture(scope="module")
+def tiled(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a model trained with tiles of 32 pixels."""
+    torch.manual_seed(0)
+    return Path(run(tmp_path_factory.mktemp("tiled"), "fit", Grad(**LARGE), data, tile=32).best_model_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_each_tile_has_the_features_that_it_has_alone(dtype: torch.dtype) -> None:
+    backbone = FrozenBackbone("resnet18", pre_trained=False, image_size=(64, 96)).to(dtype)
+    images = torch.rand(2, 3, 64, 96, dtype=dtype)
+    backbone.tiler = Tiler(tile_size=32, stride=32)
+    whole = backbone.feature_maps(images)
+    backbone.tiler = None
+    alone = backbone.feature_maps(images[..., 32:64, 64:96].contiguous())
+    for feature_map, of_tile in zip(whole, alone, strict=True):
+        side = of_tile.shape[-1]
+        torch.testing.assert_close(feature_map[..., side : 2 * side, 2 * side : 3 * side], of_tile)
+        assert feature_map.dtype == dtype
+
+
+def test_a_checkpoint_brings_its_tiles_along(tiled: Path, data: Path, tmp_path: Path) -> None:
+    model = Grad.load_from_checkpoint(tiled).eval()
+    assert (model.model.tiler.tile_size_h, model.model.tiler.stride_w) == (32, 32)
+    fresh = Grad(**LARGE)
+    run(tmp_path, "test", fresh, data, ckpt_path=tiled)
+    images = torch.rand(2, 3, 70, 90)
+    assert torch.equal(fresh.eval()(images).anomaly_map, model(images).anomaly_map)
+    model.model.tiler = None
+    assert not torch.equal(fresh(images).anomaly_map, model(images).anomaly_map)
+
+
+def test_other_tiles_than_those_of_the_training_are_refused(tiled: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointConfigurationError, match=r"tiling is .*\[32, 32\].* there and .*\[64, 64\].* here"):
+        run(tmp_path, "test", Grad(**LARGE), data, tile=64, ckpt_path=tiled)
+
+
+def test_tiles_have_a_cache_of_their_own_on_disk(data: Path, tmp_path: Path) -> None:
+    cached = {**LARGE, "feature_cache": "disk", "feature_cache_dir": tmp_path / "cache"}
+    for tile in (None, 32, 64, 32):
+        run(tmp_path, "fit", Grad(**cached), data, tile=tile)
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("backbone", "tile", "problem"),
+    [
+        ("resnet18", 24, "24 x 24 pixels every 24 x 24 cut through cells .* multiples of 16"),
+        ("resnet18", 64, "64 x 64 pixels every 64 x 64 leave a rest of the model's input of 96 x 96"),
+        ("resnet18", 128, "128 x 128 pixels are larger than the model's input of 96 x 96"),
+        ("vit_tiny_patch16_224", 48, "takes images of one size only and cannot see tiles"),
+    ],
+)
+def test_tiles_that_do_not_fit_are_refused_in_a_sentence(backbone: str, tile: int, problem: str) -> None:
+    network = FrozenBackbone(backbone, pre_trained=False, image_size=(96, 96))
+    with pytest.raises(ValueError, match=problem):
+        network.tiler = Tiler(tile_size=tile, stride=tile)
+
+
+def test_a_tiled_ensemble_trains_and_evaluates_a_model_for_each_position(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = {**TINY, "image_size": [64, 64], "feature_cache": "disk", "feature_cache_dir": str(tmp_path / "cache")}
+    config = {
+        "seed": 0,
+        "accelerator": "cpu",
+        "default_root_dir": str(tmp_path / "results"),
+        "tiling": {"image_size": [64, 128], "tile_size": [64, 64], "stride": 64},
+        "normalization_stage": "image",
+        "thresholding_stage": "image",
+        "data": {
+            "class_path": "anomalib.data.MVTecAD",
+            "init_args": {
+                "root": str(data),
+                "category": "nut",
+                "train_batch_size": 3,
+                "eval_batch_size": 2,
+                "num_workers": 0,
+                "test_split_mode": "from_dir",
+                "val_split_mode": "same_as_test",
+            },
+        },
+        "SeamSmoothing": {"apply": True, "sigma": 2, "width": 0.1},
+        "TrainModels": {
+            "model": {"class_path": "Grad", "init_args": model},
+            "trainer": {"max_epochs": 2, "logger": False, "enable_progress_bar": False},
+        },
+    }
+    Path("ensemble.yaml").write_text(yaml.safe_dump(config))
+    trained = TrainTiledEnsemble()
+    trained.run(Namespace(config="ensemble.yaml"))
+    EvalTiledEnsemble(trained.root_dir).run(Namespace(config="ensemble.yaml"))
+    weights = sorted(path.name for path in (trained.root_dir / "weights/lightning").glob("*.ckpt"))
+    assert weights == ["model0_0.ckpt", "model0_1.ckpt"]
+    metrics = pd.read_csv(next(trained.root_dir.rglob("metric_results.csv")))
+    assert metrics.to_numpy().min() >= 0
+    assert metrics.to_numpy().max() <= 1
+    states = [torch.load(trained.root_dir / "weights/lightning" / name, weights_only=True) for name in weights]
+    thresholds = [state["state_dict"]["model.head.mse_threshold"] for state in states]
+    assert thresholds[0] != thresholds[1]  # each position learned from its own tiles, not from a shared cache
