@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Antialiased resizing as two products with small matrices, which torch, ONNX and OpenVINO compute alike."""
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,16 +10,18 @@ from torch.nn import functional
 def antialiasing_matrix(size_in: int, size_out: int, like: Tensor) -> Tensor:
     """Matrix ``(size_out, size_in)`` of antialiased linear resizing, equal to torch's and PIL's triangle filter.
 
+    Positions are whole numbers, exact in any precision: where OpenVINO computes in bf16, pixels beyond the 256th would
+    share theirs.
+
     Args:
         size_in: Length before, in pixels; may be symbolic during export.
         size_out: Length after, in pixels.
         like: Tensor that gives dtype and device.
     """
-    scale = size_in / size_out
-    support = cast("float", torch.sym_max(scale, 1.0))
-    centre = (torch.arange(size_out, dtype=like.dtype, device=like.device) + 0.5) * scale
-    pixel = torch.arange(size_in, dtype=like.dtype, device=like.device) + 0.5
-    weights = functional.relu(1 - (pixel - centre.unsqueeze(1)).abs() / support)
+    reach = 2 * torch.sym_max(size_in, size_out)  # of the triangle; lengths are in units of 1 / (2 * size_out) pixels
+    centre = (2 * torch.arange(size_out, device=like.device) + 1) * size_in
+    pixel = (2 * torch.arange(size_in, device=like.device) + 1) * size_out
+    weights = functional.relu(reach - (pixel - centre.unsqueeze(1)).abs()).to(like.dtype)
     return weights / weights.sum(dim=1, keepdim=True)
 
 
