@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Antialiased resizing as two products with small matrices, which torch, ONNX and OpenVINO compute alike."""
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,17 +10,19 @@ from torch.nn import functional
 def antialiasing_matrix(size_in: int, size_out: int, like: Tensor) -> Tensor:
     """Matrix ``(size_out, size_in)`` of antialiased linear resizing, equal to torch's and PIL's triangle filter.
 
+    Positions are whole numbers, exact in any precision: where OpenVINO computes in bf16, pixels beyond the 256th would
+    share theirs.
+
     Args:
         size_in: Length before, in pixels; may be symbolic during export.
         size_out: Length after, in pixels.
         like: Tensor that gives dtype and device.
     """
-    scale = size_in / size_out
-    support = cast("float", torch.sym_max(scale, 1.0))
-    dtype = torch.promote_types(like.dtype, torch.float32)  # float16 cannot tell the pixels of a large image apart
-    centre = (torch.arange(size_out, dtype=dtype, device=like.device) + 0.5) * scale
-    pixel = torch.arange(size_in, dtype=dtype, device=like.device) + 0.5
-    weights = functional.relu(1 - (pixel - centre.unsqueeze(1)).abs() / support)
+    reach = 2 * torch.sym_max(size_in, size_out)  # of the triangle; lengths are in units of 1 / (2 * size_out) pixels
+    centre = (2 * torch.arange(size_out, device=like.device) + 1) * size_in
+    pixel = (2 * torch.arange(size_in, device=like.device) + 1) * size_out
+    dtype = torch.promote_types(like.dtype, torch.float32)  # the sums below are too large for float16
+    weights = functional.relu(reach - (pixel - centre.unsqueeze(1)).abs()).to(dtype)
     return (weights / weights.sum(dim=1, keepdim=True)).to(like.dtype)
 
 

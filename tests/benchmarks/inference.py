@@ -37,7 +37,7 @@ class BackboneAlone(Grad):
     def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:
         """Give the used feature maps, under two of the names that anomalib exports."""
         del args, kwargs
-        finest, *others = self.model.backbone.feature_maps(self.pre_processor(batch))
+        finest, *others = self.model.backbone(self.pre_processor(batch))
         return InferenceBatch(anomaly_map=finest, pred_mask=torch.cat([o.flatten(1) for o in others], dim=1))
 
 
@@ -57,6 +57,8 @@ def build(name: str, args: argparse.Namespace) -> Grad:
     torch.manual_seed(0)
     kind, fusion = (BackboneAlone, "small") if name == FLOOR else (Grad, name)
     model = kind(args.backbone, pre_trained=args.weights or False, image_size=SIZE, fusion=fusion, visualizer=False)
+    if name == FLOOR:
+        model.model.backbone.join = list  # type: ignore[method-assign]  # the maps at their own sizes
     fit_statistics(model)
     return model.eval()
 
