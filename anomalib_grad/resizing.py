@@ -20,9 +20,8 @@ def antialiasing_matrix(size_in: int, size_out: int, like: Tensor) -> Tensor:
         size_out: Length after, in pixels.
         like: Tensor that gives dtype and device.
     """
-    reach = 2 * cast(
-        "int", torch.sym_max(size_in, size_out)
-    )  # of the triangle; lengths are in units of 1 / (2 * size_out) pixels
+    # Lengths are in units of 1 / (2 * size_out) pixels.
+    reach = 2 * cast("int", torch.sym_max(size_in, size_out))  # of the triangle
     centre = (2 * torch.arange(size_out, device=like.device) + 1) * size_in
     pixel = (2 * torch.arange(size_in, device=like.device) + 1) * size_out
     dtype = torch.promote_types(like.dtype, torch.float32)  # the sums below are too large for float16
