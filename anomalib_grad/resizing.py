@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Antialiased resizing as two products with small matrices, which torch, ONNX and OpenVINO compute alike."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,7 +20,7 @@ def antialiasing_matrix(size_in: int, size_out: int, like: Tensor) -> Tensor:
         size_out: Length after, in pixels.
         like: Tensor that gives dtype and device.
     """
-    reach = 2 * torch.sym_max(size_in, size_out)  # of the triangle; lengths are in units of 1 / (2 * size_out) pixels
+    reach = 2 * cast("int", torch.sym_max(size_in, size_out))  # of the triangle, in units of 1 / (2 * size_out) pixels
     centre = (2 * torch.arange(size_out, device=like.device) + 1) * size_in
     pixel = (2 * torch.arange(size_in, device=like.device) + 1) * size_out
     weights = functional.relu(reach - (pixel - centre.unsqueeze(1)).abs()).to(like.dtype)
