@@ -58,7 +58,7 @@ def build(name: str, args: argparse.Namespace) -> Grad:
     kind, fusion = (BackboneAlone, "small") if name == FLOOR else (Grad, name)
     model = kind(args.backbone, pre_trained=args.weights or False, image_size=SIZE, fusion=fusion, visualizer=False)
     if name == FLOOR:
-        model.model.backbone.join = list  # type: ignore[method-assign]  # the maps at their own sizes
+        model.model.backbone.join = list  # the maps at their own sizes
     fit_statistics(model)
     return model.eval()
 
