@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Damaged checkpoints and files that are none: the error names them in one sentence."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,16 @@ def data(run: str, folder: Path) -> dict[str, Any]:
     if run == "predict":
         return {"data_path": folder / "data/nut/test/spot"}
     return {"datamodule": MVTecAD(root=folder / "data", category="nut", num_workers=0)}
+
+
+def test_the_newest_whole_checkpoint_beside_a_damaged_one_is_named(damaged: Path, whole: Path) -> None:
+    for age, name in enumerate(("newer.ckpt", "older.ckpt")):
+        damaged.with_name(name).write_bytes(whole.read_bytes())
+        os.utime(damaged.with_name(name), (1e9 - age, 1e9 - age))
+    empty(damaged.with_name("newest.ckpt"))
+    cut(damaged)
+    with pytest.raises(CheckpointFileError, match=r"or go on from newer\.ckpt, which is whole\.$"):
+        Grad.load_from_checkpoint(damaged)
 
 
 def test_other_errors_stay_as_they_are(whole: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ LONG = os.environ.get("ANOMALIB_GRAD_LONG") == "1"
 EPOCHS, IMAGES = (50, 20_000) if LONG else (12, 600)
 WARM = 0.4
 """Share of a run after which it counts as warm."""
-GROWTH = 6.0
+GROWTH = 4.0
 """Allowed growth of the resident memory from warm to the end, in MiB; keeping only the maps would be more."""
 
 
