@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 WEIGHTS_FILE = Path(__file__).parent / "weights" / "grad_tiny.safetensors"
 
-CHANNELS = {8: 32, 16: 96}
-"""Channels of the map at each stride, those of the teacher MobileNetV2."""
+# stride -> output channels, those of the teacher MobileNetV2
+_CHANNELS = {8: 32, 16: 96}
 
 default_cfgs = generate_default_cfgs(
     {
@@ -56,21 +56,21 @@ class GradTiny(nn.Module):
 
     def __init__(self, out_indices: Sequence[int] = (0, 1)) -> None:
         super().__init__()
-        if not out_indices or not set(out_indices) <= set(range(len(CHANNELS))):
+        if not out_indices or not set(out_indices) <= set(range(len(_CHANNELS))):
             raise ValueError(
                 f"grad_tiny has feature maps 0 and 1, got out_indices={tuple(out_indices)}; choose among them."
             )
         self.out_indices = tuple(sorted(set(out_indices)))
         self.feature_info: list[dict[str, Any]] = [
             {"module": f"adapter{stride}", "reduction": stride, "num_chs": channels, "index": index}
-            for index, (stride, channels) in enumerate(CHANNELS.items())
+            for index, (stride, channels) in enumerate(_CHANNELS.items())
         ]
         trunk = timm.create_model("resnet10t", pretrained=False, features_only=True, out_indices=(2, 3))
         offered: Any = trunk.feature_info
         widths = offered.channels()
         self.trunk = trunk
-        self.adapter8 = nn.Conv2d(widths[0], CHANNELS[8], kernel_size=1)
-        self.adapter16 = nn.Conv2d(widths[1], CHANNELS[16], kernel_size=1)
+        self.adapter8 = nn.Conv2d(widths[0], _CHANNELS[8], kernel_size=1)
+        self.adapter16 = nn.Conv2d(widths[1], _CHANNELS[16], kernel_size=1)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map normalised images ``(B, 3, H, W)`` to ``[(B, 32, H/8, W/8), (B, 96, H/16, W/16)]``."""

@@ -51,14 +51,14 @@ def test_maps_at_stride_8_and_16(images: torch.Tensor) -> None:
     assert coarse.shape == (2, 96, 6, 4)
 
 
-def test_features_have_the_scale_of_the_teacher() -> None:
-    """The standard deviations of MobileNetV2's channels on natural pictures are between 0.4 and 1."""
+def test_features_have_the_scale_of_normalised_channels() -> None:
+    """Distilled from channels of unit variance, so natural pictures give values of order one."""
     picture = torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1)[None].float() / 255
     config = timm.get_pretrained_cfg("grad_tiny")
     normalised = (picture - torch.tensor(config.mean).view(3, 1, 1)) / torch.tensor(config.std).view(3, 1, 1)
     with torch.no_grad():
         for features in create_grad_tiny()(normalised):
-            assert 0.1 < features.square().mean() < 1
+            assert 0.3 < features.square().mean() < 2
 
 
 @pytest.mark.usefixtures("no_network")

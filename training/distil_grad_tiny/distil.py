@@ -16,7 +16,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anomalib_grad.tiny_backbone import CHANNELS, create_grad_tiny
+from anomalib_grad.tiny_backbone import create_grad_tiny
 
 from .batches import CropSource
 
@@ -165,30 +165,9 @@ class Distillation:
         self.optimiser.load_state_dict(state["optimiser"])
 
 
-def on_teacher_scale(state: dict[str, Tensor], teacher: Teacher) -> dict[str, Tensor]:
-    """Fold the teacher's means and standard deviations into the adapters, so that the student gives its raw features.
-
-    The student learns channels of unit variance; GRAD weighs channels by their scale, so that it matters.
-
-    Args:
-        state: State dict of the student.
-        teacher: Teacher whose statistics were measured.
-
-    Returns:
-        State dict of a student whose maps are the teacher's without normalisation.
-    """
-    scaled = dict(state)
-    for index, stride in enumerate(CHANNELS):
-        mean, std = (teacher.get_buffer(f"{name}{index}").flatten() for name in ("mean", "std"))  # (C,)
-        weight, bias = f"adapter{stride}.weight", f"adapter{stride}.bias"
-        scaled[weight] = state[weight] * std.view(-1, 1, 1, 1)
-        scaled[bias] = state[bias] * std + mean
-    return scaled
-
-
 def export(distillation: Distillation, file: Path) -> None:
-    """Write the averaged student, on the teacher's scale, as float16 safetensors: the file that the package ships."""
-    state = on_teacher_scale(distillation.average.module.state_dict(), distillation.teacher)
+    """Write the averaged student as float16 safetensors, the file that the package ships."""
+    state = distillation.average.module.state_dict()
     half = {
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in state.items()

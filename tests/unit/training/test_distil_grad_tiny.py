@@ -23,7 +23,7 @@ from anomalib_grad.tiny_backbone import create_grad_tiny  # noqa: E402
 from training.distil_grad_tiny import __main__ as command  # noqa: E402
 from training.distil_grad_tiny import check  # noqa: E402
 from training.distil_grad_tiny.batches import CropSource  # noqa: E402
-from training.distil_grad_tiny.distil import Distillation, Recipe, export  # noqa: E402
+from training.distil_grad_tiny.distil import Distillation, Recipe  # noqa: E402
 from training.distil_grad_tiny.pictures import LICENCES, load_pictures  # noqa: E402
 from training.distil_grad_tiny.procedural import render  # noqa: E402
 
@@ -162,22 +162,7 @@ def test_the_command_stops_resumes_and_exports(
     assert all(name.endswith("num_batches_tracked") for name in missing.missing_keys)
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     for name, value in exported.items():
-        if not name.startswith("adapter"):
-            torch.testing.assert_close(value, state["average"][name].half())
-
-
-def test_the_exported_student_is_on_the_teachers_scale(make: Callable[..., Distillation], tmp_path: Path) -> None:
-    distillation = make(2)
-    distillation.run(2, ignore)
-    export(distillation, tmp_path / "student.safetensors")
-    exported = create_grad_tiny(pretrained=False)
-    exported.load_state_dict(load_file(tmp_path / "student.safetensors"), strict=False)
-    images = distillation.teacher.normalise(distillation.source.batch(0))
-    with torch.no_grad():
-        normalised = distillation.average.module.eval()(images)
-        for index, (own, wanted) in enumerate(zip(exported.eval()(images), normalised, strict=True)):
-            mean, std = (distillation.teacher.get_buffer(f"{name}{index}") for name in ("mean", "std"))
-            torch.testing.assert_close(own, wanted * std + mean, atol=5e-3, rtol=5e-3)  # stored in half precision
+        torch.testing.assert_close(value, state["average"][name].half())
 
 
 @pytest.mark.parametrize(
