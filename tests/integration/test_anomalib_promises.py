@@ -118,28 +118,23 @@ def test_a_pre_processor_for_another_size_is_had_as_from_anomalibs_models() -> N
         torch.testing.assert_close(pre_processor(images), pre_processor.transform(images), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("compression", [None, *CompressionType], ids=str)
-def test_exports_from_a_checkpoint_with_every_compression(
-    checkpoint: Path, folder: Path, tmp_path: Path, compression: CompressionType | None
+@pytest.mark.parametrize("compression", [CompressionType.INT8, CompressionType.INT8_ACQ], ids=str)
+def test_exports_from_a_checkpoint_with_the_compressions_that_no_other_test_asks_of_the_engine(
+    checkpoint: Path, folder: Path, tmp_path: Path, compression: CompressionType
 ) -> None:
     exported = engine(tmp_path).export(
         Grad(**SMALL),
         "openvino",
         export_root=tmp_path,
         compression_type=compression,
-        datamodule=datamodule(folder) if compression in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ} else None,
+        datamodule=datamodule(folder) if compression == CompressionType.INT8_ACQ else None,
         max_drop=1.0 if compression == CompressionType.INT8_ACQ else 0.01,
         ckpt_path=checkpoint,
     )
-    kinds = {constant.get_element_type().get_type_name() for constant in constants(exported)}
-    stored = {"fp16": "f16", "int8": "u8"}.get(compression.value if compression else "")
-    assert stored is None or stored in kinds
+    operations = ov.Core().read_model(exported).get_ops()
+    stored = {op.get_element_type().get_type_name() for op in operations if op.get_type_name() == "Constant"}
+    assert stored & {"u8", "i8"} or "FakeQuantize" in {op.get_type_name() for op in operations}
     image = folder / "data/nut/test/spot/000.png"
     inferencer = OpenVINOInferencer(exported, device="CPU", config={"INFERENCE_PRECISION_HINT": "f32"})
     (exact,) = engine(tmp_path).predict(Grad(**SMALL), ckpt_path=checkpoint, data_path=image)
-    tolerance = 1e-4 if compression is None else 0.15
-    assert inferencer.predict(image).pred_score.item() == pytest.approx(exact.pred_score.item(), abs=tolerance)
-
-
-def constants(model: Path) -> list[ov.Node]:
-    return [node for node in ov.Core().read_model(model).get_ops() if node.get_type_name() == "Constant"]
+    assert inferencer.predict(image).pred_score.item() == pytest.approx(exact.pred_score.item(), abs=0.15)

@@ -67,7 +67,7 @@ def test_exports_to_torch(checkpoint: tuple[str, str], folder: Path, monkeypatch
 
 def test_quantises_with_the_data_of_the_command_line(checkpoint: tuple[str, str], folder: Path) -> None:
     anomalib(
-        *("export", *MODEL, *DATA, "--export_type", "openvino", "--compression_type", "int8_ptq"),
+        *("export", *MODEL, *DATA, "--export_type", "openvino", "--compression_type", "INT8_PTQ"),
         *(*checkpoint, "--default_root_dir", "int8"),
     )
     (file,) = (folder / "int8").rglob("model.xml")
