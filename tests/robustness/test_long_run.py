@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.lightning_model import Grad
 from helpers import write_category
-from whole_run import ARGUMENTS, Process
+from whole_run import ARGUMENTS, TIMEOUT, Process
 
 LONG = os.environ.get("ANOMALIB_GRAD_LONG") == "1"
 EPOCHS, IMAGES = (50, 20_000) if LONG else (12, 600)
@@ -91,7 +91,7 @@ def test_memory_and_open_files_stay_where_they_are(
     tmp_path: Path, prepare: Callable[[Path], None], work: Callable[..., None]
 ) -> None:
     prepare(tmp_path)
-    Process(work, tmp_path, log=tmp_path / "log").finish(timeout=6 * 3600)
+    Process(work, tmp_path, log=tmp_path / "log").finish(timeout=6 * 3600 if LONG else TIMEOUT)
     memory, files = np.array(json.loads((tmp_path / "measured.json").read_text())).T
     warm = int(WARM * len(memory))
     slope = np.polyfit(np.arange(len(memory) - warm), memory[warm:], 1)[0]
