@@ -35,12 +35,14 @@ class ScoreSummary:
     Attributes:
         counts: Images and pixels, and anomalous ones.
         extremes: Smallest and largest score, and value of the maps.
+        images: Score of each image.
         normal: Score of each normal image, and the largest value of its map.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.extremes: dict[str, float] = {}
+        self.images: list[float] = []
         self.normal: dict[str, list[float]] = {"image": [], "pixel": []}
 
     def update(self, scores: Scores) -> None:
@@ -56,13 +58,24 @@ class ScoreSummary:
                 if scores.gt_label is not None:
                     largest = values.reshape(len(values), -1)[~scores.gt_label.bool()].amax(dim=1)  # (normal images,)
                     self.normal[level] += largest.tolist()
+        if scores.pred_score is not None:
+            self.images += scores.pred_score.flatten().tolist()
 
     def merge(self, other: "ScoreSummary") -> None:
         """Take in what another process saw of the category."""
         self.counts.update(other.counts)
         self._extend(other.extremes)
+        self.images += other.images
         for level, scores in other.normal.items():
             self.normal[level] += scores
+
+    def below(self, threshold: float) -> float:
+        """Middle between an image threshold of best F1 and the next lower score.
+
+        The threshold is itself the lowest score that counts as anomalous, but labels ask for more than the threshold.
+        """
+        lower = [score for score in self.images if score < threshold]
+        return (threshold + max(lower)) / 2 if lower else threshold
 
     def false_alarm_threshold(self, level: str, rate: float) -> float:
         """Threshold that a share ``rate`` of normal images exceeds: their scores, or the largest value of their maps.
@@ -116,6 +129,8 @@ class CategoryScores:
     def fit_threshold(self, level: str, everywhere: ScoreSummary) -> Tensor | float:
         """Threshold of best F1; without anomalous or without normal samples the extreme score, as anomalib has it.
 
+        For images it lies between two scores, so that the lowest anomalous one is not missed.
+
         All processes must call this for the same categories in the same order.
 
         Args:
@@ -131,7 +146,8 @@ class CategoryScores:
         if anomalous in {0, total}:
             return everywhere.extremes[level + ("_min" if anomalous else "_max")]
         take_part(self.metrics[level], everywhere, level)
-        return self.metrics[level].compute()
+        threshold = self.metrics[level].compute()
+        return everywhere.below(float(threshold)) if level == "image" else threshold
 
 
 def gather_summaries(local: dict[str, ScoreSummary]) -> dict[str, ScoreSummary]:

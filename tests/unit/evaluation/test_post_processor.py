@@ -80,7 +80,10 @@ def test_statistics_equal_anomalib_metrics_on_each_category_and_pooled() -> None
             threshold.update(own)
             extremes.update(own)
             low, high = extremes.compute()
-            assert getattr(fitted, f"category_{level}_threshold")[index] == threshold.compute()
+            found, wanted = getattr(fitted, f"category_{level}_threshold")[index], threshold.compute()
+            assert (found == wanted) if level == "pixel" else (found < wanted)
+            if level == "image":  # labels ask for more than the threshold, anomalib's is the lowest score to be found
+                assert torch.equal(own.pred_score > found, own.pred_score >= wanted)
             assert getattr(fitted, f"category_{level}_min")[index] == low
             assert getattr(fitted, f"category_{level}_max")[index] == high
     pooled = fit(mixed_batches(), PostProcessor())
@@ -96,7 +99,7 @@ def assert_same_verdicts(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 
 
 def test_each_product_is_judged_on_its_own_scale() -> None:
-    # anomalib calls a score anomalous when it exceeds the lowest anomalous one, so unseen scores are judged here
+    # anomalib calls a score anomalous when it exceeds the lowest anomalous one, so its pooled threshold misses that one
     scores, labels = [1.1, 3.4, 11.0, 34.0], [0, 1, 0, 1]
     own = judge(fit(mixed_batches()), make_batch(["bolt", "bolt", "cap", "cap"], scores, labels))
     pooled = judge(fit(mixed_batches(), PostProcessor()), make_batch(None, scores, labels))
@@ -151,8 +154,8 @@ def test_later_validation_replaces_the_rows_it_sees_and_keeps_the_others() -> No
     fitted = fit(mixed_batches())
     scores, labels = SCORES["bolt"]
     fit([make_batch(["bolt"] * 5, [2 * score for score in scores], labels)], fitted)
-    assert fitted.category_threshold("bolt") == 6.0
-    assert fitted.category_threshold("cap") == 30.0
+    assert fitted.category_threshold("bolt") == pytest.approx(4.4)  # between 2.8 and 6
+    assert fitted.category_threshold("cap") == 22.0  # between 14 and 30
 
 
 def test_new_category_replaces_all_and_says_that_recognition_is_lost(caplog: pytest.LogCaptureFixture) -> None:
@@ -174,7 +177,7 @@ def test_datamodule_names_the_categories_at_the_start() -> None:
     for batch in mixed_batches():
         post_processor.on_validation_batch_end(trainer, None, batch)
     post_processor.on_validation_epoch_end(trainer, None)
-    assert post_processor.category_threshold("cap") == 30.0
+    assert post_processor.category_threshold("cap") == 22.0  # between 14 and 30
     assert post_processor.category_threshold("rivet") == float(post_processor.image_threshold)
 
 
@@ -188,7 +191,7 @@ def test_switched_off_parts_are_not_fitted(flags: dict[str, bool]) -> None:
     if "enable_thresholding" in flags:
         assert batch.pred_label is None
     else:
-        assert batch.pred_label.tolist() == [False, False, False, False, True]
+        assert batch.pred_label.tolist() == [False, False, False, True, True]
         assert batch.pred_score.tolist() == SCORES["cap"][0]
 
 
@@ -217,7 +220,7 @@ def test_category_without_masks_takes_the_pooled_pixel_threshold(
         unmasked.gt_mask = torch.zeros(5, 4, 4, dtype=torch.bool)
     with caplog.at_level(logging.WARNING):
         fitted = fit([*mixed_batches(), unmasked])
-    assert fitted.category_threshold("rivet") == 130.0
+    assert fitted.category_threshold("rivet") == 122.0  # between 114 and 130
     assert fitted.category_pixel_threshold[2].isnan()
     assert fitted.pixel_thresholds[2] == fitted.pixel_threshold
     assert not fitted.category_pixel_threshold[:2].isnan().any()
