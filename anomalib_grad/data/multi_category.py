@@ -169,6 +169,9 @@ class MultiCategory(AnomalibDataModule):
         dataset_args: dict[str, Any] | None,
     ) -> dict[str, AnomalibDataModule]:
         datamodule_class = resolve_datamodule_class(dataset)
+        if not isinstance(categories, str | list | tuple):
+            message = f"categories must be 'all' or a list of folder names, got {categories!r}."
+            raise ValueError(message)  # noqa: TRY004  # the error of all arguments out of range
         if categories == "all":
             names = discover_categories(self.root, datamodule_class, dataset_args)
         else:

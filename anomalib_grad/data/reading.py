@@ -30,7 +30,8 @@ def opened(path: str | Path, kind: str = "image") -> Iterator[Image.Image]:
             yield image
     except Exception as error:
         cause = str(error) or type(error).__name__
-        raise UnreadableImageError(f"could not read {kind} '{path}': {cause}; remove or replace it") from error
+        advice = "check the path" if isinstance(error, FileNotFoundError) else "remove or replace it"
+        raise UnreadableImageError(f"could not read {kind} '{path}': {cause}; {advice}") from error
 
 
 def read_pixels(path: str | Path) -> np.ndarray:

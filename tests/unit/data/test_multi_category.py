@@ -248,6 +248,7 @@ def test_an_unreadable_file_is_named(root: Path) -> None:
         ({"categories": ["bee", "bee"]}, "more than one category is called 'bee'"),
         ({"categories": ["bea"]}, "no category 'bea' in .* are ant, bee, cup"),
         ({"categories": []}, "there are no categories"),
+        ({"categories": None}, "categories must be 'all' or a list of folder names, got None"),
         ({"dataset": "MVTekAD"}, "use a class path or one of .*MVTecAD"),
         ({"dataset": "Folder"}, "needs normal_dir"),
         ({"dataset": "Folder", "categories": ["bee"]}, "needs normal_dir"),
