@@ -15,6 +15,7 @@ from lightning import Callback, seed_everything
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from anomalib_grad import Grad, MultiCategory
+from anomalib_grad.data.dataset import MultiCategoryDataset
 from helpers import TINY, write_category
 
 EPOCHS = 3
@@ -50,15 +51,20 @@ def losses(data: AnomalibDataModule, folder: Path, precision: str = "32-true", *
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Indices of the training images that are read from their files."""
-    read = AnomalibDataset.__getitem__
     indices: list[int] = []
 
-    def counted(self: AnomalibDataset, index: int) -> object:
-        if self.samples.iloc[index]["split"] == "train":
-            indices.append(index)
-        return read(self, index)
+    def count(kind: type[AnomalibDataset]) -> None:
+        read = kind.__getitem__
 
-    monkeypatch.setattr(AnomalibDataset, "__getitem__", counted)
+        def counted(self: AnomalibDataset, index: int) -> object:
+            if self.samples.iloc[index]["split"] == "train":
+                indices.append(index)
+            return read(self, index)
+
+        monkeypatch.setattr(kind, "__getitem__", counted)
+
+    count(AnomalibDataset)
+    count(MultiCategoryDataset)
     return indices
 
 
