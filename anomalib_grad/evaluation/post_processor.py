@@ -379,10 +379,11 @@ class PerCategoryPostProcessor(PostProcessor):
         """Set the row of one category; all processes do so for the same categories in the same order."""
         index = self.categories.index(name)
         if self.enable_thresholding and self.false_alarm_rate is not None:
+            self._explain(name, summary.extrapolation(self.false_alarm_rate))
             for level, row in (("image", self.category_image_threshold), ("pixel", self.category_pixel_threshold)):
                 row[index] = summary.false_alarm_threshold(level, self.false_alarm_rate)
         elif self.enable_thresholding:
-            self._explain_missing(name, summary)
+            self._explain(name, summary.shortage())
             self.category_image_threshold[index] = seen.fit_threshold("image", summary)
             self.category_pixel_threshold[index] = seen.fit_threshold("pixel", summary)
         if self.enable_normalization:
@@ -390,9 +391,8 @@ class PerCategoryPostProcessor(PostProcessor):
                 row = getattr(self, "category_" + statistic)
                 row[index] = summary.extremes.get(statistic, float("nan"))
 
-    def _explain_missing(self, name: str, summary: ScoreSummary) -> None:
+    def _explain(self, name: str, rule: str | None) -> None:
         """Say once what a category's validation data lack and which rule fills the gap."""
-        rule = summary.shortage()
         if rule is not None and name not in self._explained:
             self._explained.add(name)
             logger.warning("Category %r has %s. Add such validation images for a better one.", name, rule)

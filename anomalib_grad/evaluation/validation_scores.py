@@ -84,6 +84,17 @@ class ScoreSummary:
         """
         return false_alarm_threshold(self.normal[level], rate)
 
+    def extrapolation(self, rate: float) -> str | None:
+        """Say from which rate of false alarms on the normal images suffice, if ``rate`` is lower; ``None`` if they do.
+
+        Args:
+            rate: Wanted rate, in (0, 1).
+        """
+        normal = len(self.normal["image"])
+        if normal == 0 or rate >= 1 / (normal + 1):
+            return None
+        return f"{normal} normal images: a false_alarm_rate below {1 / (normal + 1):.2g} is extrapolated from them"
+
     def shortage(self) -> str | None:
         """Say what the data lack for thresholds of best F1 and which rule fills the gap; ``None`` if nothing."""
         image, pixel = self.has_scores("image"), self.has_scores("pixel")
