@@ -94,12 +94,17 @@ class Process:
         except EOFError:
             return None
 
-    def wait_for(self, word: str, timeout: float = TIMEOUT) -> None:
-        """Wait until the process sends ``word``; fail with its output if it ends before."""
+    def reaches(self, word: str, timeout: float = TIMEOUT) -> bool:
+        """Wait until the process sends ``word``; False if its work ends without, fail if the process does."""
         heard: str | None = ""
-        while heard != word:
+        while heard not in {word, END}:
             heard = self.hear(timeout)
             assert heard is not None, f"ended before {word!r}:\n{self.log.read_text()[-3000:]}"
+        return heard == word
+
+    def wait_for(self, word: str, timeout: float = TIMEOUT) -> None:
+        """Wait until the process sends ``word``; fail with its output if it does not."""
+        assert self.reaches(word, timeout), f"no {word!r}:\n{self.log.read_text()[-3000:]}"
 
     def kill(self) -> None:
         """Kill the process as a power cut or the out-of-memory killer would."""
