@@ -138,7 +138,7 @@ def test_logs_the_mean_beside_anomalibs_pooled_metrics(one_process):
         assert logged[f"mean/{name}"] == pytest.approx(sum(defined) / 3)
         assert math.isnan(logged[f"screw/{name}"])
         assert name in logged
-    assert logged["mean/image_AUROC"] != logged["image_AUROC"]
+    assert logged["mean/pixel_AUROC"] != logged["pixel_AUROC"]
 
 
 def test_files_hold_what_is_logged(one_process, fitted: Brightness):
