@@ -134,7 +134,8 @@ def test_a_killed_run_is_gone_on_with_and_every_image_has_one_row(judged: Judged
     assert [path.name for path in judged.out.glob("predictions/.*")] == []
 
     again = judged.both.set_index("path").loc[judged.first["path"]].reset_index()
-    pd.testing.assert_frame_equal(again[judged.first.columns], judged.first)
+    # Columns of a part without unreadable images have narrower types.
+    pd.testing.assert_frame_equal(again[judged.first.columns], judged.first, check_dtype=False)
 
 
 def test_scores_labels_categories_and_maps_are_the_inferencers(judged: Judged, model: Path) -> None:
