@@ -21,6 +21,7 @@ from .data.dataset import MultiCategoryDataset
 from .data.pixels import read_wrongly_by_anomalib
 from .data.prediction import PredictImages
 from .data.reading import UnreadableImageError, check_image, read_mask
+from .data.unreadable import files_by_image
 
 NAMED = 5
 """Files named in one message."""
@@ -84,8 +85,7 @@ def files_of(dataset: object) -> Iterator[tuple[str, bool]]:
     """List the files of a data set, and whether each is a mask."""
     samples = getattr(dataset, "samples", None)
     if samples is not None:
-        yield from ((str(path), False) for path in samples["image_path"])
-        yield from ((str(path), True) for path in samples.get("mask_path", []) if isinstance(path, str) and path)
+        yield from chain.from_iterable(files_by_image(samples))
     yield from ((str(path), False) for path in getattr(dataset, "image_filenames", []))
 
 

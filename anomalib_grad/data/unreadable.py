@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
 from anomalib.data import AnomalibDataset
 from rich.progress import track
 
@@ -28,13 +29,13 @@ def leave_out_unreadable(datasets: Iterable[AnomalibDataset]) -> None:
         datasets: Any, changed in place; the same one may occur twice.
     """
     distinct = {id(dataset): dataset for dataset in datasets}.values()
-    files = sorted({file for dataset in distinct for files in _files(dataset) for file in files})
+    files = sorted({file for dataset in distinct for files in files_by_image(dataset.samples) for file in files})
     shown = len(files) >= _MANY
     with ThreadPoolExecutor() as readers:
         checked = track(readers.map(_check, files), "Checking images", total=len(files), disable=not shown)
         causes = {file: cause for file, cause in zip(files, checked, strict=True) if cause is not None}
     for dataset in distinct:
-        readable = [row for row, files in enumerate(_files(dataset)) if causes.keys().isdisjoint(files)]
+        readable = [row for row, files in enumerate(files_by_image(dataset.samples)) if causes.keys().isdisjoint(files)]
         if len(readable) < len(dataset):
             dataset.subsample(readable, inplace=True)
     if causes:
@@ -42,9 +43,8 @@ def leave_out_unreadable(datasets: Iterable[AnomalibDataset]) -> None:
         logger.warning("left out, %d of %d files:\n%s", len(causes), len(files), listed)
 
 
-def _files(dataset: AnomalibDataset) -> list[list[tuple[str, bool]]]:
-    """For each image of a dataset its files, and whether each is a mask."""
-    samples = dataset.samples
+def files_by_image(samples: pd.DataFrame) -> list[list[tuple[str, bool]]]:
+    """For each image of anomalib's frame its files, and whether each is a mask."""
     masks = samples["mask_path"] if "mask_path" in samples else [""] * len(samples)
     return [
         [(str(image), False), *([(mask, True)] if isinstance(mask, str) and mask else [])]
