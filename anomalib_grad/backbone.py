@@ -270,6 +270,7 @@ class FrozenBackbone(nn.Module):
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """Map normalised images ``(B, 3, H, W)`` to the used maps at their own sizes, finest first."""
         self.ensure_weights()
+        images = images.to(next(self.network.parameters()).dtype)  # anomalib's batches stay float32 in any trainer
         with torch.no_grad():
             return self._run(images) if self._tiler is None else map_tiles(self._tiler, self._run, images)
 

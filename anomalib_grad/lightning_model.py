@@ -30,6 +30,7 @@ from .categories import CategoryMixin
 from .category_features import CategoryFeatures
 from .checkpoint_io import WholeCheckpoints, check_before_reading
 from .configuration import check_configuration
+from .divergence import StopDiverged
 from .evaluation.post_processor import PerCategoryPostProcessor
 from .export import CategoryExportMixin
 from .feature_cache import CacheSettings, FeatureBatch, FeatureCaching, batches_of
@@ -229,9 +230,10 @@ class Grad(PublishedLengthMixin, CategoryMixin, CategoryExportMixin, AnomalibMod
         return PerCategoryPostProcessor()
 
     def configure_callbacks(self) -> list[Callback]:
-        """Callbacks of anomalib, the feature cache, whole checkpoints, and errors that name what cannot be read."""
+        """Callbacks of anomalib, the feature cache, whole checkpoints of finite weights, errors that name a file."""
         callbacks = cast("Sequence[Callback]", super().configure_callbacks())
-        own = [self.feature_caching, WholeCheckpoints(), NameUnreadableImages(), NameUnreadableCheckpoint()]
+        naming = [NameUnreadableImages(), NameUnreadableCheckpoint()]
+        own = [self.feature_caching, StopDiverged(), WholeCheckpoints(), *naming]
         return [*callbacks, *own]
 
     @classmethod

@@ -14,6 +14,7 @@ from anomalib.deploy import CompressionType, OpenVINOInferencer
 from anomalib.engine import Engine
 
 from anomalib_grad import Grad
+from anomalib_grad.divergence import DivergenceError
 from helpers import write_category
 
 SMALL: dict[str, Any] = {
@@ -93,6 +94,21 @@ def test_trains_and_tests_in_mixed_precision(folder: Path) -> None:
     metrics = engine(folder / "mixed", precision="bf16-mixed").train(model, datamodule=datamodule(folder))[0]
     assert all(0 <= value <= 1 for value in metrics.values())
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16-true", torch.bfloat16), ("64-true", torch.float64)])
+def test_trains_and_tests_with_weights_of_another_precision(folder: Path, precision: str, dtype: torch.dtype) -> None:
+    model = Grad(**SMALL)
+    metrics = engine(folder / precision, precision=precision).train(model, datamodule=datamodule(folder))[0]
+    assert all(0 <= value <= 1 for value in metrics.values())
+    assert {parameter.dtype for parameter in model.model.parameters()} == {dtype}
+
+
+def test_weights_that_are_no_numbers_are_neither_validated_nor_saved(folder: Path) -> None:
+    model = Grad(**SMALL)
+    with pytest.raises(DivergenceError, match=r"training diverged in epoch 0: model\.head\..* is no longer finite"):
+        engine(folder / "diverged", precision="16-true").train(model, datamodule=datamodule(folder))
+    assert not list((folder / "diverged").rglob("*.ckpt"))
 
 
 @pytest.mark.parametrize("image_size", [(64, 96), (80, 48)])

@@ -1,0 +1,42 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Ends a training whose weights are no longer numbers, before they are validated or saved.
+
+A model with such weights scores every image NaN, and NaN is above no threshold: it would pass every defect.
+"""
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+
+class DivergenceError(RuntimeError):
+    """Training led to weights that are infinite or not a number."""
+
+
+def first_not_finite(module: nn.Module) -> str | None:
+    """Name the first parameter of ``module`` that holds an infinite value or NaN; ``None`` if all are finite."""
+    return next((name for name, values in module.named_parameters() if not torch.isfinite(values).all()), None)
+
+
+class StopDiverged(Callback):
+    """Looks at the weights when an epoch of training ends; checkpoints of earlier epochs stay as they are."""
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look before the weights are validated, and saved for how well they do."""
+        if trainer.state.fn == "fit":
+            self._check(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look before the weights are saved; Lightning calls what saves them last."""
+        self._check(trainer, pl_module)
+
+    @staticmethod
+    def _check(trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        name = first_not_finite(model)
+        if name is not None:
+            raise DivergenceError(
+                f"training diverged in epoch {trainer.current_epoch}: {name} is no longer finite; train with precision "
+                f"32-true or bf16-mixed (it was {trainer.precision}), or with a lower learning_rate."
+            )
