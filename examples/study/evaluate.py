@@ -2,42 +2,82 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of one trained model under many ways of scoring: the network runs over the test images once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
+from anomalib.data import Batch
 from torch import Tensor
 
 from anomalib_grad import Grad, MultiCategory
-from anomalib_grad.anomaly_map import AnomalyMapGenerator, dissimilarity, residual_norm
+from anomalib_grad.anomaly_map import AnomalyMapGenerator, dissimilarity
 from anomalib_grad.evaluation.metrics import METRIC_NAMES, CategoryMetrics, Predictions, mean_over_categories
 
 BINS = 4000
 
 
 class Distances(NamedTuple):
-    """Both distances of all test images, with the truth."""
+    """Every distance of all test images, with the truth."""
 
     residual: Tensor  # (N, 1, h, w)
     dissimilarity: Tensor  # (N, 1, h, w)
+    standardised: Tensor  # (N, 1, h, w)
+    mahalanobis: Tensor  # (N, 1, h, w)
     labels: Tensor  # (N,) bool
     masks: Tensor  # (N, H, W) bool
     categories: list[str]
 
 
+class Whitening(NamedTuple):
+    """How the residual ``x - x_hat`` of training images varies, as matrices that make its variance one."""
+
+    channels: Tensor  # (C, C) diagonal: every channel over its standard deviation
+    covariance: Tensor  # (C, C): the Mahalanobis distance
+
+
 @torch.no_grad()
+def residuals(model: Grad, loader: Any) -> Iterator[tuple[Batch, Tensor, Tensor]]:  # noqa: ANN401  # a data loader
+    """Run the network over images: batch, residual ``(B, C, h, w)``, similarity ``(B, 1, h, w)``."""
+    for batch in loader:
+        model.pre_processor.on_test_batch_start(None, model, batch, 0)  # type: ignore[union-attr]
+        features = model.model.backbone(batch.image)
+        refined, similarity = model.model.head(features)
+        yield batch, features - refined, similarity
+
+
+def whitening(model: Grad, loader: Any) -> Whitening:  # noqa: ANN401  # a data loader
+    """Measure the residual's second moments over training images."""
+    moments, count = torch.zeros(()), 0
+    for _, residual, _ in residuals(model, loader):
+        cells = residual.transpose(0, 1).flatten(1).double()  # (C, n)
+        moments, count = moments + cells @ cells.T, count + cells.shape[1]
+    covariance = moments / count
+    inverse = torch.linalg.inv(covariance + 1e-3 * covariance.diagonal().mean() * torch.eye(len(covariance)))
+    return Whitening(covariance.diagonal().rsqrt().diag().float(), torch.linalg.cholesky(inverse).T.float())
+
+
+def whitened_norm(residual: Tensor, matrix: Tensor) -> Tensor:
+    """Length of ``matrix @ residual`` at every cell of ``(B, C, h, w)``: ``(B, 1, h, w)``."""
+    return torch.einsum("dc,bchw->bdhw", matrix, residual).norm(dim=1, keepdim=True)
+
+
 def distances(model: Grad, data: MultiCategory) -> Distances:
     """Run the network over the test images, in float32."""
     model = model.eval().float().cpu()
     data.setup("test")
-    parts: dict[str, list[Tensor]] = {"residual": [], "dissimilarity": [], "labels": [], "masks": []}
+    white = whitening(model, data.train_dataloader())
+    parts: dict[str, list[Tensor]] = {name: [] for name in Distances._fields if name != "categories"}
     categories: list[str] = []
-    for batch in data.test_dataloader():
-        model.pre_processor.on_test_batch_start(None, model, batch, 0)  # type: ignore[union-attr]
-        features = model.model.backbone(batch.image)
-        refined, similarity = model.model.head(features)
+    for batch, residual, similarity in residuals(model, data.test_dataloader()):
         mask = batch.gt_mask if batch.gt_mask is not None else torch.zeros_like(batch.image[:, 0])
-        values = (residual_norm(features, refined), dissimilarity(similarity), batch.gt_label.bool(), mask.bool())
+        values = (
+            residual.norm(dim=1, keepdim=True),
+            dissimilarity(similarity),
+            whitened_norm(residual, white.channels),
+            whitened_norm(residual, white.covariance),
+            batch.gt_label.bool(),
+            mask.bool(),
+        )
         for own, value in zip(parts.values(), values, strict=True):
             own.append(value)
         categories += batch.category

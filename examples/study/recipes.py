@@ -5,7 +5,15 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from variants import FeatureDropout, HardMining, PositionAware
+from variants import (
+    CosineLoss,
+    FeatureDropout,
+    HardMining,
+    MultiResolution,
+    PositionAware,
+    Tiled,
+    WeightAverage,
+)
 
 from anomalib_grad import Grad
 
@@ -33,6 +41,8 @@ TRIPLE = {**COSINE, "learning_rate": 3e-3, "grid_learning_rate": 0.3}
 FEW = {**TRIPLE, "num_blocks": 4}
 LARGE = {**FEW, "image_size": (320, 320), "feature_size": (28, 28)}
 """Features of a larger image, brought to the 28 x 28 cells of the usual one."""
+LAYERS = ["blocks.1", "blocks.2", "blocks.4"]
+"""MobileNetV2's feature maps at strides 4, 8 and 16."""
 PLUS = {"distance": "dissimilarity", "score_share": 0.06, "smoothing_window": 15}
 
 FAST = {
@@ -65,6 +75,17 @@ BETTER = {
     "plus, feature dropout 0.1": Recipe(Training(300, LARGE, kind=FeatureDropout), PLUS),
     "plus, positions": Recipe(Training(300, LARGE, kind=PositionAware), PLUS),
     "plus, hard mining": Recipe(Training(300, LARGE, kind=HardMining), PLUS),
+    "plus, cosine loss": Recipe(Training(300, LARGE, kind=CosineLoss), PLUS),
+    "plus, weight average": Recipe(Training(300, LARGE, kind=WeightAverage), PLUS),
+    "plus, layer at stride 4": Recipe(Training(300, {**LARGE, "layers": LAYERS}), PLUS),
+    "plus, 448 px": Recipe(Training(300, {**LARGE, "image_size": (448, 448)}), PLUS),
+    "plus, 448 px in 4 tiles": Recipe(Training(300, {**LARGE, "image_size": (448, 448)}, kind=Tiled), PLUS),
+    "plus, 40 x 40 cells": Recipe(Training(300, {**LARGE, "feature_size": None}), PLUS),
+    "plus, local grid of 3 dimensions": Recipe(Training(300, {**LARGE, "local_dims": 3}), PLUS),
+    "plus, local grids of 4, 8 and 16": Recipe(Training(300, LARGE, kind=MultiResolution), PLUS),
+    "plus, global grid of 8": Recipe(Training(300, {**LARGE, "global_resolution": 8}), PLUS),
+    "plus, residual over its deviation": Recipe(Training(300, LARGE), {**PLUS, "distance": "standardised"}),
+    "plus, Mahalanobis residual": Recipe(Training(300, LARGE), {**PLUS, "distance": "mahalanobis"}),
 }
 """What makes the model more accurate (configs/grad_plus.yaml), and what does not."""
 
