@@ -11,13 +11,14 @@ from typing import Any
 
 import psutil
 import pytest
+from anomalib.data import MVTecAD
 from lightning.pytorch import Trainer
 from torchvision.transforms import v2
 
 from anomalib_grad import Grad
-from anomalib_grad.feature_cache.conditions import first_augmentation, passes
+from anomalib_grad.feature_cache.conditions import first_augmentation, obstacle, passes
 from anomalib_grad.feature_cache.settings import CacheSettings
-from helpers import TINY
+from helpers import TINY, write_category
 
 Memory = namedtuple("Memory", "available")
 
@@ -39,6 +40,22 @@ class OwnResize(v2.Resize):
 )
 def test_only_transforms_known_never_to_change_allow_a_cache(transform: Any, named: str | None) -> None:
     assert first_augmentation([transform]) == named
+
+
+def cut_into_tiles(items: list[Any]) -> Any:
+    """Stand for what the user makes of images when a batch is made."""
+    return items
+
+
+def test_images_that_change_when_a_batch_is_made_are_not_cached(tmp_path: Path) -> None:
+    write_category(tmp_path / "nut", train=2)
+    data = MVTecAD(tmp_path, "nut", num_workers=0)
+    data.setup()
+    assert obstacle(data.train_dataloader(), None) is None
+    data.external_collate_fn = cut_into_tiles
+    assert (
+        obstacle(data.train_dataloader(), None) == "batches are made by cut_into_tiles, which may change their images"
+    )
 
 
 @pytest.mark.parametrize(
