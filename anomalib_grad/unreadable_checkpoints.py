@@ -19,12 +19,18 @@ CHECKING = "lightning.pytorch.utilities.migration"
 ZIP_START = b"PK\x03\x04"
 
 
+INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
+"""The function that Lightning's command line has called to build a model; older Lightning calls whatever is named."""
+
+
 class CheckpointFileError(ValueError):
     """A file is damaged or no checkpoint."""
 
 
 def check_checkpoint(path: Path) -> None:
-    """Refuse a checkpoint that would take far more memory than it has bytes, before it is read or a model is built.
+    """Refuse a checkpoint before it is read or a model is built.
+
+    It is refused if it would take far more memory than it has bytes, or names a function of its own to be called.
 
     Raises:
         CheckpointFileError: If it would.
@@ -36,6 +42,9 @@ def check_checkpoint(path: Path) -> None:
     arguments = content.get("hyper_parameters") if isinstance(content, dict) else None
     if not isinstance(arguments, dict):
         return
+    if arguments.get("_instantiator", INSTANTIATOR) != INSTANTIATOR:
+        fault = f"it asks for {arguments['_instantiator']!r} to be called, which could do anything"
+        raise CheckpointFileError(_sentence(path, fault))
     oversized = find_oversized(arguments, path.stat().st_size)
     if oversized is not None:
         fault = f"it holds no model of the size that its {oversized} of {arguments[oversized]} calls for"

@@ -105,7 +105,7 @@ def kill_after_a_file(*arguments: object, out: Path, cwd: Path) -> None:
                 assert time.monotonic() < deadline, (cwd / "killed.txt").read_text()[-3000:]
                 time.sleep(0.005)
             descendants = psutil.Process(process.pid).children(recursive=True)
-            workers = [child for child in descendants if "MapWorker" in " ".join(child.cmdline())]
+            workers = [child for child in descendants if "MapBatches" in " ".join(child.cmdline())]
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
