@@ -25,7 +25,7 @@ from lightning import seed_everything
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from compare import BACKBONE, BATCH_SIZE, stored
-from evaluate import distances, figures
+from evaluate import Whitening, distances, figures
 from recipes import GROUPS, Recipe, Training
 from tables import held_out_table, main_table
 
@@ -73,7 +73,8 @@ def run(recipes: dict[str, Recipe], seed: int, args: argparse.Namespace) -> dict
     """Train once and score in the way of every recipe; gives the figures of each."""
     training = next(iter(recipes.values())).training
     model, data, seconds = train(training, seed, args)
-    found = distances(model, data)
+    whitened = any(recipe.scoring.get("distance") in Whitening._fields for recipe in recipes.values())
+    found = distances(model, data, whitened=whitened)
     return {name: {**figures(model, found, recipe.scoring), "train_s": seconds} for name, recipe in recipes.items()}
 
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of one trained model under many ways of scoring: the network runs over the test images once."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -17,12 +18,9 @@ BINS = 4000
 
 
 class Distances(NamedTuple):
-    """Every distance of all test images, with the truth."""
+    """Distance maps of all test images, with the truth."""
 
-    residual: Tensor  # (N, 1, h, w)
-    dissimilarity: Tensor  # (N, 1, h, w)
-    standardised: Tensor  # (N, 1, h, w)
-    mahalanobis: Tensor  # (N, 1, h, w)
+    maps: dict[str, Tensor]  # (N, 1, h, w) by the distance's name
     labels: Tensor  # (N,) bool
     masks: Tensor  # (N, H, W) bool
     categories: list[str]
@@ -31,8 +29,8 @@ class Distances(NamedTuple):
 class Whitening(NamedTuple):
     """How the residual ``x - x_hat`` of training images varies, as matrices that make its variance one."""
 
-    channels: Tensor  # (C, C) diagonal: every channel over its standard deviation
-    covariance: Tensor  # (C, C): the Mahalanobis distance
+    standardised: Tensor  # (C, C) diagonal: every channel over its standard deviation
+    mahalanobis: Tensor  # (C, C)
 
 
 @torch.no_grad()
@@ -61,33 +59,29 @@ def whitened_norm(residual: Tensor, matrix: Tensor) -> Tensor:
     return torch.einsum("dc,bchw->bdhw", matrix, residual).norm(dim=1, keepdim=True)
 
 
-def distances(model: Grad, data: MultiCategory) -> Distances:
-    """Run the network over the test images, in float32."""
+def distances(model: Grad, data: MultiCategory, *, whitened: bool) -> Distances:
+    """Run the network over the test images, in float32; ``whitened`` costs a run over the training images as well."""
     model = model.eval().float().cpu()
     data.setup("test")
-    white = whitening(model, data.train_dataloader())
-    parts: dict[str, list[Tensor]] = {name: [] for name in Distances._fields if name != "categories"}
-    categories: list[str] = []
+    white = whitening(model, data.train_dataloader())._asdict() if whitened else {}
+    maps: dict[str, list[Tensor]] = defaultdict(list)
+    labels, masks, categories = [], [], []
     for batch, residual, similarity in residuals(model, data.test_dataloader()):
-        mask = batch.gt_mask if batch.gt_mask is not None else torch.zeros_like(batch.image[:, 0])
-        values = (
-            residual.norm(dim=1, keepdim=True),
-            dissimilarity(similarity),
-            whitened_norm(residual, white.channels),
-            whitened_norm(residual, white.covariance),
-            batch.gt_label.bool(),
-            mask.bool(),
-        )
-        for own, value in zip(parts.values(), values, strict=True):
-            own.append(value)
+        maps["residual"].append(residual.norm(dim=1, keepdim=True))
+        maps["dissimilarity"].append(dissimilarity(similarity))
+        for name, matrix in white.items():
+            maps[name].append(whitened_norm(residual, matrix))
+        labels.append(batch.gt_label.bool())
+        masks.append((batch.gt_mask if batch.gt_mask is not None else torch.zeros_like(batch.image[:, 0])).bool())
         categories += batch.category
-    return Distances(**{name: torch.cat(part) for name, part in parts.items()}, categories=categories)
+    joined = {name: torch.cat(parts) for name, parts in maps.items()}
+    return Distances(joined, torch.cat(labels), torch.cat(masks), categories)
 
 
 def figures(model: Grad, found: Distances, scoring: dict[str, Any]) -> dict[str, float]:
     """Score as told and compare with the truth: every metric of every category and ``mean/<metric>``, in [0, 1]."""
     windows = {"smoothing_window": 21, "score_window": 32} | scoring
-    distance = getattr(found, windows.pop("distance", "residual"))
+    distance = found.maps[windows.pop("distance", "residual")]
     generator = AnomalyMapGenerator(model.model.backbone.feature_size, model.model.backbone.image_size, **windows)
     maps, scores = generator(distance)
     maps = (maps - maps.min()) / (maps.max() - maps.min())  # the binned metrics want [0, 1]
