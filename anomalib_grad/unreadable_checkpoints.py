@@ -17,8 +17,6 @@ READING = "torch.serialization"
 CHECKING = "lightning.pytorch.utilities.migration"
 """Modules that look into a file before any model does."""
 ZIP_START = b"PK\x03\x04"
-
-
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 """The function that Lightning's command line has called to build a model; older Lightning calls whatever is named."""
 
@@ -33,7 +31,7 @@ def check_checkpoint(path: Path) -> None:
     It is refused if it would take far more memory than it has bytes, or names a function of its own to be called.
 
     Raises:
-        CheckpointFileError: If it would.
+        CheckpointFileError: If it is.
     """
     try:
         content = read_shapes(path)

@@ -4,8 +4,9 @@
 
 python tests/benchmarks/int8.py CHECKPOINT --root ../shared/data
 
-The checkpoint's model is exported both ways; calibration sees training images alone. Times are taken in turns, on one
-thread, at each of OpenVINO's inference precisions.
+The checkpoint's model is exported both ways; calibration sees the datamodule's validation images, which in MVTec AD's
+layout are the test images that are judged. Times are taken in turns, on one thread, at each of OpenVINO's inference
+precisions.
 """
 
 import argparse
