@@ -10,7 +10,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
-from anomalib.utils.serialization import anomalib_safe_globals
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.callbacks import Callback
@@ -52,14 +51,14 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
         """Read a checkpoint; arguments are Lightning's, and only an explicit ``weights_only=False`` allows code in it.
 
         Raises:
-            CheckpointFileError: If the file claims more than it holds.
+            CheckpointFileError: If the file is damaged or must not be used.
         """
         check_before_reading(path, self.extra_safe_globals)
         return super().load_checkpoint(path, map_location, weights_only=weights_only is not False)
 
 
 def check_before_reading(path: str | Path, extra_safe_globals: Sequence[Any] = ()) -> None:
-    """Refuse a checkpoint on this machine that claims more than it holds.
+    """Refuse a checkpoint on this machine that is damaged, claims more than it holds, or must not be used.
 
     Args:
         path: Path or URL of a checkpoint.
@@ -70,8 +69,7 @@ def check_before_reading(path: str | Path, extra_safe_globals: Sequence[Any] = (
     """
     target = local_path(path)
     if target is not None and target.is_file():
-        with anomalib_safe_globals(extra=extra_safe_globals):
-            check_checkpoint(target)
+        check_checkpoint(target, extra_safe_globals)
 
 
 def local_path(path: str | Path) -> Path | None:

@@ -11,6 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+UNREADABLE = (
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+)
+"""What torch raises on files that it cannot read."""
+
 
 class ExcessError(ValueError):
     """A file claims to hold more than it has bytes for; the message follows the file's name in a sentence."""
@@ -31,21 +44,11 @@ def read_shapes(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
     size = path.stat().st_size
     try:
         if zipfile.is_zipfile(path):
-            _check_archive(path, size)
+            check_archive(path)
         content = torch.load(path, map_location="meta", weights_only=True)
     except ExcessError:
         raise
-    except (
-        zipfile.BadZipFile,
-        pickle.UnpicklingError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        EOFError,
-        LookupError,
-        AttributeError,
-        OverflowError,
-    ):
+    except UNREADABLE:
         return None
     for name, tensor in named_tensors(content):
         if max(tensor.nbytes, tensor.untyped_storage().nbytes()) > size:
@@ -53,12 +56,18 @@ def read_shapes(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
     return content
 
 
-def _check_archive(path: Path, size: int) -> None:
+def check_archive(path: Path) -> None:
+    """Look at what the parts of a zip file claim to be.
+
+    Raises:
+        ExcessError: If they are compressed, or take more bytes than the file.
+        zipfile.BadZipFile: If their list is damaged.
+    """
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ExcessError("it is compressed, which PyTorch's files never are")
-    if sum(entry.file_size for entry in entries) > size:
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise ExcessError("its parts claim more bytes than it has")
 
 

@@ -2,51 +2,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names the checkpoint file at fault when reading it fails: torch says neither which file it is nor what to do."""
 
+import os
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
-from zipfile import BadZipFile, ZipFile, is_zipfile
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from .configuration import find_oversized
-from .torch_files import ExcessError, read_shapes
+from .checkpoint_faults import HOLDS_OBJECTS, find_fault
 
 READING = "torch.serialization"
 CHECKING = "lightning.pytorch.utilities.migration"
 """Modules that look into a file before any model does."""
-ZIP_START = b"PK\x03\x04"
-INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
-"""The function that Lightning's command line has called to build a model; older Lightning calls whatever is named."""
 
 
 class CheckpointFileError(ValueError):
-    """A file is damaged or no checkpoint."""
+    """A file is damaged, no checkpoint, or one that must not be used."""
 
 
-def check_checkpoint(path: Path) -> None:
-    """Refuse a checkpoint before it is read or a model is built.
+def check_checkpoint(path: Path, extra_safe_globals: Sequence[Any] = ()) -> None:
+    """Refuse a checkpoint before it is read or a model is built; Python objects are left to those who may allow them.
 
-    It is refused if it would take far more memory than it has bytes, or names a function of its own to be called.
+    Args:
+        path: An existing file.
+        extra_safe_globals: Classes in it besides those that anomalib allows, as for reading it.
 
     Raises:
-        CheckpointFileError: If it is.
+        CheckpointFileError: If it is damaged, would take far more memory than it has bytes, names a function of its own
+            to be called, or has weights that are no numbers.
     """
-    try:
-        content = read_shapes(path)
-    except ExcessError as error:
-        raise CheckpointFileError(_sentence(path, str(error))) from error
-    arguments = content.get("hyper_parameters") if isinstance(content, dict) else None
-    if not isinstance(arguments, dict):
-        return
-    if arguments.get("_instantiator", INSTANTIATOR) != INSTANTIATOR:
-        fault = f"it asks for {arguments['_instantiator']!r} to be called, which could do anything"
-        raise CheckpointFileError(_sentence(path, fault))
-    oversized = find_oversized(arguments, path.stat().st_size)
-    if oversized is not None:
-        fault = f"it holds no model of the size that its {oversized} of {arguments[oversized]} calls for"
-        raise CheckpointFileError(_sentence(path, fault))
+    fault = find_fault(path, extra_safe_globals)
+    if fault not in {None, HOLDS_OBJECTS}:
+        raise CheckpointFileError(_sentence(path, str(fault)))
 
 
 class NameUnreadableCheckpoint(Callback):
@@ -75,38 +64,17 @@ def describe_failure(path: str | Path, exception: BaseException) -> str | None:
     checked = any(module.startswith(CHECKING) for module in modules)
     if not (checked or READING in modules) or not Path(path).is_file():
         return None
-    fault = _fault_of_file(Path(path))
-    if fault is None and checked:
-        fault = "it holds something else than a training run"
-    if fault is None and isinstance(exception, UnpicklingError):
-        fault = "it holds Python objects, as an exported model does, and to load them could run anything"
+    fault = find_fault(Path(path))
     return fault and _sentence(Path(path), fault)
 
 
 def _sentence(path: Path, fault: str) -> str:
     """Say what is wrong with a checkpoint, and which one to go on from: the newest whole one beside it."""
     others = sorted(
-        (other for other in path.parent.glob(f"*{path.suffix}") if other != path and other.is_file()),
+        (other for other in path.parent.glob(f"*{path.suffix}") if other != path and os.access(other, os.R_OK)),
         key=lambda other: other.stat().st_mtime,
         reverse=True,
     )
-    whole = next((other for other in others if _fault_of_file(other) is None), None)
+    whole = next((other for other in others if find_fault(other) is None), None)
     advice = "give one that Grad's training wrote" if whole is None else f"go on from {whole.name}, which is whole"
     return f"cannot read checkpoint {path}: {fault}; copy it again, or {advice}."
-
-
-def _fault_of_file(path: Path) -> str | None:
-    with path.open("rb") as file:
-        start = file.read(len(ZIP_START))
-    if start != ZIP_START:
-        return "it is no checkpoint" if start else "it is empty"
-    if not is_zipfile(path):
-        return "it is cut short"
-    try:
-        with ZipFile(path) as archive:
-            if archive.testzip() is not None:
-                return "it is damaged"
-            written_by_torch = any(name.endswith("/data.pkl") for name in archive.namelist())
-            return None if written_by_torch else "it is no checkpoint"
-    except BadZipFile:
-        return "it is damaged"

@@ -73,8 +73,55 @@ def whole_module(path: Path) -> None:
     torch.save({"model": torch.nn.Linear(2, 2)}, path)
 
 
+def cut_one_byte(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip_a_bit_of_a_weight(path: Path) -> None:
+    """Torch does not notice: it reads the parts that hold weights without comparing their check sums."""
+    with ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+    content = bytearray(path.read_bytes())
+    content[largest.header_offset + largest.file_size // 2] ^= 1
+    path.write_bytes(content)
+
+
+def lose_a_part(path: Path) -> None:
+    with ZipFile(path) as source:
+        parts = {entry.filename: source.read(entry) for entry in source.infolist()}
+    with ZipFile(path, "w") as target:
+        for name, content in parts.items():
+            if not name.endswith("/data/3"):
+                target.writestr(name, content)
+
+
+def with_weight(value: object) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        content = torch.load(path, weights_only=True)
+        content["state_dict"][WEIGHT] = value
+        torch.save(content, path)
+
+    return change
+
+
+def without_weights(path: Path) -> None:
+    content = torch.load(path, weights_only=True)
+    del content["state_dict"]
+    torch.save(content, path)
+
+
+WEIGHT = "model.head.fusion.recover.weight"
+NAN = torch.full((4,), torch.nan)
+
 DAMAGES = [
     (cut, "it is cut short"),
+    (cut_one_byte, "it is cut short"),
+    (flip_a_bit_of_a_weight, "it is damaged"),
+    (lose_a_part, "its weights are not stored in full"),
+    (with_weight("text"), f"its weight {WEIGHT!r} is no tensor"),
+    (with_weight(torch.eye(2).to_sparse()), "it is damaged"),
+    (with_weight(NAN), f"its weight {WEIGHT!r} is not finite, as after a training that diverged"),
+    (without_weights, "it holds something else than a training run"),
     (empty, "it is empty"),
     (change_bytes, "it is damaged"),
     (text, "it is no checkpoint"),
@@ -111,6 +158,8 @@ def test_load_from_checkpoint_names_the_file(damaged: Path, damage: Callable[[Pa
         ("test", bare_weights, "it holds something else than a training run"),
         ("test", whole_module, "it holds Python objects"),
         ("predict", empty, "it is empty"),
+        ("predict", with_weight(NAN), f"its weight {WEIGHT!r} is not finite"),
+        ("test", flip_a_bit_of_a_weight, "it is damaged"),
         ("fit", text, "it is no checkpoint"),
     ],
 )
@@ -134,7 +183,10 @@ def test_the_newest_whole_checkpoint_beside_a_damaged_one_is_named(damaged: Path
     for age, name in enumerate(("newer.ckpt", "older.ckpt")):
         damaged.with_name(name).write_bytes(whole.read_bytes())
         os.utime(damaged.with_name(name), (1e9 - age, 1e9 - age))
-    empty(damaged.with_name("newest.ckpt"))
+    for name, damage in {"empty": empty, "flipped": flip_a_bit_of_a_weight, "nan": with_weight(NAN)}.items():
+        newest = damaged.with_name(f"{name}.ckpt")
+        newest.write_bytes(whole.read_bytes())
+        damage(newest)
     cut(damaged)
     with pytest.raises(CheckpointFileError, match=r"or go on from newer\.ckpt, which is whole\.$"):
         Grad.load_from_checkpoint(damaged)
