@@ -177,14 +177,23 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
         The model.
 
     Raises:
-        ValueError: If the file is of another kind.
+        FileNotFoundError: If it is not there, or a .xml file lacks its .bin file; names the one that is missing.
+        ValueError: If the file is of another kind, or damaged.
     """
     if isinstance(path, tuple):
         return core.read_model(model=path[0], weights=path[1])
     path = Path(path)
     if path.suffix not in {".onnx", ".bin", ".xml"}:
         raise ValueError(f"Pass a .xml, .bin or .onnx file, not {path}.")
-    return core.read_model(path.with_suffix(".xml") if path.suffix == ".bin" else path)
+    needed = [path] if path.suffix == ".onnx" else [path.with_suffix(".xml"), path.with_suffix(".bin")]
+    for file in needed:
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no exported model at {path}: {file} is missing; export or copy it.")
+    try:
+        return core.read_model(needed[0])
+    except RuntimeError as error:
+        names = " or ".join(map(str, needed))
+        raise ValueError(f"cannot read the exported model: {names} is damaged; export or copy it again.") from error
 
 
 def read_categories(model: ov.Model) -> list[str]:

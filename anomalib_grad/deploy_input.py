@@ -28,6 +28,7 @@ def as_batch(image: str | Path | np.ndarray | Image | torch.Tensor) -> np.ndarra
 
     Raises:
         UnreadableImageError: If a file cannot be read; names it.
+        TypeError: If it is something else.
         ValueError: If pixels have another shape, are not numbers, or lie outside of that.
     """
     if isinstance(image, str | Path):
@@ -37,6 +38,8 @@ def as_batch(image: str | Path | np.ndarray | Image | torch.Tensor) -> np.ndarra
     if isinstance(image, torch.Tensor):
         floating = image.is_floating_point()  # bfloat16 is unknown to numpy
         return in_unit_range(channels_last((image.float() if floating else image).numpy(force=True), tensor=True))
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"Pass the path of an image, a Pillow image, an array or a tensor, not {image!r:.60}.")
     return in_unit_range(channels_last(image, tensor=False))
 
 

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """GRAD as an anomalib model ("Grid-Based Continuous Normal Representation for Anomaly Detection", arXiv 2402.18293)."""
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,10 +17,9 @@ from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
-from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from .backbone import DEFAULT_BACKBONE, check_image_size
@@ -34,8 +32,8 @@ from .divergence import StopDiverged
 from .evaluation.post_processor import PerCategoryPostProcessor
 from .export import CategoryExportMixin
 from .feature_cache import CacheSettings, FeatureBatch, FeatureCaching, batches_of
+from .optimisation import OptimisationMixin
 from .pre_processor import ConfigurePreProcessor, GradPreProcessor
-from .schedule import SCHEDULES, authors_step_decay, cosine_decay
 from .tiling import describe, rebuild
 from .torch_model import GradModel
 from .training_length import PUBLISHED_EPOCHS, PublishedLengthMixin
@@ -46,7 +44,9 @@ CONFIGURATION = "grad_configuration"
 RANDOM_STATE = "grad_random_state"
 
 
-class Grad(PublishedLengthMixin, CategoryMixin, CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onnx: as in anomalib
+class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
+    PublishedLengthMixin, OptimisationMixin, CategoryMixin, CategoryExportMixin, AnomalibModule
+):
     """Grid-based continuous normal representation: one model for one or many product categories.
 
     A frozen backbone gives features; two small coordinate networks look up a learned, continuous representation of
@@ -88,7 +88,7 @@ class Grad(PublishedLengthMixin, CategoryMixin, CategoryExportMixin, AnomalibMod
         lr_step: Epochs between two drops of ``"step"``.
         lr_gamma: Factor of a drop.
         warmup_steps: Training steps over which ``"cosine"`` raises the learning rates first.
-        clip_norm: Gradient norm to clip to, unless the trainer's ``gradient_clip_val`` says otherwise.
+        clip_norm: Gradient norm to clip to, unless the trainer's ``gradient_clip_val`` says otherwise; 0 does not clip.
         max_epochs: Epochs of training if the trainer sets no limit; ``None`` takes the published 100 (residual) or 50.
         feature_cache: Keep the backbone's features of the training images, which never change without augmentation:
             in ``"memory"``, on ``"disk"``, or ``"auto"``, wherever there is room if training sees images twice.
@@ -199,17 +199,17 @@ class Grad(PublishedLengthMixin, CategoryMixin, CategoryExportMixin, AnomalibMod
         self._random_state: Tensor | None = None
         if category is not None:
             self.name_category(category)
-        self.learning_rate = learning_rate
-        self.grid_learning_rate = grid_learning_rate
-        self.weight_decay = weight_decay
-        if lr_schedule not in SCHEDULES:
-            raise ValueError(f"lr_schedule must be {' or '.join(SCHEDULES)}, got {lr_schedule!r}.")
-        self.lr_schedule = lr_schedule
-        self.lr_step = lr_step
-        self.lr_gamma = lr_gamma
-        self.warmup_steps = warmup_steps
-        self.clip_norm = clip_norm
-        self.max_epochs = PUBLISHED_EPOCHS[fusion] if max_epochs is None else max_epochs
+        self.set_training(
+            learning_rate=learning_rate,
+            grid_learning_rate=grid_learning_rate,
+            weight_decay=weight_decay,
+            lr_schedule=lr_schedule,
+            lr_step=lr_step,
+            lr_gamma=lr_gamma,
+            warmup_steps=warmup_steps,
+            clip_norm=clip_norm,
+            max_epochs=PUBLISHED_EPOCHS[fusion] if max_epochs is None else max_epochs,
+        )
 
     # ------------------------------------------------------------------ anomalib's interface
 
@@ -334,42 +334,6 @@ class Grad(PublishedLengthMixin, CategoryMixin, CategoryExportMixin, AnomalibMod
     def training_loss(self, features: Tensor) -> Tensor:
         """Compare features ``(B, C, h, w)`` with their refinement: ``MSE(x_hat, x)``, the mean over all elements."""
         return functional.mse_loss(self.model.head(features).refined, features)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with a rate for the networks and one for the grids, lowered by a schedule (method section 7)."""
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": self.model.head.network_parameters(), "lr": self.learning_rate},
-                {"params": self.model.head.grid_parameters(), "lr": self.grid_learning_rate},
-            ],
-            weight_decay=self.weight_decay,
-        )
-        if self.lr_schedule == "step":
-            return {"optimizer": optimizer, "lr_scheduler": authors_step_decay(optimizer, self.lr_step, self.lr_gamma)}
-        cosine = cosine_decay(optimizer, self.warmup_steps, self._training_steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
-
-    def _training_steps(self) -> float:
-        """Number of steps of the whole training.
-
-        Raises:
-            ValueError: If it has no end that is known.
-        """
-        total = self.trainer.estimated_stepping_batches
-        if math.isinf(total):
-            raise ValueError("lr_schedule='cosine' has to know the end of training: set max_epochs or max_steps.")
-        return total
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip as the trainer was told to, and as the authors do if it was not."""
-        if gradient_clip_val is None:
-            gradient_clip_val = self.clip_norm
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm or "norm")
 
     def on_fit_start(self) -> None:
         """Read the backbone's weights before anything else: a machine that cannot have them says so at once.

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of features on disk: whole or not there, filled by one run at a time, bounded in size."""
 
+import logging
 import os
 import shutil
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,10 +14,15 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.lib.format import open_memmap
 
+logger = logging.getLogger(__name__)
+
 GIB = 2**30
 SUFFIX = ".features.npy"
 """Marks the files that may be removed to make room: a folder of the user's may hold other arrays."""
 UNFINISHED = ".unfinished"
+CHECK_BYTES = 4
+"""The check sum of all before it ends a file: a disk or a network may change bytes and nothing else."""
+CHUNK = 2**24
 ADVICE = "make room, choose another feature_cache_dir, or set feature_cache to false."
 
 
@@ -56,6 +63,12 @@ class CacheFile:
             os.utime(self.path)  # the least recently used is removed first
         return rows
 
+    def _is_undamaged(self) -> bool:
+        computed, stored = check_sums(self.path)
+        if computed != stored:
+            logger.warning("The feature cache %s is damaged; its features are computed again.", self.path)
+        return computed == stored
+
     def begin(self, limit: int) -> bool:
         """Wait for other runs that fill this file, then prepare to fill it unless they have.
 
@@ -74,10 +87,11 @@ class CacheFile:
             self._lock.acquire()
         except OSError as error:
             raise type(error)(f"cannot write feature caches to {self.path.parent} ({error}); {ADVICE}") from error
-        if self.read() is not None:
-            self._lock.release()
-            return False
         try:
+            if self.read() is not None and self._is_undamaged():
+                self._lock.release()
+                return False
+            self.path.unlink(missing_ok=True)  # no other process may take it for whole
             make_room(self.path.parent, limit - self.size)
             self._allocate()
         except BaseException:
@@ -92,7 +106,7 @@ class CacheFile:
             with self.unfinished.open("wb") as file:
                 np.lib.format.write_array_header_1_0(file, header)
                 file.flush()
-                reserve(file.fileno(), file.tell(), self.size)
+                reserve(file.fileno(), file.tell(), self.size + CHECK_BYTES)
         except OSError as error:
             free = shutil.disk_usage(self.path.parent).free
             raise OSError(
@@ -108,6 +122,10 @@ class CacheFile:
 
     def finish(self) -> None:
         """Declare the unfinished file complete."""
+        computed, _ = check_sums(self.unfinished)
+        with self.unfinished.open("r+b") as file:
+            file.seek(-CHECK_BYTES, os.SEEK_END)
+            file.write(computed)
         self.unfinished.replace(self.path)
         self._lock.release()
 
@@ -115,6 +133,16 @@ class CacheFile:
         """Give up filling."""
         self.unfinished.unlink(missing_ok=True)
         self._lock.release()
+
+
+def check_sums(path: Path) -> tuple[bytes, bytes]:
+    """Give the check sum of a file's content, computed, and the one that ends the file."""
+    left, computed = path.stat().st_size - CHECK_BYTES, 0
+    with path.open("rb") as file:
+        while left > 0 and (chunk := file.read(min(CHUNK, left))):
+            computed = zlib.crc32(chunk, computed)
+            left -= len(chunk)
+        return computed.to_bytes(CHECK_BYTES, "little"), file.read(CHECK_BYTES)
 
 
 def reserve(descriptor: int, offset: int, size: int) -> None:

@@ -223,6 +223,25 @@ def test_bin_and_bytes_are_read_like_the_xml(exports: dict[str, Path]):
         CategoryOpenVINOInferencer("model.pt")
 
 
+@pytest.mark.parametrize("suffix", [".xml", ".bin"])
+def test_a_missing_or_damaged_file_of_an_exported_model_is_named(exports: dict[str, Path], tmp_path: Path, suffix: str):
+    for source in (exports["openvino"], exports["openvino"].with_suffix(".bin")):
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    model = tmp_path / exports["openvino"].name
+    part = model.with_suffix(suffix)
+    part.write_bytes(part.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=rf"{part}.* is damaged; export or copy it again\.$"):
+        CategoryOpenVINOInferencer(model, device="CPU")
+    part.unlink()
+    with pytest.raises(FileNotFoundError, match=f"no exported model at {model}: {part} is missing"):
+        CategoryOpenVINOInferencer(model, device="CPU")
+
+
+def test_what_is_no_image_is_refused_by_an_exported_model(exports: dict[str, Path]):
+    with pytest.raises(TypeError, match="Pass the path of an image, a Pillow image, an array or a tensor, not None"):
+        CategoryOpenVINOInferencer(exports["openvino"], device="CPU").predict(None)
+
+
 def test_a_half_precision_model_without_categories_exports_in_float32_and_stays_half(tmp_path: Path):
     torch.manual_seed(0)
     model = Grad(**TINY | {"backbone": "resnet18"}, mse_threshold=0.1).half().eval()

@@ -165,7 +165,8 @@ def test_one_datamodule_workers_and_mixed_precision(shop: Path, tmp_path: Path) 
         return losses(data, tmp_path, precision="bf16-mixed", **cache)
 
     cached, images = trained(feature_cache="memory"), trained(feature_cache=False)
-    torch.testing.assert_close(cached, images, rtol=2e-2, atol=0)
+    torch.testing.assert_close(cached[0], images[0], rtol=5e-3, atol=0)
+    torch.testing.assert_close(cached, images, rtol=1e-1, atol=0)  # each step adds bfloat16's rounding to the next
 
 
 def test_balanced_draws_are_the_same(shop: Path, tmp_path: Path) -> None:

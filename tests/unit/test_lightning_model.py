@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Grad tells Lightning: optimiser, clipping, epochs; what it accepts."""
 
+import math
 from typing import Any
 
 import pytest
@@ -171,6 +172,15 @@ def test_mse_threshold_takes_a_number_auto_or_the_backbones_default() -> None:
         ({"mse_threshold": float("inf")}, "a positive, finite number or 'auto', got inf"),
         ({"mse_threshold": float("nan")}, "a positive, finite number or 'auto', got nan"),
         ({"mse_threshold": "10"}, "a positive, finite number or 'auto', got '10'"),
+        ({"learning_rate": -1.0}, "learning_rate must be more than 0 and finite, got -1.0"),
+        ({"grid_learning_rate": math.inf}, "grid_learning_rate must be more than 0 and finite, got inf"),
+        ({"lr_gamma": 0.0}, "lr_gamma must be more than 0"),
+        ({"weight_decay": -1.0}, "weight_decay must be 0 or more and finite, got -1.0"),
+        ({"clip_norm": math.nan}, "clip_norm must be 0 or more and finite, got nan"),
+        ({"warmup_steps": -1}, "warmup_steps must be 0 or more"),
+        ({"lr_step": 0}, "lr_step must be at least 1, got 0"),
+        ({"max_epochs": -5}, "max_epochs must be at least 1, got -5"),
+        ({"lr_schedule": "linear"}, "lr_schedule must be step or cosine, got 'linear'"),
     ],
 )
 def test_impossible_arguments_are_refused_in_one_sentence(changed: dict[str, Any], message: str) -> None:

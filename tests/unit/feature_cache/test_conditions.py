@@ -104,7 +104,6 @@ def test_a_cache_above_its_bound_is_off_or_refused_if_it_was_asked_for(caplog: p
         ({"feature_cache": "tape"}, "feature_cache must be 'auto', 'memory', 'disk' or false, got 'tape'"),
         ({"feature_cache_dtype": "int8"}, "feature_cache_dtype must be float32 or float16"),
         ({"feature_cache_gib": 0}, "feature_cache_gib must be more than 0"),
-        ({"lr_schedule": "linear"}, "lr_schedule must be step or cosine, got 'linear'"),
     ],
 )
 def test_impossible_arguments_are_named(arguments: dict[str, Any], message: str) -> None:

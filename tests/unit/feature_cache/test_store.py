@@ -61,6 +61,16 @@ def test_what_is_not_the_whole_array_is_filled_anew(tmp_path: Path, content: byt
     np.testing.assert_array_equal(filled(tmp_path).read(), ROWS)
 
 
+@pytest.mark.parametrize("place", [-20, -1], ids=["a feature", "the check sum"])
+def test_a_changed_byte_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture, place: int) -> None:
+    file = filled(tmp_path)
+    content = bytearray(file.path.read_bytes())
+    content[place] ^= 1
+    file.path.write_bytes(content)
+    np.testing.assert_array_equal(filled(tmp_path).read(), ROWS)
+    assert f"The feature cache {file.path} is damaged" in caplog.text
+
+
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     class Bomb:
         def __reduce__(self) -> tuple:

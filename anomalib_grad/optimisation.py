@@ -1,0 +1,109 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""How Grad is optimised (method section 7)."""
+
+import math
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch.optim import Optimizer
+
+from .schedule import SCHEDULES, authors_step_decay, cosine_decay
+from .torch_model import GradModel
+
+
+class OptimisationMixin(pl.LightningModule):
+    """Optimiser, learning rates and clipping of a module with a :class:`~anomalib_grad.torch_model.GradModel`."""
+
+    model: GradModel
+
+    def set_training(
+        self,
+        *,
+        learning_rate: float,
+        grid_learning_rate: float,
+        weight_decay: float,
+        lr_schedule: str,
+        lr_step: int,
+        lr_gamma: float,
+        warmup_steps: int,
+        clip_norm: float,
+        max_epochs: int,
+    ) -> None:
+        """Take the training arguments of :class:`~anomalib_grad.Grad`, which explains them.
+
+        Raises:
+            ValueError: If one is out of range; names it.
+        """
+        if lr_schedule not in SCHEDULES:
+            raise ValueError(f"lr_schedule must be {' or '.join(SCHEDULES)}, got {lr_schedule!r}.")
+        check_positive(learning_rate=learning_rate, grid_learning_rate=grid_learning_rate, lr_gamma=lr_gamma)
+        check_not_negative(weight_decay=weight_decay, warmup_steps=warmup_steps, clip_norm=clip_norm)
+        check_counts(lr_step=lr_step, max_epochs=max_epochs)
+        self.learning_rate = learning_rate
+        self.grid_learning_rate = grid_learning_rate
+        self.weight_decay = weight_decay
+        self.lr_schedule = lr_schedule
+        self.lr_step = lr_step
+        self.lr_gamma = lr_gamma
+        self.warmup_steps = warmup_steps
+        self.clip_norm = clip_norm
+        self.max_epochs = max_epochs
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with a rate for the networks and one for the grids, lowered by a schedule (method section 7)."""
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": self.model.head.network_parameters(), "lr": self.learning_rate},
+                {"params": self.model.head.grid_parameters(), "lr": self.grid_learning_rate},
+            ],
+            weight_decay=self.weight_decay,
+        )
+        if self.lr_schedule == "step":
+            return {"optimizer": optimizer, "lr_scheduler": authors_step_decay(optimizer, self.lr_step, self.lr_gamma)}
+        cosine = cosine_decay(optimizer, self.warmup_steps, self._training_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+
+    def _training_steps(self) -> float:
+        """Number of steps of the whole training.
+
+        Raises:
+            ValueError: If it has no end that is known.
+        """
+        total = self.trainer.estimated_stepping_batches
+        if math.isinf(total):
+            raise ValueError("lr_schedule='cosine' has to know the end of training: set max_epochs or max_steps.")
+        return total
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer was told to, and as the authors do if it was not."""
+        if gradient_clip_val is None:
+            gradient_clip_val = self.clip_norm
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm or "norm")
+
+
+def check_positive(**settings: float) -> None:
+    """Refuse settings that are not above 0, or infinite."""
+    for name, value in settings.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be more than 0 and finite, got {value}.")
+
+
+def check_not_negative(**settings: float) -> None:
+    """Refuse settings below 0, or infinite."""
+    for name, value in settings.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be 0 or more and finite, got {value}.")
+
+
+def check_counts(**settings: int) -> None:
+    """Refuse settings below 1."""
+    for name, value in settings.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
