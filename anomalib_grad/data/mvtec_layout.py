@@ -52,7 +52,7 @@ def mvtec_samples(folder: Path) -> pd.DataFrame:
         anomalib's samples frame; ``attrs["task"]`` is ``"classification"`` for a product without masks.
 
     Raises:
-        ValueError: If an anomalous test image has no mask although others have, or a mask no image.
+        ValueError: If an anomalous test image has no mask although others have, a mask no image, or a link no file.
     """
     masks = {(path.parent.name, path.stem): path for path in _images(folder, "ground_truth/*/*")}
     task = TaskType.SEGMENTATION if masks else TaskType.CLASSIFICATION
@@ -86,4 +86,13 @@ def mvtec_samples(folder: Path) -> pd.DataFrame:
 
 
 def _images(folder: Path, pattern: str) -> Iterator[Path]:
-    return (path for path in sorted(folder.glob(pattern)) if path.suffix.lower() in IMG_EXTENSIONS)
+    """Find image files.
+
+    Raises:
+        ValueError: If one is a link to nothing.
+    """
+    for path in sorted(folder.glob(pattern)):
+        if path.suffix.lower() in IMG_EXTENSIONS:
+            if not path.exists():
+                raise ValueError(f"{path} is a link to {path.resolve()}, which is not there; mend or remove it")
+            yield path

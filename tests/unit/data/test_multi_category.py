@@ -223,6 +223,14 @@ def test_a_missing_mask_and_a_mask_too_many_are_errors(root: Path) -> None:
         prepared(root=root)
 
 
+@pytest.mark.parametrize("place", ["train/good", "test/good", "ground_truth/crack"])
+def test_a_link_to_nothing_is_named(root: Path, place: str) -> None:
+    link = root / "bee" / place / "zzz.png"
+    link.symlink_to(root / "gone.png")
+    with pytest.raises(ValueError, match=rf"category 'bee': {link} is a link to .*gone\.png, which is not there"):
+        prepared(root=root)
+
+
 def test_a_mask_of_another_size_is_an_error(root: Path) -> None:
     path = root / "bee/ground_truth/crack/1_mask.png"
     Image.new("L", (30, 30)).save(path)
