@@ -52,7 +52,7 @@ def find_fault(path: Path, extra_safe_globals: Sequence[Any] = ()) -> str | None
         try:
             weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
         except RuntimeError:  # a part that a tensor is to be in is missing or too short
-            return "its weights are not stored in full"
+            return "it is damaged"
     return _fault_of_weights(weights)
 
 

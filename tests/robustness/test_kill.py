@@ -7,7 +7,7 @@ import random
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -81,14 +81,19 @@ def save_until_killed(target: Path, value: float, last_event: int, note: object)
             if left < 0:
                 os.kill(os.getpid(), 9)
 
-    checkpoint = {"state_dict": {"weight": torch.full((1000,), value)}}
+    checkpoint = holding(value)
     sys.addaudithook(count)
     WholeCheckpointIO().save_checkpoint(checkpoint, target)
 
 
+def holding(value: float) -> dict[str, Any]:
+    """The least that a checkpoint has, with weights of one value."""
+    return {"state_dict": {"weight": torch.full((1000,), value)}, "pytorch-lightning_version": "2.6.0"}
+
+
 def test_killed_at_any_step_of_writing_a_checkpoint_leaves_the_old_or_the_new_one(tmp_path: Path) -> None:
     target = tmp_path / "weights/model.ckpt"
-    WholeCheckpointIO().save_checkpoint({"state_dict": {"weight": torch.zeros(1000)}}, target)
+    WholeCheckpointIO().save_checkpoint(holding(0.0), target)
     found = []
     for event in range(20):
         process = Process(save_until_killed, target, 1.0 + event, event, log=tmp_path / "log")
