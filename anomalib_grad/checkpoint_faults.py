@@ -18,11 +18,14 @@ from .torch_files import UNREADABLE, ExcessError, check_archive, read_shapes
 ZIP_START = b"PK\x03\x04"
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 """The function that Lightning's command line has called to build a model; older Lightning calls whatever is named."""
+CONFIGURATION = "grad_configuration"
+"""Where Grad notes in a checkpoint what its weights belong to."""
 TRAINING_RUN = {"state_dict", "pytorch-lightning_version"}
 MODEL = "model."
 """Names of the network's weights begin so; those of thresholds, which NaN marks as not set yet, do not."""
 NOT_SET = "mse_threshold"
 NO_RUN = "it holds something else than a training run"
+OTHER_MODEL = "it is of another model than Grad"
 HOLDS_OBJECTS = "it holds Python objects, as an exported model does, and to load them could run anything"
 
 
@@ -34,7 +37,7 @@ def find_fault(path: Path, extra_safe_globals: Sequence[Any] = ()) -> str | None
         extra_safe_globals: Classes in it besides those that anomalib allows, as for reading it.
 
     Returns:
-        The fault, to follow the file's name in a sentence; ``None`` if it is a whole checkpoint of finite weights.
+        The fault, to follow the file's name in a sentence; ``None`` if it is a whole checkpoint of Grad.
     """
     fault = _fault_of_archive(path)
     if fault is not None:
@@ -53,7 +56,7 @@ def find_fault(path: Path, extra_safe_globals: Sequence[Any] = ()) -> str | None
             weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
         except RuntimeError:  # a part that a tensor is to be in is missing or too short
             return "it is damaged"
-    return _fault_of_weights(weights)
+    return _fault_of_weights(weights) or (None if CONFIGURATION in content else OTHER_MODEL)
 
 
 def _fault_of_archive(path: Path) -> str | None:
@@ -90,7 +93,7 @@ def _fault_of_content(content: object, size: int) -> str | None:
     if not isinstance(content, Mapping) or not content.keys() >= TRAINING_RUN:
         return NO_RUN
     weights = content["state_dict"]
-    if not isinstance(weights, Mapping):
+    if not isinstance(weights, Mapping) or not weights:
         return NO_RUN
     no_tensor = next((name for name, value in weights.items() if not isinstance(value, Tensor)), None)
     if no_tensor is not None:

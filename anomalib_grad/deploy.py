@@ -20,6 +20,7 @@ from PIL.Image import Image
 from .deploy_input import as_batch
 from .evaluation.post_processor import UNKNOWN
 from .export import CATEGORIES_METADATA, CATEGORY
+from .export_seal import is_intact
 
 if TYPE_CHECKING:
     from openvino.utils.data_helpers.wrappers import OVDict
@@ -181,7 +182,10 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
         ValueError: If the file is of another kind, or damaged.
     """
     if isinstance(path, tuple):
-        return core.read_model(model=path[0], weights=path[1])
+        model = core.read_model(model=path[0], weights=path[1])
+        if not is_intact(model, path[1]):
+            raise ValueError("the weights are damaged or of another model; read or export them again.")
+        return model
     path = Path(path)
     if path.suffix not in {".onnx", ".bin", ".xml"}:
         raise ValueError(f"Pass a .xml, .bin or .onnx file, not {path}.")
@@ -189,11 +193,15 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
     for file in needed:
         if not file.is_file():
             raise FileNotFoundError(f"there is no exported model at {path}: {file} is missing; export or copy it.")
+    names = " or ".join(map(str, needed))
+    damaged = ValueError(f"cannot read the exported model: {names} is damaged; export or copy it again.")
     try:
-        return core.read_model(needed[0])
+        model = core.read_model(needed[0])
     except RuntimeError as error:
-        names = " or ".join(map(str, needed))
-        raise ValueError(f"cannot read the exported model: {names} is damaged; export or copy it again.") from error
+        raise damaged from error
+    if not is_intact(model, needed[-1].read_bytes()):
+        raise damaged
+    return model
 
 
 def read_categories(model: ov.Model) -> list[str]:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from . import quantization
+from .export_seal import seal
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -95,7 +96,13 @@ class CategoryExportMixin(ExportMixin):
 
     def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
         """Export to OpenVINO, compressed on request; arguments and result are anomalib's."""
-        return publish(super().to_openvino, export_root, ExportType.OPENVINO, *args, **kwargs)
+
+        def export(root: Path, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
+            path = ExportMixin.to_openvino(self, root, *args, **kwargs)
+            seal(path)
+            return path
+
+        return publish(export, export_root, ExportType.OPENVINO, *args, **kwargs)
 
     def _compress_ov_model(
         self,

@@ -52,6 +52,9 @@ class GradHead(nn.Module):
         mse_threshold: float = 10.0,
     ) -> None:
         super().__init__()
+        for name, weight in {"indicator_weight": indicator_weight, "cosine_weight": cosine_weight}.items():
+            if not 0 <= weight <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {weight}.")
         self.indicator_weight = indicator_weight
         self.cosine_weight = cosine_weight
         self.fusion = Fusion(channels, fusion, num_blocks, hidden_channels)

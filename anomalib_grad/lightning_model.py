@@ -26,6 +26,7 @@ from .backbone import DEFAULT_BACKBONE, check_image_size
 from .calibration import AUTO_IMAGES, estimate_mse_threshold, resolve_mse_threshold
 from .categories import CategoryMixin
 from .category_features import CategoryFeatures
+from .checkpoint_faults import CONFIGURATION
 from .checkpoint_io import WholeCheckpoints, check_before_reading
 from .configuration import check_configuration
 from .divergence import StopDiverged
@@ -40,7 +41,6 @@ from .training_length import PUBLISHED_EPOCHS, PublishedLengthMixin
 from .unreadable_checkpoints import CheckpointFileError, NameUnreadableCheckpoint, describe_failure
 from .unreadable_images import NameUnreadableImages
 
-CONFIGURATION = "grad_configuration"
 RANDOM_STATE = "grad_random_state"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from .checkpoint_faults import HOLDS_OBJECTS, find_fault
+from .checkpoint_faults import HOLDS_OBJECTS, OTHER_MODEL, find_fault
 
 READING = "torch.serialization"
 CHECKING = "lightning.pytorch.utilities.migration"
@@ -23,7 +23,9 @@ class CheckpointFileError(ValueError):
 
 
 def check_checkpoint(path: Path, extra_safe_globals: Sequence[Any] = ()) -> None:
-    """Refuse a checkpoint before it is read or a model is built; Python objects are left to those who may allow them.
+    """Refuse a checkpoint before it is read or a model is built.
+
+    Python objects are left to those who may allow them, other models' checkpoints to those who compare configurations.
 
     Args:
         path: An existing file.
@@ -34,7 +36,7 @@ def check_checkpoint(path: Path, extra_safe_globals: Sequence[Any] = ()) -> None
             to be called, or has weights that are no numbers.
     """
     fault = find_fault(path, extra_safe_globals)
-    if fault not in {None, HOLDS_OBJECTS}:
+    if fault not in {None, HOLDS_OBJECTS, OTHER_MODEL}:
         raise CheckpointFileError(_sentence(path, str(fault)))
 
 
@@ -70,11 +72,13 @@ def describe_failure(path: str | Path, exception: BaseException) -> str | None:
 
 def _sentence(path: Path, fault: str) -> str:
     """Say what is wrong with a checkpoint, and which one to go on from: the newest whole one beside it."""
-    others = sorted(
-        (other for other in path.parent.glob(f"*{path.suffix}") if other != path and os.access(other, os.R_OK)),
-        key=lambda other: other.stat().st_mtime,
-        reverse=True,
-    )
-    whole = next((other for other in others if find_fault(other) is None), None)
-    advice = "give one that Grad's training wrote" if whole is None else f"go on from {whole.name}, which is whole"
+    beside = (other for other in path.parent.glob(f"*{path.suffix}") if other != path and _is_readable(other))
+    newest_first = sorted(beside, key=lambda other: other.stat().st_mtime, reverse=True)
+    whole = next((repr(other.name)[1:-1] for other in newest_first if find_fault(other) is None), None)
+    advice = "give one that Grad's training wrote" if whole is None else f"go on from {whole}, which is whole"
     return f"cannot read checkpoint {path}: {fault}; copy it again, or {advice}."
+
+
+def _is_readable(path: Path) -> bool:
+    """Tell whether a path is a file, no pipe that would be waited for, that may be read."""
+    return path.is_file() and os.access(path, os.R_OK)

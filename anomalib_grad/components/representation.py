@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The local and the global normal representation (paper section 3): coordinates from features, then a grid lookup."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -39,7 +40,8 @@ class LocalRepresentation(nn.Module):
         jitter_probability: Probability of coordinate noise in a training step. Authors: 0.5.
 
     Raises:
-        ValueError: If ``jitter_std`` is negative, ``jitter_probability`` no probability, or the grid is impossible.
+        ValueError: If ``jitter_std`` is negative or infinite, ``jitter_probability`` no probability, or the grid is
+            impossible.
     """
 
     def __init__(
@@ -51,8 +53,8 @@ class LocalRepresentation(nn.Module):
         jitter_probability: float = 0.5,
     ) -> None:
         super().__init__()
-        if jitter_std < 0:
-            raise ValueError(f"jitter_std must be 0 or more, got {jitter_std}.")
+        if not 0 <= jitter_std < math.inf:
+            raise ValueError(f"jitter_std must be 0 or more and finite, got {jitter_std}.")
         if not 0 <= jitter_probability <= 1:
             raise ValueError(f"jitter_probability must lie in [0, 1], got {jitter_probability}.")
         self.jitter_std = jitter_std

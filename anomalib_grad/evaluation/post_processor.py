@@ -357,6 +357,8 @@ class PerCategoryPostProcessor(PostProcessor):
             take_part(self._image_min_max_metric, everywhere, "image")
             take_part(self._pixel_min_max_metric, everywhere, "pixel")
         super().on_validation_epoch_end(trainer, pl_module)
+        if self.enable_thresholding and 0 < everywhere.counts["anomalous_image"] < everywhere.counts["image"]:
+            self._image_threshold.fill_(everywhere.below(float(self._image_threshold)))
         unnamed, self._unnamed = gather_summaries({"": self._unnamed}), ScoreSummary()
         self._promise(merge_all([everywhere, *unnamed.values()]))
 

@@ -237,6 +237,18 @@ def test_a_missing_or_damaged_file_of_an_exported_model_is_named(exports: dict[s
         CategoryOpenVINOInferencer(model, device="CPU")
 
 
+def test_a_changed_bit_in_the_weights_of_an_exported_model_is_noticed(exports: dict[str, Path], tmp_path: Path):
+    xml = tmp_path / "model.xml"
+    xml.write_bytes(exports["openvino"].read_bytes())
+    weights = bytearray(exports["openvino"].with_suffix(".bin").read_bytes())
+    weights[len(weights) // 2] ^= 0x40
+    xml.with_suffix(".bin").write_bytes(weights)
+    with pytest.raises(ValueError, match=r"model\.bin is damaged; export or copy it again\.$"):
+        CategoryOpenVINOInferencer(xml, device="CPU")
+    with pytest.raises(ValueError, match="the weights are damaged or of another model"):
+        CategoryOpenVINOInferencer((xml.read_bytes(), bytes(weights)), device="CPU")
+
+
 def test_what_is_no_image_is_refused_by_an_exported_model(exports: dict[str, Path]):
     with pytest.raises(TypeError, match="Pass the path of an image, a Pillow image, an array or a tensor, not None"):
         CategoryOpenVINOInferencer(exports["openvino"], device="CPU").predict(None)

@@ -111,6 +111,12 @@ def without_weights(path: Path) -> None:
     torch.save(content, path)
 
 
+def of_another_model(path: Path) -> None:
+    content = torch.load(path, weights_only=True)
+    del content["grad_configuration"]
+    torch.save(content, path)
+
+
 WEIGHT = "model.head.fusion.recover.weight"
 NAN = torch.full((4,), torch.nan)
 
@@ -184,7 +190,9 @@ def test_the_newest_whole_checkpoint_beside_a_damaged_one_is_named(damaged: Path
     for age, name in enumerate(("newer.ckpt", "older.ckpt")):
         damaged.with_name(name).write_bytes(whole.read_bytes())
         os.utime(damaged.with_name(name), (1e9 - age, 1e9 - age))
-    for name, damage in {"empty": empty, "flipped": flip_a_bit_of_a_weight, "nan": with_weight(NAN)}.items():
+    os.mkfifo(damaged.with_name("pipe.ckpt"))
+    useless = {"empty": empty, "flipped": flip_a_bit_of_a_weight, "nan": with_weight(NAN), "other": of_another_model}
+    for name, damage in useless.items():
         newest = damaged.with_name(f"{name}.ckpt")
         newest.write_bytes(whole.read_bytes())
         damage(newest)
