@@ -21,6 +21,9 @@ WEIGHTS_FILE = Path(__file__).parent / "weights" / "grad_tiny.safetensors"
 # stride -> output channels, those of the teacher MobileNetV2
 _CHANNELS = {8: 32, 16: 96}
 
+# two thin blocks a stage, where resnet10t has a wide one: as fast, and nearer to a deep teacher
+_BLOCKS, _WIDTHS = (2, 2, 2, 2), (48, 96, 192, 384)  # timm wants those of the stage that is cut off as well
+
 default_cfgs = generate_default_cfgs(
     {
         "grad_tiny": {
@@ -39,10 +42,10 @@ default_cfgs = generate_default_cfgs(
 
 
 class GradTiny(nn.Module):
-    """timm's ``resnet10t`` up to stride 16 with a linear 1x1 adapter on the stride-8 and the stride-16 stage.
+    """A ResNet-D up to stride 16 with a linear 1x1 adapter on the stride-8 and the stride-16 stage.
 
-    The adapters bring the 128 and 256 channels of the stages down to the 32 and 96 of the network that they imitate:
-    few channels keep GRAD's head small.
+    The trunk is timm's ``resnet10t`` of other depth and width. The adapters bring the 96 and 192 channels of the stages
+    down to the 32 and 96 of the network that they imitate: few channels keep GRAD's head small.
 
     Args:
         out_indices: Which maps to return: 0 is the one at stride 8, 1 the one at stride 16.
@@ -65,16 +68,15 @@ class GradTiny(nn.Module):
             {"module": f"adapter{stride}", "reduction": stride, "num_chs": channels, "index": index}
             for index, (stride, channels) in enumerate(_CHANNELS.items())
         ]
-        trunk = timm.create_model("resnet10t", pretrained=False, features_only=True, out_indices=(2, 3))
-        offered: Any = trunk.feature_info
-        widths = offered.channels()
-        self.trunk = trunk
-        self.adapter8 = nn.Conv2d(widths[0], _CHANNELS[8], kernel_size=1)
-        self.adapter16 = nn.Conv2d(widths[1], _CHANNELS[16], kernel_size=1)
+        self.trunk = timm.create_model(
+            "resnet10t", features_only=True, out_indices=(1, 2, 3), layers=_BLOCKS, channels=_WIDTHS
+        )
+        self.adapter8 = nn.Conv2d(_WIDTHS[1], _CHANNELS[8], kernel_size=1)
+        self.adapter16 = nn.Conv2d(_WIDTHS[2], _CHANNELS[16], kernel_size=1)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map normalised images ``(B, 3, H, W)`` to ``[(B, 32, H/8, W/8), (B, 96, H/16, W/16)]``."""
-        fine, coarse = self.trunk(images)  # (B, 128, H/8, W/8), (B, 256, H/16, W/16)
+        _, fine, coarse = self.trunk(images)  # (B, 48, H/4, W/4), (B, 96, H/8, W/8), (B, 192, H/16, W/16)
         maps = [self.adapter8(fine), self.adapter16(coarse)]
         return [maps[index] for index in self.out_indices]
 

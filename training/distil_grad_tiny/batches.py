@@ -87,13 +87,14 @@ def _recolour(images: Tensor, rng: Generator) -> Tensor:
     """Jitter hue, saturation, contrast, brightness and gamma of each image; grey, inverted and noisy ones at times."""
     count = len(images)
     grey = images.mean(dim=1, keepdim=True)  # (B, 1, H, W)
-    saturation = rng.uniform(0.3, 1.8, count) * (rng.random(count) > 0.15)  # noqa: PLR2004
-    images = grey + (images - grey) * _per_image(saturation)
-    tint = torch.from_numpy(rng.normal(0, 0.06, (count, 3, 1, 1)).astype(np.float32))
+    saturation = rng.uniform(0.3, 1.8, count)
+    coloured = _per_image(rng.random(count) > 0.25)  # noqa: PLR2004
+    images = grey + (images - grey) * _per_image(saturation) * coloured
+    tint = torch.from_numpy(rng.normal(0, 0.06, (count, 3, 1, 1)).astype(np.float32)) * coloured
     if rng.random() < 0.3:  # noqa: PLR2004
         images = images[:, torch.from_numpy(rng.permutation(3))]
     centre = images.mean(dim=(1, 2, 3), keepdim=True)
-    images = centre + (images - centre) * _per_image(np.exp(rng.normal(0, 0.3, count)))
+    images = centre + (images - centre) * _per_image(np.exp(rng.normal(-0.15, 0.45, count)))
     images = images + _per_image(rng.normal(0, 0.1, count)) + tint
     inverted = _per_image(rng.random(count) < 0.05)  # noqa: PLR2004
     images = images + inverted * (1 - 2 * images)

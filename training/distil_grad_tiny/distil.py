@@ -1,6 +1,10 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The distillation itself: the student imitates the teacher's stride-8 and stride-16 feature maps on random crops."""
+"""The distillation itself: the student imitates the teacher's feature maps on random crops.
+
+What counts are the maps at strides 8 and 16. The one at stride 4 guides the student's early layers on their way (Romero
+et al., "FitNets: Hints for Thin Deep Nets", 2015).
+"""
 
 import math
 from collections.abc import Callable
@@ -21,6 +25,9 @@ from anomalib_grad.tiny_backbone import create_grad_tiny
 from .batches import CropSource
 
 WARMUP_STEPS = 500
+GUIDE_CHANNELS = 24  # the teacher's at stride 4
+SHARES = (0.2, 0.4, 0.4)
+"""Shares in the loss of the maps at strides 4, 8 and 16."""
 STATISTICS_BATCHES = 60
 
 
@@ -61,7 +68,11 @@ class Teacher(nn.Module):
         super().__init__()
         overlay = {"file": str(weights)}
         network: Any = timm.create_model(
-            "mobilenetv2_100", features_only=True, out_indices=(2, 3), pretrained=True, pretrained_cfg_overlay=overlay
+            "mobilenetv2_100",
+            features_only=True,
+            out_indices=(1, 2, 3),
+            pretrained=True,
+            pretrained_cfg_overlay=overlay,
         )
         network.blocks = network.blocks[:5]  # timm would run the stages behind stride 16 for nothing
         self.network = network
@@ -80,7 +91,10 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised images to ``[(B, 32, H/8, W/8), (B, 96, H/16, W/16)]`` of zero mean and unit variance."""
+        """Map normalised images to maps of zero mean and unit variance, at strides 4, 8 and 16.
+
+        Their shapes are ``(B, 24, H/4, W/4)``, ``(B, 32, H/8, W/8)`` and ``(B, 96, H/16, W/16)``.
+        """
         return [
             (features.float() - self.get_buffer(f"mean{index}")) / self.get_buffer(f"std{index}")
             for index, features in enumerate(self.network(images))
@@ -96,6 +110,21 @@ class Teacher(nn.Module):
             self.get_buffer(f"std{index}").copy_(values.std(dim=1).view(1, -1, 1, 1))
 
 
+class GuidedStudent(nn.Module):
+    """The student with an adapter on its stride-4 stage, which only the distillation needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student = create_grad_tiny(pretrained=False)
+        width: int = self.student.trunk.feature_info.channels()[0]
+        self.guide = nn.Conv2d(width, GUIDE_CHANNELS, kernel_size=1)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map normalised images to maps like the teacher's."""
+        shallow, fine, coarse = self.student.trunk(images)
+        return [self.guide(shallow), self.student.adapter8(fine), self.student.adapter16(coarse)]
+
+
 class Distillation:
     """Student, optimiser and data with the step that they have reached.
 
@@ -109,7 +138,7 @@ class Distillation:
         self.recipe = recipe
         self.source = source
         torch.manual_seed(recipe.seed)
-        self.student = create_grad_tiny(pretrained=False).train().to(memory_format=torch.channels_last)
+        self.student = GuidedStudent().train().to(memory_format=torch.channels_last)
         self.teacher = Teacher(teacher_weights).to(memory_format=torch.channels_last)
         self.average = ModelEmaV3(self.student, decay=recipe.ema_decay, use_warmup=True)
         kernels = [parameter for parameter in self.student.parameters() if parameter.ndim > 1]
@@ -140,11 +169,11 @@ class Distillation:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate_at(self.step)
         self.optimiser.zero_grad(set_to_none=True)
-        torch.stack(losses).mean().backward()
+        sum(share * loss for share, loss in zip(SHARES, losses, strict=True)).backward()
         nn.utils.clip_grad_norm_(self.student.parameters(), 5.0)
         self.optimiser.step()
         self.average.update(self.student, step=self.step)
-        return [loss.item() for loss in losses]
+        return [loss.item() for loss in losses[1:]]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later process needs to go on as if there had been no interruption."""
@@ -167,7 +196,7 @@ class Distillation:
 
 def export(distillation: Distillation, file: Path) -> None:
     """Write the averaged student as float16 safetensors, the file that the package ships."""
-    state = distillation.average.module.state_dict()
+    state = distillation.average.module.student.state_dict()
     half = {
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in state.items()

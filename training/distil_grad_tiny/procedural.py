@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Procedural pictures: textured shapes that occlude each other, gratings, cells, writing.
+"""Procedural pictures: textured shapes that occlude each other, gratings, cells, grain, writing.
 
 Noise and "dead leaves" pictures teach useful features: Baradad et al., "Learning to See by Looking at Noise", 2021.
 """
@@ -16,6 +16,8 @@ SIZE = 320
 
 def render(rng: Generator) -> Image:
     """Draw one picture, ``(SIZE, SIZE, 3)`` uint8."""
+    if rng.random() < 0.35:  # noqa: PLR2004
+        return np.clip(_light(_grain(rng), rng), 0, 255).astype(np.uint8)
     picture = _texture(rng)
     kind = rng.random()
     if kind < 0.5:  # noqa: PLR2004
@@ -69,6 +71,35 @@ def _texture(rng: Generator) -> np.ndarray:
     contrast = rng.uniform(0.05, 1.0)
     picture = base + np.clip(field * contrast, -1, 1)[..., None] * (other - base)
     return (picture + rng.normal(0, rng.choice([0, 2, 8]), picture.shape)).astype(np.float32)
+
+
+def _grain(rng: Generator) -> np.ndarray:
+    """Fine grain without any shape in it, as of brushed or cast metal, paper or cloth; at times spots and hairlines."""
+    field = np.zeros((SIZE, SIZE))
+    for _ in range(rng.integers(1, 4)):
+        along, across = np.exp(rng.uniform(np.log(0.4), np.log([6.0, 2.0])))
+        noise = cv2.GaussianBlur(rng.standard_normal((SIZE, SIZE)), (0, 0), sigmaX=along, sigmaY=across)
+        field += noise / noise.std() * rng.uniform(0.3, 1)
+    picture = _colour(rng) + (field / field.std() * np.exp(rng.uniform(np.log(3), np.log(35))))[..., None]
+    for _ in range(rng.integers(0, 4)):
+        mask = _shape(rng, rng.uniform(0, SIZE, 2), rng.uniform(2, 14))
+        alpha = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.5, 2))[..., None]
+        picture = picture * (1 - alpha) + _colour(rng) * alpha
+    for _ in range(rng.integers(0, 3)):
+        alpha = _hairline(rng)[..., None] * rng.uniform(0.2, 1)
+        picture = picture * (1 - alpha) + _colour(rng) * alpha
+    return (picture if rng.random() < 0.5 else picture.transpose(1, 0, 2)).astype(np.float32)  # noqa: PLR2004
+
+
+def _hairline(rng: Generator) -> np.ndarray:
+    """A crack or scratch (SIZE, SIZE) in [0, 1]: a thin line that wanders."""
+    count, angle = int(rng.integers(10, 80)), rng.uniform(0, 2 * np.pi)
+    turns = angle + np.cumsum(rng.normal(0, rng.uniform(0, 0.4), count))
+    steps = rng.uniform(2, 6) * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+    points = rng.uniform(0, SIZE, 2) + np.cumsum(steps, axis=0)
+    mask = np.zeros((SIZE, SIZE), np.float32)
+    cv2.polylines(mask, [points.astype(np.int32)], isClosed=False, color=1.0, thickness=int(rng.integers(1, 3)))
+    return cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.4, 1.2))
 
 
 def _leaves(picture: np.ndarray, rng: Generator, count: int) -> np.ndarray:
