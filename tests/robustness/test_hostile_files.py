@@ -98,6 +98,7 @@ OVERSIZED = {
     "image_size": (MANY, MANY),
     "num_blocks": 10**9,
     "hidden_channels": 10**9,
+    "backbone": "vit_giant_patch14_clip_224",
 }
 
 
