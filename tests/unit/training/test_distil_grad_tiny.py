@@ -162,7 +162,7 @@ def test_the_command_stops_resumes_and_exports(
     assert all(name.endswith("num_batches_tracked") for name in missing.missing_keys)
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     for name, value in exported.items():
-        torch.testing.assert_close(value, state["average"][name].half())
+        torch.testing.assert_close(value, state["average"][f"student.{name}"].half())
 
 
 @pytest.mark.parametrize(
