@@ -14,7 +14,7 @@ from anomalib.utils.serialization import anomalib_safe_globals
 from torch import Tensor
 
 from .configuration import find_oversized
-from .torch_files import UNREADABLE, ExcessError, check_archive, read_shapes
+from .torch_files import UNREADABLE, ExcessError, check_archive, load_shapes
 
 ZIP_START = b"PK\x03\x04"
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
@@ -34,7 +34,7 @@ HOLDS_OBJECTS = "it holds Python objects, as an exported model does, and to load
 
 
 def find_fault(path: Path, extra_safe_globals: Sequence[Any] = ()) -> str | None:
-    """Look for a reason not to use a checkpoint; nothing in it is run, and nothing allocated that it does not hold.
+    """Look for a reason not to use a checkpoint; nothing in it is run, and nothing allocated for what it only claims.
 
     Args:
         path: An existing file.
@@ -47,19 +47,26 @@ def find_fault(path: Path, extra_safe_globals: Sequence[Any] = ()) -> str | None
     if fault is not None:
         return fault
     with anomalib_safe_globals(extra=extra_safe_globals):
-        try:
-            content = read_shapes(path)
-        except ExcessError as error:
-            return str(error)
-        if content is None:
-            return _fault_of_pickle(path)
-        fault = _fault_of_content(content, path.stat().st_size)
-        if fault is not None:
-            return fault
-        try:
-            weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-        except RuntimeError:  # a part that a tensor is to be in is missing or too short
-            return "it is damaged"
+        return _fault_inside(path)
+
+
+def _fault_inside(path: Path) -> str | None:
+    """Look at what a whole archive holds, its weights' values last."""
+    try:
+        content = load_shapes(path)
+    except ExcessError as error:
+        return str(error)
+    except UnpicklingError:
+        return HOLDS_OBJECTS
+    except UNREADABLE:
+        return "it is damaged"
+    fault = _fault_of_content(content, path.stat().st_size)
+    if fault is not None:
+        return fault
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    except RuntimeError:  # a part that a tensor is to be in is missing or too short
+        return "it is damaged"
     return _fault_of_weights(weights) or (None if CONFIGURATION in content else OTHER_MODEL)
 
 
@@ -81,16 +88,6 @@ def _fault_of_archive(path: Path) -> str | None:
         return str(error)
     except (BadZipFile, EOFError, RuntimeError, ValueError, OSError):  # what zipfile makes of damaged headers
         return "it is damaged"
-
-
-def _fault_of_pickle(path: Path) -> str:
-    try:
-        torch.load(path, map_location="meta", weights_only=True)
-    except UnpicklingError:
-        return HOLDS_OBJECTS
-    except UNREADABLE:
-        return "it is damaged"
-    return NO_RUN
 
 
 def _fault_of_content(content: object, size: int) -> str | None:

@@ -199,7 +199,7 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
         model = core.read_model(needed[0])
     except RuntimeError as error:
         raise damaged from error
-    if not is_intact(model, needed[-1].read_bytes()):
+    if not is_intact(model, needed[-1]):
         raise damaged
     return model
 

@@ -28,6 +28,9 @@ def seal(xml: Path) -> None:
     xml.write_text(f'{before}\t<{SEAL} value="{noted}" />\n\t{end}{after}', encoding="utf-8")
 
 
-def is_intact(model: "ov.Model", weights: bytes) -> bool:
-    """Tell whether weights are those that a model was sealed with; one without a seal may have any."""
-    return not model.has_rt_info(SEAL) or model.get_rt_info(SEAL).value == check_sum(weights)
+def is_intact(model: "ov.Model", weights: bytes | Path) -> bool:
+    """Tell whether weights, or those in a file, are what a model was sealed with; one without a seal may have any."""
+    if not model.has_rt_info(SEAL):
+        return True
+    content = weights.read_bytes() if isinstance(weights, Path) else weights
+    return model.get_rt_info(SEAL).value == check_sum(content)

@@ -30,26 +30,36 @@ class ExcessError(ValueError):
 
 
 def read_shapes(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
+    """Read a file as :func:`load_shapes` does; ``None`` if it cannot be read, which reading all of it will explain.
+
+    Raises:
+        ExcessError: As there.
+    """
+    try:
+        return load_shapes(path)
+    except ExcessError:
+        raise
+    except UNREADABLE:
+        return None
+
+
+def load_shapes(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
     """Read a file with its tensors on the ``meta`` device: nothing is run, and none of their memory is allocated.
 
     Args:
         path: A file of ``torch.save``; classes beyond tensors must be among torch's safe globals, as for reading it.
 
     Returns:
-        The content; ``None`` if it cannot be read, which reading the whole file will explain.
+        The content.
 
     Raises:
         ExcessError: If the file is compressed, or a part or tensor of it is larger than the file.
+        Exception: One of :data:`UNREADABLE`, if it cannot be read.
     """
     size = path.stat().st_size
-    try:
-        if zipfile.is_zipfile(path):
-            check_archive(path)
-        content = torch.load(path, map_location="meta", weights_only=True)
-    except ExcessError:
-        raise
-    except UNREADABLE:
-        return None
+    if zipfile.is_zipfile(path):
+        check_archive(path)
+    content = torch.load(path, map_location="meta", weights_only=True)
     for name, tensor in named_tensors(content):
         if tensor.layout is not torch.strided or max(tensor.nbytes, tensor.untyped_storage().nbytes()) > size:
             raise ExcessError(f"its tensor {name!r} of shape {tuple(tensor.shape)} is not stored in full")

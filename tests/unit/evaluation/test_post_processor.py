@@ -97,6 +97,11 @@ def test_statistics_equal_anomalib_metrics_on_each_category_and_pooled() -> None
 def assert_same_verdicts(ours: torch.Tensor, theirs: torch.Tensor) -> None:
     """Normalised scores stand on the same side of the threshold, and where anomalib orders them, in the same order."""
     assert torch.equal(ours > 0.5, theirs > 0.5)
+    assert_same_order(ours, theirs)
+
+
+def assert_same_order(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    """Normalised scores stand in the same order where anomalib orders them."""
     order = ours.flatten().argsort()
     assert (theirs.flatten()[order].diff() >= 0).all()
 
@@ -143,6 +148,7 @@ def test_pooled_row_equals_anomalib_for_unknown_products() -> None:
     judge(base, theirs)
     # anomalib misses the lowest anomalous score, which is its threshold
     assert judged == [score >= base._image_threshold.item() for score in SCORES["bolt"][0]]
+    assert_same_order(ours.pred_score, theirs.pred_score)
     assert_same_verdicts(ours.anomaly_map, theirs.anomaly_map)
 
 
