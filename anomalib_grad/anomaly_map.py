@@ -63,6 +63,18 @@ def dissimilarity(similarity_map: Tensor) -> Tensor:
 SCORE_STEP = 4
 """Pixels between those that the share of the largest is taken of: in between a smoothed map says nothing new."""
 
+MOST = 2.0**15
+"""Largest distance: far beyond any of real features, and half of what float16 can hold."""
+
+
+def bounded(distance: Tensor) -> Tensor:
+    """Give what is no number, or more than :data:`MOST`, the value :data:`MOST`; all else is unchanged.
+
+    NaN is above no threshold, so an image that could not be scored would be called normal. Applied to what the matrices
+    give, of which one NaN makes a whole image NaN: OpenVINO in bf16 would round what goes into them after it.
+    """
+    return torch.where(distance <= MOST, distance, MOST)  # false for NaN
+
 
 class AnomalyMapGenerator(nn.Module):
     """Smoothed anomaly map and image score from the distance of features to what is normal.
@@ -95,7 +107,6 @@ class AnomalyMapGenerator(nn.Module):
             raise ValueError(f"score_window must be at least 1, got {score_window}.")
         if score_share is not None and not 0 < score_share <= 1:
             raise ValueError(f"score_share must be more than 0 and at most 1, got {score_share}.")
-        self.score_share = score_share
         for axis, size_in, size_out in zip(("height", "width"), feature_size, image_size, strict=True):
             to_map = smoothing_matrix(size_out, smoothing_window) @ upsampling_matrix(size_in, size_out)
             if score_share is None:
@@ -104,6 +115,9 @@ class AnomalyMapGenerator(nn.Module):
                 to_score = to_map[min(SCORE_STEP // 2, size_out - 1) :: SCORE_STEP]
             self.register_buffer(f"map_{axis}", to_map.float(), persistent=False)  # (size_out, size_in)
             self.register_buffer(f"score_{axis}", to_score.float(), persistent=False)
+        self.score_count = None  # largest values that the score is the mean of
+        if score_share is not None:
+            self.score_count = max(round(score_share * len(self.score_height) * len(self.score_width)), 1)
         self.map_height: Tensor
         self.map_width: Tensor
         self.score_height: Tensor
@@ -112,16 +126,15 @@ class AnomalyMapGenerator(nn.Module):
     def forward(self, distance: Tensor) -> tuple[Tensor, Tensor]:
         """Turn the distance ``(B, 1, h, w)`` into the anomaly map ``(B, 1, H, W)`` and the score ``(B,)``.
 
-        Both have the unit of the distance and are non-negative. Computed in float32 whatever the precision of the
-        features.
+        Both have the unit of the distance, are non-negative and finite: where the distance is no number they are
+        larger than any threshold. Computed in float32 whatever the precision of the features.
         """
         if torch.is_autocast_enabled(distance.device.type):
             with torch.autocast(distance.device.type, enabled=False):
                 return self(distance)
         distance = distance.float()
-        anomaly_map = apply_along_both(self.map_height, self.map_width, distance)  # (B, 1, H, W)
-        scores = apply_along_both(self.score_height, self.score_width, distance).flatten(1)  # (B, N)
-        if self.score_share is None:
+        anomaly_map = bounded(apply_along_both(self.map_height, self.map_width, distance))  # (B, 1, H, W)
+        scores = bounded(apply_along_both(self.score_height, self.score_width, distance)).flatten(1)  # (B, N)
+        if self.score_count is None:
             return anomaly_map, scores.amax(dim=1)
-        count = max(round(self.score_share * scores.shape[1]), 1)
-        return anomaly_map, scores.topk(count, dim=1).values.mean(dim=1)
+        return anomaly_map, scores.topk(self.score_count, dim=1).values.mean(dim=1)

@@ -22,6 +22,14 @@ INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 CONFIGURATION = "grad_configuration"
 """Where Grad notes in a checkpoint what its weights belong to."""
 TRAINING_RUN = {"state_dict", "pytorch-lightning_version"}
+PARTS = {
+    "callbacks": Mapping,
+    "hyper_parameters": Mapping,
+    "loops": Mapping,
+    "lr_schedulers": list,
+    "optimizer_states": list,
+}
+"""What Lightning expects of a checkpoint's other parts, which may be missing."""
 MODEL = "model."
 """Names of the network's weights begin so; those of thresholds, which NaN marks as not set yet, do not."""
 MOST_CUT_OFF = 64
@@ -99,6 +107,9 @@ def _fault_of_content(content: object, size: int) -> str | None:
     no_tensor = next((name for name, value in weights.items() if not isinstance(value, Tensor)), None)
     if no_tensor is not None:
         return f"its weight {no_tensor!r} is no tensor"
+    wrong = next((part for part, kind in PARTS.items() if not isinstance(content.get(part), kind | None)), None)
+    if wrong is not None:
+        return f"its {wrong} are none that a training wrote"
     arguments = content.get("hyper_parameters")
     return _fault_of_arguments(arguments, size) if isinstance(arguments, Mapping) else None
 

@@ -68,7 +68,7 @@ def check_before_reading(path: str | Path, extra_safe_globals: Sequence[Any] = (
         CheckpointFileError: If it does.
     """
     target = local_path(path)
-    if target is not None and target.is_file():
+    if target is not None and target.exists() and not target.is_dir():
         check_checkpoint(target, extra_safe_globals)
 
 

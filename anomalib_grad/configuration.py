@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 MOST_DIMENSIONS = 64
 """Dimensions that a tensor can have in PyTorch."""
 
@@ -35,6 +37,25 @@ def check_configuration(model: Mapping[str, Any], checkpoint: Mapping[str, Any] 
             f"the checkpoint belongs to another configuration of Grad: {fields}. "
             f"Pass the checkpoint's values, or call Grad.load_from_checkpoint(path) with nothing else: it takes them."
         )
+
+
+def check_weights(model: Mapping[str, Tensor], checkpoint: Mapping[str, Tensor]) -> None:
+    """Refuse the weights of a checkpoint if they are not those of its own configuration.
+
+    Args:
+        model: The model's weights, by name.
+        checkpoint: Weights that are to take their place; what else there is besides is not looked at.
+
+    Raises:
+        CheckpointConfigurationError: If one is missing or of another shape, naming the first.
+    """
+    for name, expected in model.items():
+        found = checkpoint.get(name)
+        if found is None or found.shape != expected.shape:
+            there = "is missing" if found is None else f"has shape {tuple(found.shape)}, not {tuple(expected.shape)}"
+            raise CheckpointConfigurationError(
+                f"the checkpoint's weight {name!r} {there}: it was changed after training; give one as Grad wrote it."
+            )
 
 
 def find_oversized(arguments: Mapping[str, Any], size: int) -> str | None:

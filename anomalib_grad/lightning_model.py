@@ -26,9 +26,9 @@ from .backbone import DEFAULT_BACKBONE, check_image_size
 from .calibration import AUTO_IMAGES, estimate_mse_threshold, resolve_mse_threshold
 from .categories import CategoryMixin
 from .category_features import CategoryFeatures
-from .checkpoint_faults import CONFIGURATION
+from .checkpoint_faults import CONFIGURATION, MODEL
 from .checkpoint_io import WholeCheckpoints, check_before_reading
-from .configuration import check_configuration
+from .configuration import check_configuration, check_weights
 from .divergence import StopDiverged
 from .evaluation.post_processor import PerCategoryPostProcessor
 from .export import CategoryExportMixin
@@ -266,7 +266,8 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         """Take the weights from the checkpoint, the backbone's among them.
 
         Raises:
-            CheckpointConfigurationError: If the checkpoint belongs to another configuration, or is not of Grad.
+            CheckpointConfigurationError: If the checkpoint belongs to another configuration, is not of Grad, or its
+                weights were changed.
         """
         configuration = dict(self.model.configuration)
         if isinstance(self.hparams.get("mse_threshold"), int | float):  # asked for, not the default or an estimate
@@ -274,6 +275,7 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         if self.model.tiler is not None:
             configuration["tiling"] = describe(self.model.tiler)
         check_configuration(configuration, checkpoint.get(CONFIGURATION))
+        check_weights(self.model.state_dict(prefix=MODEL), checkpoint["state_dict"])
         self.model.tiler = rebuild(checkpoint[CONFIGURATION].get("tiling", configuration.get("tiling")))
         super().on_load_checkpoint(checkpoint)
         self.model.backbone.mark_weights_ready()

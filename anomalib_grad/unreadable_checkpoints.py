@@ -28,14 +28,14 @@ def check_checkpoint(path: Path, extra_safe_globals: Sequence[Any] = ()) -> None
     Python objects are left to those who may allow them, other models' checkpoints to those who compare configurations.
 
     Args:
-        path: An existing file.
+        path: What is there and is no folder.
         extra_safe_globals: Classes in it besides those that anomalib allows, as for reading it.
 
     Raises:
-        CheckpointFileError: If it is damaged, would take far more memory than it has bytes, names a function of its own
-            to be called, or has weights that are no numbers.
+        CheckpointFileError: If it is a pipe, which would be waited for, or damaged, would take far more memory than it
+            has bytes, names a function of its own to be called, or has weights that are no numbers.
     """
-    fault = find_fault(path, extra_safe_globals)
+    fault = find_fault(path, extra_safe_globals) if path.is_file() else "it is a pipe or a device, no file"
     if fault not in {None, HOLDS_OBJECTS, OTHER_MODEL}:
         raise CheckpointFileError(_sentence(path, str(fault)))
 

@@ -111,16 +111,16 @@ class Fusion(nn.Module):
             raise ValueError(f"unknown fusion {kind!r}; choose one of {', '.join(FUSIONS)}.")
         published = FUSIONS[kind]
         num_blocks = published.num_blocks if num_blocks is None else num_blocks
-        if num_blocks < 0:
-            raise ValueError(f"num_blocks must be 0 or more, got {num_blocks}.")
+        if not isinstance(num_blocks, int) or num_blocks < 0:
+            raise ValueError(f"num_blocks must be a whole number, 0 or more, got {num_blocks}.")
         if published.hidden_factor is None:
             if hidden_channels is not None:
                 raise ValueError(f"fusion {kind!r} has no hidden channels to set; leave hidden_channels out.")
             blocks: list[nn.Module] = [BasicBlock(2 * channels, 2 * channels) for _ in range(num_blocks)]
         else:
             hidden = published.hidden_factor * channels if hidden_channels is None else hidden_channels
-            if hidden < 1:
-                raise ValueError(f"hidden_channels must be at least 1, got {hidden}.")
+            if not isinstance(hidden, int) or hidden < 1:
+                raise ValueError(f"hidden_channels must be a whole number, 1 or more, got {hidden}.")
             blocks = [Bottleneck(2 * channels, hidden) for _ in range(num_blocks)]
         self.blocks = nn.Sequential(*blocks)
         self.recover = nn.Conv2d(2 * channels, channels, kernel_size=1, bias=False)

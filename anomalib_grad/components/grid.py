@@ -5,6 +5,7 @@
 import math
 from collections.abc import Sequence
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -60,7 +61,8 @@ class ContinuousGrid(nn.Module):
         dims: Number of dimensions D >= 1 of the coordinates.
 
     Raises:
-        ValueError: If ``dims`` or a resolution is below 1, or their number differs from ``dims``.
+        ValueError: If ``dims`` or a resolution is below 1, their number differs from ``dims``, or the grid is larger
+            than this machine's memory.
     """
 
     def __init__(self, channels: int, resolution: int | Sequence[int], dims: int = 2) -> None:
@@ -70,6 +72,11 @@ class ContinuousGrid(nn.Module):
         shape = [resolution] * dims if isinstance(resolution, int) else list(resolution)
         if len(shape) != dims or min(shape) < 1:
             raise ValueError(f"a {dims}-dimensional grid needs {dims} resolutions of at least 1, got {shape}.")
+        if 4 * channels * math.prod(shape) > psutil.virtual_memory().total:  # bytes of float32
+            sizes = " x ".join(map(str, shape))
+            raise ValueError(
+                f"a grid of {sizes} cells x {channels} channels exceeds this machine's memory; take fewer."
+            )
         self.cells = nn.Parameter(torch.empty(1, channels, *shape))
         self.reset_parameters()
 

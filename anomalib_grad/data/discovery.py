@@ -77,7 +77,7 @@ def discover_categories(
 
     Raises:
         FileNotFoundError: If ``root`` is no folder.
-        ValueError: If no folder is a category, or the class's layout is not known.
+        ValueError: If no folder is a category, one is a link to nothing, or the class's layout is not known.
     """
     markers = _markers(datamodule_class, dataset_args or {})
     if not root.is_dir():
@@ -85,7 +85,11 @@ def discover_categories(
             f"there is no folder {root}; give the folder that holds one folder per category as root"
         )
     base = _base(root, datamodule_class)
-    folders = sorted(path for path in base.iterdir() if path.is_dir() and not path.name.startswith("."))
+    entries = sorted(path for path in base.iterdir() if not path.name.startswith("."))
+    lost = next((path for path in entries if path.is_symlink() and not path.exists()), None)
+    if lost is not None:  # a product whose disk is not mounted must not be left out of a night's training
+        raise ValueError(f"{lost} is a link to {lost.resolve()}, which is not there; mend it, or list the categories")
+    folders = [path for path in entries if path.is_dir()]
     categories = [path.name for path in folders if _is_category(path, markers)]
     if not categories:
         raise ValueError(f"no folder in {base} contains {' or '.join(markers)}; {_advice(base, markers, folders)}")

@@ -22,6 +22,7 @@ from torchvision.transforms.v2 import Transform
 
 from .dataset import MultiCategoryDataset, check_mask_sizes
 from .discovery import check_names, create_datamodule, discover_categories, resolve_datamodule_class
+from .mvtec_layout import MVTecLayout
 from .sampling import BalancedSampler, EvaluationBatchSampler
 from .unreadable import leave_out_unreadable
 
@@ -70,7 +71,8 @@ class MultiCategory(AnomalibDataModule):
         seed: For the splits of every category and for balanced sampling. With ``None`` every process, and every run of
             train and test, draws its own splits.
         skip_unreadable: On setup, decode every image and mask once, leave out those that cannot be read, and list them
-            in a warning. The splits of all others stay. ``False`` stops at the first that cannot be read, by its name.
+            in a warning; the splits of all others stay. In MVTec AD's layout links to nothing are left out before the
+            splits are drawn. ``False`` stops at the first that cannot be read, by its name.
 
     Raises:
         FileNotFoundError: If ``root`` is no folder. This and the following are raised when the categories are first
@@ -227,6 +229,8 @@ class MultiCategory(AnomalibDataModule):
         parts: dict[str, dict[str, Any]] = {subset: {} for subset in _SUBSETS}
         for name, datamodule in self.datamodules.items():
             datamodule.trainer = self.trainer
+            if isinstance(datamodule, MVTecLayout):
+                datamodule.skip_missing = self.skip_unreadable
             try:
                 datamodule.setup(_stage)
             except (ValueError, RuntimeError, OSError, MisMatchError) as error:

@@ -311,11 +311,17 @@ class PerCategoryPostProcessor(PostProcessor):
     # ------------------------------------------------------------------ fitting
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the categories of the datamodule, so that every process has them in the same order."""
+        """Take the categories of the datamodule, so that every process has them in the same order.
+
+        Raises:
+            ValueError: If :attr:`category` is not among them.
+        """
         del pl_module
         names = getattr(getattr(trainer, "datamodule", None), "categories", None)
         if names is not None and list(names) != self.categories:
             self.set_categories(names)
+        if names is not None and self.category is not None:
+            self.named_index(self.category)
 
     def on_validation_batch_end(  # type: ignore[override]  # anomalib's signature
         self,

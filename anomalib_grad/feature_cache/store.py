@@ -83,6 +83,8 @@ class CacheFile:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.is_dir():
+                raise IsADirectoryError(f"{self.path.name} is a folder, remove it")
             remove_unfinished(self.path.parent)
             self._lock.acquire()
         except OSError as error:

@@ -105,9 +105,22 @@ def with_weight(value: object) -> Callable[[Path], None]:
     return change
 
 
+def with_part(name: str, value: object) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        torch.save({**torch.load(path, weights_only=True), name: value}, path)
+
+    return change
+
+
 def without_weights(path: Path) -> None:
     content = torch.load(path, weights_only=True)
     del content["state_dict"]
+    torch.save(content, path)
+
+
+def without_one_weight(path: Path) -> None:
+    content = torch.load(path, weights_only=True)
+    del content["state_dict"][WEIGHT]
     torch.save(content, path)
 
 
@@ -129,6 +142,8 @@ DAMAGES = [
     (with_weight(torch.eye(2).to_sparse()), f"(it is damaged|its tensor {WEIGHT!r} of shape .* is not stored in full)"),
     (with_weight(NAN), f"its weight {WEIGHT!r} is not finite, as after a training that diverged"),
     (without_weights, "it holds something else than a training run"),
+    (with_part("callbacks", [1]), "its callbacks are none that a training wrote"),
+    (with_part("optimizer_states", {}), "its optimizer_states are none that a training wrote"),
     (empty, "it is empty"),
     (change_bytes, "it is damaged"),
     (text, "it is no checkpoint"),
@@ -209,3 +224,23 @@ def test_other_errors_stay_as_they_are(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="nowhere"):
         Grad.load_from_checkpoint(whole, map_location="nowhere")
     assert isinstance(Grad.load_from_checkpoint(whole), Grad)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [(without_one_weight, "is missing"), (with_weight(torch.ones(3)), r"has shape \(3,\), not \(.*\)")],
+)
+def test_weights_that_do_not_fit_are_named(damaged: Path, change: Callable[[Path], None], fault: str) -> None:
+    change(damaged)
+    sentence = f"the checkpoint's weight {WEIGHT!r} {fault}: it was changed after training; give one as Grad wrote it."
+    with pytest.raises(CheckpointConfigurationError, match=f"^{sentence}$"):
+        Grad.load_from_checkpoint(damaged)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe.ckpt")
+    with pytest.raises(CheckpointFileError, match=f"cannot read checkpoint {pipe}: it is a pipe or a device, no file;"):
+        Grad.load_from_checkpoint(pipe)
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False)
+    with pytest.raises(CheckpointFileError, match=f"{pipe}: it is a pipe or a device, no file;"):
+        engine.test(Grad(**TINY), ckpt_path=pipe, **data("test", tmp_path))

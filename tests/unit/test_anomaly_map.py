@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_grad.anomaly_map import AnomalyMapGenerator, dissimilarity, residual_norm
+from anomalib_grad.anomaly_map import MOST, AnomalyMapGenerator, dissimilarity, residual_norm
 
 
 def by_pooling(residual: Tensor, size: tuple[int, int], smoothing: int, window: int) -> tuple[Tensor, Tensor]:
@@ -97,6 +97,21 @@ def test_openvino_keeps_map_and_score_in_float32_where_the_network_runs_in_bf16(
     exported = ov.convert_model(generator, example_input=residual)
     compiled = ov.Core().compile_model(exported, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
     for computed, expected in zip(compiled(residual.numpy()).values(), generator(residual), strict=True):
+        torch.testing.assert_close(torch.from_numpy(computed), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [None, 0.06])
+@pytest.mark.parametrize("no_number", [torch.nan, torch.inf, 3e38])
+def test_what_cannot_be_scored_is_beyond_any_threshold_also_exported(share, no_number):
+    residual = residual_of((8, 8))
+    residual[1, 0, 3, 4] = no_number
+    generator = AnomalyMapGenerator((8, 8), (64, 64), score_share=share)
+    anomaly_map, score = generator(residual)
+    torch.testing.assert_close(score[0], generator(residual[:1])[1][0], rtol=0, atol=0)
+    assert torch.isfinite(anomaly_map).all()
+    assert 100 < score[1] <= MOST
+    exported = ov.Core().compile_model(ov.convert_model(generator, example_input=residual), "CPU")
+    for computed, expected in zip(exported(residual.numpy()).values(), (anomaly_map, score), strict=True):
         torch.testing.assert_close(torch.from_numpy(computed), expected, rtol=1e-5, atol=1e-6)
 
 

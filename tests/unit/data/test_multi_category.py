@@ -231,6 +231,31 @@ def test_a_link_to_nothing_is_named(root: Path, place: str) -> None:
         prepared(root=root)
 
 
+def test_links_to_nothing_are_left_out_and_listed_where_that_is_wanted(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = prepared(root=root)
+    image = Path(whole.train_data.samples["image_path"].iloc[0])
+    anomalous = whole.test_data.samples[whole.test_data.samples["mask_path"] != ""].iloc[0]
+    for path in (image, Path(anomalous["mask_path"])):
+        path.unlink()
+        path.symlink_to(root / "gone.png")
+    with caplog.at_level(logging.WARNING):
+        datamodule = prepared(root=root, skip_unreadable=True)
+    assert "left out, 2 links to files that are not there:" in caplog.text
+    assert f"{image} -> {root / 'gone.png'}" in caplog.text
+    for subset, lost in (("train_data", str(image)), ("test_data", anomalous["image_path"])):
+        kept = [path for path in getattr(whole, subset).samples["image_path"] if path != lost]
+        assert list(getattr(datamodule, subset).samples["image_path"]) == kept
+
+
+def test_a_category_that_is_a_link_to_nothing_is_named_and_not_left_out(root: Path) -> None:
+    (root / "wasp").symlink_to(root / "not mounted")
+    with pytest.raises(ValueError, match=r"wasp is a link to .*not mounted, which is not there; mend it, or list"):
+        prepared(root=root)
+    assert prepared(root=root, categories=["bee"]).categories == ["bee"]
+
+
 def test_a_mask_of_another_size_is_an_error(root: Path) -> None:
     path = root / "bee/ground_truth/crack/1_mask.png"
     Image.new("L", (30, 30)).save(path)

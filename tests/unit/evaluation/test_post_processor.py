@@ -179,6 +179,14 @@ def test_new_category_replaces_all_and_says_that_recognition_is_lost(caplog: pyt
     assert "train again" in caplog.text
 
 
+def test_a_named_category_that_is_not_trained_on_is_refused_before_training() -> None:
+    post_processor = PerCategoryPostProcessor()
+    post_processor.category = "cog"
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(categories=["bolt", "cap"]))
+    with pytest.raises(ValueError, match="No category is called 'cog'; choose one of those known: bolt, cap"):
+        post_processor.on_fit_start(trainer, None)
+
+
 def test_datamodule_names_the_categories_at_the_start() -> None:
     post_processor = PerCategoryPostProcessor()
     trainer = SimpleNamespace(sanity_checking=False, datamodule=SimpleNamespace(categories=["bolt", "cap", "rivet"]))

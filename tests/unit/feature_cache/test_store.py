@@ -135,6 +135,12 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         filled(tmp_path / "file")
 
 
+def test_a_folder_in_the_place_of_a_cache_is_named(tmp_path: Path) -> None:
+    CacheFile(tmp_path, "name", ROWS.shape, FLOAT32).path.mkdir()
+    with pytest.raises(OSError, match=r"caches to .* \(name\.features\.npy is a folder, remove it\); .*to false"):
+        filled(tmp_path)
+
+
 def test_systems_without_fallocate_get_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "posix_fallocate")
     with (tmp_path / "file").open("wb") as file:
