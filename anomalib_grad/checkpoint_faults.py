@@ -8,33 +8,30 @@ from pickle import UnpicklingError
 from typing import Any
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
-import timm
 import torch
 from anomalib.utils.serialization import anomalib_safe_globals
 from torch import Tensor
 
-from .configuration import find_oversized
+from .checkpoint_arguments import find_fault_of_arguments
 from .torch_files import UNREADABLE, ExcessError, check_archive, load_shapes
 
 ZIP_START = b"PK\x03\x04"
-INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
-"""The function that Lightning's command line has called to build a model; older Lightning calls whatever is named."""
 CONFIGURATION = "grad_configuration"
 """Where Grad notes in a checkpoint what its weights belong to."""
 TRAINING_RUN = {"state_dict", "pytorch-lightning_version"}
 PARTS = {
+    "anomalib_components_enabled": Mapping,
+    "anomalib_post_processor_config": Mapping,
+    "anomalib_pre_processor_config": Mapping,
     "callbacks": Mapping,
-    "hyper_parameters": Mapping,
+    CONFIGURATION: Mapping,
     "loops": Mapping,
     "lr_schedulers": list,
     "optimizer_states": list,
 }
-"""What Lightning expects of a checkpoint's other parts, which may be missing."""
+"""What Lightning, anomalib and Grad expect of a checkpoint's other parts, which may be missing."""
 MODEL = "model."
 """Names of the network's weights begin so; those of thresholds, which NaN marks as not set yet, do not."""
-MOST_CUT_OFF = 64
-"""How many times larger than the file a backbone may be before unused stages are cut off: 20 in mobilenetv3_small_050,
-40 where the file is in half precision."""
 NOT_SET = "mse_threshold"
 NO_RUN = "it holds something else than a training run"
 OTHER_MODEL = "it is of another model than Grad"
@@ -107,35 +104,27 @@ def _fault_of_content(content: object, size: int) -> str | None:
     no_tensor = next((name for name, value in weights.items() if not isinstance(value, Tensor)), None)
     if no_tensor is not None:
         return f"its weight {no_tensor!r} is no tensor"
+    if not isinstance(content["pytorch-lightning_version"], str):
+        return NO_RUN
     wrong = next((part for part, kind in PARTS.items() if not isinstance(content.get(part), kind | None)), None)
     if wrong is not None:
-        return f"its {wrong} are none that a training wrote"
-    arguments = content.get("hyper_parameters")
-    return _fault_of_arguments(arguments, size) if isinstance(arguments, Mapping) else None
-
-
-def _fault_of_arguments(arguments: Mapping[str, Any], size: int) -> str | None:
-    if arguments.get("_instantiator", INSTANTIATOR) != INSTANTIATOR:
-        return f"it asks for {arguments['_instantiator']!r} to be called, which could do anything"
-    oversized = find_oversized(arguments, size) or (
-        "backbone" if _is_oversized(arguments.get("backbone"), size) else None
-    )
-    if oversized is not None:
-        return f"it holds no model of the size that its {oversized} of {arguments[oversized]} calls for"
-    return None
-
-
-def _is_oversized(backbone: object, size: int) -> bool:
-    """Tell whether a timm network takes far more bytes than the file; unknown ones are left to the constructor."""
-    if not isinstance(backbone, str) or not timm.is_model(backbone):
-        return False
-    with torch.device("meta"):
-        network = timm.create_model(backbone, pretrained=False)
-    return sum(parameter.nbytes for parameter in network.parameters()) > MOST_CUT_OFF * size
+        return f"its {wrong!r} is not what a training wrote"
+    return find_fault_of_arguments(content, size)
 
 
 def _fault_of_weights(weights: Mapping[str, Tensor]) -> str | None:
-    """Look for weights that are no numbers: a model of them calls every image normal."""
-    network = {name: values for name, values in weights.items() if name.startswith(MODEL) and NOT_SET not in name}
-    diverged = next((name for name, values in network.items() if not torch.isfinite(values).all()), None)
-    return diverged and f"its weight {diverged!r} is not finite, as after a training that diverged"
+    """Look for weights that are no numbers: a model of them calls every image normal. So do infinite thresholds."""
+    for name, values in weights.items():
+        if values.is_meta:
+            return f"its weight {name!r} is not stored"
+        if name.startswith(MODEL) and NOT_SET not in name:
+            if not torch.isfinite(as_float32(values)).all():
+                return f"its weight {name!r} is not finite, as after a training that diverged"
+        elif torch.isinf(as_float32(values)).any():
+            return f"its {name!r} is infinite"
+    return None
+
+
+def as_float32(values: Tensor) -> Tensor:
+    """Give the values in the precision in which a model holds them: what float64 can hold may be infinite there."""
+    return values.float() if values.dtype is torch.float64 else values

@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints that are whole on the disk, and looked at before they are read, whoever asks for them."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from tempfile import NamedTemporaryFile
+from typing import IO, Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -70,6 +73,29 @@ def check_before_reading(path: str | Path, extra_safe_globals: Sequence[Any] = (
     target = local_path(path)
     if target is not None and target.exists() and not target.is_dir():
         check_checkpoint(target, extra_safe_globals)
+
+
+@contextmanager
+def on_this_machine(source: str | Path | IO[bytes]) -> Iterator[str | Path]:
+    """Give the path of a checkpoint as a local file, so that it can be looked at before it is read.
+
+    Args:
+        source: Path, URL or open file; of the last two a temporary copy is made.
+    """
+    if isinstance(source, str | Path) and local_path(source) is not None:
+        yield source
+        return
+    with NamedTemporaryFile(suffix=".ckpt") as copy, opened(source) as content:
+        shutil.copyfileobj(content, copy)
+        copy.flush()
+        yield copy.name
+
+
+def opened(source: str | Path | IO[bytes]) -> AbstractContextManager[IO[bytes]]:
+    """Open a path or URL; leave an open file as it is."""
+    if isinstance(source, str | Path):
+        return cast("AbstractContextManager[IO[bytes]]", get_filesystem(source).open(str(source), "rb"))
+    return nullcontext(source)
 
 
 def local_path(path: str | Path) -> Path | None:

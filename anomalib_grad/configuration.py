@@ -30,6 +30,7 @@ def check_configuration(model: Mapping[str, Any], checkpoint: Mapping[str, Any] 
         raise CheckpointConfigurationError(
             "the checkpoint was not written by Grad but by another model; give one that a Grad model was saved to."
         )
+    model, checkpoint = _with_lists(model), _with_lists(checkpoint)
     differing = [key for key in model if key in checkpoint and model[key] != checkpoint[key]]
     if differing:
         fields = "; ".join(f"{key} is {checkpoint[key]!r} there and {model[key]!r} here" for key in differing)
@@ -37,6 +38,11 @@ def check_configuration(model: Mapping[str, Any], checkpoint: Mapping[str, Any] 
             f"the checkpoint belongs to another configuration of Grad: {fields}. "
             f"Pass the checkpoint's values, or call Grad.load_from_checkpoint(path) with nothing else: it takes them."
         )
+
+
+def _with_lists(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Give tuples as lists, which some file formats make of them."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in configuration.items()}
 
 
 def check_weights(model: Mapping[str, Tensor], checkpoint: Mapping[str, Tensor]) -> None:
@@ -47,15 +53,25 @@ def check_weights(model: Mapping[str, Tensor], checkpoint: Mapping[str, Tensor])
         checkpoint: Weights that are to take their place; what else there is besides is not looked at.
 
     Raises:
-        CheckpointConfigurationError: If one is missing or of another shape, naming the first.
+        CheckpointConfigurationError: If one is missing, of another shape or kind of number, naming the first.
     """
     for name, expected in model.items():
-        found = checkpoint.get(name)
-        if found is None or found.shape != expected.shape:
-            there = "is missing" if found is None else f"has shape {tuple(found.shape)}, not {tuple(expected.shape)}"
+        difference = _difference(expected, checkpoint.get(name))
+        if difference is not None:
             raise CheckpointConfigurationError(
-                f"the checkpoint's weight {name!r} {there}: it was changed after training; give one as Grad wrote it."
+                f"the checkpoint's weight {name!r} {difference}: it was changed after training; give one as Grad wrote "
+                f"it."
             )
+
+
+def _difference(expected: Tensor, found: Tensor | None) -> str | None:
+    if found is None:
+        return "is missing"
+    if found.shape != expected.shape:
+        return f"has shape {tuple(found.shape)}, not {tuple(expected.shape)}"
+    if found.is_complex() or found.is_floating_point() != expected.is_floating_point():
+        return f"holds numbers of {found.dtype}, not {expected.dtype}"
+    return None
 
 
 def find_oversized(arguments: Mapping[str, Any], size: int) -> str | None:

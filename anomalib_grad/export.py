@@ -8,6 +8,7 @@ for that tensor; :class:`anomalib_grad.deploy.CategoryOpenVINOInferencer` does.
 """
 
 import json
+import logging
 from ast import literal_eval
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from .export_seal import seal
 
 if TYPE_CHECKING:
     import openvino as ov
+
+logger = logging.getLogger(__name__)
 
 CATEGORY = "category"
 CATEGORIES_METADATA = "anomalib_grad_categories"
@@ -66,6 +69,7 @@ class CategoryExportMixin(ExportMixin):
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to a torch file; arguments and result are anomalib's."""
+        warn_without_threshold(self.post_processor)
         with portable(self):  # type: ignore[arg-type]  # mixed into a module
             return publish(super().to_torch, export_root, ExportType.TORCH, model_file_name=model_file_name)
 
@@ -80,6 +84,7 @@ class CategoryExportMixin(ExportMixin):
 
         Weights above ONNX's limit of 2 GB for one file need ``external_data=True``, which puts them beside it.
         """
+        warn_without_threshold(self.post_processor)
         kwargs = {"opset_version": OPSET_VERSION, "external_data": False, "verbose": False} | kwargs
 
         def export(root: Path) -> Path:
@@ -123,6 +128,16 @@ class CategoryExportMixin(ExportMixin):
             case CompressionType.INT8_ACQ:
                 return quantization.quantize_with_accuracy_control(model, datamodule, metric, max_drop)
         raise ValueError(f"Choose a compression type of {[kind.value for kind in CompressionType]}.")
+
+
+def warn_without_threshold(post_processor: nn.Module | None) -> None:
+    """Say so if a model to be exported has learnt no threshold: it would be silent about what it calls normal."""
+    threshold = getattr(post_processor, "image_threshold", None)
+    if threshold is not None and getattr(post_processor, "enable_thresholding", False) and torch.isnan(threshold):
+        logger.warning(
+            "the exported model has no threshold, so its labels and the range of its scores mean nothing: run "
+            "engine.validate(model, datamodule=...) before the export."
+        )
 
 
 @contextmanager

@@ -5,7 +5,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import torch
 from anomalib import LearningType
@@ -27,7 +27,7 @@ from .calibration import AUTO_IMAGES, estimate_mse_threshold, resolve_mse_thresh
 from .categories import CategoryMixin
 from .category_features import CategoryFeatures
 from .checkpoint_faults import CONFIGURATION, MODEL
-from .checkpoint_io import WholeCheckpoints, check_before_reading
+from .checkpoint_io import WholeCheckpoints, check_before_reading, on_this_machine
 from .configuration import check_configuration, check_weights
 from .divergence import StopDiverged
 from .evaluation.post_processor import PerCategoryPostProcessor
@@ -42,6 +42,7 @@ from .unreadable_checkpoints import CheckpointFileError, NameUnreadableCheckpoin
 from .unreadable_images import NameUnreadableImages
 
 RANDOM_STATE = "grad_random_state"
+CATEGORY_STATISTICS = "post_processor.category_"
 
 
 class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
@@ -237,20 +238,23 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         return [*callbacks, *own]
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, *args: Any, **kwargs: Any) -> "Grad":  # type: ignore[override]  # noqa: ANN401
+    def load_from_checkpoint(cls, checkpoint_path: str | Path | IO[bytes], *args: Any, **kwargs: Any) -> "Grad":  # noqa: ANN401
         """Load a model with its configuration; arguments and result are anomalib's.
 
+        ``feature_cache_dir`` is not taken from the checkpoint, which may come from another machine.
+
         Raises:
-            CheckpointFileError: If the file is damaged, no checkpoint, or claims more than it holds.
+            CheckpointFileError: If the file is damaged, no checkpoint, claims more than it holds, or wants code to run.
         """
-        check_before_reading(checkpoint_path, cls.checkpoint_safe_globals())
-        try:
-            return cast("Grad", super().load_from_checkpoint(checkpoint_path, *args, **kwargs))
-        except Exception as error:
-            failure = describe_failure(checkpoint_path, error)
-            if failure is None:
-                raise
-            raise CheckpointFileError(failure) from error
+        with on_this_machine(checkpoint_path) as path:
+            check_before_reading(path, cls.checkpoint_safe_globals())
+            try:
+                return cast("Grad", super().load_from_checkpoint(path, *args, **{"feature_cache_dir": None} | kwargs))
+            except Exception as error:
+                failure = describe_failure(path, error)
+                if failure is None:
+                    raise
+                raise CheckpointFileError(failure) from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note the configuration that the weights belong to, and where the random numbers stand."""
@@ -278,6 +282,8 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         check_weights(self.model.state_dict(prefix=MODEL), checkpoint["state_dict"])
         self.model.tiler = rebuild(checkpoint[CONFIGURATION].get("tiling", configuration.get("tiling")))
         super().on_load_checkpoint(checkpoint)
+        thresholds = {name: row for name, row in self.state_dict().items() if CATEGORY_STATISTICS in name}
+        check_weights(thresholds, checkpoint["state_dict"])
         self.model.backbone.mark_weights_ready()
         self._random_state = checkpoint.get(RANDOM_STATE)
 

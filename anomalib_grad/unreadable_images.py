@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
@@ -20,7 +21,7 @@ from PIL import Image
 from .data.dataset import MultiCategoryDataset
 from .data.pixels import read_wrongly_by_anomalib
 from .data.prediction import PredictImages
-from .data.reading import UnreadableImageError, check_image, read_mask
+from .data.reading import UnreadableImageError, check_image, read_mask, refuse_pipes
 from .data.unreadable import files_by_image
 
 NAMED = 5
@@ -101,7 +102,7 @@ def cause_of_failure(file: tuple[str, bool]) -> str | None:
 
 
 def refuse_misread(dataset: object) -> None:
-    """Refuse the files that anomalib's datasets would read wrongly: nothing would tell, but for the results.
+    """Refuse what anomalib's datasets would read wrongly, and nothing but the results tell, or wait for without end.
 
     Args:
         dataset: Any; those of this package have readers of their own.
@@ -112,6 +113,9 @@ def refuse_misread(dataset: object) -> None:
     if isinstance(dataset, MultiCategoryDataset | PredictImages):
         return
     files = sorted(files_of(dataset))
+    for path, _ in files:
+        if Path(path).exists():
+            refuse_pipes(Path(path))
     with ThreadPoolExecutor() as readers:
         misread = [path for (path, _), wrong in zip(files, readers.map(is_misread, files), strict=True) if wrong]
     if misread:

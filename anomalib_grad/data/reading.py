@@ -5,6 +5,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 import torch
@@ -26,12 +27,23 @@ def opened(path: str | Path, kind: str = "image") -> Iterator[Image.Image]:
         UnreadableImageError: In place of whatever is raised in the block.
     """
     try:
+        refuse_pipes(Path(path))
         with Image.open(path) as image:
             yield image
     except Exception as error:
         cause = str(error) or type(error).__name__
         advice = "check the path" if isinstance(error, FileNotFoundError) else "remove or replace it"
         raise UnreadableImageError(f"could not read {kind} '{path}': {cause}; {advice}") from error
+
+
+def refuse_pipes(path: Path) -> None:
+    """Refuse what would be waited for, or read, without end.
+
+    Raises:
+        OSError: If it is not there, or a pipe or a device.
+    """
+    if not (path.is_dir() or S_ISREG(path.stat().st_mode)):
+        raise OSError(f"'{path}' is a pipe or a device, no file; remove it")
 
 
 def read_pixels(path: str | Path) -> np.ndarray:

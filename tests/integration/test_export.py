@@ -290,3 +290,26 @@ def test_the_openvino_graph_names_what_may_be_quantised(exports: dict[str, Path]
     assert len(backbone) > 10
     assert len(head) > 3
     assert sorted(backbone + head) == sorted(convolutions)
+
+
+def test_the_inferencer_writes_nothing_to_the_current_folder_unless_told_to(
+    exports: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache there would be trusted whoever wrote it, and could not be made on a read-only system."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "openvino_cache").write_text("a file where anomalib's inferencer makes a folder")
+    CategoryOpenVINOInferencer(exports["openvino"]).predict(picture(64, 64))
+    assert [path.name for path in tmp_path.iterdir()] == ["openvino_cache"]
+    CategoryOpenVINOInferencer(exports["openvino"], config={"CACHE_DIR": "cache"}).predict(picture(64, 64))
+    assert list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_model_that_knows_no_threshold_says_so_when_it_is_exported(
+    known: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Grad(**TINY)
+    if known:
+        know_two_categories(model)
+    model.to_torch(tmp_path)
+    assert ("the exported model has no threshold" in caplog.text) is not known

@@ -96,10 +96,13 @@ def lose_a_part(path: Path) -> None:
                 target.writestr(name, content)
 
 
-def with_weight(value: object) -> Callable[[Path], None]:
+WEIGHT = "model.head.fusion.recover.weight"
+
+
+def with_weight(value: object, name: str = WEIGHT) -> Callable[[Path], None]:
     def change(path: Path) -> None:
         content = torch.load(path, weights_only=True)
-        content["state_dict"][WEIGHT] = value
+        content["state_dict"][name] = value
         torch.save(content, path)
 
     return change
@@ -118,6 +121,10 @@ def without_weights(path: Path) -> None:
     torch.save(content, path)
 
 
+def of_integers(path: Path) -> None:
+    with_weight(torch.load(path, weights_only=True)["state_dict"][WEIGHT].to(torch.int8))(path)
+
+
 def without_one_weight(path: Path) -> None:
     content = torch.load(path, weights_only=True)
     del content["state_dict"][WEIGHT]
@@ -130,7 +137,6 @@ def of_another_model(path: Path) -> None:
     torch.save(content, path)
 
 
-WEIGHT = "model.head.fusion.recover.weight"
 NAN = torch.full((4,), torch.nan)
 
 DAMAGES = [
@@ -140,10 +146,15 @@ DAMAGES = [
     (lose_a_part, "it is damaged"),
     (with_weight("text"), f"its weight {WEIGHT!r} is no tensor"),
     (with_weight(torch.eye(2).to_sparse()), f"(it is damaged|its tensor {WEIGHT!r} of shape .* is not stored in full)"),
+    (with_weight(torch.ones(4, device="meta")), f"its weight {WEIGHT!r} is not stored"),
+    (with_weight(torch.full((4,), 1e300, dtype=torch.float64)), f"its weight {WEIGHT!r} is not finite"),
+    (with_weight(torch.tensor(torch.inf), "post_processor.image_min"), "its 'post_processor.image_min' is infinite"),
+    (with_part("grad_configuration", [1]), "its 'grad_configuration' is not what a training wrote"),
+    (with_part("pytorch-lightning_version", 5), "it holds something else than a training run"),
     (with_weight(NAN), f"its weight {WEIGHT!r} is not finite, as after a training that diverged"),
     (without_weights, "it holds something else than a training run"),
-    (with_part("callbacks", [1]), "its callbacks are none that a training wrote"),
-    (with_part("optimizer_states", {}), "its optimizer_states are none that a training wrote"),
+    (with_part("callbacks", [1]), "its 'callbacks' is not what a training wrote"),
+    (with_part("optimizer_states", {}), "its 'optimizer_states' is not what a training wrote"),
     (empty, "it is empty"),
     (change_bytes, "it is damaged"),
     (text, "it is no checkpoint"),
@@ -228,7 +239,11 @@ def test_other_errors_stay_as_they_are(whole: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "fault"),
-    [(without_one_weight, "is missing"), (with_weight(torch.ones(3)), r"has shape \(3,\), not \(.*\)")],
+    [
+        (without_one_weight, "is missing"),
+        (with_weight(torch.ones(3)), r"has shape \(3,\), not \(.*\)"),
+        (of_integers, r"holds numbers of torch\.int8, not torch\.float32"),
+    ],
 )
 def test_weights_that_do_not_fit_are_named(damaged: Path, change: Callable[[Path], None], fault: str) -> None:
     change(damaged)

@@ -3,6 +3,7 @@
 """Files of every kind in training, prediction and exported models: scored alike everywhere, or refused by name."""
 
 import logging
+import os
 import re
 import runpy
 from collections.abc import Callable
@@ -202,6 +203,21 @@ def test_images_of_several_sizes_are_not_resized_for_one_another(tmp_path: Path)
     images = PredictImages(tmp_path)
     with pytest.raises(ValueError, match="2 images of 2 sizes cannot share a batch"):
         next(iter(DataLoader(images, batch_size=2, collate_fn=images.collate_fn)))
+
+
+def test_a_pipe_is_refused_by_name_and_not_waited_for(
+    root: Path, tmp_path: Path, deployed, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.mkfifo(pipe := root / "nut/train/good/pipe.png")
+    named = rf"'{pipe}' is a pipe or a device, no file; remove it"
+    for data in (MultiCategory(root=root, num_workers=0), MVTecAD(root=root, category="nut", num_workers=0)):
+        with pytest.raises((OSError, ValueError), match=named):
+            engine(tmp_path).fit(Grad(**TINY), datamodule=data)
+    with pytest.raises(UnreadableImageError, match=named):
+        deployed.inferencer.predict(pipe)
+    caplog.set_level(logging.WARNING)
+    MultiCategory(root=root, num_workers=0, skip_unreadable=True).setup()
+    assert re.search(named, caplog.text)
 
 
 # ------------------------------------------------------------------ leaving out

@@ -4,14 +4,16 @@
 
 import json
 import os
+import re
 import struct
 import zipfile
 from collections.abc import Callable
 from copy import copy
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,7 @@ from rich.console import Console
 from anomalib_grad.backbone import FrozenBackbone
 from anomalib_grad.backbone_weights import BackboneWeightsError
 from anomalib_grad.checkpoint.convert import save_model
+from anomalib_grad.checkpoint.to_authors import to_authors
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.evaluation.records import CategoryResult, TestReport
 from anomalib_grad.evaluation.table import results_table
@@ -55,7 +58,7 @@ def change(whole: Path, path: Path, **entries: Any) -> None:
     """Write a checkpoint with some entries replaced or added; a dictionary is merged into the one there."""
     content = torch.load(whole, weights_only=True)
     for key, value in entries.items():
-        content[key] = {**content[key], **value} if isinstance(value, dict) else value
+        content[key] = {**content.get(key, {}), **value} if isinstance(value, dict) else value
     torch.save(content, path)
 
 
@@ -128,11 +131,39 @@ def test_a_checkpoint_cannot_ask_for_a_model_larger_than_itself(
         Grad.load_from_checkpoint(hostile)
 
 
-def test_a_checkpoint_cannot_choose_a_function_to_call(whole: Path, tmp_path: Path) -> None:
-    hostile = tmp_path / "hostile.ckpt"
-    change(whole, hostile, hyper_parameters={"_instantiator": "os.system"})
-    with pytest.raises(CheckpointFileError, match=r"asks for 'os\.system' to be called"):
-        Grad.load_from_checkpoint(hostile)
+@pytest.mark.parametrize("function", ["os.system", "lightning.pytorch.cli.instantiate_module"])
+@pytest.mark.parametrize("place", ["hyper_parameters", "hparams", "module_arguments"])
+def test_a_checkpoint_cannot_choose_a_function_to_call(whole: Path, tmp_path: Path, place: str, function: str) -> None:
+    """Lightning trusts its own function, which calls what the arguments name: here a shell, by way of torch."""
+    hostile, exploded = tmp_path / "hostile.ckpt", tmp_path / "exploded"
+    command = {"cmd": f"touch {exploded}", "encoding": None, "errors": None}
+    shell = {"root": "subprocess.getoutput", "concrete_args": command}
+    payload = {"class_path": "torch.fx.symbolic_trace", "init_args": shell}
+    change(whole, hostile, **{place: {"_instantiator": function, "pre_processor": payload}})
+    fsspec.filesystem("memory").pipe("/hostile.ckpt", hostile.read_bytes())
+    for source in (hostile, BytesIO(hostile.read_bytes()), "memory://hostile.ckpt"):
+        with pytest.raises(CheckpointFileError, match=f"asks for '{re.escape(function)}' to be called"):
+            Grad.load_from_checkpoint(source)
+    with pytest.raises(CheckpointFileError):
+        to_authors(hostile, tmp_path / "back.pth.tar")
+    assert not exploded.exists()
+
+
+def test_a_checkpoint_brings_plain_values_only_and_no_folder_to_write_to(whole: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "changed.ckpt"
+    change(whole, changed, hyper_parameters={"pre_processor": torch.ones(3)})
+    with pytest.raises(CheckpointFileError, match="its argument 'pre_processor' is no plain value"):
+        Grad.load_from_checkpoint(changed)
+    change(whole, changed, hyper_parameters={"feature_cache_dir": "/someone/elses"})
+    assert Grad.load_from_checkpoint(changed).hparams["feature_cache_dir"] is None
+
+
+def test_a_checkpoint_is_read_from_a_url_and_an_open_file(whole: Path) -> None:
+    fsspec.filesystem("memory").pipe("/whole.ckpt", whole.read_bytes())
+    for source in (BytesIO(whole.read_bytes()), "memory://whole.ckpt"):
+        weights = Grad.load_from_checkpoint(source).state_dict()
+        for name, values in Grad.load_from_checkpoint(whole).state_dict().items():
+            torch.testing.assert_close(weights[name], values, rtol=0, atol=0, equal_nan=True)
 
 
 def pickled(path: Path) -> None:
