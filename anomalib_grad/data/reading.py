@@ -5,7 +5,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 
 import numpy as np
 import torch
@@ -42,7 +42,8 @@ def refuse_pipes(path: Path) -> None:
     Raises:
         OSError: If it is not there, or a pipe or a device.
     """
-    if not (path.is_dir() or S_ISREG(path.stat().st_mode)):
+    mode = path.stat().st_mode
+    if not (S_ISREG(mode) or S_ISDIR(mode)):
         raise OSError(f"'{path}' is a pipe or a device, no file; remove it")
 
 
