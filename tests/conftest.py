@@ -4,10 +4,17 @@
 
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+# Container images set it to stay small; here it has every process that a test starts compile torch and anomalib anew,
+# twenty seconds each.
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers, and what they start, share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
