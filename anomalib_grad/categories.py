@@ -3,6 +3,7 @@
 """What Grad does about product categories: learn to recognise them, name them, post-process each by its own."""
 
 import logging
+from collections.abc import Mapping
 from typing import cast
 
 import lightning.pytorch as pl
@@ -15,6 +16,10 @@ from .evaluation.post_processor import PerCategoryPostProcessor
 from .export import CategoryInferenceBatch, ExplainedInferenceBatch
 
 logger = logging.getLogger(__name__)
+
+_RECOGNISER = "post_processor.recogniser."
+LEARNED_OF_CATEGORIES = ("post_processor.category_", _RECOGNISER)
+"""Names in a state dict begin so whose shapes depend on the categories."""
 
 
 class CategoryMixin(pl.LightningModule):
@@ -93,6 +98,17 @@ class CategoryMixin(pl.LightningModule):
         return cast("InferenceBatch", ExplainedInferenceBatch(**processed, explanation=names))
 
     # ------------------------------------------------------------------ learning to recognise
+
+    def make_room(self, state_dict: Mapping[str, Tensor], channels: int) -> None:
+        """Give the recogniser the shapes of the fit that a state dict brings, if it brings one.
+
+        Args:
+            state_dict: Of the whole model, about to be loaded; the categories are set already.
+            channels: Number of the backbone's channels.
+        """
+        means = state_dict.get(f"{_RECOGNISER}means")
+        if self.per_category is not None and means is not None and means.numel():
+            self.per_category.recogniser.reset(len(self.per_category.categories), channels)
 
     def on_fit_start(self) -> None:
         """Learn the categories afresh, unless the fit goes on from a checkpoint that knows them."""

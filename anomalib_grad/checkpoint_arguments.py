@@ -28,16 +28,13 @@ def find_fault_of_arguments(content: Mapping[str, Any], size: int) -> str | None
     """Look for a reason not to build a model with the arguments in a checkpoint.
 
     Args:
-        content: The checkpoint.
+        content: The checkpoint; what it has of :data:`ARGUMENTS` are dictionaries.
         size: Its bytes.
 
     Returns:
         The fault, to follow the file's name in a sentence; ``None`` if there is none.
     """
-    found = [content[key] for key in ARGUMENTS if content.get(key) is not None]
-    if not all(isinstance(arguments, Mapping) for arguments in found):
-        return "its arguments are not what a training wrote"
-    arguments = {name: value for part in found for name, value in part.items()}
+    arguments = {name: value for key in ARGUMENTS for name, value in (content.get(key) or {}).items()}
     called = next((name for name in CALLABLES if name in arguments), None)
     if called is not None:
         return f"it asks for {arguments[called]!r} to be called, which could do anything"

@@ -12,14 +12,14 @@ import torch
 from anomalib.utils.serialization import anomalib_safe_globals
 from torch import Tensor
 
-from .checkpoint_arguments import find_fault_of_arguments
+from .checkpoint_arguments import ARGUMENTS, find_fault_of_arguments
 from .torch_files import UNREADABLE, ExcessError, check_archive, load_shapes
 
 ZIP_START = b"PK\x03\x04"
 CONFIGURATION = "grad_configuration"
 """Where Grad notes in a checkpoint what its weights belong to."""
 TRAINING_RUN = {"state_dict", "pytorch-lightning_version"}
-PARTS = {
+PARTS = dict.fromkeys(ARGUMENTS, Mapping) | {
     "anomalib_components_enabled": Mapping,
     "anomalib_post_processor_config": Mapping,
     "anomalib_pre_processor_config": Mapping,
@@ -33,6 +33,8 @@ PARTS = {
 MODEL = "model."
 """Names of the network's weights begin so; those of thresholds, which NaN marks as not set yet, do not."""
 NOT_SET = "mse_threshold"
+WITHOUT_BOUND = "recogniser.radius"
+"""Infinite where training showed too little to call any product unseen."""
 NO_RUN = "it holds something else than a training run"
 OTHER_MODEL = "it is of another model than Grad"
 HOLDS_OBJECTS = "it holds Python objects, as an exported model does, and to load them could run anything"
@@ -42,13 +44,13 @@ def find_fault(path: Path, extra_safe_globals: Sequence[Any] = ()) -> str | None
     """Look for a reason not to use a checkpoint; nothing in it is run, and nothing allocated for what it only claims.
 
     Args:
-        path: An existing file.
+        path: What is there and is no folder.
         extra_safe_globals: Classes in it besides those that anomalib allows, as for reading it.
 
     Returns:
         The fault, to follow the file's name in a sentence; ``None`` if it is a whole checkpoint of Grad.
     """
-    fault = _fault_of_archive(path)
+    fault = _fault_of_archive(path) if path.is_file() else "it is a pipe or a device, no file"
     if fault is not None:
         return fault
     with anomalib_safe_globals(extra=extra_safe_globals):
@@ -120,7 +122,7 @@ def _fault_of_weights(weights: Mapping[str, Tensor]) -> str | None:
         if name.startswith(MODEL) and NOT_SET not in name:
             if not torch.isfinite(as_float32(values)).all():
                 return f"its weight {name!r} is not finite, as after a training that diverged"
-        elif torch.isinf(as_float32(values)).any():
+        elif not name.endswith(WITHOUT_BOUND) and torch.isinf(as_float32(values)).any():
             return f"its {name!r} is infinite"
     return None
 

@@ -85,13 +85,13 @@ def on_this_machine(source: str | Path | IO[bytes]) -> Iterator[str | Path]:
     if isinstance(source, str | Path) and local_path(source) is not None:
         yield source
         return
-    with NamedTemporaryFile(suffix=".ckpt") as copy, opened(source) as content:
+    with NamedTemporaryFile(suffix=".ckpt") as copy, open_source(source) as content:
         shutil.copyfileobj(content, copy)
         copy.flush()
         yield copy.name
 
 
-def opened(source: str | Path | IO[bytes]) -> AbstractContextManager[IO[bytes]]:
+def open_source(source: str | Path | IO[bytes]) -> AbstractContextManager[IO[bytes]]:
     """Open a path or URL; leave an open file as it is."""
     if isinstance(source, str | Path):
         return cast("AbstractContextManager[IO[bytes]]", get_filesystem(source).open(str(source), "rb"))

@@ -24,10 +24,11 @@ from torch.utils.data import DataLoader
 
 from .backbone import DEFAULT_BACKBONE, check_image_size
 from .calibration import AUTO_IMAGES, estimate_mse_threshold, resolve_mse_threshold
-from .categories import CategoryMixin
+from .categories import LEARNED_OF_CATEGORIES, CategoryMixin
 from .category_features import CategoryFeatures
 from .checkpoint_faults import CONFIGURATION, MODEL
 from .checkpoint_io import WholeCheckpoints, check_before_reading, on_this_machine
+from .checkpoint_settings import restoring
 from .configuration import check_configuration, check_weights
 from .divergence import StopDiverged
 from .evaluation.post_processor import PerCategoryPostProcessor
@@ -42,7 +43,6 @@ from .unreadable_checkpoints import CheckpointFileError, NameUnreadableCheckpoin
 from .unreadable_images import NameUnreadableImages
 
 RANDOM_STATE = "grad_random_state"
-CATEGORY_STATISTICS = "post_processor.category_"
 
 
 class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
@@ -280,10 +280,13 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             configuration["tiling"] = describe(self.model.tiler)
         check_configuration(configuration, checkpoint.get(CONFIGURATION))
         check_weights(self.model.state_dict(prefix=MODEL), checkpoint["state_dict"])
-        self.model.tiler = rebuild(checkpoint[CONFIGURATION].get("tiling", configuration.get("tiling")))
-        super().on_load_checkpoint(checkpoint)
-        thresholds = {name: row for name, row in self.state_dict().items() if CATEGORY_STATISTICS in name}
-        check_weights(thresholds, checkpoint["state_dict"])
+        with restoring("'tiling'"):
+            self.model.tiler = rebuild(checkpoint[CONFIGURATION].get("tiling", configuration.get("tiling")))
+        with restoring("pre-processor or post-processor"):
+            super().on_load_checkpoint(checkpoint)
+        self.make_room(checkpoint["state_dict"], self.model.backbone.channels)
+        learned = {name: row for name, row in self.state_dict().items() if name.startswith(LEARNED_OF_CATEGORIES)}
+        check_weights(learned, checkpoint["state_dict"])
         self.model.backbone.mark_weights_ready()
         self._random_state = checkpoint.get(RANDOM_STATE)
 

@@ -35,9 +35,9 @@ def check_checkpoint(path: Path, extra_safe_globals: Sequence[Any] = ()) -> None
         CheckpointFileError: If it is a pipe, which would be waited for, or damaged, would take far more memory than it
             has bytes, names a function of its own to be called, or has weights that are no numbers.
     """
-    fault = find_fault(path, extra_safe_globals) if path.is_file() else "it is a pipe or a device, no file"
-    if fault not in {None, HOLDS_OBJECTS, OTHER_MODEL}:
-        raise CheckpointFileError(_sentence(path, str(fault)))
+    fault = find_fault(path, extra_safe_globals)
+    if fault is not None and fault not in {HOLDS_OBJECTS, OTHER_MODEL}:
+        raise CheckpointFileError(_sentence(path, fault))
 
 
 class NameUnreadableCheckpoint(Callback):

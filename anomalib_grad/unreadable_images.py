@@ -109,13 +109,11 @@ def refuse_misread(dataset: object) -> None:
 
     Raises:
         UnreadableImageError: Names the files.
+        OSError: Names a pipe or device among them.
     """
     if isinstance(dataset, MultiCategoryDataset | PredictImages):
         return
     files = sorted(files_of(dataset))
-    for path, _ in files:
-        if Path(path).exists():
-            refuse_pipes(Path(path))
     with ThreadPoolExecutor() as readers:
         misread = [path for (path, _), wrong in zip(files, readers.map(is_misread, files), strict=True) if wrong]
     if misread:
@@ -126,8 +124,14 @@ def refuse_misread(dataset: object) -> None:
 
 
 def is_misread(file: tuple[str, bool]) -> bool:
-    """Tell from the header of an image or mask whether anomalib would read it wrongly."""
+    """Tell from the header of an image or mask whether anomalib would read it wrongly.
+
+    Raises:
+        OSError: If it is a pipe or a device.
+    """
     path, is_mask = file
+    if Path(path).exists():
+        refuse_pipes(Path(path))
     try:
         with Image.open(path) as image:
             return image.mode == "F" if is_mask else read_wrongly_by_anomalib(image)

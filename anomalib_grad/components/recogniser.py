@@ -102,16 +102,17 @@ class CategoryRecogniser(nn.Module):
         """Whether there are means to compare with; if not, every image is unseen."""
         return self.means.numel() > 0
 
-    def reset(self, num_categories: int = 0) -> None:
+    def reset(self, num_categories: int = 0, num_channels: int = 0) -> None:
         """Forget the fit; every image is unseen (index ``num_categories``) until the next one.
 
         Args:
             num_categories: Number of categories K that will be fitted.
+            num_channels: Number of channels C, to make room for a fit that a state dict brings.
         """
         device = self.means.device
         with torch.inference_mode(mode=False):  # its tensors could not be changed in place by a later load_state_dict
-            self.means = torch.empty(num_categories, 0, device=device)
-            self.scale = torch.empty(0, device=device)
+            self.means = torch.empty(num_categories, num_channels, device=device)
+            self.scale = torch.empty(num_channels, device=device)
             self.radius = torch.full((num_categories,), float("nan"), device=device)
 
     @torch.inference_mode(mode=False)

@@ -19,6 +19,7 @@ from anomalib.post_processing import PostProcessor
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
+from anomalib_grad.checkpoint_settings import check_post_processing
 from anomalib_grad.components.recogniser import CategoryRecogniser
 from anomalib_grad.evaluation.false_alarms import check_rate
 from anomalib_grad.evaluation.normalization import normalize
@@ -413,7 +414,12 @@ class PerCategoryPostProcessor(PostProcessor):
         return {**super().checkpoint_config(), **own}
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
-        """Restore the configuration; makes room for the statistics that the state dict brings next."""
+        """Restore the configuration; makes room for the statistics that the state dict brings next.
+
+        Raises:
+            ValueError: If it is none that :meth:`checkpoint_config` gives.
+        """
+        check_post_processing(config)
         super().load_checkpoint_config(config)
         self.false_alarm_rate = config.get("false_alarm_rate")
         if "categories" in config:

@@ -137,6 +137,14 @@ def of_another_model(path: Path) -> None:
     torch.save(content, path)
 
 
+def with_setting(part: str, **settings: object) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        content = torch.load(path, weights_only=True)
+        torch.save({**content, part: {**content[part], **settings}}, path)
+
+    return change
+
+
 NAN = torch.full((4,), torch.nan)
 
 DAMAGES = [
@@ -250,6 +258,45 @@ def test_weights_that_do_not_fit_are_named(damaged: Path, change: Callable[[Path
     sentence = f"the checkpoint's weight {WEIGHT!r} {fault}: it was changed after training; give one as Grad wrote it."
     with pytest.raises(CheckpointConfigurationError, match=f"^{sentence}$"):
         Grad.load_from_checkpoint(damaged)
+
+
+POST, PRE, OWN = "anomalib_post_processor_config", "anomalib_pre_processor_config", "grad_configuration"
+MEANS, RADIUS = "post_processor.recogniser.means", "post_processor.recogniser.radius"
+TILES = {"tile_size": [32, 32], "stride": [32, 32], "remove_border_count": 0, "mode": "padding"}
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (with_setting(OWN, tiling="tiles"), "'tiling' cannot be used"),
+        (with_setting(OWN, tiling={**TILES, "mode": "other"}), "'tiling' cannot be used .*'other' is not a valid"),
+        (with_setting(OWN, tiling={**TILES, "tile_size": None}), "'tiling' cannot be used"),
+        (with_setting(OWN, tiling={**TILES, "tile_size": [10**9, 10**9]}), "'tiling' .*larger than the model's input"),
+        (with_setting(PRE, transform=[1]), "pre-processor or post-processor cannot be used .*Transform spec"),
+        (with_setting(PRE, transform={"class_path": "os.system", "init_args": {}}), "pre-processor .*os.system"),
+        (with_setting(POST, categories="abc"), "pre-processor or post-processor .*categories='abc' are not names"),
+        (with_setting(POST, categories=["a", "a"]), "pre-processor or post-processor .*'a'.* more than once"),
+        (with_setting(POST, categories=["a", 1]), "pre-processor or post-processor .* are not names"),
+        (with_setting(POST, enable_thresholding="no"), "pre-processor or post-processor .*enable_thresholding='no'"),
+        (with_setting(POST, image_sensitivity=torch.nan), "pre-processor or post-processor .*image_sensitivity=nan"),
+        (with_setting(POST, false_alarm_rate=[1]), r"pre-processor or post-processor .*false_alarm_rate=\[1\]"),
+        (with_setting(POST, categories=["a"]), r"weight 'post_processor\.category_image_threshold' has shape \(0,\)"),
+        (
+            with_weight(torch.ones(2, 3), MEANS),
+            f"weight {MEANS!r} has",
+        ),
+        (
+            with_weight(torch.ones(4, 1, 1), RADIUS),
+            f"weight {RADIUS!r} has",
+        ),
+    ],
+)
+def test_settings_of_no_training_are_refused_by_name(damaged: Path, change: Callable[[Path], None], fault: str) -> None:
+    change(damaged)
+    with pytest.raises(CheckpointConfigurationError, match=f"^the checkpoint's {fault}") as raised:
+        Grad.load_from_checkpoint(damaged)
+    assert "\n" not in str(raised.value)
+    assert str(raised.value).endswith(": it was changed after training; give one as Grad wrote it.")
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:

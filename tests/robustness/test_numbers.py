@@ -253,3 +253,5 @@ def test_training_on_next_to_nothing_gives_finite_scores(
         assert torch.isfinite(batch.anomaly_map).all()
         assert ((batch.pred_score >= 0) & (batch.pred_score <= 1)).all()
         assert set(batch.explanation) <= {*values, "unknown"}
+    loaded = Grad.load_from_checkpoint(engine.best_model_path)
+    assert torch.equal(loaded.post_processor.recogniser.radius, model.post_processor.recogniser.radius)
