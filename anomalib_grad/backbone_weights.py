@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
+from zipfile import BadZipFile
 
 import timm
 import torch
@@ -105,6 +106,7 @@ def _read_tensors(name: str, file: Path) -> dict[str, Tensor]:
         tensors: Any = load_state_dict(str(file), weights_only=True)
     except (
         SafetensorError,
+        BadZipFile,
         pickle.UnpicklingError,
         RuntimeError,
         ValueError,
@@ -119,6 +121,11 @@ def _read_tensors(name: str, file: Path) -> dict[str, Tensor]:
             f"of nothing but tensors ({_brief(error)}); give one that is."
         ) from error
     tensors = {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
+    broken = next((key for key, value in tensors.items() if not torch.isfinite(value).all()), None)
+    if broken is not None:
+        raise BackboneWeightsError(
+            f"cannot use weights for backbone {name!r}: in {str(file)!r} {broken} is not finite; give a whole file."
+        )
     if not tensors:  # timm would go and ask the hub instead
         raise BackboneWeightsError(
             f"cannot read weights for backbone {name!r}: {str(file)!r} holds no tensors; "

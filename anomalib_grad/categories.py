@@ -17,9 +17,7 @@ from .export import CategoryInferenceBatch, ExplainedInferenceBatch
 
 logger = logging.getLogger(__name__)
 
-_RECOGNISER = "post_processor.recogniser."
-LEARNED_OF_CATEGORIES = ("post_processor.category_", _RECOGNISER)
-"""Names in a state dict begin so whose shapes depend on the categories."""
+_MEANS = "post_processor.recogniser.means"
 
 
 class CategoryMixin(pl.LightningModule):
@@ -106,7 +104,7 @@ class CategoryMixin(pl.LightningModule):
             state_dict: Of the whole model, about to be loaded; the categories are set already.
             channels: Number of the backbone's channels.
         """
-        means = state_dict.get(f"{_RECOGNISER}means")
+        means = state_dict.get(_MEANS)
         if self.per_category is not None and means is not None and means.numel():
             self.per_category.recogniser.reset(len(self.per_category.categories), channels)
 

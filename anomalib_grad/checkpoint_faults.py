@@ -13,7 +13,8 @@ from anomalib.utils.serialization import anomalib_safe_globals
 from torch import Tensor
 
 from .checkpoint_arguments import ARGUMENTS, find_fault_of_arguments
-from .torch_files import UNREADABLE, ExcessError, check_archive, load_shapes
+from .checkpoint_callbacks import find_fault_of_callbacks
+from .torch_files import UNREADABLE, ExcessError, check_archive, check_sums, load_shapes
 
 ZIP_START = b"PK\x03\x04"
 CONFIGURATION = "grad_configuration"
@@ -90,18 +91,19 @@ def _fault_of_archive(path: Path) -> str | None:
         with ZipFile(path) as archive:
             if not any(name.endswith("/data.pkl") for name in archive.namelist()):
                 return "it is no checkpoint"
-            return None if archive.testzip() is None else "it is damaged"
+        check_sums(path)
     except ExcessError as error:
         return str(error)
     except (BadZipFile, EOFError, RuntimeError, ValueError, OSError):  # what zipfile makes of damaged headers
         return "it is damaged"
+    return None
 
 
 def _fault_of_content(content: object, size: int) -> str | None:
     if not isinstance(content, Mapping) or not content.keys() >= TRAINING_RUN:
         return NO_RUN
     weights = content["state_dict"]
-    if not isinstance(weights, Mapping) or not weights:
+    if not isinstance(weights, Mapping) or not weights or not all(isinstance(name, str) for name in weights):
         return NO_RUN
     no_tensor = next((name for name, value in weights.items() if not isinstance(value, Tensor)), None)
     if no_tensor is not None:
@@ -111,7 +113,7 @@ def _fault_of_content(content: object, size: int) -> str | None:
     wrong = next((part for part, kind in PARTS.items() if not isinstance(content.get(part), kind | None)), None)
     if wrong is not None:
         return f"its {wrong!r} is not what a training wrote"
-    return find_fault_of_arguments(content, size)
+    return find_fault_of_arguments(content, size) or find_fault_of_callbacks(content.get("callbacks") or {})
 
 
 def _fault_of_weights(weights: Mapping[str, Tensor]) -> str | None:

@@ -56,23 +56,27 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
         Raises:
             CheckpointFileError: If the file is damaged or must not be used.
         """
-        check_before_reading(path, self.extra_safe_globals)
-        return super().load_checkpoint(path, map_location, weights_only=weights_only is not False)
+        with on_this_machine(path) as file:
+            check_before_reading(file, self.extra_safe_globals, name=path)
+            return super().load_checkpoint(file, map_location, weights_only=weights_only is not False)
 
 
-def check_before_reading(path: str | Path, extra_safe_globals: Sequence[Any] = ()) -> None:
+def check_before_reading(
+    path: str | Path, extra_safe_globals: Sequence[Any] = (), name: str | Path | IO[bytes] | None = None
+) -> None:
     """Refuse a checkpoint on this machine that is damaged, claims more than it holds, or must not be used.
 
     Args:
         path: Path or URL of a checkpoint.
         extra_safe_globals: Classes in it besides those that anomalib allows, as for reading it.
+        name: What the caller knows it by, if it is a copy.
 
     Raises:
         CheckpointFileError: If it does.
     """
     target = local_path(path)
     if target is not None and target.exists() and not target.is_dir():
-        check_checkpoint(target, extra_safe_globals)
+        check_checkpoint(target, extra_safe_globals, path if name is None else name)
 
 
 @contextmanager

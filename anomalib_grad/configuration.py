@@ -12,6 +12,18 @@ MOST_DIMENSIONS = 64
 """Dimensions that a tensor can have in PyTorch."""
 
 
+LEAST_BYTES = {
+    "local_resolution": 1,
+    "global_resolution": 1,
+    "feature_size": 64,
+    "image_size": 1,
+    "num_blocks": 1,
+    "hidden_channels": 64,
+}
+"""Arguments, and how many bytes each unit of their product takes in a checkpoint, at the least: 16 channels of 16 bits
+in 2 cells or layers."""
+
+
 class CheckpointConfigurationError(ValueError):
     """A checkpoint was trained with another configuration than the model that is to load it."""
 
@@ -77,7 +89,8 @@ def _difference(expected: Tensor, found: Tensor | None) -> str | None:
 def find_oversized(arguments: Mapping[str, Any], size: int) -> str | None:
     """Find an argument of Grad that calls for a larger model than a file of some bytes can hold.
 
-    Grids, blocks and channels are stored in full, and the global grid has more bytes than an image has pixels.
+    Grids and blocks are stored in full, the fusion has weights for every hidden channel, and the global grid has values
+    for every cell of the feature maps, so that it has more bytes than an image has pixels.
 
     Args:
         arguments: Constructor arguments that a checkpoint holds; those of unexpected types are left to the constructor.
@@ -86,9 +99,9 @@ def find_oversized(arguments: Mapping[str, Any], size: int) -> str | None:
     Returns:
         Name of the argument; ``None`` if there is none.
     """
-    for name in ("local_resolution", "global_resolution", "image_size", "num_blocks", "hidden_channels"):
+    for name, stored in LEAST_BYTES.items():
         dims = arguments.get(name.replace("resolution", "dims"), 2) if name.endswith("resolution") else 1
-        if _product(arguments.get(name), dims) > size:
+        if _product(arguments.get(name), dims) * stored > size:
             return name
     return None
 

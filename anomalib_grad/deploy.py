@@ -145,7 +145,10 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         values = OpenVINOInferencer.post_process(predictions)
         if CATEGORY in values:
             names = [*self.categories, UNKNOWN]
-            values["explanation"] = [names[index] for index in values.pop(CATEGORY)]
+            indices = values.pop(CATEGORY)
+            if max(indices, default=0) >= len(names):
+                raise ValueError("the exported model has more categories than names of them; export it again.")
+            values["explanation"] = [names[index] for index in indices]
         return values
 
 
@@ -178,10 +181,7 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
         ValueError: If the file is of another kind, or damaged.
     """
     if isinstance(path, tuple):
-        model = core.read_model(model=path[0], weights=path[1])
-        if not is_intact(model, path[1]):
-            raise ValueError("the weights are damaged or of another model; read or export them again.")
-        return model
+        return _read_intact(core, path[0], path[1], "the model", path[0], path[1])
     path = Path(path)
     if path.suffix not in {".onnx", ".bin", ".xml"}:
         raise ValueError(f"Pass a .xml, .bin or .onnx file, not {path}.")
@@ -189,21 +189,37 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
     for file in needed:
         if not file.is_file():
             raise FileNotFoundError(f"there is no exported model at {path}: {file} is missing; export or copy it.")
-    names = " or ".join(map(str, needed))
-    damaged = ValueError(f"cannot read the exported model: {names} is damaged; export or copy it again.")
+    return _read_intact(core, needed[0], None, " or ".join(map(str, needed)), *(file.read_bytes() for file in needed))
+
+
+def _read_intact(core: ov.Core, model: Path | bytes, weights: bytes | None, name: str, *contents: bytes) -> ov.Model:
+    """Read a model, unless the contents of its files differ from those that were exported."""
+    damaged = f"cannot read the exported model: {name} is damaged, or was changed since; export or copy it again."
+    if not is_intact(*contents):
+        raise ValueError(damaged)
     try:
-        model = core.read_model(needed[0])
+        return core.read_model(model) if weights is None else core.read_model(model=model, weights=weights)
     except RuntimeError as error:
-        raise damaged from error
-    if not is_intact(model, needed[-1]):
-        raise damaged
-    return model
+        raise ValueError(damaged) from error
 
 
 def read_categories(model: ov.Model) -> list[str]:
-    """Names of the categories that the export wrote into the metadata, none if there are none."""
+    """Names of the categories that the export wrote into the metadata, none if there are none.
+
+    Raises:
+        ValueError: If they are no names any more.
+    """
     entry = ["framework", CATEGORIES_METADATA]
-    return json.loads(model.get_rt_info(entry).value) if model.has_rt_info(entry) else []
+    if not model.has_rt_info(entry):
+        return []
+    noted = model.get_rt_info(entry).value
+    try:
+        names = json.loads(noted)
+    except (ValueError, TypeError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"the exported model's category names are damaged ({noted!r:.60}); export or copy it again.")
+    return names
 
 
 def recognised_category(model: ov.Model) -> ov.Output:

@@ -29,11 +29,13 @@ def as_batch(image: str | Path | np.ndarray | Image | torch.Tensor) -> np.ndarra
     Raises:
         UnreadableImageError: If a file cannot be read; names it.
         TypeError: If it is something else.
-        ValueError: If pixels have another shape, are not numbers, or lie outside of that.
+        ValueError: If there are no pixels, or they have another shape, are not numbers, or lie outside of that.
     """
     if isinstance(image, str | Path):
         return read_pixels(image)[np.newaxis]
     if isinstance(image, Image):
+        if 0 in image.size:
+            raise ValueError(f"Pass an image that has pixels, not one of {image.width} x {image.height}.")
         return rgb_pixels(image)[np.newaxis]
     if isinstance(image, torch.Tensor):
         floating = image.is_floating_point()  # bfloat16 is unknown to numpy
@@ -55,14 +57,16 @@ def channels_last(pixels: np.ndarray, *, tensor: bool) -> np.ndarray:
 
 
 def in_unit_range(pixels: np.ndarray) -> np.ndarray:
-    """Scale pixels to float32 in [0, 1], by their type; only floating-point ones by their largest value."""
+    """Scale pixels to float32 in [0, 1], by their type; only floating-point ones by the largest value of each image."""
     values = pixels.astype(np.float32)
     if pixels.dtype == np.uint16:
         return values / np.iinfo(np.uint16).max
     if pixels.dtype == np.uint8:
         return values / np.iinfo(np.uint8).max
-    low, high = float(values.min()), float(values.max())  # not a number if any is not
+    low, high = float(values.min()), values.max(axis=(1, 2, 3), keepdims=True)  # not a number if any is not
     integers = pixels.dtype.kind in "iu"
-    if not (low >= 0 and high <= np.iinfo(np.uint8).max) or (not integers and 1 < high < 2):  # noqa: PLR2004
-        raise ValueError(f"Pass pixels in [0, 1] or in [0, 255], not from {low:.4g} to {high:.4g}; clamp them.")
-    return values / np.iinfo(np.uint8).max if integers or high > 1 else values
+    doubtful = (high > np.iinfo(np.uint8).max) | (not integers and (high > 1) & (high < 2))  # noqa: PLR2004
+    if not low >= 0 or not (high == high).all() or doubtful.any():  # noqa: PLR0124  # of NaN
+        found = (high[doubtful] if doubtful.any() else high).max()
+        raise ValueError(f"Pass pixels in [0, 1] or in [0, 255], not from {low:.4g} to {found:.4g}; clamp them.")
+    return np.where(high > int(not integers), values / np.iinfo(np.uint8).max, values)

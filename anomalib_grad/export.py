@@ -90,6 +90,7 @@ class CategoryExportMixin(ExportMixin):
         def export(root: Path) -> Path:
             path = ExportMixin.to_onnx(self, root, model_file_name, input_size, **kwargs)
             finish_onnx(path, list(getattr(self.post_processor, "categories", [])))
+            seal(path)
             return path
 
         with portable(self):  # type: ignore[arg-type]  # mixed into a module

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from .backbone import DEFAULT_BACKBONE, check_image_size
 from .calibration import AUTO_IMAGES, estimate_mse_threshold, resolve_mse_threshold
-from .categories import LEARNED_OF_CATEGORIES, CategoryMixin
+from .categories import CategoryMixin
 from .category_features import CategoryFeatures
 from .checkpoint_faults import CONFIGURATION, MODEL
 from .checkpoint_io import WholeCheckpoints, check_before_reading, on_this_machine
@@ -43,6 +43,8 @@ from .unreadable_checkpoints import CheckpointFileError, NameUnreadableCheckpoin
 from .unreadable_images import NameUnreadableImages
 
 RANDOM_STATE = "grad_random_state"
+POST = "post_processor."
+"""Names of thresholds begin so."""
 
 
 class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
@@ -247,7 +249,9 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             CheckpointFileError: If the file is damaged, no checkpoint, claims more than it holds, or wants code to run.
         """
         with on_this_machine(checkpoint_path) as path:
-            check_before_reading(path, cls.checkpoint_safe_globals())
+            if Path(path).is_dir():
+                raise CheckpointFileError(f"cannot read checkpoint {path}: it is a folder; give the .ckpt file in it.")
+            check_before_reading(path, cls.checkpoint_safe_globals(), name=checkpoint_path)
             try:
                 return cast("Grad", super().load_from_checkpoint(path, *args, **{"feature_cache_dir": None} | kwargs))
             except Exception as error:
@@ -265,6 +269,7 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             "tiling": describe(self.model.tiler),
         }
         checkpoint[RANDOM_STATE] = torch.get_rng_state()
+        self._leave_out_copies(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the weights from the checkpoint, the backbone's among them.
@@ -278,6 +283,7 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             configuration["mse_threshold"] = self.model.head.mse_threshold.item()
         if self.model.tiler is not None:
             configuration["tiling"] = describe(self.model.tiler)
+        self._leave_out_copies(checkpoint)
         check_configuration(configuration, checkpoint.get(CONFIGURATION))
         check_weights(self.model.state_dict(prefix=MODEL), checkpoint["state_dict"])
         with restoring("'tiling'"):
@@ -285,10 +291,21 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         with restoring("pre-processor or post-processor"):
             super().on_load_checkpoint(checkpoint)
         self.make_room(checkpoint["state_dict"], self.model.backbone.channels)
-        learned = {name: row for name, row in self.state_dict().items() if name.startswith(LEARNED_OF_CATEGORIES)}
-        check_weights(learned, checkpoint["state_dict"])
+        weights = checkpoint["state_dict"]
+        kept = {name: row for name, row in self.state_dict().items() if name in weights or name.startswith(POST)}
+        check_weights(kept, weights)
         self.model.backbone.mark_weights_ready()
         self._random_state = checkpoint.get(RANDOM_STATE)
+
+    def _leave_out_copies(self, checkpoint: dict[str, Any]) -> None:
+        """Take from a checkpoint what it holds twice.
+
+        anomalib's components are callbacks as well as modules, and Lightning writes and reads the state of both: the
+        second copy would win, unseen by whoever looks at the weights.
+        """
+        components = {module.state_key for module in self.children() if isinstance(module, Callback)}
+        states = checkpoint.get("callbacks") or {}
+        checkpoint["callbacks"] = {name: state for name, state in states.items() if name not in components}
 
     # ------------------------------------------------------------------ inference
 
@@ -355,7 +372,8 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         super().on_fit_start()
         self.model.backbone.ensure_weights()
         if self.resumed and self._random_state is not None:
-            torch.set_rng_state(self._random_state.cpu())
+            with restoring(f"{RANDOM_STATE!r}"):
+                torch.set_rng_state(self._random_state.cpu())
 
     def on_train_start(self) -> None:
         """Estimate ``k`` where it is ``"auto"`` and no checkpoint brought it.

@@ -3,8 +3,9 @@
 """What a file of ``torch.save`` claims to hold, looked at before anything of that size is allocated."""
 
 import pickle
+import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,16 @@ UNREADABLE = (
     LookupError,
     AttributeError,
     OverflowError,
+    MemoryError,
 )
 """What torch raises on files that it cannot read."""
+BYTES, ARRAYS = b"\nbytearray\n", b"cnumpy\ndtype\n"
+"""How a pickle names the types that can be made of any size without storing their content."""
+WIDTH = re.compile(rb"[VSU](\d{6,18})")
+"""NumPy's names of types of many bytes."""
+MOST_LEVELS = 100
+MOST_PARTS = 10**6
+"""Limits of what is looked at, part by part: more is no training's, or lists that hold each other over and over."""
 
 
 class ExcessError(ValueError):
@@ -34,7 +43,11 @@ def read_shapes(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
 
     Raises:
         ExcessError: As there.
+        zipfile.BadZipFile: If a part of it is not as it was written.
     """
+    if zipfile.is_zipfile(path):
+        check_archive(path)
+        check_sums(path)
     try:
         return load_shapes(path)
     except ExcessError:
@@ -53,13 +66,15 @@ def load_shapes(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
         The content.
 
     Raises:
-        ExcessError: If the file is compressed, or a part or tensor of it is larger than the file.
+        ExcessError: If the file is compressed, a part or tensor of it is larger than the file, or it is nested without
+            end.
         Exception: One of :data:`UNREADABLE`, if it cannot be read.
     """
     size = path.stat().st_size
     if zipfile.is_zipfile(path):
         check_archive(path)
     content = torch.load(path, map_location="meta", weights_only=True)
+    _count(content, {}, level=0)
     for name, tensor in named_tensors(content):
         if tensor.layout is not torch.strided or max(tensor.nbytes, tensor.untyped_storage().nbytes()) > size:
             raise ExcessError(f"its tensor {name!r} of shape {tuple(tensor.shape)} is not stored in full")
@@ -75,10 +90,58 @@ def check_archive(path: Path) -> None:
     """
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
+        pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
+        check_pickles((archive.read(entry) for entry in pickles if entry.file_size <= path.stat().st_size), path)
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ExcessError("it is compressed, which PyTorch's files never are")
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise ExcessError("its parts claim more bytes than it has")
+
+
+def check_pickles(pickles: Iterable[bytes], path: Path) -> None:
+    """Look for values that would take more bytes than they are stored in.
+
+    Raises:
+        ExcessError: If there are any.
+    """
+    for content in pickles:
+        wide = ARRAYS in content and any(int(width) > path.stat().st_size for width in WIDTH.findall(content))
+        if wide or BYTES in content:
+            raise ExcessError("it claims values that are not stored in it")
+
+
+def check_sums(path: Path) -> None:
+    """Compare the parts of a zip file with their check sums, which torch does not.
+
+    Raises:
+        zipfile.BadZipFile: If one differs.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if (part := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"its part {part!r} is damaged")
+
+
+def _count(content: object, counted: dict[int, int], level: int) -> int:
+    """Count the parts of nested collections, one in several places as often as it is there.
+
+    Args:
+        content: What was read.
+        counted: Results so far, by the identity of the collections.
+        level: Collections around it.
+
+    Raises:
+        ExcessError: If there are too many, or too many within each other.
+    """
+    if not isinstance(content, Mapping | list | tuple):
+        return 1
+    if id(content) not in counted:
+        if level > MOST_LEVELS:
+            raise ExcessError("it is nested deeper than what any training writes")
+        parts = content.values() if isinstance(content, Mapping) else content
+        counted[id(content)] = 1 + sum(_count(part, counted, level + 1) for part in parts)
+    if counted[id(content)] > MOST_PARTS:
+        raise ExcessError("it holds itself, or more parts than any training writes")
+    return counted[id(content)]
 
 
 def named_tensors(content: object, name: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -6,7 +6,7 @@ import os
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -16,13 +16,17 @@ from .checkpoint_faults import HOLDS_OBJECTS, OTHER_MODEL, find_fault
 READING = "torch.serialization"
 CHECKING = "lightning.pytorch.utilities.migration"
 """Modules that look into a file before any model does."""
+RESTORING = "lightning.pytorch.trainer.connectors.checkpoint_connector"
+"""The module that gives a trainer, its loops, optimizers and callbacks their states."""
 
 
 class CheckpointFileError(ValueError):
     """A file is damaged, no checkpoint, or one that must not be used."""
 
 
-def check_checkpoint(path: Path, extra_safe_globals: Sequence[Any] = ()) -> None:
+def check_checkpoint(
+    path: Path, extra_safe_globals: Sequence[Any] = (), name: str | Path | IO[bytes] | None = None
+) -> None:
     """Refuse a checkpoint before it is read or a model is built.
 
     Python objects are left to those who may allow them, other models' checkpoints to those who compare configurations.
@@ -30,14 +34,16 @@ def check_checkpoint(path: Path, extra_safe_globals: Sequence[Any] = ()) -> None
     Args:
         path: What is there and is no folder.
         extra_safe_globals: Classes in it besides those that anomalib allows, as for reading it.
+        name: What the caller knows it by, if it is a copy.
 
     Raises:
         CheckpointFileError: If it is a pipe, which would be waited for, or damaged, would take far more memory than it
-            has bytes, names a function of its own to be called, or has weights that are no numbers.
+            has bytes, names a function of its own to be called or a file of others to be deleted, or has weights that
+            are no numbers.
     """
     fault = find_fault(path, extra_safe_globals)
     if fault is not None and fault not in {HOLDS_OBJECTS, OTHER_MODEL}:
-        raise CheckpointFileError(_sentence(path, fault))
+        raise CheckpointFileError(_sentence(path, fault, path if name is None else name))
 
 
 class NameUnreadableCheckpoint(Callback):
@@ -63,15 +69,20 @@ def describe_failure(path: str | Path, exception: BaseException) -> str | None:
     """
     frames = traceback.walk_tb(exception.__traceback__)
     modules = [frame.f_globals.get("__name__", "") for frame, _ in frames]
+    if RESTORING in modules and isinstance(exception, AttributeError | LookupError | TypeError):
+        cause = f"{type(exception).__name__}: {exception}"
+        return f"cannot go on from checkpoint {path}: its states are not what a training wrote ({cause}); give another."
     checked = any(module.startswith(CHECKING) for module in modules)
     if not (checked or READING in modules) or not Path(path).is_file():
         return None
     fault = find_fault(Path(path))
-    return fault and _sentence(Path(path), fault)
+    return fault and _sentence(Path(path), fault, path)
 
 
-def _sentence(path: Path, fault: str) -> str:
+def _sentence(path: Path, fault: str, name: object) -> str:
     """Say what is wrong with a checkpoint, and which one to go on from: the newest whole one beside it."""
+    if str(name) != str(path):  # a copy of something elsewhere
+        return f"cannot read checkpoint {name}: {fault}; copy it again, or give one that Grad's training wrote."
     beside = (other for other in path.parent.glob(f"*{path.suffix}") if other != path and _is_readable(other))
     newest_first = sorted(beside, key=lambda other: other.stat().st_mtime, reverse=True)
     whole = next((repr(other.name)[1:-1] for other in newest_first if find_fault(other) is None), None)

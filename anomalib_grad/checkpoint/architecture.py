@@ -11,7 +11,7 @@ from .backbone_keys import layer_of_block
 AUTHORS_BACKBONE = "models.backbones.efficientnet_b4"
 TIMM = "timm."
 """Prefix of a backbone's type in files that this package wrote from another backbone than the authors'."""
-_DEFAULT_STRIDE = 8
+_DEFAULT_STRIDE, _MOST_STRIDE = 8, 64
 
 
 def noted_backbone(file: AuthorsFile) -> str | None:
@@ -61,9 +61,18 @@ def noted_layers(file: AuthorsFile, backbone: str) -> list[str] | None:
 
 
 def noted_image_size(file: AuthorsFile, feature_size: tuple[int, int]) -> tuple[int, int]:
-    """Give the size of a file's images in pixels: as noted, else the feature maps' size times their stride."""
+    """Give the size of a file's images in pixels: as noted, else the feature maps' size times their stride.
+
+    Raises:
+        AuthorsCheckpointError: If the noted size is beyond what any backbone would make such maps of.
+    """
     noted = _integers(file.settings("backbone").get("image_size"))
     if len(noted) == 2:  # noqa: PLR2004  # height and width
+        if any(side > _MOST_STRIDE * cells for side, cells in zip(noted, feature_size, strict=True)):
+            raise AuthorsCheckpointError(
+                f"{str(file.path)!r} notes images of {noted[0]} x {noted[1]} pixels, from which no backbone makes "
+                f"its maps of {feature_size[0]} x {feature_size[1]}; name their size with --image-size HEIGHT WIDTH."
+            )
         return noted[0], noted[1]
     stride = (_integers(file.settings("neck").get("outstrides")) or [_DEFAULT_STRIDE])[0]
     return feature_size[0] * stride, feature_size[1] * stride

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from anomalib_grad.torch_files import ExcessError, check_pickles, check_sums
+
 
 class AuthorsCheckpointError(ValueError):
     """A file is not the checkpoint that is to be converted, or cannot be converted as asked."""
@@ -41,7 +43,12 @@ def check_archive(path: Path, expected: str) -> bytes:
                 raise AuthorsCheckpointError(
                     f"{str(path)!r} is compressed, which PyTorch's files never are; {expected}."
                 )
-            return archive.read(pickles[0])
+            check_sums(path)
+            content = archive.read(pickles[0])
+            check_pickles([content], path)
+            return content
+    except ExcessError as error:
+        raise AuthorsCheckpointError(f"{str(path)!r} cannot be read ({error}); {expected}.") from error
     except zipfile.BadZipFile as error:
         raise AuthorsCheckpointError(f"{str(path)!r} {_sniff(path)}; {expected}.") from error
 

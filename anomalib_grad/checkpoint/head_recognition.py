@@ -3,6 +3,7 @@
 """The head in an authors' file: its configuration from the tensors' shapes, then the head itself."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,11 +140,15 @@ def _feature_size(file: AuthorsFile, channels: int, values: int) -> tuple[int, i
     return side, side
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not abs(value) > sys.float_info.max
+
+
 def _settings(file: AuthorsFile) -> dict[str, float]:
     """Take over the constants that the file notes."""
     noted = file.settings("reconstruction")
     names = {**_SETTINGS, MSE_THRESHOLD: MSE_THRESHOLD}
-    wrong = [name for name in names if name in noted and not isinstance(noted[name], int | float)]
+    wrong = [name for name in names if name in noted and not _is_number(noted[name])]
     if wrong:
         raise AuthorsCheckpointError(f"{str(file.path)!r} notes {wrong[0]} = {noted[wrong[0]]!r}, which is no number.")
     return {ours: float(noted[theirs]) for theirs, ours in names.items() if theirs in noted}

@@ -11,10 +11,12 @@ grey, RGB, 1 bit                as it is, grey in all three channels         ano
 palette                         its colours                                  the same, of its colours
 CMYK, YCbCr, Lab                Pillow's RGB                                 the same, of Pillow's RGB
 16-bit grey (PNG, PGM, TIFF)    value / 65535                                above 0
+16-bit grey TIFF, 0 is white    1 - value / 65535                            above 0
 16-bit RGB                      the high byte of each value                  the same, of the high bytes
+16-bit RGB TIFF in planes       refused: Pillow mixes them up                refused
 grey or colour with alpha       alpha is dropped                             dropped; refused if it hides what is marked
 floating point                  refused: nothing says which value is white   above 0; refused if any is not a number
-32-bit or signed integers       refused, as floating point                   above 0
+32-bit or signed integers       refused, as floating point                   above 0, signed ones of 8 bits refused
 asks to be turned: TIFF         followed, as Pillow does                     the same
 asks to be turned: EXIF, others ignored: pixels as they are stored           the same
 several frames or pages         the first                                    the first
@@ -34,6 +36,10 @@ _SIXTEEN_BITS = "I;16"  # and I;16B, I;16L, I;16N
 _SCALED_TO_SIXTEEN_BITS = {"PNG", "PPM"}  # formats of unsigned 16 bits that Pillow may open in its 32-bit mode
 
 
+_PHOTOMETRIC, _BITS, _PLANES, _SAMPLE_FORMAT = 262, 258, 284, 339  # tags of TIFF files
+_ZERO_IS_WHITE, _APART, _SIGNED = 0, 2, 2  # and values of them
+
+
 def read_wrongly_by_anomalib(image: Image.Image) -> bool:
     """Tell whether anomalib's reader, which clips at 255, would lose the values of an image. Needs no pixels."""
     return image.mode in {"I", "F"} or image.mode.startswith(_SIXTEEN_BITS)
@@ -43,11 +49,25 @@ def check_mode(image: Image.Image) -> None:
     """Check that the values of an image have a known range. Needs no pixels.
 
     Raises:
-        ValueError: For floating point, and for integers of 32 bits or with a sign.
+        ValueError: For floating point, for integers of 32 bits or with a sign, and for 16 bits in planes.
     """
+    check_layout(image)
     if image.mode == "F" or (image.mode == "I" and image.format not in _SCALED_TO_SIXTEEN_BITS):
         kind = "floating-point" if image.mode == "F" else "32-bit or signed"
         raise ValueError(f"it has {kind} values, of which none is known to be white, unlike those of 8 or 16 bits")
+
+
+def check_layout(image: Image.Image) -> None:
+    """Check that Pillow reads the values of a TIFF file right.
+
+    Raises:
+        ValueError: If it takes signed values for unsigned ones, or mixes up colours that are stored apart.
+    """
+    tags = getattr(image, "tag_v2", {})
+    if image.mode == "L" and _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
+        raise ValueError("it has signed values, of which none is known to be white, unlike those without a sign")
+    if tags.get(_PLANES) == _APART and max(tags.get(_BITS, (0,))) > 8:  # noqa: PLR2004
+        raise ValueError("its colours of 16 bits are stored apart; save it with 8 bits, or the colours side by side")
 
 
 def rgb_pixels(image: Image.Image) -> np.ndarray:
@@ -65,6 +85,8 @@ def rgb_pixels(image: Image.Image) -> np.ndarray:
     check_mode(image)
     if image.mode == "I" or image.mode.startswith(_SIXTEEN_BITS):
         grey = np.asarray(image).astype(np.float32) * _SIXTEEN_BIT_STEP
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _ZERO_IS_WHITE:
+            grey = 1 - grey
         return np.repeat(grey[..., np.newaxis], 3, axis=-1)
     return np.asarray(image.convert("RGB")).astype(np.float32) * _EIGHT_BIT_STEP
 
@@ -79,8 +101,9 @@ def mask_pixels(image: Image.Image) -> np.ndarray:
         Bool, shape ``(H, W)``.
 
     Raises:
-        ValueError: If values are not numbers, or marked pixels transparent.
+        ValueError: If values are not numbers or read wrong, or marked pixels transparent.
     """
+    check_layout(image)
     if image.mode in {"I", "F"} or image.mode.startswith(_SIXTEEN_BITS):
         values = np.asarray(image)
         if np.isnan(values).any():

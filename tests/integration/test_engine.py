@@ -186,6 +186,43 @@ def test_test_and_predict_take_everything_from_the_checkpoint(
     assert not torch.equal(named[0].anomaly_map, batches[0].anomaly_map)  # normalised by another category
 
 
+def test_the_thresholds_of_a_checkpoint_are_those_among_its_weights(shop: Path, run: Run, tmp_path: Path) -> None:
+    """Lightning writes those of callbacks a second time, where nobody looks, and would prefer them."""
+    content = torch.load(run.checkpoints[-1], weights_only=True)
+    assert type(run.model.post_processor).__name__ not in content["callbacks"]
+    changed = {name: torch.full_like(row, torch.inf) for name, row in run.model.post_processor.state_dict().items()}
+    content["callbacks"][type(run.model.post_processor).__name__] = changed
+    torch.save(content, tmp_path / "changed.ckpt")
+    images = {"data_path": shop / "nut/test/spot", "return_predictions": True}
+    for ours, theirs in zip(
+        engine(tmp_path).predict(Grad(**TINY), ckpt_path=run.checkpoints[-1], **images),
+        engine(tmp_path).predict(Grad(**TINY), ckpt_path=tmp_path / "changed.ckpt", **images),
+        strict=True,
+    ):
+        assert torch.equal(ours.pred_score, theirs.pred_score)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "fault"),
+    [
+        ("loops", {}, "cannot go on from checkpoint .*: its states are not what a training wrote .*fit_loop"),
+        ("optimizer_states", [{}], "cannot go on from checkpoint .*: its states are not what a training wrote"),
+        ("lr_schedulers", [5], "cannot go on from checkpoint .*: its states are not what a training wrote"),
+        ("grad_random_state", torch.ones(3), "the checkpoint's 'grad_random_state' cannot be used"),
+    ],
+)
+def test_states_of_no_training_are_refused_when_it_is_to_go_on(
+    shop: Path, run: Run, tmp_path: Path, part: str, value: object, fault: str
+) -> None:
+    content = torch.load(run.checkpoints[0], weights_only=True)
+    torch.save({**content, part: value}, tmp_path / "changed.ckpt")
+    with pytest.raises(Exception, match=fault) as raised:
+        engine(tmp_path).fit(
+            Grad(**TINY, max_epochs=EPOCHS), datamodule=products(shop), ckpt_path=tmp_path / "changed.ckpt"
+        )
+    assert "\n" not in str(raised.value)
+
+
 def test_categories_are_recognised_from_the_first_checkpoint_on(shop: Path, run: Run) -> None:
     first, last = (Grad.load_from_checkpoint(path).eval() for path in (run.checkpoints[0], run.checkpoints[-1]))
     assert first.post_processor.categories == ["nut", "pin"]

@@ -19,6 +19,7 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
+from anomalib_grad.export import CATEGORIES_METADATA
 from anomalib_grad.lightning_model import Grad
 from helpers import TINY
 
@@ -230,23 +231,44 @@ def test_a_missing_or_damaged_file_of_an_exported_model_is_named(exports: dict[s
     model = tmp_path / exports["openvino"].name
     part = model.with_suffix(suffix)
     part.write_bytes(part.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=rf"{part}.* is damaged; export or copy it again\.$"):
+    with pytest.raises(ValueError, match=rf"{part}.* is damaged, or was changed since; export or copy it again\.$"):
         CategoryOpenVINOInferencer(model, device="CPU")
     part.unlink()
     with pytest.raises(FileNotFoundError, match=f"no exported model at {model}: {part} is missing"):
         CategoryOpenVINOInferencer(model, device="CPU")
 
 
-def test_a_changed_bit_in_the_weights_of_an_exported_model_is_noticed(exports: dict[str, Path], tmp_path: Path):
-    xml = tmp_path / "model.xml"
-    xml.write_bytes(exports["openvino"].read_bytes())
-    weights = bytearray(exports["openvino"].with_suffix(".bin").read_bytes())
-    weights[len(weights) // 2] ^= 0x40
-    xml.with_suffix(".bin").write_bytes(weights)
-    with pytest.raises(ValueError, match=r"model\.bin is damaged; export or copy it again\.$"):
-        CategoryOpenVINOInferencer(xml, device="CPU")
-    with pytest.raises(ValueError, match="the weights are damaged or of another model"):
-        CategoryOpenVINOInferencer((xml.read_bytes(), bytes(weights)), device="CPU")
+@pytest.mark.parametrize(("export", "suffix"), [("openvino", ".bin"), ("openvino", ".xml"), ("onnx", ".onnx")])
+def test_a_changed_bit_in_an_exported_model_is_noticed(
+    exports: dict[str, Path], tmp_path: Path, export: str, suffix: str
+):
+    model = tmp_path / exports[export].name
+    for source in {exports[export], exports[export].with_suffix(suffix)}:
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    if export == "openvino":
+        model.with_suffix(".bin").write_bytes(exports[export].with_suffix(".bin").read_bytes())
+    changed = bytearray(model.with_suffix(suffix).read_bytes())
+    changed[len(changed) // 2] ^= 0x01
+    model.with_suffix(suffix).write_bytes(changed)
+    with pytest.raises(ValueError, match=r"is damaged, or was changed since; export or copy it again\.$"):
+        CategoryOpenVINOInferencer(model, device="CPU")
+    if export == "openvino":
+        with pytest.raises(ValueError, match="the model is damaged"):
+            CategoryOpenVINOInferencer((model.read_bytes(), model.with_suffix(".bin").read_bytes()), device="CPU")
+
+
+def test_damaged_names_of_categories_are_refused(exports: dict[str, Path], tmp_path: Path):
+    model = onnx.load(exports["onnx"])
+    for names in ("[1", '"nut"', "[1]"):
+        onnx.helper.set_model_props(model, {CATEGORIES_METADATA: names})
+        onnx.save(model, tmp_path / "model.onnx")
+        with pytest.raises(ValueError, match="the exported model's category names are damaged"):
+            CategoryOpenVINOInferencer(tmp_path / "model.onnx", device="CPU")
+    onnx.helper.set_model_props(model, {CATEGORIES_METADATA: '["nut"]'})
+    onnx.save(model, tmp_path / "model.onnx")
+    inferencer = CategoryOpenVINOInferencer(tmp_path / "model.onnx", device="CPU")
+    with pytest.raises(ValueError, match="more categories than names"):
+        inferencer.predict(np.zeros((64, 64, 3), dtype=np.uint8))
 
 
 def test_what_is_no_image_is_refused_by_an_exported_model(exports: dict[str, Path]):

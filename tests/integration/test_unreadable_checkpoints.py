@@ -299,6 +299,11 @@ def test_settings_of_no_training_are_refused_by_name(damaged: Path, change: Call
     assert str(raised.value).endswith(": it was changed after training; give one as Grad wrote it.")
 
 
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointFileError, match=f"cannot read checkpoint {tmp_path}: it is a folder; give the .ckpt"):
+        Grad.load_from_checkpoint(tmp_path)
+
+
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(pipe := tmp_path / "pipe.ckpt")
     with pytest.raises(CheckpointFileError, match=f"cannot read checkpoint {pipe}: it is a pipe or a device, no file;"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import tifffile
 import torch
 from anomalib.data.utils import read_image as anomalib_read_image
 from PIL import Image
@@ -121,6 +122,34 @@ def test_no_file_is_left_open(files: Files) -> None:
             read_image(files[name][0])
     folder = str(files[READABLE[0]][0].parent)
     assert [file.path for file in psutil.Process().open_files() if file.path.startswith(folder)] == []
+
+
+def test_tiff_files_that_pillow_mixes_up_are_read_right_or_refused(tmp_path: Path) -> None:
+    values = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
+    wide = values.astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "white.tif", wide[..., 0], photometric="miniswhite")
+    np.testing.assert_allclose(read_image(tmp_path / "white.tif")[0], 1 - values[..., 0] / 255, atol=1e-6)
+    tifffile.imwrite(tmp_path / "planes.tif", np.moveaxis(wide, -1, 0), photometric="rgb", planarconfig="separate")
+    tifffile.imwrite(tmp_path / "signed.tif", values[..., 0].astype(np.int8))
+    for name in ("planes.tif", "signed.tif"):
+        for read in (read_image, check_image, as_batch, read_mask):
+            with pytest.raises(UnreadableImageError) as refusal:
+                read(tmp_path / name)
+            assert_refusal(refusal.value, tmp_path / name)
+    tifffile.imwrite(tmp_path / "eight.tif", np.moveaxis(values, -1, 0), photometric="rgb", planarconfig="separate")
+    np.testing.assert_allclose(read_image(tmp_path / "eight.tif").permute(1, 2, 0), values / 255, atol=1e-6)
+
+
+def test_a_picture_without_pixels_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"not one of 0 x 5\.$"):
+        as_batch(Image.new("RGB", (0, 5)))
+
+
+def test_floating_point_images_are_scaled_each_by_its_own_values() -> None:
+    image = np.random.default_rng(0).random((5, 7, 3), dtype=np.float32)
+    np.testing.assert_array_equal(as_batch(np.stack([image, image * 255]))[0], as_batch(image)[0])
+    with pytest.raises(ValueError, match=r"not from .* to 1\.5; clamp them"):
+        as_batch(np.stack([image * 255, image / image.max() * 1.5]))
 
 
 @pytest.mark.parametrize("value", [0, 1, 77, 255])

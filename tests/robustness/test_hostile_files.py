@@ -19,6 +19,7 @@ import pytest
 import torch
 from anomalib.deploy import TorchInferencer
 from anomalib.engine import Engine
+from lightning.pytorch import Trainer
 from rich.console import Console
 
 from anomalib_grad.backbone import FrozenBackbone
@@ -44,6 +45,13 @@ class Bomb:
 
     def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
         return os.mkdir, (str(self.folder),)
+
+
+class Wide:
+    """Becomes a NumPy value of 100 MB of which nothing is stored."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[np.dtype]]:
+        return np.float64(0).__reduce__()[0], (np.dtype("V100000000"),)
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +107,9 @@ OVERSIZED = {
     "local_resolution": 10**5,
     "global_resolution": [10**3, 10**4],
     "image_size": (MANY, MANY),
+    "feature_size": (1000, 1000),
     "num_blocks": 10**9,
-    "hidden_channels": 10**9,
+    "hidden_channels": 2 * MANY,
     "backbone": "vit_giant_patch14_clip_224",
 }
 
@@ -164,6 +173,65 @@ def test_a_checkpoint_is_read_from_a_url_and_an_open_file(whole: Path) -> None:
         weights = Grad.load_from_checkpoint(source).state_dict()
         for name, values in Grad.load_from_checkpoint(whole).state_dict().items():
             torch.testing.assert_close(weights[name], values, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("key", ["best_model_path", "kth_best_model_path", "last_model_path", "best_k_models"])
+@pytest.mark.parametrize("path", ["{folder}/../../victim", "memory://victim", 5])
+def test_a_checkpoint_cannot_have_a_resumed_training_delete_what_it_did_not_write(
+    whole: Path, tmp_path: Path, key: str, path: object
+) -> None:
+    path = path.format(folder=tmp_path / "checkpoints") if isinstance(path, str) else path
+    harmless = {"dirpath": str(tmp_path / "checkpoints"), "best_model_path": str(tmp_path / "checkpoints/a.ckpt")}
+    state = {**harmless, key: {path: 0.0} if key == "best_k_models" else path}
+    change(whole, hostile := tmp_path / "hostile.ckpt", callbacks={"ModelCheckpoint": state})
+    with pytest.raises(CheckpointFileError, match=r"going on from it could delete .*, which is outside of its folder;"):
+        Grad.load_from_checkpoint(hostile)
+    change(whole, tmp_path / "fine.ckpt", callbacks={"ModelCheckpoint": harmless})
+    assert isinstance(Grad.load_from_checkpoint(tmp_path / "fine.ckpt"), Grad)
+
+
+def nested(levels: int) -> list[Any]:
+    """Lists that each hold the one before twice: few bytes, and more parts than can be looked at."""
+    content: list[Any] = []
+    for _ in range(levels):
+        content = [content, content]
+    return content
+
+
+def deep(levels: int) -> list[Any]:
+    content: list[Any] = []
+    for _ in range(levels):
+        content = [content]
+    return content
+
+
+@pytest.mark.parametrize(
+    ("extra", "fault"),
+    [
+        (bytearray(10**7), "it claims values that are not stored in it"),
+        (Wide(), "it claims values that are not stored in it"),
+        (nested(40), "it holds itself, or more parts than any training writes"),
+        (deep(300), "it is nested deeper than what any training writes"),
+    ],
+)
+def test_what_would_take_all_memory_or_time_is_refused(whole: Path, tmp_path: Path, extra: object, fault: str) -> None:
+    change(whole, hostile := tmp_path / "hostile.ckpt", extra=extra)
+    with pytest.raises(CheckpointFileError, match=fault):
+        Grad.load_from_checkpoint(hostile)
+
+
+def test_a_checkpoint_behind_a_url_is_looked_at_and_named_by_it(whole: Path, tmp_path: Path) -> None:
+    change(whole, tmp_path / "hostile.ckpt", extra=nested(40))
+    fsspec.filesystem("memory").pipe("/hostile.ckpt", (tmp_path / "hostile.ckpt").read_bytes())
+    named = r"cannot read checkpoint memory://hostile\.ckpt: it holds itself"
+    with pytest.raises(CheckpointFileError, match=named):
+        Grad.load_from_checkpoint("memory://hostile.ckpt")
+    write_category(tmp_path / "shop/nut")
+    trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    with pytest.raises(CheckpointFileError, match=named):
+        trainer.predict(
+            Grad(**TINY), MultiCategory(tmp_path / "shop", num_workers=0), ckpt_path="memory://hostile.ckpt"
+        )
 
 
 def pickled(path: Path) -> None:

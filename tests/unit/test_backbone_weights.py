@@ -5,6 +5,7 @@
 import socket
 import time
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import timm
@@ -166,6 +167,27 @@ def test_a_pth_file_of_something_else_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(BackboneWeightsError, match=r"other\.pth"):
         tiny_resnet(tmp_path / "other.pth").ensure_weights()
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_weights_that_are_no_numbers_are_refused_by_name(donor, tmp_path, suffix):
+    file = tmp_path / f"weights.{suffix}"
+    broken = {**donor.state_dict(), "bn1.weight": torch.full_like(donor.bn1.weight, torch.nan)}
+    save_file(broken, file) if suffix == "safetensors" else torch.save(broken, file)
+    with pytest.raises(BackboneWeightsError, match=r"bn1\.weight is not finite; give a whole file\.$"):
+        tiny_resnet(file).ensure_weights()
+
+
+def test_a_changed_bit_in_a_pth_file_is_noticed(donor, tmp_path):
+    file = tmp_path / "weights.pth"
+    torch.save(donor.state_dict(), file)
+    with ZipFile(file) as archive:
+        part = max(archive.infolist(), key=lambda entry: entry.file_size)
+    content = bytearray(file.read_bytes())
+    content[part.header_offset + part.file_size // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(BackboneWeightsError, match="is damaged"):
+        tiny_resnet(file).ensure_weights()
 
 
 def test_a_folder_and_a_missing_file_are_refused(tmp_path):

@@ -38,6 +38,16 @@ def lightning(path: Path) -> None:
     torch.save({"pytorch-lightning_version": "2.6", "state_dict": tensors()}, path)
 
 
+def flip(path: Path) -> None:
+    """Change a bit of the largest part, which holds weights."""
+    authors_file(path)
+    with zipfile.ZipFile(path) as archive:
+        part = max(archive.infolist(), key=lambda entry: entry.file_size)
+    content = bytearray(path.read_bytes())
+    content[part.header_offset + part.file_size // 2] ^= 1
+    path.write_bytes(content)
+
+
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "does not exist"),
     "folder": (lambda path: path.mkdir(), "is a folder"),
@@ -49,6 +59,8 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "compressed": (lambda path: zip_of(path, "a/data.pkl", b"\x80", zipfile.ZIP_DEFLATED), "is compressed"),
     "archive of nothing": (lambda path: zip_of(path, "a/data.pkl", b"\x80"), "cannot be read"),
     "truncated": (lambda path: truncate(authors_file(path.with_suffix(".whole")), path), "damaged or incomplete"),
+    "one bit": (flip, "damaged or incomplete"),
+    "bytes": (lambda path: torch.save({"a": bytearray(10**6)}, path), "claims values that are not stored in it"),
     "lightning": (lightning, "checkpoint of Lightning or anomalib"),
     "list": (lambda path: torch.save([1, 2], path), "holds a list"),
     "no tensors": (lambda path: torch.save({"epoch": 1}, path), "of type int"),
