@@ -26,10 +26,6 @@ from .backbone import DEFAULT_BACKBONE, check_image_size
 from .calibration import AUTO_IMAGES, estimate_mse_threshold, resolve_mse_threshold
 from .categories import CategoryMixin
 from .category_features import CategoryFeatures
-from .checkpoint_faults import CONFIGURATION, MODEL
-from .checkpoint_io import WholeCheckpoints, check_before_reading, on_this_machine
-from .checkpoint_settings import restoring
-from .configuration import check_configuration, check_weights
 from .divergence import StopDiverged
 from .evaluation.post_processor import PerCategoryPostProcessor
 from .export import CategoryExportMixin
@@ -39,8 +35,12 @@ from .pre_processor import ConfigurePreProcessor, GradPreProcessor
 from .tiling import describe, rebuild
 from .torch_model import GradModel
 from .training_length import PUBLISHED_EPOCHS, PublishedLengthMixin
-from .unreadable_checkpoints import CheckpointFileError, NameUnreadableCheckpoint, describe_failure
-from .unreadable_images import NameUnreadableImages
+from .trust.checkpoint_io import WholeCheckpoints, check_before_reading, on_this_machine
+from .trust.configuration import check_configuration, check_weights
+from .trust.faults import CONFIGURATION, MODEL
+from .trust.settings import restoring
+from .trust.unreadable_checkpoints import CheckpointFileError, NameUnreadableCheckpoint, describe_failure
+from .trust.unreadable_images import NameUnreadableImages
 
 RANDOM_STATE = "grad_random_state"
 POST = "post_processor."

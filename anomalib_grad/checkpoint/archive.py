@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from anomalib_grad.torch_files import ExcessError, check_pickles, check_sums
+from anomalib_grad.trust.torch_files import ExcessError, check_pickles, check_sums
 
 
 class AuthorsCheckpointError(ValueError):

@@ -16,10 +16,10 @@ import torch
 from anomalib.data import Batch, InferenceBatch
 from torch import Tensor
 
-from anomalib_grad.checkpoint_settings import check_post_processing
 from anomalib_grad.evaluation.category_statistics import CategoryStatistics
 from anomalib_grad.evaluation.normalization import normalize
 from anomalib_grad.evaluation.statistics import first_known, per_image
+from anomalib_grad.trust.settings import check_post_processing
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from safetensors.torch import load_file, save_file
 
 from anomalib_grad.categories import pool
-from anomalib_grad.configuration import CheckpointConfigurationError
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.lightning_model import Grad
+from anomalib_grad.trust.configuration import CheckpointConfigurationError
 from helpers import TINY
 
 EPOCHS = 3

@@ -17,12 +17,12 @@ from anomalib.engine import Engine
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from anomalib_grad.atomic import LEFTOVER_SECONDS, writing
-from anomalib_grad.checkpoint_io import WholeCheckpointIO
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.evaluation.records import CategoryResult, TestReport
 from anomalib_grad.evaluation.table import write_csv, write_json
 from anomalib_grad.feature_cache.store import GIB, CacheFile
 from anomalib_grad.lightning_model import Grad
+from anomalib_grad.trust.checkpoint_io import WholeCheckpointIO
 from helpers import TINY, write_category
 
 ROW = CategoryResult("nut", 2, 2, 1.0, 1.0, 1.0, 1.0, threshold=3.0)

@@ -31,7 +31,7 @@ from anomalib_grad.evaluation.records import CategoryResult, TestReport
 from anomalib_grad.evaluation.table import results_table
 from anomalib_grad.feature_cache.store import CacheFile
 from anomalib_grad.lightning_model import Grad
-from anomalib_grad.unreadable_checkpoints import CheckpointFileError
+from anomalib_grad.trust.unreadable_checkpoints import CheckpointFileError
 from helpers import TINY, write_category
 
 MANY = 10**6

@@ -12,8 +12,8 @@ import torch
 from anomalib.utils.serialization import anomalib_safe_globals
 from torch import Tensor
 
-from .checkpoint_arguments import ARGUMENTS, find_fault_of_arguments
-from .checkpoint_callbacks import find_fault_of_callbacks
+from .arguments import ARGUMENTS, find_fault_of_arguments
+from .callbacks import find_fault_of_callbacks
 from .torch_files import UNREADABLE, ExcessError, check_archive, check_sums, load_shapes
 
 ZIP_START = b"PK\x03\x04"

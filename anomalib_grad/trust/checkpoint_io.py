@@ -17,7 +17,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.callbacks import Callback
 
-from .atomic import writing
+from ..atomic import writing
 from .unreadable_checkpoints import check_checkpoint
 
 

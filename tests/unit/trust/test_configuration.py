@@ -4,7 +4,7 @@
 
 import pytest
 
-from anomalib_grad.configuration import CheckpointConfigurationError, check_configuration
+from anomalib_grad.trust.configuration import CheckpointConfigurationError, check_configuration
 
 MODEL = {"backbone": "resnet18", "layers": ["layer2", "layer3"], "fusion": "small"}
 

@@ -11,7 +11,7 @@ from typing import IO, Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from .checkpoint_faults import HOLDS_OBJECTS, OTHER_MODEL, find_fault
+from .faults import HOLDS_OBJECTS, OTHER_MODEL, find_fault
 
 READING = "torch.serialization"
 CHECKING = "lightning.pytorch.utilities.migration"
