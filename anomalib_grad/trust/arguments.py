@@ -6,7 +6,7 @@ Grad's are plain values. Lightning also takes a function to call with them, ``_i
 trusts makes an object of any class, and calls any function, that an argument names. anomalib never writes it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import timm
 import torch
 
-from .configuration import find_oversized
+from .configuration import find_oversized, product
 
 ARGUMENTS = ("hparams", "module_arguments", "hyper_parameters")
 """Where Lightning finds arguments; the last ones win, and the first two are of versions before 1.0."""
@@ -45,6 +45,32 @@ def find_fault_of_arguments(content: Mapping[str, Any], size: int) -> str | None
         "backbone" if _is_oversized(arguments.get("backbone"), size) else None
     )
     return oversized and f"it holds no model of the size that its {oversized} of {arguments[oversized]} calls for"
+
+
+def find_fault_of_transform(settings: Mapping[str, Any], size: int) -> str | None:
+    """Look for a transform that makes images larger than any that the model in a checkpoint could have been made for.
+
+    Args:
+        settings: The pre-processor's, in plain data.
+        size: Bytes of the checkpoint, whose global grid has more of them than an image has pixels.
+
+    Returns:
+        The fault, to follow the file's name in a sentence; ``None`` if there is none.
+    """
+    sides = [side for key, side in _named_values(settings) if key == "size"]
+    single = [side[0] if isinstance(side, list | tuple) and len(side) == 1 else side for side in sides]
+    largest = max((product(side, dims=2) for side in single), default=0)
+    return f"its pre-processor makes images of {largest} pixels, too many for its model" if largest > size else None
+
+
+def _named_values(settings: object) -> Iterator[tuple[object, object]]:
+    """Walk through nested dictionaries and lists."""
+    if isinstance(settings, Mapping):
+        yield from settings.items()
+        settings = list(settings.values())
+    if isinstance(settings, list | tuple):
+        for part in settings:
+            yield from _named_values(part)
 
 
 def is_plain(value: object) -> bool:

@@ -101,12 +101,12 @@ def find_oversized(arguments: Mapping[str, Any], size: int) -> str | None:
     """
     for name, stored in LEAST_BYTES.items():
         dims = arguments.get(name.replace("resolution", "dims"), 2) if name.endswith("resolution") else 1
-        if _product(arguments.get(name), dims) * stored > size:
+        if product(arguments.get(name), dims) * stored > size:
             return name
     return None
 
 
-def _product(value: object, dims: object) -> float:
+def product(value: object, dims: object) -> float:
     """Product of a list of integers, or the power of one; 0 for what is neither."""
     if isinstance(value, int) and isinstance(dims, int):
         return math.inf if dims > MOST_DIMENSIONS else value**dims

@@ -12,7 +12,7 @@ import torch
 from anomalib.utils.serialization import anomalib_safe_globals
 from torch import Tensor
 
-from .arguments import ARGUMENTS, find_fault_of_arguments
+from .arguments import ARGUMENTS, find_fault_of_arguments, find_fault_of_transform
 from .callbacks import find_fault_of_callbacks
 from .torch_files import UNREADABLE, ExcessError, check_archive, check_sums, load_shapes
 
@@ -113,7 +113,11 @@ def _fault_of_content(content: object, size: int) -> str | None:
     wrong = next((part for part, kind in PARTS.items() if not isinstance(content.get(part), kind | None)), None)
     if wrong is not None:
         return f"its {wrong!r} is not what a training wrote"
-    return find_fault_of_arguments(content, size) or find_fault_of_callbacks(content.get("callbacks") or {})
+    return (
+        find_fault_of_arguments(content, size)
+        or find_fault_of_transform(content.get("anomalib_pre_processor_config") or {}, size)
+        or find_fault_of_callbacks(content.get("callbacks") or {})
+    )
 
 
 def _fault_of_weights(weights: Mapping[str, Tensor]) -> str | None:

@@ -140,6 +140,15 @@ def test_a_checkpoint_cannot_ask_for_a_model_larger_than_itself(
         Grad.load_from_checkpoint(hostile)
 
 
+@pytest.mark.parametrize("side", [20_000, [20_000], (20_000, 20_000)])
+def test_a_checkpoint_cannot_have_images_made_larger_than_its_model(whole: Path, tmp_path: Path, side: object) -> None:
+    step = {"class_path": "torchvision.transforms.v2.Resize", "init_args": {"size": side}}
+    spec = {"class_path": "torchvision.transforms.v2.Compose", "init_args": {"transforms": [step]}}
+    change(whole, hostile := tmp_path / "hostile.ckpt", anomalib_pre_processor_config={"transform": spec})
+    with pytest.raises(CheckpointFileError, match="its pre-processor makes images of 400000000 pixels, too many for"):
+        Grad.load_from_checkpoint(hostile)
+
+
 @pytest.mark.parametrize("function", ["os.system", "lightning.pytorch.cli.instantiate_module"])
 @pytest.mark.parametrize("place", ["hyper_parameters", "hparams", "module_arguments"])
 def test_a_checkpoint_cannot_choose_a_function_to_call(whole: Path, tmp_path: Path, place: str, function: str) -> None:
