@@ -45,8 +45,8 @@ def is_intact(model: bytes, weights: bytes | None = None) -> bool:
         weights: Content of the .bin file that belongs to the latter.
     """
     if weights is None:
-        body, entry = model[: -len(_entry(check_sum()))], model[-len(_entry(check_sum())) :]
-        return SEAL.encode() not in model or entry == _entry(check_sum(body))
+        end = len(model) - len(_entry(check_sum()))
+        return SEAL.encode() not in model or model[end:] == _entry(check_sum(model[:end]))
     noted = _LINE.search(model)
     if noted is None:
         return XML_SEAL.encode() not in model

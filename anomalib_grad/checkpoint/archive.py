@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from anomalib_grad.trust.torch_files import ExcessError, check_pickles, check_sums
+from anomalib_grad.trust import torch_files
 
 
 class AuthorsCheckpointError(ValueError):
@@ -39,15 +39,10 @@ def check_archive(path: Path, expected: str) -> bytes:
             pickles = [entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")]
             if len(pickles) != 1:
                 raise AuthorsCheckpointError(f"{str(path)!r} is a zip archive without PyTorch's data; {expected}.")
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise AuthorsCheckpointError(
-                    f"{str(path)!r} is compressed, which PyTorch's files never are; {expected}."
-                )
-            check_sums(path)
-            content = archive.read(pickles[0])
-            check_pickles([content], path)
-            return content
-    except ExcessError as error:
+            torch_files.check_archive(path)
+            torch_files.check_sums(path)
+            return archive.read(pickles[0])
+    except torch_files.ExcessError as error:
         raise AuthorsCheckpointError(f"{str(path)!r} cannot be read ({error}); {expected}.") from error
     except zipfile.BadZipFile as error:
         raise AuthorsCheckpointError(f"{str(path)!r} {_sniff(path)}; {expected}.") from error

@@ -34,8 +34,6 @@ from PIL import Image
 _EIGHT_BIT_STEP, _SIXTEEN_BIT_STEP = np.float32(1 / 255), np.float32(1 / 65535)  # multiplied with, as torchvision does
 _SIXTEEN_BITS = "I;16"  # and I;16B, I;16L, I;16N
 _SCALED_TO_SIXTEEN_BITS = {"PNG", "PPM"}  # formats of unsigned 16 bits that Pillow may open in its 32-bit mode
-
-
 _PHOTOMETRIC, _BITS, _PLANES, _SAMPLE_FORMAT = 262, 258, 284, 339  # tags of TIFF files
 _ZERO_IS_WHITE, _APART, _SIGNED = 0, 2, 2  # and values of them
 

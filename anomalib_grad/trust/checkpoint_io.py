@@ -17,7 +17,8 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.callbacks import Callback
 
-from ..atomic import writing
+from anomalib_grad.atomic import writing
+
 from .unreadable_checkpoints import check_checkpoint
 
 
@@ -76,7 +77,7 @@ def check_before_reading(
     """
     target = local_path(path)
     if target is not None and target.exists() and not target.is_dir():
-        check_checkpoint(target, extra_safe_globals, path if name is None else name)
+        check_checkpoint(target, extra_safe_globals, name)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from anomalib_grad.trust.configuration import CheckpointConfigurationError
+from .configuration import CheckpointConfigurationError
 
 _UNUSABLE = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 _SWITCHES = ("enable_normalization", "enable_thresholding", "enable_threshold_matching")

@@ -5,7 +5,7 @@
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +45,15 @@ def read_shapes(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
         ExcessError: As there.
         zipfile.BadZipFile: If a part of it is not as it was written.
     """
-    if zipfile.is_zipfile(path):
-        check_archive(path)
-        check_sums(path)
     try:
-        return load_shapes(path)
+        content = load_shapes(path)
     except ExcessError:
         raise
     except UNREADABLE:
         return None
+    if zipfile.is_zipfile(path):
+        check_sums(path)
+    return content
 
 
 def load_shapes(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
@@ -85,27 +85,19 @@ def check_archive(path: Path) -> None:
     """Look at what the parts of a zip file claim to be.
 
     Raises:
-        ExcessError: If they are compressed, or take more bytes than the file.
+        ExcessError: If they are compressed, or take more bytes than the file, as do values that are not stored in it.
         zipfile.BadZipFile: If their list is damaged.
     """
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
-        pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
-        check_pickles((archive.read(entry) for entry in pickles if entry.file_size <= path.stat().st_size), path)
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise ExcessError("it is compressed, which PyTorch's files never are")
-    if sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise ExcessError("its parts claim more bytes than it has")
-
-
-def check_pickles(pickles: Iterable[bytes], path: Path) -> None:
-    """Look for values that would take more bytes than they are stored in.
-
-    Raises:
-        ExcessError: If there are any.
-    """
+        size = path.stat().st_size
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ExcessError("it is compressed, which PyTorch's files never are")
+        if sum(entry.file_size for entry in entries) > size:
+            raise ExcessError("its parts claim more bytes than it has")
+        pickles = [archive.read(entry) for entry in entries if entry.filename.endswith("/data.pkl")]
     for content in pickles:
-        wide = ARRAYS in content and any(int(width) > path.stat().st_size for width in WIDTH.findall(content))
+        wide = ARRAYS in content and any(int(width) > size for width in WIDTH.findall(content))
         if wide or BYTES in content:
             raise ExcessError("it claims values that are not stored in it")
 
