@@ -4,6 +4,7 @@
 
 import inspect
 import logging
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -103,7 +104,8 @@ def check_names(names: Sequence[str]) -> None:
     """Check that categories can be told apart in metrics, tables and folders.
 
     Raises:
-        ValueError: For none, a duplicate, a reserved or an empty name, or one with a slash.
+        ValueError: For none, a duplicate, a reserved or an empty name, or one that no table can show: with a slash, a
+            line break or another control character, or not in UTF-8.
     """
     if not names:
         raise ValueError("there are no categories; give at least one")
@@ -114,7 +116,9 @@ def check_names(names: Sequence[str]) -> None:
             "give every category once, or pass datamodules as a dict with a name for each",
         )
     for name in names:
-        if not name or "/" in name or name in _RESERVED:
+        # control characters, and the surrogates as which Python reads a folder's name that is not UTF-8
+        unwritable = any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in name)
+        if not name or "/" in name or name in _RESERVED or unwritable:
             raise ValueError(f"a category cannot be called {name!r}; rename it")
 
 

@@ -3,6 +3,7 @@
 
 import copy
 import logging
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -322,6 +323,18 @@ def test_reserved_names_are_refused(root: Path) -> None:
     (root / "bee").rename(root / "mean")
     with pytest.raises(ValueError, match="cannot be called 'mean'"):
         prepared(root=root)
+
+
+@pytest.mark.parametrize("name", [b"b\xe9b\xe9", b"a\nb", b"\x1b[31mred"])
+def test_a_folder_whose_name_no_table_can_show_is_refused(root: Path, name: bytes) -> None:
+    (root / "bee").rename(root / os.fsdecode(name))
+    with pytest.raises(ValueError, match="cannot be called '.*'; rename it"):
+        prepared(root=root)
+
+
+def test_any_script_names_a_category(root: Path) -> None:
+    (root / "bee").rename(root / "部品\u3000é")
+    assert "部品\u3000é" in prepared(root=root).categories
 
 
 def test_result_images_that_would_overwrite_each_other_are_reported(
