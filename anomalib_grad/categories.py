@@ -71,7 +71,8 @@ class CategoryMixin(pl.LightningModule):
             return None
         if post_processor.category is not None:
             index = post_processor.named_index(post_processor.category)
-            return torch.full((len(features),), index, device=features.device)
+            # not len(): the exporter would take the batch of its example for that of all
+            return torch.full((features.shape[0],), index, device=features.device)
         if post_processor.recogniser.fitted:
             return cast("Tensor", post_processor.recogniser(pool(features)))
         return None

@@ -212,6 +212,26 @@ def test_exported_models_recognise_the_category_or_are_told(kind: str, model: Gr
         inferencer.predict(images, category="cup")
 
 
+@pytest.mark.parametrize("export", ["to_onnx", "to_openvino"])
+def test_a_model_that_was_told_its_category_exports_that(model: Grad, tmp_path: Path, export: str):
+    images = torch.stack([torch.as_tensor(picture(64, 64, seed)).permute(2, 0, 1) / 255 for seed in range(3)])
+    recognised = model(images).pred_score
+    model.post_processor.category = "bright"
+    try:
+        told = model(images)
+        path = getattr(model, export)(tmp_path)
+    finally:
+        model.post_processor.category = None
+    assert not torch.equal(told.pred_score, recognised)
+    for inferencer in (OpenVINOInferencer, CategoryOpenVINOInferencer):
+        for batch in (images, images[:1]):
+            found = inferencer(path, device="CPU", config=EXACT).predict(batch.permute(0, 2, 3, 1).numpy())
+            np.testing.assert_allclose(found.pred_score.ravel(), told.pred_score[: len(batch)], atol=1e-3)
+    assert found.explanation == ["bright"]
+    other = CategoryOpenVINOInferencer(path, device="CPU", config=EXACT).predict(images.numpy(), category="dark")
+    assert not np.allclose(other.pred_score.ravel(), told.pred_score, atol=1e-3)
+
+
 def test_bin_and_bytes_are_read_like_the_xml(exports: dict[str, Path]):
     xml, weights = exports["openvino"], exports["openvino"].with_suffix(".bin")
     image = picture(64, 64)
