@@ -24,6 +24,8 @@ UNCHANGING = (
     nn.Identity,
 )
 """Transforms that make the same of an image every time."""
+READERS = ("anomalib.", "anomalib_grad.")
+"""Packages whose datasets read the same image from a file every time, apart from their augmentations."""
 
 
 def first_augmentation(transforms: Iterable[nn.Module | None]) -> str | None:
@@ -51,6 +53,10 @@ def obstacle(loader: object, pre_processing: nn.Module | None) -> str | None:
     samples = getattr(loader.dataset, "samples", None)
     if samples is None or "image_path" not in samples or len(samples) != len(loader.dataset):  # type: ignore[arg-type]
         return f"{type(loader.dataset).__name__} has no list of its image files"
+    readers = [type(dataset).__getitem__ for dataset in getattr(loader.dataset, "parts", [loader.dataset])]
+    strange = next((reader for reader in readers if not reader.__module__.startswith(READERS)), None)
+    if strange is not None:
+        return f"{strange.__qualname__} may make another image of a file every time"
     if loader.collate_fn != getattr(loader.dataset, "collate_fn", loader.collate_fn):
         maker = getattr(loader.collate_fn, "__name__", type(loader.collate_fn).__name__)
         return f"batches are made by {maker}, which may change their images"

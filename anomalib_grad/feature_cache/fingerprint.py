@@ -14,12 +14,14 @@ import torch
 import torchvision
 from torch import nn
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of how features are laid out in a row; to be raised when that changes."""
 
 
 def hash_images(paths: Iterable[str]) -> str:
-    """Hash the names, sizes and modification times of image files, in their order.
+    """Hash the names and sizes of image files, in their order, and when their contents or states changed last.
+
+    The time of the content alone can be set, as by copying with times.
 
     Raises:
         FileNotFoundError: If a file is gone.
@@ -27,7 +29,9 @@ def hash_images(paths: Iterable[str]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
         status = Path(path).stat()
-        digest.update(f"{Path(path).absolute()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        digest.update(
+            f"{Path(path).absolute()}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\n".encode()
+        )
     return digest.hexdigest()
 
 

@@ -4,24 +4,27 @@
 
 import logging
 import os
+import re
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from filelock import FileLock, Timeout
-from numpy.lib.format import open_memmap
 
 logger = logging.getLogger(__name__)
 
 GIB = 2**30
 SUFFIX = ".features.npy"
-"""Marks the files that may be removed to make room: a folder of the user's may hold other arrays."""
 UNFINISHED = ".unfinished"
+FINGERPRINT = re.compile("[0-9a-f]{32}")
+"""Names of caches, which alone may be removed: a folder of the user's may hold other arrays."""
 CHECK_BYTES = 4
-"""The check sum of all before it ends a file: a disk or a network may change bytes and nothing else."""
+"""The check sum of a file's name and of all before it ends a file: a disk, a network or a user may change either."""
 CHUNK = 2**24
 ADVICE = "make room, choose another feature_cache_dir, or set feature_cache to false."
 
@@ -40,6 +43,7 @@ class CacheFile:
     """
 
     def __init__(self, folder: Path, name: str, shape: tuple[int, int], dtype: np.dtype) -> None:
+        self.name = name
         self.path = folder / f"{name}{SUFFIX}"
         self.unfinished = folder / f"{name}{UNFINISHED}"
         self.shape = shape
@@ -53,18 +57,31 @@ class CacheFile:
 
     def read(self) -> np.ndarray | None:
         """Map the complete file; ``None`` if there is none, or something else stands in its place."""
+        header = self._header()
         try:
-            rows = open_memmap(self.path, mode="r")  # unlike np.load, reads nothing but arrays
-        except (FileNotFoundError, ValueError, EOFError):
-            return None
-        if rows.shape != self.shape or rows.dtype != self.dtype:
+            if not self.path.is_file() or self.path.stat().st_size != len(header) + self.size + CHECK_BYTES:
+                return None
+            with self.path.open("rb") as file:  # not parsed: it is known to the last byte, and a parser can be misled
+                if file.read(len(header)) != header:
+                    return None
+            rows = self._map(self.path, "r")
+        except FileNotFoundError:  # another run makes room
             return None
         with suppress(PermissionError, FileNotFoundError):
             os.utime(self.path)  # the least recently used is removed first
         return rows
 
+    def _header(self) -> bytes:
+        """NumPy's header of the array, so that ``np.load`` reads the file."""
+        header, stream = np.lib.format.header_data_from_array_1_0(np.empty(0, self.dtype)), BytesIO()
+        np.lib.format.write_array_header_1_0(stream, header | {"shape": self.shape})
+        return stream.getvalue()
+
+    def _map(self, path: Path, mode: Literal["r", "r+"]) -> np.memmap:
+        return np.memmap(path, self.dtype, mode, len(self._header()), self.shape)
+
     def _is_undamaged(self) -> bool:
-        computed, stored = check_sums(self.path)
+        computed, stored = check_sums(self.path, self.name)
         if computed != stored:
             logger.warning("The feature cache %s is damaged; its features are computed again.", self.path)
         return computed == stored
@@ -104,9 +121,9 @@ class CacheFile:
     def _allocate(self) -> None:
         """Reserve the whole file at once: writing to a mapped file on a full disk would kill the process."""
         try:
-            header = np.lib.format.header_data_from_array_1_0(np.empty(0, self.dtype)) | {"shape": self.shape}
+            self.unfinished.unlink(missing_ok=True)  # whatever it is: a pipe would be waited for
             with self.unfinished.open("wb") as file:
-                np.lib.format.write_array_header_1_0(file, header)
+                file.write(self._header())
                 file.flush()
                 reserve(file.fileno(), file.tell(), self.size + CHECK_BYTES)
         except OSError as error:
@@ -118,13 +135,13 @@ class CacheFile:
 
     def write(self, fill: Callable[[np.ndarray], None]) -> None:
         """Let ``fill`` write rows into the unfinished file."""
-        rows = open_memmap(self.unfinished, mode="r+")
+        rows = self._map(self.unfinished, "r+")
         fill(rows)
         rows.flush()
 
     def finish(self) -> None:
         """Declare the unfinished file complete."""
-        computed, _ = check_sums(self.unfinished)
+        computed, _ = check_sums(self.unfinished, self.name)
         with self.unfinished.open("r+b") as file:
             file.seek(-CHECK_BYTES, os.SEEK_END)
             file.write(computed)
@@ -137,9 +154,9 @@ class CacheFile:
         self._lock.release()
 
 
-def check_sums(path: Path) -> tuple[bytes, bytes]:
-    """Give the check sum of a file's content, computed, and the one that ends the file."""
-    left, computed = path.stat().st_size - CHECK_BYTES, 0
+def check_sums(path: Path, name: str) -> tuple[bytes, bytes]:
+    """Give the check sum of a cache's name and its file's content, computed, and the one that ends the file."""
+    left, computed = path.stat().st_size - CHECK_BYTES, zlib.crc32(name.encode())
     with path.open("rb") as file:
         while left > 0 and (chunk := file.read(min(CHUNK, left))):
             computed = zlib.crc32(chunk, computed)
@@ -157,13 +174,20 @@ def reserve(descriptor: int, offset: int, size: int) -> None:
         size -= os.write(descriptor, zeros[:size])
 
 
+def caches(folder: Path, suffix: str) -> Iterator[Path]:
+    """Give the files of a folder that are named as caches are."""
+    for path in folder.glob(f"*{suffix}"):
+        if FINGERPRINT.fullmatch(path.name.removesuffix(suffix)) and path.is_file():
+            yield path
+
+
 def make_room(folder: Path, available: int) -> None:
     """Remove the least recently used caches of a folder until the others take no more than ``available`` bytes.
 
     A run that still reads a removed cache keeps it until it ends; where the system forbids removing it, it stays.
     """
     files = []
-    for path in folder.glob(f"*{SUFFIX}"):
+    for path in caches(folder, SUFFIX):
         with suppress(FileNotFoundError):  # another run makes room as well
             files.append((path.stat(), path))
     total = sum(status.st_size for status, _ in files)
@@ -177,6 +201,6 @@ def make_room(folder: Path, available: int) -> None:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove the caches of a folder that killed runs have left unfinished: their locks are free."""
-    for path in folder.glob(f"*{UNFINISHED}"):
+    for path in caches(folder, UNFINISHED):
         with suppress(Timeout, PermissionError), FileLock(path.with_suffix(".lock"), timeout=0):
             path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@
 
 import os
 import shutil
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def count(kind: type[AnomalibDataset]) -> None:
         read = kind.__getitem__
 
+        @wraps(read)
         def counted(self: AnomalibDataset, index: int) -> object:
             if self.samples.iloc[index]["split"] == "train":
                 indices.append(index)

@@ -328,7 +328,7 @@ def test_reserved_names_are_refused(root: Path) -> None:
 @pytest.mark.parametrize("name", [b"b\xe9b\xe9", b"a\nb", b"\x1b[31mred"])
 def test_a_folder_whose_name_no_table_can_show_is_refused(root: Path, name: bytes) -> None:
     (root / "bee").rename(root / os.fsdecode(name))
-    with pytest.raises(ValueError, match="cannot be called '.*'; rename it"):
+    with pytest.raises(ValueError, match=r"cannot be called '.*'; rename it"):
         prepared(root=root)
 
 

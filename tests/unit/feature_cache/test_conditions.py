@@ -4,6 +4,7 @@
 
 import logging
 import math
+import os
 from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +13,15 @@ from typing import Any
 import psutil
 import pytest
 from anomalib.data import MVTecAD
+from anomalib.data.datasets import MVTecADDataset
 from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from anomalib_grad import Grad
+from anomalib_grad.data.dataset import MultiCategoryDataset
 from anomalib_grad.feature_cache.conditions import first_augmentation, obstacle, passes
+from anomalib_grad.feature_cache.fingerprint import hash_images
 from anomalib_grad.feature_cache.settings import CacheSettings
 from helpers import TINY, write_category
 
@@ -56,6 +61,32 @@ def test_images_that_change_when_a_batch_is_made_are_not_cached(tmp_path: Path) 
     assert (
         obstacle(data.train_dataloader(), None) == "batches are made by cut_into_tiles, which may change their images"
     )
+
+
+def test_a_dataset_that_reads_images_in_its_own_way_has_no_cache(tmp_path: Path) -> None:
+    class Cropped(MVTecADDataset):
+        def __getitem__(self, index: int) -> Any:
+            item = super().__getitem__(index)
+            item.image = item.image[:, :30, :30]
+            return item
+
+    write_category(tmp_path / "nut")
+    data = MVTecAD(tmp_path, "nut", num_workers=0)
+    data.setup()
+    data.train_data.__class__ = Cropped
+    joined = DataLoader(MultiCategoryDataset({"nut": data.train_data}))
+    for loader in (data.train_dataloader(), joined):
+        assert obstacle(loader, None).endswith("Cropped.__getitem__ may make another image of a file every time")
+
+
+def test_an_image_replaced_under_its_old_size_and_time_is_another(tmp_path: Path) -> None:
+    file = tmp_path / "000.bmp"
+    file.write_bytes(bytes(100))
+    before, status = hash_images([str(file)]), file.stat()
+    assert hash_images([str(file)]) == before
+    file.write_bytes(bytes(99) + b"1")
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert hash_images([str(file)]) != before
 
 
 @pytest.mark.parametrize(

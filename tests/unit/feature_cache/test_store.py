@@ -89,12 +89,44 @@ def test_an_archive_of_arrays_is_filled_anew(tmp_path: Path) -> None:
 
 
 def test_the_next_run_removes_what_killed_ones_left_and_leaves_what_others_are_filling(tmp_path: Path) -> None:
-    (tmp_path / "killed.unfinished").touch()
-    filling = CacheFile(tmp_path, "filling", ROWS.shape, FLOAT32)
+    (tmp_path / f"{'a' * 32}.unfinished").touch()
+    filling = CacheFile(tmp_path, "f" * 32, ROWS.shape, FLOAT32)
     assert filling.begin(limit=GIB)
     filled(tmp_path)
-    assert [path.name for path in tmp_path.glob("*.unfinished")] == ["filling.unfinished"]
+    assert [path.name for path in tmp_path.glob("*.unfinished")] == [f"{'f' * 32}.unfinished"]
     filling.abort()
+
+
+def test_nothing_but_caches_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "report.unfinished").touch()
+    (tmp_path / ".model.ckpt.abcd.unfinished").mkdir()  # left by a checkpoint's writer that was killed
+    (tmp_path / "bottle.features.npy").write_bytes(bytes(10**6))
+    before = set(tmp_path.iterdir())
+    filled(tmp_path)
+    make_room(tmp_path, available=0)
+    assert before <= set(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("position", range(0, 1024, 11))
+def test_a_changed_bit_in_the_header_is_noticed(tmp_path: Path, position: int) -> None:
+    path = filled(tmp_path).path
+    content = bytearray(path.read_bytes())
+    content[position // 8] ^= 1 << position % 8
+    path.write_bytes(content)
+    np.testing.assert_array_equal(filled(tmp_path).read(), ROWS)
+
+
+def test_a_cache_under_the_name_of_another_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = filled(tmp_path, "a" * 32).path
+    file.rename(file.with_name(f"{'b' * 32}.features.npy"))
+    filled(tmp_path, "b" * 32)
+    assert "is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["features.npy", "unfinished"])
+def test_a_pipe_in_the_place_of_a_cache_is_replaced(tmp_path: Path, suffix: str) -> None:
+    os.mkfifo(tmp_path / f"name.{suffix}")
+    np.testing.assert_array_equal(filled(tmp_path).read(), ROWS)
 
 
 def test_an_array_of_another_shape_or_type_is_not_taken(tmp_path: Path) -> None:
@@ -104,15 +136,16 @@ def test_an_array_of_another_shape_or_type_is_not_taken(tmp_path: Path) -> None:
 
 
 def test_the_least_recently_used_caches_make_room(tmp_path: Path) -> None:
-    for age, name in enumerate(("new", "old", "oldest")):
+    for age, letter in enumerate("abc"):
+        name = letter * 32
         path = filled(tmp_path, name).path
         os.utime(path, (1e9 - age, 1e9 - age))
-    assert CacheFile(tmp_path, "oldest", ROWS.shape, FLOAT32).read() is not None  # used once more
+    assert CacheFile(tmp_path, "c" * 32, ROWS.shape, FLOAT32).read() is not None  # used once more
     (tmp_path / "of_the_user.npy").write_bytes(bytes(10**6))
     size = path.stat().st_size
     make_room(tmp_path, available=2 * size)
     left = sorted(path.name.split(".")[0] for path in tmp_path.glob("*.npy"))
-    assert left == ["new", "of_the_user", "oldest"]
+    assert left == ["a" * 32, "c" * 32, "of_the_user"]
 
 
 def test_a_full_disk_stops_before_anything_is_computed_and_leaves_nothing(
