@@ -3,7 +3,6 @@
 """What a file of ``torch.save`` claims to hold, looked at before anything of that size is allocated."""
 
 import pickle
-import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from .pickles import ExcessError, check_legacy, check_pickle
 
 UNREADABLE = (
     zipfile.BadZipFile,
@@ -25,17 +26,9 @@ UNREADABLE = (
     MemoryError,
 )
 """What torch raises on files that it cannot read."""
-BYTES, ARRAYS = b"\nbytearray\n", b"cnumpy\ndtype\n"
-"""How a pickle names the types that can be made of any size without storing their content."""
-WIDTH = re.compile(rb"[VSU](\d{6,18})")
-"""NumPy's names of types of many bytes."""
 MOST_LEVELS = 100
 MOST_PARTS = 10**6
 """Limits of what is looked at, part by part: more is no training's, or lists that hold each other over and over."""
-
-
-class ExcessError(ValueError):
-    """A file claims to hold more than it has bytes for; the message follows the file's name in a sentence."""
 
 
 def read_shapes(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
@@ -73,6 +66,9 @@ def load_shapes(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
     size = path.stat().st_size
     if zipfile.is_zipfile(path):
         check_archive(path)
+    else:
+        with path.open("rb") as file:
+            check_legacy(file)
     content = torch.load(path, map_location="meta", weights_only=True)
     _count(content, {}, level=0)
     for name, tensor in named_tensors(content):
@@ -85,7 +81,7 @@ def check_archive(path: Path) -> None:
     """Look at what the parts of a zip file claim to be.
 
     Raises:
-        ExcessError: If they are compressed, or take more bytes than the file, as do values that are not stored in it.
+        ExcessError: If they are compressed, or take more bytes than the file, or to read them would take more.
         zipfile.BadZipFile: If their list is damaged.
     """
     with zipfile.ZipFile(path) as archive:
@@ -97,9 +93,7 @@ def check_archive(path: Path) -> None:
             raise ExcessError("its parts claim more bytes than it has")
         pickles = [archive.read(entry) for entry in entries if entry.filename.endswith("/data.pkl")]
     for content in pickles:
-        wide = ARRAYS in content and any(int(width) > size for width in WIDTH.findall(content))
-        if wide or BYTES in content:
-            raise ExcessError("it claims values that are not stored in it")
+        check_pickle(content)
 
 
 def check_sums(path: Path) -> None:
