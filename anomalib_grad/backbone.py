@@ -30,7 +30,7 @@ DEFAULT_BACKBONE = "tf_efficientnet_b4.aa_in1k"
 
 def is_faithful(backbone: str) -> bool:
     """Tell whether ``backbone`` is the authors' EfficientNet-B4."""
-    return backbone.partition(".")[0] == FAITHFUL_BACKBONE
+    return str(backbone).partition(".")[0] == FAITHFUL_BACKBONE  # what is no name is refused where its maps are listed
 
 
 MIN_CELLS = 2
@@ -54,6 +54,9 @@ def list_feature_maps(backbone: str) -> list[FeatureMap]:
     Raises:
         ValueError: If timm does not know the backbone or its pretraining tag, or it offers no feature maps.
     """
+    if not isinstance(backbone, str):
+        message = f"backbone must be a timm model's name, got {backbone!r}."
+        raise ValueError(message)  # noqa: TRY004  # the error of all arguments out of range
     architecture, _, tag = backbone.partition(".")
     if not timm.is_model(backbone):
         close = timm.list_models(f"*{architecture}*")[:8] or get_close_matches(architecture, timm.list_models(), 8, 0.5)

@@ -25,11 +25,16 @@ def check_tiles(tiler: "Tiler", backbone: str, strides: Sequence[int], image_siz
         image_size: Height and width of the model's input in pixels.
 
     Raises:
-        ValueError: If a tile is larger than the image, tiles do not begin and end between two cells of a map or do not
-            cover the image exactly, or the tiler is to stretch images: anomalib's tiler undoes padding and stretching
-            in pixels, and what it joins here are cells.
+        ValueError: If a size is no size, a tile is larger than the image, tiles do not begin and end between two cells
+            of a map or do not cover the image exactly, or the tiler is to stretch images: anomalib's tiler undoes
+            padding and stretching in pixels, and what it joins here are cells.
     """
     tile, step = (tiler.tile_size_h, tiler.tile_size_w), (tiler.stride_h, tiler.stride_w)
+    if min(*tile, *step) < 1 or tiler.remove_border_count < 0:
+        raise ValueError(
+            f"there are no tiles of {tile[0]} x {tile[1]} pixels every {step[0]} x {step[1]}: choose a tile_size and a "
+            f"stride of at least 1, and a remove_border_count of at least 0."
+        )
     if tile[0] > image_size[0] or tile[1] > image_size[1]:
         raise ValueError(
             f"tiles of {tile[0]} x {tile[1]} pixels are larger than the model's input of {image_size[0]} x "

@@ -3,6 +3,7 @@
 """What the configuration in an authors' file says about backbone, layers and image size."""
 
 from anomalib_grad.backbone import DEFAULT_BACKBONE, is_faithful
+from anomalib_grad.trust.arguments import is_oversized
 
 from .archive import AuthorsCheckpointError
 from .authors_file import AuthorsFile
@@ -18,10 +19,19 @@ def noted_backbone(file: AuthorsFile) -> str | None:
     """Name the timm backbone that a file was trained with; ``None`` if it does not say, or one unknown here.
 
     A file without configuration whose backbone tensors are named as EfficientNet's is taken for EfficientNet-B4.
+
+    Raises:
+        AuthorsCheckpointError: If the backbone is far too large to be in the file.
     """
     kind = _kind(file)
     if is_timms(file):
-        return str(kind).removeprefix(TIMM)
+        name = str(kind).removeprefix(TIMM)
+        if is_oversized(name, file.path.stat().st_size):
+            raise AuthorsCheckpointError(
+                f"{str(file.path)!r} notes backbone {name!r}, which is far larger than the file; name the one that it "
+                f"was trained with by --backbone (timm's name)."
+            )
+        return name
     if kind is None and "_conv_stem.weight" in file.backbone:
         return DEFAULT_BACKBONE
     return DEFAULT_BACKBONE if kind == AUTHORS_BACKBONE else None

@@ -52,6 +52,16 @@ def sample_grid(grid: Tensor, coordinates: Tensor) -> Tensor:
     return functional.linear(weights, grid.flatten(2).squeeze(0))  # (N, C)
 
 
+def check_dimensions(dims: int) -> None:
+    """Refuse coordinates of no dimension.
+
+    Raises:
+        ValueError: If ``dims`` is below 1.
+    """
+    if dims < 1:
+        raise ValueError(f"a grid needs at least 1 dimension, got {dims}.")
+
+
 class ContinuousGrid(nn.Module):
     """A learned grid of ``channels`` values over ``dims`` dimensions.
 
@@ -67,8 +77,7 @@ class ContinuousGrid(nn.Module):
 
     def __init__(self, channels: int, resolution: int | Sequence[int], dims: int = 2) -> None:
         super().__init__()
-        if dims < 1:
-            raise ValueError(f"a grid needs at least 1 dimension, got {dims}.")
+        check_dimensions(dims)
         shape = [resolution] * dims if isinstance(resolution, int) else list(resolution)
         if len(shape) != dims or min(shape) < 1:
             raise ValueError(f"a {dims}-dimensional grid needs {dims} resolutions of at least 1, got {shape}.")

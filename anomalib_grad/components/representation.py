@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .grid import ContinuousGrid
+from .grid import ContinuousGrid, check_dimensions
 
 
 def jitter_coordinates(coordinates: Tensor, std: float, probability: float) -> Tensor:
@@ -53,6 +53,7 @@ class LocalRepresentation(nn.Module):
         jitter_probability: float = 0.5,
     ) -> None:
         super().__init__()
+        check_dimensions(dims)
         if not 0 <= jitter_std < math.inf:
             raise ValueError(f"jitter_std must be 0 or more and finite, got {jitter_std}.")
         if not 0 <= jitter_probability <= 1:
@@ -85,6 +86,9 @@ class GlobalRepresentation(nn.Module):
         feature_size: Height and width of the feature maps.
         resolution: Grid cells along every axis, or one number an axis. Paper: 4.
         dims: Coordinate dimensions D. Paper: 2.
+
+    Raises:
+        ValueError: If the grid is impossible.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class GlobalRepresentation(nn.Module):
         dims: int = 2,
     ) -> None:
         super().__init__()
+        check_dimensions(dims)
         self.map_shape = (channels, *feature_size)
         self.coordinates = nn.Sequential(
             nn.Linear(channels, channels),

@@ -18,6 +18,8 @@ from .configuration import find_oversized, product
 
 ARGUMENTS = ("hparams", "module_arguments", "hyper_parameters")
 """Where Lightning finds arguments; the last ones win, and the first two are of versions before 1.0."""
+SIZES = ("size", "max_size")
+"""What transforms call the height and width, or one side, of the images that they make."""
 CALLABLES = ("_instantiator", "_class_path")
 MOST_CUT_OFF = 64
 """How many times larger than the file a backbone may be before unused stages are cut off: 20 in mobilenetv3_small_050,
@@ -42,9 +44,9 @@ def find_fault_of_arguments(content: Mapping[str, Any], size: int) -> str | None
     if strange is not None:
         return f"its argument {strange!r} is no plain value"
     oversized = find_oversized(arguments, size) or (
-        "backbone" if _is_oversized(arguments.get("backbone"), size) else None
+        "backbone" if is_oversized(arguments.get("backbone"), size) else None
     )
-    return oversized and f"it holds no model of the size that its {oversized} of {arguments[oversized]} calls for"
+    return oversized and f"it holds no model of the size that its {oversized} calls for"
 
 
 def find_fault_of_transform(settings: Mapping[str, Any], size: int) -> str | None:
@@ -57,20 +59,28 @@ def find_fault_of_transform(settings: Mapping[str, Any], size: int) -> str | Non
     Returns:
         The fault, to follow the file's name in a sentence; ``None`` if there is none.
     """
-    sides = [side for key, side in _named_values(settings) if key == "size"]
-    single = [side[0] if isinstance(side, list | tuple) and len(side) == 1 else side for side in sides]
-    largest = max((product(side, dims=2) for side in single), default=0)
-    return f"its pre-processor makes images of {largest} pixels, too many for its model" if largest > size else None
+    for name, value in _numbers(settings):
+        pixels = product(value, dims=2)
+        if name in SIZES and min(value) < 1:
+            return "its pre-processor makes images of no size"
+        if not pixels <= size:
+            return f"its pre-processor makes images of {pixels:.0f} pixels, too many for its model"
+    return None
 
 
-def _named_values(settings: object) -> Iterator[tuple[object, object]]:
-    """Walk through nested dictionaries and lists."""
+def _numbers(settings: object, name: str = "") -> Iterator[tuple[str, list[float]]]:
+    """Walk through the numbers in nested dictionaries and lists, with the last name above: pairs, or one by one."""
     if isinstance(settings, Mapping):
-        yield from settings.items()
-        settings = list(settings.values())
-    if isinstance(settings, list | tuple):
-        for part in settings:
-            yield from _named_values(part)
+        for key, value in settings.items():
+            yield from _numbers(value, str(key))
+    elif isinstance(settings, list | tuple):
+        if len(settings) == 2 and all(isinstance(side, int | float) for side in settings):  # noqa: PLR2004
+            yield name, list(settings)
+        else:
+            for part in settings:
+                yield from _numbers(part, name)
+    elif isinstance(settings, int | float):
+        yield name, [settings] * 2
 
 
 def is_plain(value: object) -> bool:
@@ -82,7 +92,7 @@ def is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str | PurePath | Enum)
 
 
-def _is_oversized(backbone: object, size: int) -> bool:
+def is_oversized(backbone: object, size: int) -> bool:
     """Tell whether a timm network takes far more bytes than the file; unknown ones are left to the constructor."""
     if not isinstance(backbone, str) or not timm.is_model(backbone):
         return False

@@ -10,7 +10,8 @@ from torch import Tensor
 
 MOST_DIMENSIONS = 64
 """Dimensions that a tensor can have in PyTorch."""
-
+MOST_UNITS = 2**63
+"""Elements along one of them."""
 
 LEAST_BYTES = {
     "local_resolution": 1,
@@ -107,9 +108,13 @@ def find_oversized(arguments: Mapping[str, Any], size: int) -> str | None:
 
 
 def product(value: object, dims: object) -> float:
-    """Product of a list of integers, or the power of one; 0 for what is neither."""
-    if isinstance(value, int) and isinstance(dims, int):
-        return math.inf if dims > MOST_DIMENSIONS else value**dims
-    if isinstance(value, list | tuple) and all(isinstance(axis, int) for axis in value):
-        return math.prod(value)
-    return 0
+    """Product of numbers, or the power of one; 0 for what is neither, infinite beyond what a tensor can be."""
+    if isinstance(value, int | float) and isinstance(dims, int):
+        factors = [value] * min(dims, MOST_DIMENSIONS + 1)
+    elif isinstance(value, list | tuple) and all(isinstance(axis, int | float) for axis in value):
+        factors = list(value[: MOST_DIMENSIONS + 1])
+    else:
+        return 0
+    if len(factors) > MOST_DIMENSIONS or any(abs(factor) > MOST_UNITS for factor in factors):
+        return math.inf
+    return math.prod(map(float, factors))

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""A trained and exported model, and a folder of files of every kind."""
+"""A trained and exported model, a whole checkpoint, and a folder of files of every kind."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 from anomalib.engine import Engine
 
+from anomalib_grad.checkpoint.convert import save_model
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.evaluation import PerCategoryPostProcessor
@@ -52,3 +53,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Var
         path.write_bytes(variant.content)
         written[variant.name] = (path, variant)
     return written
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a model, before any training."""
+    path = tmp_path_factory.mktemp("checkpoint") / "whole.ckpt"
+    save_model(Grad(**TINY), path)
+    return path

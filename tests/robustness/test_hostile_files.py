@@ -24,7 +24,6 @@ from rich.console import Console
 
 from anomalib_grad.backbone import FrozenBackbone
 from anomalib_grad.backbone_weights import BackboneWeightsError
-from anomalib_grad.checkpoint.convert import save_model
 from anomalib_grad.checkpoint.to_authors import to_authors
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.evaluation.records import CategoryResult, TestReport
@@ -33,6 +32,7 @@ from anomalib_grad.feature_cache.store import CacheFile
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.trust.unreadable_checkpoints import CheckpointFileError
 from helpers import TINY, write_category
+from hostile import change
 
 MANY = 10**6
 
@@ -52,22 +52,6 @@ class Wide:
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[np.dtype]]:
         return np.float64(0).__reduce__()[0], (np.dtype("V100000000"),)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of a model, before any training."""
-    path = tmp_path_factory.mktemp("checkpoint") / "whole.ckpt"
-    save_model(Grad(**TINY), path)
-    return path
-
-
-def change(whole: Path, path: Path, **entries: Any) -> None:
-    """Write a checkpoint with some entries replaced or added; a dictionary is merged into the one there."""
-    content = torch.load(whole, weights_only=True)
-    for key, value in entries.items():
-        content[key] = {**content.get(key, {}), **value} if isinstance(value, dict) else value
-    torch.save(content, path)
 
 
 def code(whole: Path, path: Path) -> None:
@@ -103,15 +87,6 @@ CHECKPOINTS = {
     "zip bomb": (compressed, "it is compressed"),
     "overlapping parts": (overlapping, "its parts claim more bytes than it has"),
 }
-OVERSIZED = {
-    "local_resolution": 10**5,
-    "global_resolution": [10**3, 10**4],
-    "image_size": (MANY, MANY),
-    "feature_size": (1000, 1000),
-    "num_blocks": 10**9,
-    "hidden_channels": 2 * MANY,
-    "backbone": "vit_giant_patch14_clip_224",
-}
 
 
 @pytest.mark.parametrize(("make", "fault"), CHECKPOINTS.values(), ids=CHECKPOINTS)
@@ -128,25 +103,6 @@ def test_a_hostile_checkpoint_is_refused_by_loading_and_by_the_engine(
     with pytest.raises(Exception, match=expected):
         engine.predict(Grad(**TINY), data_path=images, ckpt_path=hostile)
     assert not (tmp_path / "exploded").exists()
-
-
-@pytest.mark.parametrize(("argument", "value"), OVERSIZED.items())
-def test_a_checkpoint_cannot_ask_for_a_model_larger_than_itself(
-    whole: Path, tmp_path: Path, argument: str, value: object
-) -> None:
-    hostile = tmp_path / "hostile.ckpt"
-    change(whole, hostile, hyper_parameters={argument: value})
-    with pytest.raises(CheckpointFileError, match=f"no model of the size that its {argument}"):
-        Grad.load_from_checkpoint(hostile)
-
-
-@pytest.mark.parametrize("side", [20_000, [20_000], (20_000, 20_000)])
-def test_a_checkpoint_cannot_have_images_made_larger_than_its_model(whole: Path, tmp_path: Path, side: object) -> None:
-    step = {"class_path": "torchvision.transforms.v2.Resize", "init_args": {"size": side}}
-    spec = {"class_path": "torchvision.transforms.v2.Compose", "init_args": {"transforms": [step]}}
-    change(whole, hostile := tmp_path / "hostile.ckpt", anomalib_pre_processor_config={"transform": spec})
-    with pytest.raises(CheckpointFileError, match="its pre-processor makes images of 400000000 pixels, too many for"):
-        Grad.load_from_checkpoint(hostile)
 
 
 @pytest.mark.parametrize("function", ["os.system", "lightning.pytorch.cli.instantiate_module"])

@@ -8,7 +8,6 @@ import pickle
 import random
 import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -18,33 +17,13 @@ import torch
 from torch import nn
 
 from anomalib_grad.trust.pickles import ExcessError, check_legacy, check_pickle
+from hostile import Call
 
 reconstruct = np.empty(0).__reduce__()[0]
 MANY = 250_000_000
 DEEP: Any = reduce(lambda inner, _: (inner, inner), range(60), ())  # to hash it takes 2^60 steps
 LONG = "a" * 10**6
 WIDE = tuple(range(1500))
-
-
-class Call:
-    """Is pickled as a call."""
-
-    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return self.call
-
-
-class State(Call):
-    """Is pickled as a call whose result is given a state."""
-
-    def __init__(self, state: Any, function: Callable[..., Any], *arguments: Any) -> None:
-        super().__init__(function, *arguments)
-        self.state = state
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return *self.call, self.state
 
 
 def encode(content: Any, codec: str) -> Call:
@@ -101,11 +80,11 @@ def test_what_a_training_writes_is_allowed(content: Any) -> None:
         Call(torch._tensor._rebuild_from_type_v2, codecs.encode, torch.Tensor, (LONG, "punycode"), None),
         Call(np.ndarray, (MANY,)),
         Call(reconstruct, np.ndarray, (MANY,), b"b"),
-        State((1, (MANY,), np.dtype("O"), False, []), reconstruct, np.ndarray, (0,), b"b"),
+        Call(reconstruct, np.ndarray, (0,), b"b", state=(1, (MANY,), np.dtype("O"), False, [])),
         Call(np.dtype, f"V{MANY}"),
         Call(np.dtype, "f8,(30000,10000)f8"),
-        State((3, "|", None, None, None, MANY, 1, 0), np.dtype, "V8"),
-        State((3, "|", (np.dtype("f8"), (MANY,)), None, None, 8, 1, 0), np.dtype, "V8"),
+        Call(np.dtype, "V8", state=(3, "|", None, None, None, MANY, 1, 0)),
+        Call(np.dtype, "V8", state=(3, "|", (np.dtype("f8"), (MANY,)), None, None, 8, 1, 0)),
         Call(torch.FloatTensor, MANY),
         Call(torch.FloatStorage, MANY),
         Call(bytearray, MANY),
