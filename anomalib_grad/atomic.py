@@ -42,11 +42,8 @@ def writing(target: str | Path) -> Iterator[Path]:
         raise IsADirectoryError(f"{str(target)!r} is a folder; name a file to write.")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {str(target.parent)!r} to write {target.name!r} to; create it.")
-    remove_leftovers(target)
     try:
-        temporary = TemporaryDirectory(  # not in /tmp: a file can be renamed only within its file system
-            prefix=f".{target.name}.", suffix=SUFFIX, dir=target.parent, ignore_cleanup_errors=True
-        )
+        temporary = folder_beside(target)
     except OSError as error:
         raise _cannot_write(target, error) from error
     with temporary as folder:
@@ -59,6 +56,16 @@ def writing(target: str | Path) -> Iterator[Path]:
             if error.errno not in UNWRITABLE:
                 raise
             raise _cannot_write(target, error) from error
+
+
+def folder_beside(target: Path) -> "TemporaryDirectory[str]":
+    """Make a folder to write ``target`` in, beside it: a file can be renamed only within its file system.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    remove_leftovers(target)
+    return TemporaryDirectory(prefix=f".{target.name}.", suffix=SUFFIX, dir=target.parent, ignore_cleanup_errors=True)
 
 
 def remove_leftovers(target: Path) -> None:

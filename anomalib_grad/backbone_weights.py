@@ -121,6 +121,12 @@ def _read_tensors(name: str, file: Path) -> dict[str, Tensor]:
             f"of nothing but tensors ({_brief(error)}); give one that is."
         ) from error
     tensors = {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
+    special = next((key for key, value in tensors.items() if value.is_meta or value.is_quantized), None)
+    if special is not None:
+        raise BackboneWeightsError(
+            f"cannot use weights for backbone {name!r}: in {str(file)!r} {special} is quantised or not stored; give a "
+            f"file of plain numbers."
+        )
     broken = next((key for key, value in tensors.items() if not torch.isfinite(value).all()), None)
     if broken is not None:
         raise BackboneWeightsError(

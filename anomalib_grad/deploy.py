@@ -20,7 +20,7 @@ from PIL.Image import Image
 from .deploy_input import as_batch
 from .evaluation.post_processor import UNKNOWN
 from .export import CATEGORIES_METADATA, CATEGORY
-from .export_seal import is_intact
+from .export_seal import files_of, is_intact
 
 if TYPE_CHECKING:
     from openvino.utils.data_helpers.wrappers import OVDict
@@ -177,7 +177,7 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
         The model.
 
     Raises:
-        FileNotFoundError: If it is not there, or a .xml file lacks its .bin file; names the one that is missing.
+        FileNotFoundError: If it is not there, or lacks the file of its weights; names the one that is missing.
         ValueError: If the file is of another kind, or damaged.
     """
     if isinstance(path, tuple):
@@ -185,11 +185,17 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
     path = Path(path)
     if path.suffix not in {".onnx", ".bin", ".xml"}:
         raise ValueError(f"Pass a .xml, .bin or .onnx file, not {path}.")
-    needed = [path] if path.suffix == ".onnx" else [path.with_suffix(".xml"), path.with_suffix(".bin")]
+    if path.suffix == ".onnx" and not path.is_file():
+        raise _missing(path, path)
+    needed = files_of(path)
     for file in needed:
         if not file.is_file():
-            raise FileNotFoundError(f"there is no exported model at {path}: {file} is missing; export or copy it.")
+            raise _missing(path, file)
     return _read_intact(core, needed[0], None, " or ".join(map(str, needed)), *(file.read_bytes() for file in needed))
+
+
+def _missing(path: Path, file: Path) -> FileNotFoundError:
+    return FileNotFoundError(f"there is no exported model at {path}: {file} is missing; export or copy it.")
 
 
 def _read_intact(core: ov.Core, model: Path | bytes, weights: bytes | None, name: str, *contents: bytes) -> ov.Model:

@@ -13,6 +13,8 @@ from .data.reading import read_pixels
 
 _COLOURS = 3
 _DIMENSIONS = {3, 4}
+_NUMBERS = "biuf"
+"""NumPy's kinds of truth values, integers and real numbers."""
 
 
 def as_batch(image: str | Path | np.ndarray | Image | torch.Tensor) -> np.ndarray:
@@ -29,7 +31,7 @@ def as_batch(image: str | Path | np.ndarray | Image | torch.Tensor) -> np.ndarra
     Raises:
         UnreadableImageError: If a file cannot be read; names it.
         TypeError: If it is something else.
-        ValueError: If there are no pixels, or they have another shape, are not numbers, or lie outside of that.
+        ValueError: If there are no pixels, or they have another shape, are no real numbers, or lie outside of that.
     """
     if isinstance(image, str | Path):
         return read_pixels(image)[np.newaxis]
@@ -38,10 +40,14 @@ def as_batch(image: str | Path | np.ndarray | Image | torch.Tensor) -> np.ndarra
             raise ValueError(f"Pass an image that has pixels, not one of {image.width} x {image.height}.")
         return rgb_pixels(image)[np.newaxis]
     if isinstance(image, torch.Tensor):
+        if image.is_meta or image.is_quantized or image.layout is not torch.strided:
+            raise ValueError("Pass a dense tensor that holds the pixels, not a sparse, quantised or meta one.")
         floating = image.is_floating_point()  # bfloat16 is unknown to numpy
         return in_unit_range(channels_last((image.float() if floating else image).numpy(force=True), tensor=True))
     if not isinstance(image, np.ndarray):
         raise TypeError(f"Pass the path of an image, a Pillow image, an array or a tensor, not {image!r:.60}.")
+    if image.dtype.kind not in _NUMBERS or isinstance(image, np.ma.MaskedArray):
+        raise ValueError(f"Pass pixels as real numbers, not {type(image).__name__} of {image.dtype}.")
     return in_unit_range(channels_last(image, tensor=False))
 
 

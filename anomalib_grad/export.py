@@ -13,7 +13,6 @@ from ast import literal_eval
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import onnx
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from . import quantization
+from .atomic import folder_beside
 from .export_seal import seal
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def publish(
     """
     folder = Path(export_root) / "weights" / export_type.value  # anomalib's convention
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".unfinished-", dir=folder) as temporary:
+    with folder_beside(folder / "export") as temporary:
         model = export(Path(temporary), *args, **kwargs)
         final = folder / model.name
         weights = [path for path in model.parent.iterdir() if path != model]

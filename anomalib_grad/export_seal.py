@@ -14,6 +14,7 @@ import onnx
 SEAL = "anomalib_grad_crc32"
 """In ONNX files, whose entries OpenVINO copies when it converts one."""
 XML_SEAL = "anomalib_grad_files_crc32"
+_XML_START = b"<"
 _END = b"</rt_info>"
 _LINE = re.compile(rb'\t<%b value="([0-9a-f]{8})" />\n\t' % XML_SEAL.encode())
 
@@ -26,32 +27,44 @@ def check_sum(*files: bytes) -> str:
     return f"{crc:08x}"
 
 
+def files_of(model: Path) -> list[Path]:
+    """List the files of an exported model: the .onnx or .xml file, and that of the weights if it has them apart.
+
+    Args:
+        model: The .onnx file, which must be there, or the .xml or .bin file, which need not.
+    """
+    if model.suffix != ".onnx":
+        return [model.with_suffix(".xml"), model.with_suffix(".bin")]
+    weights = model.with_name(f"{model.name}.data")  # torch's name; one of an older export may lie there as well
+    return [model, weights] if weights.name.encode() in model.read_bytes() else [model]
+
+
 def seal(model: Path) -> None:
-    """Note the check sum of an .onnx file, or of an .xml file and the .bin file beside it, in the former's metadata."""
-    content = model.read_bytes()
+    """Note the check sum of the files of an exported model in its own metadata."""
+    content, *weights = (file.read_bytes() for file in files_of(model))
+    noted = check_sum(content, *weights)
     if model.suffix == ".onnx":
-        model.write_bytes(content + _entry(check_sum(content)))
+        model.write_bytes(content + _entry(noted))
         return
-    noted = check_sum(content, model.with_suffix(".bin").read_bytes())
     before, end, after = content.rpartition(_END)
     model.write_bytes(before + f'\t<{XML_SEAL} value="{noted}" />\n\t'.encode() + end + after)
 
 
-def is_intact(model: bytes, weights: bytes | None = None) -> bool:
+def is_intact(model: bytes, *weights: bytes) -> bool:
     """Tell whether files are what was sealed; without a seal they may be anything.
 
     Args:
-        model: Content of an .onnx file, or of an .xml file.
-        weights: Content of the .bin file that belongs to the latter.
+        model: Content of an .onnx or .xml file.
+        weights: Content of the file of its weights, if it has them apart.
     """
-    if weights is None:
+    if not model.startswith(_XML_START):
         end = len(model) - len(_entry(check_sum()))
-        return SEAL.encode() not in model or model[end:] == _entry(check_sum(model[:end]))
+        return SEAL.encode() not in model or model[end:] == _entry(check_sum(model[:end], *weights))
     noted = _LINE.search(model)
     if noted is None:
         return XML_SEAL.encode() not in model
     unsealed = model[: noted.start()] + model[noted.end() :]
-    return check_sum(unsealed, weights) == noted[1].decode()
+    return check_sum(unsealed, *weights) == noted[1].decode()
 
 
 def _entry(value: str) -> bytes:

@@ -247,10 +247,9 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
 
         Raises:
             CheckpointFileError: If the file is damaged, no checkpoint, claims more than it holds, or wants code to run.
+            FileNotFoundError: If it is not there.
         """
         with on_this_machine(checkpoint_path) as path:
-            if Path(path).is_dir():
-                raise CheckpointFileError(f"cannot read checkpoint {path}: it is a folder; give the .ckpt file in it.")
             check_before_reading(path, cls.checkpoint_safe_globals(), name=checkpoint_path)
             try:
                 return cast("Grad", super().load_from_checkpoint(path, *args, **{"feature_cache_dir": None} | kwargs))

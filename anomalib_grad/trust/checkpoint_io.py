@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback
 
 from anomalib_grad.atomic import writing
 
-from .unreadable_checkpoints import check_checkpoint
+from .unreadable_checkpoints import CheckpointFileError, check_checkpoint
 
 
 class WholeCheckpointIO(AnomalibCheckpointIO):
@@ -73,11 +73,19 @@ def check_before_reading(
         name: What the caller knows it by, if it is a copy.
 
     Raises:
-        CheckpointFileError: If it does.
+        CheckpointFileError: If it does, or is a folder.
+        FileNotFoundError: If it is not there.
     """
     target = local_path(path)
-    if target is not None and target.exists() and not target.is_dir():
-        check_checkpoint(target, extra_safe_globals, name)
+    if target is None:
+        return
+    if target.is_dir():
+        raise CheckpointFileError(f"cannot read checkpoint {path}: it is a folder; give the .ckpt file in it.")
+    if not target.exists():
+        raise FileNotFoundError(
+            f"there is no checkpoint {path}; give a .ckpt file, such as weights/lightning/model.ckpt of a training."
+        )
+    check_checkpoint(target, extra_safe_globals, name)
 
 
 @contextmanager

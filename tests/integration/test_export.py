@@ -277,6 +277,24 @@ def test_a_changed_bit_in_an_exported_model_is_noticed(
             CategoryOpenVINOInferencer((model.read_bytes(), model.with_suffix(".bin").read_bytes()), device="CPU")
 
 
+def test_weights_beside_an_onnx_file_belong_to_it(model: Grad, exports: dict[str, Path], tmp_path: Path):
+    path = model.to_onnx(tmp_path, external_data=True)
+    weights = path.with_name("model.onnx.data")
+    score = CategoryOpenVINOInferencer(path, device="CPU").predict(picture(64, 64)).pred_score
+    np.testing.assert_allclose(score, infer(exports["onnx"], picture(64, 64)).pred_score, atol=1e-3)
+    changed = bytearray(weights.read_bytes())
+    changed[len(changed) // 2] ^= 0x01
+    weights.write_bytes(changed)
+    with pytest.raises(ValueError, match=f"{weights} is damaged, or was changed since"):
+        CategoryOpenVINOInferencer(path, device="CPU")
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match=f"{weights} is missing"):
+        CategoryOpenVINOInferencer(path, device="CPU")
+    weights.write_bytes(b"of an older export")
+    model.to_onnx(tmp_path)
+    assert CategoryOpenVINOInferencer(path, device="CPU").predict(picture(64, 64)).pred_score == score
+
+
 def test_damaged_names_of_categories_are_refused(exports: dict[str, Path], tmp_path: Path):
     model = onnx.load(exports["onnx"])
     for names in ("[1", '"nut"', "[1]"):

@@ -300,8 +300,18 @@ def test_settings_of_no_training_are_refused_by_name(damaged: Path, change: Call
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointFileError, match=f"cannot read checkpoint {tmp_path}: it is a folder; give the .ckpt"):
+    message = f"cannot read checkpoint {tmp_path}: it is a folder; give the .ckpt"
+    with pytest.raises(CheckpointFileError, match=message):
         Grad.load_from_checkpoint(tmp_path)
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False)
+    with pytest.raises(CheckpointFileError, match=message):
+        engine.predict(Grad(**TINY), ckpt_path=tmp_path, **data("predict", tmp_path))
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False)
+    with pytest.raises(FileNotFoundError, match=r"there is no checkpoint .*lost\.ckpt; give a \.ckpt file"):
+        engine.export(Grad(**TINY), "openvino", ckpt_path=tmp_path / "lost.ckpt")
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:

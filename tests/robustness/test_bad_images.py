@@ -145,6 +145,25 @@ def test_a_picture_without_pixels_is_refused() -> None:
         as_batch(Image.new("RGB", (0, 5)))
 
 
+PIXELS = np.full((8, 8, 3), 0.5, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        *(PIXELS.astype(kind) for kind in ("complex64", "O", "U", "M8[s]")),
+        np.ma.masked_less(PIXELS, 1),
+        torch.from_numpy(PIXELS).to_sparse(),
+        torch.from_numpy(PIXELS).to("meta"),
+        torch.quantize_per_tensor(torch.from_numpy(PIXELS), 0.1, 0, torch.quint8),
+    ],
+    ids=["complex", "objects", "text", "dates", "masked", "sparse", "meta", "quantised"],
+)
+def test_values_that_are_no_pixels_are_refused(pixels: np.ndarray | torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"^Pass (pixels as real numbers|a dense tensor)"):
+        as_batch(pixels)
+
+
 def test_floating_point_images_are_scaled_each_by_its_own_values() -> None:
     image = np.random.default_rng(0).random((5, 7, 3), dtype=np.float32)
     np.testing.assert_array_equal(as_batch(np.stack([image, image * 255]))[0], as_batch(image)[0])

@@ -169,6 +169,15 @@ def test_a_pth_file_of_something_else_is_refused(tmp_path, content):
         tiny_resnet(tmp_path / "other.pth").ensure_weights()
 
 
+@pytest.mark.parametrize(
+    "change", [lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8), lambda weight: weight.to("meta")]
+)
+def test_weights_that_are_not_stored_as_plain_numbers_are_refused_by_name(donor, tmp_path, change):
+    torch.save({**donor.state_dict(), "bn1.weight": change(donor.bn1.weight.detach())}, tmp_path / "weights.pth")
+    with pytest.raises(BackboneWeightsError, match=r"bn1\.weight is quantised or not stored; give a file of plain"):
+        tiny_resnet(tmp_path / "weights.pth").ensure_weights()
+
+
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 def test_weights_that_are_no_numbers_are_refused_by_name(donor, tmp_path, suffix):
     file = tmp_path / f"weights.{suffix}"

@@ -3,6 +3,7 @@
 """What an export leaves on the disk, and in the model."""
 
 import json
+import os
 from pathlib import Path
 
 import onnx
@@ -46,6 +47,17 @@ def test_an_interrupted_export_leaves_the_last_model_as_it_was(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         publish(write("new", "model.xml", "model.bin", fail=True), tmp_path, ExportType.OPENVINO)
     assert files(tmp_path) == {"weights/openvino/model.xml": "old", "weights/openvino/model.bin": "old"}
+
+
+def test_an_export_removes_what_killed_ones_left_a_day_ago(tmp_path: Path):
+    path = publish(write("old", "model.xml"), tmp_path, ExportType.OPENVINO)
+    left, running = path.parent / ".export.killed.unfinished", path.parent / ".export.running.unfinished"
+    for folder in (left, running):
+        folder.mkdir()
+    os.utime(left, (1e9, 1e9))
+    publish(write("new", "model.xml"), tmp_path, ExportType.OPENVINO)
+    assert not left.exists()
+    assert running.exists()
 
 
 def test_a_model_never_stands_beside_the_weights_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
