@@ -55,6 +55,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for state.pt and grad_tiny.safetensors")
     parser.add_argument("--steps", type=int, default=5000, help="length of the schedule")
     parser.add_argument("--cooldown", type=int, default=1500, help="steps at the end in which the rate falls to zero")
+    parser.add_argument("--grain-from", type=int, default=0, help="first step that sees pictures of grain")
     parser.add_argument("--stop-at", type=int, help="stop at this step of the schedule; go on later with --resume")
     parser.add_argument("--resume", action="store_true", help="go on from state.pt in --out")
     parser.add_argument("--seed", type=int, default=0)
@@ -77,7 +78,9 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"{checkpoint} exists: go on from it with --resume, or choose another --out.")
     options.out.mkdir(parents=True, exist_ok=True)
     recipe = Recipe(steps=options.steps, cooldown=options.cooldown, seed=options.seed, bfloat16=not options.float32)
-    distillation = Distillation(options.teacher, recipe, CropSource(options.seed, pool=options.pool))
+    distillation = Distillation(
+        options.teacher, recipe, CropSource(options.seed, pool=options.pool, grain_from=options.grain_from)
+    )
     if options.resume:
         distillation.load_state_dict(torch.load(checkpoint, weights_only=True))
     until = min(options.stop_at or options.steps, options.steps)

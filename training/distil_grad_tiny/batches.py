@@ -24,17 +24,21 @@ class CropSource:
         seed: Seed of everything drawn.
         pool: Number of procedural pictures held at a time; one is replaced every ``REFRESH_EVERY`` steps.
         sizes: Crop sizes with their batch sizes; one is drawn for each step.
+        grain_from: First step whose pool holds pictures of grain.
     """
 
-    def __init__(self, seed: int, pool: int = POOL, sizes: tuple[tuple[int, int], ...] = SIZES) -> None:
+    def __init__(
+        self, seed: int, pool: int = POOL, sizes: tuple[tuple[int, int], ...] = SIZES, *, grain_from: int = 0
+    ) -> None:
         self.seed = seed
+        self.grain_from = grain_from
         self.sizes = sizes
         self.pictures = [pyramid(picture) for picture in load_pictures()]
         # a picture counts by the square root of its area: large ones hold more to see
         areas = np.array([np.sqrt(levels[0].shape[0] * levels[0].shape[1]) for levels in self.pictures])
         self.weights = areas / areas.sum()
         self.pool: list[list[Image]] = [[] for _ in range(pool)]
-        self.drawn = [-1] * pool
+        self.drawn = [(-1, False)] * pool
 
     def batch(self, step: int) -> Tensor:
         """Crops of one step, ``(B, 3, size, size)`` float32 in [0, 1]."""
@@ -48,11 +52,12 @@ class CropSource:
     def _renew(self, step: int) -> None:
         """Bring the pool to its state at ``step``: slot i holds the newest picture k with k = i modulo its size."""
         newest = len(self.pool) - 1 + step // REFRESH_EVERY
+        grain = step >= self.grain_from
         for slot in range(len(self.pool)):
             wanted = newest - (newest - slot) % len(self.pool)
-            if self.drawn[slot] != wanted:
-                self.pool[slot] = pyramid(render(np.random.default_rng([self.seed, 0, wanted])))
-                self.drawn[slot] = wanted
+            if self.drawn[slot] != (wanted, grain):
+                self.pool[slot] = pyramid(render(np.random.default_rng([self.seed, 0, wanted]), grain=grain))
+                self.drawn[slot] = (wanted, grain)
 
     def _crop(self, size: int, rng: Generator) -> Image:
         if rng.random() < 0.6:  # noqa: PLR2004

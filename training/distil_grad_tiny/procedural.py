@@ -14,9 +14,9 @@ from .pictures import Image
 SIZE = 320
 
 
-def render(rng: Generator) -> Image:
-    """Draw one picture, ``(SIZE, SIZE, 3)`` uint8."""
-    if rng.random() < 0.35:  # noqa: PLR2004
+def render(rng: Generator, *, grain: bool = True) -> Image:
+    """Draw one picture, ``(SIZE, SIZE, 3)`` uint8; a third of them are grain without shapes, unless switched off."""
+    if rng.random() < 0.35 and grain:  # noqa: PLR2004
         return np.clip(_light(_grain(rng), rng), 0, 255).astype(np.uint8)
     picture = _texture(rng)
     kind = rng.random()

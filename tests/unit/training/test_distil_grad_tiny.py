@@ -76,6 +76,16 @@ def test_batches_depend_on_seed_and_step_alone() -> None:
     )
 
 
+def test_pictures_of_grain_come_with_their_step() -> None:
+    always, late = CropSource(0, pool=20, sizes=SMALL), CropSource(0, pool=20, sizes=SMALL, grain_from=5)
+    differing = [step for step in range(8) if not torch.equal(always.batch(step), late.batch(step))]
+    assert differing
+    assert max(differing) < 5
+    resumed = CropSource(0, pool=20, sizes=SMALL, grain_from=5)
+    assert torch.equal(resumed.batch(7), late.batch(7))
+    assert torch.equal(resumed.batch(4), late.batch(4))
+
+
 def test_crops_are_varied_images_in_the_unit_range() -> None:
     images = CropSource(0, pool=3, sizes=((64, 32),)).batch(0)
     assert images.shape == (32, 3, 64, 64)
