@@ -6,8 +6,11 @@ Upsampling, smoothing and score pooling are linear and separable, so each is one
 width: ``A d B^T``. That is exact and costs a fraction of resizing followed by pooling with large windows.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def upsampling_matrix(size_in: int, size_out: int) -> Tensor:
@@ -58,6 +61,30 @@ def dissimilarity(similarity_map: Tensor) -> Tensor:
     residual norm without its last factor.
     """
     return (1 - similarity_map).clamp(min=0)
+
+
+def layer_dissimilarity(features: Tensor, normal: Tensor, channels: Sequence[int]) -> Tensor:
+    """Distance ``sum_l C_l / C (1 - cos(x_l, f_n,l))`` over the layers ``l`` of the backbone.
+
+    One cosine over all layers hears only the layer whose features are longest.
+
+    Args:
+        features: ``x`` of shape ``(B, C, H, W)``, the layers one behind the other.
+        normal: ``f_n`` of the same shape.
+        channels: Channels ``C_l`` of each layer, which sum to ``C``.
+
+    Returns:
+        Distance ``(B, 1, H, W)``, in [0, 2], without a unit.
+    """
+    layers = zip(features.split(list(channels), dim=1), normal.split(list(channels), dim=1), strict=True)
+    parts = [own.shape[1] * cosine_distance(own, expected) for own, expected in layers]
+    return torch.stack(parts).sum(dim=0) / features.shape[1]
+
+
+def cosine_distance(features: Tensor, normal: Tensor) -> Tensor:
+    """Distance ``1 - cos(x, f_n)`` over the channels of ``(B, C, H, W)`` maps; ``(B, 1, H, W)``, in [0, 2]."""
+    eps = max(1e-8, torch.finfo(features.dtype).tiny)  # torch's 1e-8 is 0 in float16, where a zero vector gives nan
+    return (1 - functional.cosine_similarity(features, normal, dim=1, eps=eps)).clamp(min=0).unsqueeze(1)
 
 
 SCORE_STEP = 4

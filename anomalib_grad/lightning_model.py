@@ -77,8 +77,9 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             training features' mean square at the start of fit. Default: 10.0 for EfficientNet-B4, else ``"auto"``.
         feature_size: Height and width to which all feature maps are brought; ``None`` takes those of the finest. The
             head costs as much as it has cells, however large the image is.
-        distance: What the anomaly map shows: the ``residual`` between features and their refinement (paper), or the
-            ``dissimilarity``, which leaves out how long the features are.
+        distance: What the anomaly map shows: the ``residual`` between features and their refinement (paper), the
+            ``dissimilarity``, which leaves out how long the features are, or the ``cosine`` distance of each layer's
+            features from what is normal.
         smoothing_window: Side of the average pooling that smooths the anomaly map, in pixels, odd.
         score_window: Side of the average pooling whose maximum is the image score, in pixels.
         score_share: Share of the anomaly map, its largest pixels, whose mean is the image score in the place of the

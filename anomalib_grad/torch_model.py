@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
-from .anomaly_map import AnomalyMapGenerator, dissimilarity, residual_norm
+from .anomaly_map import AnomalyMapGenerator, dissimilarity, layer_dissimilarity, residual_norm
 from .backbone import DEFAULT_BACKBONE, FrozenBackbone
 from .components import GlobalRepresentation, LocalRepresentation
 from .head import GradHead
@@ -20,7 +20,7 @@ from .head import GradHead
 if TYPE_CHECKING:
     from anomalib.data.utils.tiler import Tiler
 
-DISTANCES = ("residual", "dissimilarity")
+DISTANCES = ("residual", "dissimilarity", "cosine")
 
 
 class TrainingOutput(NamedTuple):
@@ -40,8 +40,8 @@ class GradModel(nn.Module):
         image_size: Height and width of the input in pixels.
         faithful_padding: Pad EfficientNet-B4 as the authors' port does.
         feature_size: Height and width to which all feature maps are brought; ``None`` takes those of the finest.
-        distance: What the anomaly map shows: the ``residual`` ``||x - x_hat||_2`` (paper), or the ``dissimilarity``
-            ``1 - S``.
+        distance: What the anomaly map shows: the ``residual`` ``||x - x_hat||_2`` (paper), the ``dissimilarity``
+            ``1 - S``, or the ``cosine`` distance ``1 - cos(x, f_n)`` of each layer, weighed by its channels.
         smoothing_window, score_window: Average poolings of the anomaly map and of the image score, in pixels.
             Authors: 21 and 32.
         score_share: Share of the anomaly map, its largest pixels, whose mean is the image score in the place of the
@@ -74,7 +74,7 @@ class GradModel(nn.Module):
     ) -> None:
         super().__init__()
         if distance not in DISTANCES:
-            raise ValueError(f"distance must be {' or '.join(DISTANCES)}, got {distance!r}.")
+            raise ValueError(f"distance must be {', '.join(DISTANCES[:-1])} or {DISTANCES[-1]}, got {distance!r}.")
         self.distance = distance
         self.backbone = FrozenBackbone(backbone, layers, pre_trained, image_size, faithful_padding, feature_size)
         self.head = GradHead(self.backbone.channels, self.backbone.feature_size, **head)  # type: ignore[arg-type]
@@ -119,8 +119,8 @@ class GradModel(nn.Module):
 
         Returns:
             In training what the loss compares; in eval an InferenceBatch with ``pred_score`` ``(B,)`` and
-            ``anomaly_map`` ``(B, 1, H, W)``, both non-negative and in feature units, or without any for the
-            dissimilarity.
+            ``anomaly_map`` ``(B, 1, H, W)``, both non-negative and in feature units, or without any for dissimilarity
+            and cosine.
         """
         features = self.backbone(images)  # x: (B, C, h, w)
         if self.training:
@@ -129,7 +129,13 @@ class GradModel(nn.Module):
 
     def predict(self, features: Tensor) -> InferenceBatch:
         """Score features ``(B, C, h, w)`` of the backbone."""
-        refined, similarity = self.head(features)
-        distance = residual_norm(features, refined) if self.distance == "residual" else dissimilarity(similarity)
-        anomaly_map, pred_score = self.anomaly_map_generator(distance)
+        anomaly_map, pred_score = self.anomaly_map_generator(self._distance(features))
         return InferenceBatch(pred_score=pred_score, anomaly_map=anomaly_map)
+
+    def _distance(self, features: Tensor) -> Tensor:
+        """How far features ``(B, C, h, w)`` are from what is normal: ``(B, 1, h, w)``."""
+        normal = self.head.normal(features)
+        if self.distance == "cosine":
+            return layer_dissimilarity(features, normal, [layer.channels for layer in self.backbone.maps])
+        refined, similarity = self.head.refine(features, normal)
+        return residual_norm(features, refined) if self.distance == "residual" else dissimilarity(similarity)

@@ -11,7 +11,13 @@ from anomalib.data import Batch
 from torch import Tensor
 
 from anomalib_grad import Grad, MultiCategory
-from anomalib_grad.anomaly_map import AnomalyMapGenerator, dissimilarity
+from anomalib_grad.anomaly_map import (
+    AnomalyMapGenerator,
+    cosine_distance,
+    dissimilarity,
+    layer_dissimilarity,
+    residual_norm,
+)
 from anomalib_grad.evaluation.metrics import METRIC_NAMES, CategoryMetrics, Predictions, mean_over_categories
 
 BINS = 4000
@@ -33,20 +39,28 @@ class Whitening(NamedTuple):
     mahalanobis: Tensor  # (C, C)
 
 
+class Seen(NamedTuple):
+    """A batch, its features and what would be normal in their place, both ``(B, C, h, w)``."""
+
+    batch: Batch
+    features: Tensor
+    normal: Tensor
+
+
 @torch.no_grad()
-def residuals(model: Grad, loader: Any) -> Iterator[tuple[Batch, Tensor, Tensor]]:  # noqa: ANN401  # a data loader
-    """Run the network over images: batch, residual ``(B, C, h, w)``, similarity ``(B, 1, h, w)``."""
+def run_network(model: Grad, loader: Any) -> Iterator[Seen]:  # noqa: ANN401  # a data loader
+    """Run the network over images."""
     for batch in loader:
         model.pre_processor.on_test_batch_start(None, model, batch, 0)  # type: ignore[union-attr]
         features = model.model.backbone(batch.image)
-        refined, similarity = model.model.head(features)
-        yield batch, features - refined, similarity
+        yield Seen(batch, features, model.model.head.normal(features))
 
 
 def whitening(model: Grad, loader: Any) -> Whitening:  # noqa: ANN401  # a data loader
     """Measure the residual's second moments over training images."""
     moments, count = torch.zeros(()), 0
-    for _, residual, _ in residuals(model, loader):
+    for seen in run_network(model, loader):
+        residual = seen.features - model.model.head.refine(seen.features, seen.normal).refined
         cells = residual.transpose(0, 1).flatten(1).double()  # (C, n)
         moments, count = moments + cells @ cells.T, count + cells.shape[1]
     covariance = moments / count
@@ -66,11 +80,15 @@ def distances(model: Grad, data: MultiCategory, *, whitened: bool) -> Distances:
     white = whitening(model, data.train_dataloader())._asdict() if whitened else {}
     maps: dict[str, list[Tensor]] = defaultdict(list)
     labels, masks, categories = [], [], []
-    for batch, residual, similarity in residuals(model, data.test_dataloader()):
-        maps["residual"].append(residual.norm(dim=1, keepdim=True))
+    layers = [layer.channels for layer in model.model.backbone.maps]
+    for batch, features, normal in run_network(model, data.test_dataloader()):
+        refined, similarity = model.model.head.refine(features, normal)
+        maps["residual"].append(residual_norm(features, refined))
         maps["dissimilarity"].append(dissimilarity(similarity))
+        maps["cosine"].append(layer_dissimilarity(features, normal, layers))
+        maps["coarsest"].append(cosine_distance(*(own[:, -layers[-1] :] for own in (features, normal))))
         for name, matrix in white.items():
-            maps[name].append(whitened_norm(residual, matrix))
+            maps[name].append(whitened_norm(features - refined, matrix))
         labels.append(batch.gt_label.bool())
         masks.append((batch.gt_mask if batch.gt_mask is not None else torch.zeros_like(batch.image[:, 0])).bool())
         categories += batch.category

@@ -10,6 +10,7 @@ from variants import (
     FeatureDropout,
     HardMining,
     MultiResolution,
+    Patches,
     PositionAware,
     Tiled,
     WeightAverage,
@@ -43,7 +44,8 @@ LARGE = {**FEW, "image_size": (320, 320), "feature_size": (28, 28)}
 """Features of a larger image, brought to the 28 x 28 cells of the usual one."""
 LAYERS = ["blocks.1", "blocks.2", "blocks.4"]
 """MobileNetV2's feature maps at strides 4, 8 and 16."""
-PLUS = {"distance": "dissimilarity", "score_share": 0.06, "smoothing_window": 15}
+SCORED = {"distance": "dissimilarity", "score_share": 0.06, "smoothing_window": 15}
+PLUS = {**SCORED, "distance": "cosine"}
 
 FAST = {
     "published (50 epochs)": Recipe(Training(1900, precision="32-true")),
@@ -59,33 +61,39 @@ FAST = {
 BETTER = {
     "faithful, 130 steps": Recipe(Training(130, TRIPLE)),
     "faithful, 300 steps": Recipe(Training(300, TRIPLE)),
-    "faithful, scored as plus": Recipe(Training(300, TRIPLE), PLUS),
+    "faithful, scored as large": Recipe(Training(300, TRIPLE), SCORED),
     "4 blocks": Recipe(Training(300, FEW)),
     "4 blocks, dissimilarity": Recipe(Training(300, FEW), {"distance": "dissimilarity"}),
     "4 blocks, largest 6 %": Recipe(Training(300, FEW), {"score_share": 0.06}),
     "4 blocks, windows 9 and 16": Recipe(Training(300, FEW), {"smoothing_window": 9, "score_window": 16}),
-    "4 blocks, scored as plus": Recipe(Training(300, FEW), PLUS),
+    "4 blocks, scored as large": Recipe(Training(300, FEW), SCORED),
     "4 blocks, 320 px": Recipe(Training(300, LARGE)),
+    "large": Recipe(Training(300, LARGE), SCORED),
+    "large, largest 3 %": Recipe(Training(300, LARGE), {**SCORED, "score_share": 0.03}),
+    "large, largest 10 %": Recipe(Training(300, LARGE), {**SCORED, "score_share": 0.1}),
+    "large, smoothing 9": Recipe(Training(300, LARGE), {**SCORED, "smoothing_window": 9}),
+    "large, smoothing 21": Recipe(Training(300, LARGE), {**SCORED, "smoothing_window": 21}),
+    "large, 11 blocks": Recipe(Training(300, {**LARGE, "num_blocks": 11}), SCORED),
+    "large, feature dropout 0.1": Recipe(Training(300, LARGE, kind=FeatureDropout), SCORED),
+    "large, positions": Recipe(Training(300, LARGE, kind=PositionAware), SCORED),
+    "large, hard mining": Recipe(Training(300, LARGE, kind=HardMining), SCORED),
+    "large, cosine loss": Recipe(Training(300, LARGE, kind=CosineLoss), SCORED),
+    "large, weight average": Recipe(Training(300, LARGE, kind=WeightAverage), SCORED),
+    "large, layer at stride 4": Recipe(Training(300, {**LARGE, "layers": LAYERS}), SCORED),
+    "large, 448 px": Recipe(Training(300, {**LARGE, "image_size": (448, 448)}), SCORED),
+    "large, 448 px in 4 tiles": Recipe(Training(300, {**LARGE, "image_size": (448, 448)}, kind=Tiled), SCORED),
+    "large, 40 x 40 cells": Recipe(Training(300, {**LARGE, "feature_size": None}), SCORED),
+    "large, local grid of 3 dimensions": Recipe(Training(300, {**LARGE, "local_dims": 3}), SCORED),
+    "large, local grids of 4, 8 and 16": Recipe(Training(300, LARGE, kind=MultiResolution), SCORED),
+    "large, global grid of 8": Recipe(Training(300, {**LARGE, "global_resolution": 8}), SCORED),
+    "large, residual over its deviation": Recipe(Training(300, LARGE), {**SCORED, "distance": "standardised"}),
+    "large, Mahalanobis residual": Recipe(Training(300, LARGE), {**SCORED, "distance": "mahalanobis"}),
     "plus": Recipe(Training(300, LARGE), PLUS),
+    "plus, coarsest layer": Recipe(Training(300, LARGE), {**PLUS, "distance": "coarsest"}),
     "plus, largest 3 %": Recipe(Training(300, LARGE), {**PLUS, "score_share": 0.03}),
-    "plus, largest 10 %": Recipe(Training(300, LARGE), {**PLUS, "score_share": 0.1}),
-    "plus, smoothing 9": Recipe(Training(300, LARGE), {**PLUS, "smoothing_window": 9}),
-    "plus, smoothing 21": Recipe(Training(300, LARGE), {**PLUS, "smoothing_window": 21}),
-    "plus, 11 blocks": Recipe(Training(300, {**LARGE, "num_blocks": 11}), PLUS),
-    "plus, feature dropout 0.1": Recipe(Training(300, LARGE, kind=FeatureDropout), PLUS),
-    "plus, positions": Recipe(Training(300, LARGE, kind=PositionAware), PLUS),
-    "plus, hard mining": Recipe(Training(300, LARGE, kind=HardMining), PLUS),
-    "plus, cosine loss": Recipe(Training(300, LARGE, kind=CosineLoss), PLUS),
-    "plus, weight average": Recipe(Training(300, LARGE, kind=WeightAverage), PLUS),
-    "plus, layer at stride 4": Recipe(Training(300, {**LARGE, "layers": LAYERS}), PLUS),
-    "plus, 448 px": Recipe(Training(300, {**LARGE, "image_size": (448, 448)}), PLUS),
-    "plus, 448 px in 4 tiles": Recipe(Training(300, {**LARGE, "image_size": (448, 448)}, kind=Tiled), PLUS),
-    "plus, 40 x 40 cells": Recipe(Training(300, {**LARGE, "feature_size": None}), PLUS),
-    "plus, local grid of 3 dimensions": Recipe(Training(300, {**LARGE, "local_dims": 3}), PLUS),
-    "plus, local grids of 4, 8 and 16": Recipe(Training(300, LARGE, kind=MultiResolution), PLUS),
-    "plus, global grid of 8": Recipe(Training(300, {**LARGE, "global_resolution": 8}), PLUS),
-    "plus, residual over its deviation": Recipe(Training(300, LARGE), {**PLUS, "distance": "standardised"}),
-    "plus, Mahalanobis residual": Recipe(Training(300, LARGE), {**PLUS, "distance": "mahalanobis"}),
+    "plus, patches": Recipe(Training(300, LARGE, kind=Patches), PLUS),
+    "faithful, scored as plus": Recipe(Training(300, TRIPLE), PLUS),
+    "4 blocks, scored as plus": Recipe(Training(300, FEW), PLUS),
 }
 """What makes the model more accurate (configs/grad_plus.yaml), and what does not."""
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_grad.anomaly_map import MOST, AnomalyMapGenerator, dissimilarity, residual_norm
+from anomalib_grad.anomaly_map import MOST, AnomalyMapGenerator, dissimilarity, layer_dissimilarity, residual_norm
 
 
 def by_pooling(residual: Tensor, size: tuple[int, int], smoothing: int, window: int) -> tuple[Tensor, Tensor]:
@@ -19,6 +19,12 @@ def by_pooling(residual: Tensor, size: tuple[int, int], smoothing: int, window: 
     smoothed = functional.avg_pool2d(upsampled, smoothing, stride=1, padding=smoothing // 2)
     pooled = functional.avg_pool2d(smoothed, (min(window, size[0]), min(window, size[1])), stride=1)
     return smoothed, pooled.amax(dim=(1, 2, 3))
+
+
+def angle(features: Tensor, normal: Tensor, start: int, end: int) -> Tensor:
+    """One minus the cosine between two maps in some channels."""
+    own, other = features[:, start:end], normal[:, start:end]
+    return 1 - (own * other).sum(dim=1) / (own.norm(dim=1) * other.norm(dim=1))
 
 
 def residual_of(feature_size: tuple[int, int], batch: int = 2) -> Tensor:
@@ -68,6 +74,24 @@ def test_residual_norm_is_the_euclidean_distance_over_channels():
 
 def test_dissimilarity_is_what_the_similarity_lacks_and_never_negative():
     torch.testing.assert_close(dissimilarity(torch.tensor([1.0 + 1e-7, 0.3, -0.7])), torch.tensor([0.0, 0.7, 1.7]))
+
+
+def test_long_features_of_one_layer_do_not_drown_those_of_another():
+    generator = torch.Generator().manual_seed(0)
+    features, normal = torch.randn(2, 2, 12, 3, 5, generator=generator)
+    lengths = torch.tensor([1.0] * 4 + [100.0] * 8).view(1, 12, 1, 1)
+    distance = layer_dissimilarity(features, normal, [4, 8])
+    torch.testing.assert_close(layer_dissimilarity(features * lengths, normal * lengths, [4, 8]), distance)
+    torch.testing.assert_close(
+        distance[:, 0], 1 / 3 * angle(features, normal, 0, 4) + 2 / 3 * angle(features, normal, 4, 12)
+    )
+    assert layer_dissimilarity(features, -features, [4, 8]).max().item() == pytest.approx(2)
+    assert (layer_dissimilarity(features, features, [4, 8]) >= 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_features_of_zero_have_a_distance(dtype):
+    assert (layer_dissimilarity(*torch.zeros(2, 1, 6, 2, 2, dtype=dtype), [2, 4]) == 1).all()
 
 
 @pytest.mark.parametrize("share", [0.01, 0.06, 1.0])

@@ -64,6 +64,21 @@ def test_prediction_is_the_chain_of_its_parts():
     torch.testing.assert_close(prediction.pred_score, score, rtol=1e-4, atol=1e-5)
 
 
+def test_the_cosine_of_each_layer_counts_by_its_channels():
+    model, images = tiny(distance="cosine").eval(), images_of((64, 96))
+    with torch.no_grad():
+        features = model.backbone(images)
+        normal = model.head.normal(features)
+        first, second = (layer.channels for layer in model.backbone.maps)
+        fine = 1 - functional.cosine_similarity(features[:, :first], normal[:, :first])
+        coarse = 1 - functional.cosine_similarity(features[:, first:], normal[:, first:])
+        distance = (first * fine + second * coarse) / (first + second)
+        anomaly_map, score = model.anomaly_map_generator(distance.unsqueeze(1))
+        prediction = model(images)
+    torch.testing.assert_close(prediction.anomaly_map, anomaly_map)
+    torch.testing.assert_close(prediction.pred_score, score)
+
+
 def test_the_dissimilarity_may_take_the_place_of_the_residual():
     model, images = tiny(distance="dissimilarity").eval(), images_of((64, 96))
     expected, _ = model.anomaly_map_generator((1 - model.head(model.backbone(images)).similarity).clamp(min=0))
@@ -214,7 +229,7 @@ def test_a_state_dict_of_it_loads_strictly_into_another():
         ({"global_resolution": [4, 4, 4]}, "needs 2 resolutions"),
         ({"smoothing_window": 4}, "odd"),
         ({"jitter_probability": 2.0}, "jitter_probability"),
-        ({"distance": "cosine"}, "distance must be residual or dissimilarity"),
+        ({"distance": "angle"}, "distance must be residual, dissimilarity or cosine, got 'angle'"),
         ({"feature_size": [28]}, "feature_size must be height and width"),
         ({"feature_size": [1, 28]}, "at least 2 cells"),
     ],
