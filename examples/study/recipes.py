@@ -92,8 +92,6 @@ BETTER = {
     "plus, coarsest layer": Recipe(Training(300, LARGE), {**PLUS, "distance": "coarsest"}),
     "plus, largest 3 %": Recipe(Training(300, LARGE), {**PLUS, "score_share": 0.03}),
     "plus, patches": Recipe(Training(300, LARGE, kind=Patches), PLUS),
-    "faithful, scored as plus": Recipe(Training(300, TRIPLE), PLUS),
-    "4 blocks, scored as plus": Recipe(Training(300, FEW), PLUS),
 }
 """What makes the model more accurate (configs/grad_plus.yaml), and what does not."""
 
