@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from .components.refinement import cosine_similarity
 
 
 def upsampling_matrix(size_in: int, size_out: int) -> Tensor:
@@ -83,8 +84,7 @@ def layer_dissimilarity(features: Tensor, normal: Tensor, channels: Sequence[int
 
 def cosine_distance(features: Tensor, normal: Tensor) -> Tensor:
     """Distance ``1 - cos(x, f_n)`` over the channels of ``(B, C, H, W)`` maps; ``(B, 1, H, W)``, in [0, 2]."""
-    eps = max(1e-8, torch.finfo(features.dtype).tiny)  # torch's 1e-8 is 0 in float16, where a zero vector gives nan
-    return (1 - functional.cosine_similarity(features, normal, dim=1, eps=eps)).clamp(min=0).unsqueeze(1)
+    return dissimilarity(cosine_similarity(features, normal))
 
 
 SCORE_STEP = 4

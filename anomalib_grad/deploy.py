@@ -185,17 +185,11 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
     path = Path(path)
     if path.suffix not in {".onnx", ".bin", ".xml"}:
         raise ValueError(f"Pass a .xml, .bin or .onnx file, not {path}.")
-    if path.suffix == ".onnx" and not path.is_file():
-        raise _missing(path, path)
     needed = files_of(path)
     for file in needed:
         if not file.is_file():
-            raise _missing(path, file)
+            raise FileNotFoundError(f"there is no exported model at {path}: {file} is missing; export or copy it.")
     return _read_intact(core, needed[0], None, " or ".join(map(str, needed)), *(file.read_bytes() for file in needed))
-
-
-def _missing(path: Path, file: Path) -> FileNotFoundError:
-    return FileNotFoundError(f"there is no exported model at {path}: {file} is missing; export or copy it.")
 
 
 def _read_intact(core: ov.Core, model: Path | bytes, weights: bytes | None, name: str, *contents: bytes) -> ov.Model:

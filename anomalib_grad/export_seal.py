@@ -31,12 +31,13 @@ def files_of(model: Path) -> list[Path]:
     """List the files of an exported model: the .onnx or .xml file, and that of the weights if it has them apart.
 
     Args:
-        model: The .onnx file, which must be there, or the .xml or .bin file, which need not.
+        model: The .onnx, .xml or .bin file, which need not be there.
     """
     if model.suffix != ".onnx":
         return [model.with_suffix(".xml"), model.with_suffix(".bin")]
     weights = model.with_name(f"{model.name}.data")  # torch's name; one of an older export may lie there as well
-    return [model, weights] if weights.name.encode() in model.read_bytes() else [model]
+    apart = model.is_file() and weights.name.encode() in model.read_bytes()
+    return [model, weights] if apart else [model]
 
 
 def seal(model: Path) -> None:

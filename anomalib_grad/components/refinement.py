@@ -30,9 +30,13 @@ def similarity(
     """
     mse = (normal - features).square().mean(dim=1, keepdim=True)  # (B, 1, H, W)
     indicator = (mse <= mse_threshold).to(mse.dtype)
+    return indicator_weight * indicator + cosine_weight * cosine_similarity(features, normal)
+
+
+def cosine_similarity(features: Tensor, normal: Tensor) -> Tensor:
+    """Cosine over the channels of two maps ``(B, C, H, W)``: ``(B, 1, H, W)``, 0 where one of them is 0."""
     eps = max(1e-8, torch.finfo(features.dtype).tiny)  # torch's 1e-8 is 0 in float16, where a zero vector gives nan
-    cosine = functional.cosine_similarity(features, normal, dim=1, eps=eps).unsqueeze(1)  # (B, 1, H, W)
-    return indicator_weight * indicator + cosine_weight * cosine
+    return functional.cosine_similarity(features, normal, dim=1, eps=eps).unsqueeze(1)
 
 
 def refine(features: Tensor, normal: Tensor, similarity_map: Tensor) -> Tensor:

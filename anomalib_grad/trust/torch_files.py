@@ -32,13 +32,18 @@ MOST_PARTS = 10**6
 
 
 def read_shapes(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
-    """Read a file as :func:`load_shapes` does; ``None`` if it cannot be read, which reading all of it will explain.
+    """Check a file, then read it as :func:`load_shapes` does; ``None`` if it cannot be read, as a reader will explain.
 
     Raises:
-        ExcessError: As there.
+        ExcessError: As there, and if to read it would take more than it holds.
         zipfile.BadZipFile: If a part of it is not as it was written.
     """
     try:
+        if zipfile.is_zipfile(path):
+            check_archive(path)
+        else:
+            with path.open("rb") as file:
+                check_legacy(file)
         content = load_shapes(path)
     except ExcessError:
         raise
@@ -53,22 +58,17 @@ def load_shapes(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
     """Read a file with its tensors on the ``meta`` device: nothing is run, and none of their memory is allocated.
 
     Args:
-        path: A file of ``torch.save``; classes beyond tensors must be among torch's safe globals, as for reading it.
+        path: A file of ``torch.save`` that passed :func:`check_archive` or :func:`check_legacy`; classes beyond tensors
+            must be among torch's safe globals, as for reading it.
 
     Returns:
         The content.
 
     Raises:
-        ExcessError: If the file is compressed, a part or tensor of it is larger than the file, or it is nested without
-            end.
+        ExcessError: If a tensor is larger than the file, or it is nested without end.
         Exception: One of :data:`UNREADABLE`, if it cannot be read.
     """
     size = path.stat().st_size
-    if zipfile.is_zipfile(path):
-        check_archive(path)
-    else:
-        with path.open("rb") as file:
-            check_legacy(file)
     content = torch.load(path, map_location="meta", weights_only=True)
     _count(content, {}, level=0)
     for name, tensor in named_tensors(content):

@@ -14,14 +14,18 @@ from anomalib_grad import Grad
 from anomalib_grad.components.grid import ContinuousGrid
 
 
+def restoration_loss(model: Grad, changed: Tensor, features: Tensor) -> Tensor:
+    """Give the published loss of features ``(B, C, h, w)`` whose normal map is made of changed ones."""
+    head = model.model.head
+    return functional.mse_loss(head.refine(features, head.normal(changed)).refined, features)
+
+
 class FeatureDropout(Grad):
     """Sees a tenth of the features' values as zero and has to restore them (Dinomaly's noisy bottleneck)."""
 
     def training_loss(self, features: Tensor) -> Tensor:
         """Refine clean features by the normal map of noisy ones."""
-        head = self.model.head
-        refined, _ = head.refine(features, head.normal(functional.dropout(features, 0.1)))
-        return functional.mse_loss(refined, features)
+        return restoration_loss(self, functional.dropout(features, 0.1), features)
 
 
 class Patches(Grad):
@@ -29,9 +33,7 @@ class Patches(Grad):
 
     def training_loss(self, features: Tensor) -> Tensor:
         """Refine clean features by the normal map of covered ones."""
-        head = self.model.head
-        refined, _ = head.refine(features, head.normal(paste_patches(features, most=3)))
-        return functional.mse_loss(refined, features)
+        return restoration_loss(self, paste_patches(features, most=3), features)
 
 
 def paste_patches(features: Tensor, most: int) -> Tensor:
