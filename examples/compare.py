@@ -57,9 +57,14 @@ def local_backbone(model: AnomalibModule, weights: Path) -> AnomalibModule:
     return model
 
 
-def plain(model: type[AnomalibModule], crop: dict[str, int] | None = None, **arguments: Any) -> AnomalibModule:  # noqa: ANN401
+def plain(
+    model: type[AnomalibModule],
+    crop: dict[str, int] | None = None,
+    size: tuple[int, int] = SIZE,
+    **arguments: Any,  # noqa: ANN401
+) -> AnomalibModule:
     """Build an anomalib model at the common input size, without pictures and pooled metrics."""
-    pre_processor = model.configure_pre_processor(image_size=SIZE, **(crop or {}))
+    pre_processor = model.configure_pre_processor(image_size=size, **(crop or {}))
     return model(pre_processor=pre_processor, evaluator=False, visualizer=False, **arguments)
 
 

@@ -50,9 +50,9 @@ def compile_model(path: Path, hint: str, threads: int) -> ov.CompiledModel:
     return ov.Core().compile_model(path, "CPU", {key: value for key, value in config.items() if value})
 
 
-def images(number: int) -> NDArray[np.float32]:
-    """Random images ``(number, 3, 224, 224)`` in [0, 1]."""
-    return np.random.default_rng(0).random((number, 3, *SIZE), dtype=np.float32)
+def images(number: int, side: int = SIZE[0]) -> NDArray[np.float32]:
+    """Random square images ``(number, 3, side, side)`` in [0, 1]; ``side`` in pixels."""
+    return np.random.default_rng(0).random((number, 3, side, side), dtype=np.float32)
 
 
 def size_mb(path: Path) -> float:

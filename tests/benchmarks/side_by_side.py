@@ -6,21 +6,24 @@ python tests/benchmarks/side_by_side.py --root DATA --category bottle --weights 
 
 All models train on the same images and are then timed in turns, in one process. Models that can take the backbone of
 the weights file do; only they are trained in full and have an accuracy. The others have random encoders, which changes
-neither latency nor the time of a training step, or a row that says why they could not be built. Without --root, the
-images are generated; without --weights, all encoders are random.
+neither latency nor the time of a training step; where their data cannot be fetched, the row says so. Without --root,
+the images are generated; without --weights, all encoders are random. Trained models stay in --out: the same command
+goes on where it stopped, and times all of them anew.
 """
 
 import argparse
+import json
 import logging
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import lightning.pytorch as pl
 import timm
+import yaml
 from anomalib.engine import Engine
 from anomalib.models import (
     AnomalibModule,
@@ -31,6 +34,8 @@ from anomalib.models import (
     ReverseDistillation,
     Supersimplenet,
 )
+from anomalib.models.components.feature_extractors import TimmFeatureExtractor
+from anomalib.models.image.dinomaly import torch_model
 from lightning import seed_everything
 from matplotlib.figure import Figure
 from measure import compile_model, images, in_turns, machine, markdown, size_mb
@@ -39,12 +44,13 @@ from anomalib_grad import Grad, MultiCategory
 from anomalib_grad.components import FUSIONS
 from anomalib_grad.data import Textures
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-from compare import BACKBONE, LAYERS, SIZE, local_backbone, plain
+PROJECT = Path(__file__).parents[2]
+sys.path.insert(0, str(PROJECT / "examples"))
+from compare import BACKBONE, LAYERS, SIZE, local_backbone, plain  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
-HEADS = ["model", "encoder", "image AUROC", "ms", "images/s", "MB", "training: epochs", "CPU s an epoch", "CPU s"]
+HEADS = ["model", "encoder", "image AUROC", "px", "ms", "images/s", "MB", "training: epochs", "CPU s an epoch", "CPU s"]
 
 
 class Contestant(NamedTuple):
@@ -60,10 +66,11 @@ class Row(NamedTuple):
     """What became of a contestant: its figures, or why there are none."""
 
     encoder: str
+    side: int  # of the square images it takes, in pixels
     auroc: float | None = None
     epochs: float = 0
     train_seconds: float | None = None  # of CPU time
-    model: Path | None = None
+    model: str | None = None  # path of the export
     problem: str = ""
 
 
@@ -89,6 +96,12 @@ def grad(fusion: str) -> Callable[[Path | None], AnomalibModule]:
     )
 
 
+def grad_plus(weights: Path | None) -> AnomalibModule:
+    """Grad with the most accurate recipe on the common backbone."""
+    recipe = yaml.safe_load((PROJECT / "configs/grad_plus.yaml").read_text())["model"]["init_args"]
+    return Grad(BACKBONE, LAYERS, weights or False, **recipe, evaluator=False, visualizer=False)
+
+
 def on_timm_features(model: type[AnomalibModule], **arguments: Any) -> Callable[[Path | None], AnomalibModule]:
     """A model of anomalib that takes the common backbone."""
 
@@ -104,41 +117,66 @@ def random_resnet(_: Path | None) -> AnomalibModule:
     return plain(Supersimplenet, backbone=timm.create_model("wide_resnet50_2", pretrained=False))
 
 
+def random_dinomaly(_: Path | None) -> AnomalibModule:
+    """Dinomaly with a random encoder; it has no argument for that."""
+    with mock.patch.object(
+        torch_model,
+        "TimmFeatureExtractor",
+        lambda **arguments: TimmFeatureExtractor(**{**arguments, "pre_trained": False}),
+    ):
+        return plain(Dinomaly, {"crop_size": SIZE[0]}, encoder_name="vit_small_patch14_reg4_dinov2")
+
+
 CONTESTANTS = {
     **{f"Grad ({fusion})": Contestant(grad(fusion), "") for fusion in FUSIONS},
+    "Grad (plus)": Contestant(grad_plus, ""),
     "PaDiM": Contestant(on_timm_features(Padim, n_features=100), "", epochs=1),
     "PatchCore (1 %)": Contestant(on_timm_features(Patchcore, coreset_sampling_ratio=0.01), "", epochs=1),
     "Reverse Distillation": Contestant(
         lambda _: plain(ReverseDistillation, pre_trained=False), "wide_resnet50_2, random", epochs=1
     ),
-    "EfficientAD (S)": Contestant(lambda _: plain(EfficientAd), "random", epochs=1, batch_size=1),
-    "SuperSimpleNet": Contestant(random_resnet, "wide_resnet50_2, random", epochs=1),
-    "Dinomaly (ViT-S)": Contestant(
-        lambda _: plain(Dinomaly, encoder_name="vit_small_patch14_reg4_dinov2"), "DINOv2", epochs=1
+    "EfficientAD (S)": Contestant(
+        lambda _: plain(EfficientAd, size=(256, 256)),  # its autoencoder takes no smaller images
+        "random",
+        epochs=1,
+        batch_size=1,
     ),
+    "SuperSimpleNet": Contestant(random_resnet, "wide_resnet50_2, random", epochs=1),
+    "Dinomaly (ViT-S)": Contestant(random_dinomaly, "vit_small_patch14_reg4, random", epochs=1),
 }
 """Those with an encoder of their own train for an epoch, to be timed."""
 
 
-def data_for(contestant: Contestant, args: argparse.Namespace, folder: Path) -> MultiCategory:
+def data_for(contestant: Contestant, args: argparse.Namespace) -> MultiCategory:
     """The images, in the contestant's batches."""
     batches = {"train_batch_size": contestant.batch_size, "eval_batch_size": 16, "num_workers": 0}
     if args.root:
         return MultiCategory(root=args.root, categories=args.category, **batches)
-    return Textures(root=folder / "textures", n_train=args.images, n_test_good=4, n_defect=1, **batches)
+    return Textures(root=args.out / "textures", n_train=args.images, n_test_good=4, n_defect=1, **batches)
 
 
-def train_and_export(name: str, args: argparse.Namespace, folder: Path) -> Row:
+def stored_row(name: str, args: argparse.Namespace) -> Row:
+    """Read what the same settings left of a contestant, or train it."""
+    settings = {key: str(getattr(args, key)) for key in ("root", "category", "weights", "epochs", "steps", "images")}
+    path = args.out / name / "row.json"
+    if path.exists():
+        stored = json.loads(path.read_text())
+        if stored["settings"] == settings:
+            return Row(**stored["row"])
+    row = train_and_export(name, args)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"settings": settings, "row": row._asdict()}, indent=2))
+    return row
+
+
+def train_and_export(name: str, args: argparse.Namespace) -> Row:
     """Train a contestant, test it if its encoder is a real one, export it."""
     contestant = CONTESTANTS[name]
     common = f"{BACKBONE}, {'random' if args.weights is None else 'pretrained'}"
-    row = Row(contestant.encoder or common)
     seed_everything(0, verbose=False)
-    try:
-        model = contestant.build(args.weights)
-    except OSError as error:
-        return row._replace(problem=f"not built: its weights cannot be fetched ({type(error).__name__})")
-    data = data_for(contestant, args, folder)
+    model = contestant.build(args.weights)
+    row = Row(contestant.encoder or common, model.input_size[0])
+    data = data_for(contestant, args)
     epochs = contestant.epochs or args.epochs
     clock = TrainingClock()
     limit = args.steps if contestant.encoder else None
@@ -146,7 +184,7 @@ def train_and_export(name: str, args: argparse.Namespace, folder: Path) -> Row:
         max_epochs=epochs,
         check_val_every_n_epoch=epochs,
         limit_train_batches=limit,
-        default_root_dir=folder / name,
+        default_root_dir=args.out / name,
         callbacks=[clock],
         logger=False,
     )
@@ -161,18 +199,18 @@ def train_and_export(name: str, args: argparse.Namespace, folder: Path) -> Row:
         if not contestant.encoder and args.weights:
             (results,) = engine.test(model, datamodule=data)
             row = row._replace(auroc=results["mean/image_AUROC"])
-    return row._replace(model=model.eval().cpu().to_openvino(folder / name))
+    return row._replace(model=str(model.eval().cpu().to_openvino(args.out / name)))
 
 
 def time_models(rows: dict[str, Row], args: argparse.Namespace) -> dict[str, list[str]]:
-    """Time all exported models in turns; gives milliseconds of one image and images per second of a full batch."""
+    """Time all exports in turns; gives milliseconds of one image and images per second of a full batch."""
     runs: dict[str, dict[int, tuple[int, Callable[[], object]]]] = {}
     for name, row in rows.items():
         if row.model is not None:
-            compiled = compile_model(row.model, args.hint, args.threads)
+            compiled = compile_model(Path(row.model), args.hint, args.threads)
             fixed = compiled.input(0).partial_shape[0]  # PatchCore's export takes no other number of images
             sizes = {wanted: fixed.get_length() if fixed.is_static else wanted for wanted in (1, args.batch)}
-            batches = {wanted: images(size) for wanted, size in sizes.items()}
+            batches = {wanted: images(size, row.side) for wanted, size in sizes.items()}
             runs[name] = {
                 wanted: (len(batch), lambda compiled=compiled, batch=batch: compiled(batch))
                 for wanted, batch in batches.items()
@@ -191,12 +229,12 @@ def table(rows: dict[str, Row], timings: dict[str, list[str]]) -> str:
     lines = []
     for name, row in rows.items():
         auroc = "" if row.auroc is None else f"{100 * row.auroc:.1f}"
-        measured = [*timings[name], f"{size_mb(row.model):.1f}"] if row.model else ["", "", ""]
+        measured = [*timings[name], f"{size_mb(Path(row.model)):.1f}"] if row.model else ["", "", ""]
         if row.train_seconds is None:
             training = [row.problem, "", ""]
         else:
             training = [f"{row.epochs:.2g}", f"{row.train_seconds / row.epochs:.1f}", f"{row.train_seconds:.1f}"]
-        lines.append([name, row.encoder, auroc, *measured, *training])
+        lines.append([name, row.encoder, auroc, str(row.side), *measured, *training])
     return markdown(HEADS, lines)
 
 
@@ -245,15 +283,13 @@ def main() -> None:
     """Train, export, measure, print."""
     args = arguments()
     args.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        rows = {name: train_and_export(name, args, Path(folder)) for name in args.only}
-        timings = time_models(rows, args)
-        data = ", ".join(args.category) if args.root and args.category != "all" else args.root or "generated textures"
-        report = f"{table(rows, timings)}\n\n{data}; {SIZE[0]} px, {args.hint}; images/s in batches of {args.batch}; "
-        report += machine()
-        plot(rows, timings, args.out / "side_by_side.png")
-        (args.out / "side_by_side.md").write_text(report + "\n")
-        print(f"\n{report}")
+    rows = {name: stored_row(name, args) for name in args.only}
+    timings = time_models(rows, args)
+    data = ", ".join(args.category) if args.root and args.category != "all" else args.root or "generated textures"
+    report = f"{table(rows, timings)}\n\n{data}; {args.hint}; images/s in batches of {args.batch}; {machine()}"
+    plot(rows, timings, args.out / "side_by_side.png")
+    (args.out / "side_by_side.md").write_text(report + "\n")
+    print(f"\n{report}")
 
 
 if __name__ == "__main__":
