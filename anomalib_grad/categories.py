@@ -70,9 +70,7 @@ class CategoryMixin(pl.LightningModule):
         if post_processor is None:
             return None
         if post_processor.category is not None:
-            index = post_processor.named_index(post_processor.category)
-            # not len(): the exporter would take the batch of its example for that of all
-            return torch.full((features.shape[0],), index, device=features.device)
+            return post_processor.same_index(post_processor.category, features)
         if post_processor.recogniser.fitted:
             return cast("Tensor", post_processor.recogniser(pool(features)))
         return None

@@ -107,8 +107,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
         """
         device = self.image_min.device
         if self.category is not None:
-            size = len(batch.image)  # type: ignore[arg-type]  # batches of predictions have images
-            return torch.full((size,), self.named_index(self.category), device=device)
+            return self.same_index(self.category, batch.image).to(device)  # type: ignore[arg-type]  # has images
         if not self.categories:
             return None
         names = getattr(batch, "category", None)
@@ -120,6 +119,15 @@ class PerCategoryPostProcessor(CategoryStatistics):
             return None
         indices = {name: index for index, name in enumerate(self.categories)}
         return torch.tensor([indices.get(name, len(indices)) for name in names], device=device)
+
+    def same_index(self, name: str, values: Tensor) -> Tensor:
+        """Index of the category ``name`` for every image of values ``(B, ...)``: int64, shape (B,).
+
+        Raises:
+            ValueError: If there is no such category.
+        """
+        # not len(): the exporter would take the batch of its example for that of all
+        return torch.full((values.shape[0],), self.named_index(name), device=values.device)
 
     def _warn_unknown(self, names: Iterable[str]) -> None:
         for name in sorted(set(names) - set(self.categories) - self._warned):
@@ -181,8 +189,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
         """
         values = predictions.pred_score if predictions.pred_score is not None else predictions.anomaly_map
         if self.category is not None and values is not None:
-            named = self.named_index(self.category)
-            category_index = torch.full((values.shape[0],), named, device=values.device)  # (B,)
+            category_index = self.same_index(self.category, values)
         if category_index is None or not self.categories or values is None:
             return super().forward(predictions)
 
