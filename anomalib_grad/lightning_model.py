@@ -19,7 +19,6 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from .backbone import DEFAULT_BACKBONE, check_image_size
@@ -93,6 +92,9 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         lr_gamma: Factor of a drop.
         warmup_steps: Training steps over which ``"cosine"`` raises the learning rates first.
         clip_norm: Gradient norm to clip to, unless the trainer's ``gradient_clip_val`` says otherwise; 0 does not clip.
+        pasted_patches: Largest number of patches of other images' features that are pasted into those of a training
+            image, which the model has to restore; 0 as in the paper. Keeps long training from passing anomalies on.
+        hard_mining: Weigh the loss of each cell by the root of its error; ``False`` as in the paper.
         max_epochs: Epochs of training if the trainer sets no limit; ``None`` takes the published 100 (residual) or 50.
         feature_cache: Keep the backbone's features of the training images, which never change without augmentation:
             in ``"memory"``, on ``"disk"``, or ``"auto"``, wherever there is room if training sees images twice.
@@ -153,6 +155,8 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         lr_gamma: float = 0.1,
         warmup_steps: int = 0,
         clip_norm: float = 0.1,
+        pasted_patches: int = 0,
+        hard_mining: bool = False,
         max_epochs: int | None = None,
         feature_cache: bool | str = "auto",
         feature_cache_dtype: str = "float32",
@@ -212,6 +216,8 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             lr_gamma=lr_gamma,
             warmup_steps=warmup_steps,
             clip_norm=clip_norm,
+            pasted_patches=pasted_patches,
+            hard_mining=hard_mining,
             max_epochs=PUBLISHED_EPOCHS[fusion] if max_epochs is None else max_epochs,
         )
 
@@ -358,10 +364,6 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         self.remember_features(features, batch)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(features))
         return loss
-
-    def training_loss(self, features: Tensor) -> Tensor:
-        """Compare features ``(B, C, h, w)`` with their refinement: ``MSE(x_hat, x)``, the mean over all elements."""
-        return functional.mse_loss(self.model.head(features).refined, features)
 
     def on_fit_start(self) -> None:
         """Read the backbone's weights before anything else: a machine that cannot have them says so at once.

@@ -1,20 +1,23 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""How Grad is optimised (method section 7)."""
+"""How Grad is optimised: the loss, and what lowers it (method section 7)."""
 
 import math
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn import functional
 from torch.optim import Optimizer
 
+from .pasting import hard_mean, paste_patches
 from .schedule import SCHEDULES, authors_step_decay, cosine_decay
 from .torch_model import GradModel
 
 
 class OptimisationMixin(pl.LightningModule):
-    """Optimiser, learning rates and clipping of a module with a :class:`~anomalib_grad.torch_model.GradModel`."""
+    """Loss, optimiser, learning rates and clipping of a module with a :class:`~anomalib_grad.torch_model.GradModel`."""
 
     model: GradModel
 
@@ -29,6 +32,8 @@ class OptimisationMixin(pl.LightningModule):
         lr_gamma: float,
         warmup_steps: int,
         clip_norm: float,
+        pasted_patches: int,
+        hard_mining: bool,
         max_epochs: int,
     ) -> None:
         """Take the training arguments of :class:`~anomalib_grad.Grad`, which explains them.
@@ -40,6 +45,7 @@ class OptimisationMixin(pl.LightningModule):
             raise ValueError(f"lr_schedule must be {' or '.join(SCHEDULES)}, got {lr_schedule!r}.")
         check_positive(learning_rate=learning_rate, grid_learning_rate=grid_learning_rate, lr_gamma=lr_gamma)
         check_not_negative(weight_decay=weight_decay, warmup_steps=warmup_steps, clip_norm=clip_norm)
+        check_not_negative(pasted_patches=pasted_patches)
         check_counts(lr_step=lr_step, max_epochs=max_epochs)
         self.learning_rate = learning_rate
         self.grid_learning_rate = grid_learning_rate
@@ -49,7 +55,21 @@ class OptimisationMixin(pl.LightningModule):
         self.lr_gamma = lr_gamma
         self.warmup_steps = warmup_steps
         self.clip_norm = clip_norm
+        self.pasted_patches = pasted_patches
+        self.hard_mining = hard_mining
         self.max_epochs = max_epochs
+
+    def training_loss(self, features: Tensor) -> Tensor:
+        """Compare features ``(B, C, h, w)`` with their refinement: ``MSE(x_hat, x)``, the mean over all elements.
+
+        With ``pasted_patches``, what is normal is made of covered features, and refines the clean ones. With
+        ``hard_mining``, the mean over cells is :func:`~anomalib_grad.pasting.hard_mean`.
+        """
+        seen = paste_patches(features, self.pasted_patches) if self.pasted_patches else features
+        refined = self.model.head.refine(features, self.model.head.normal(seen)).refined
+        if self.hard_mining:
+            return hard_mean((refined - features).square().mean(dim=1))
+        return functional.mse_loss(refined, features)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a rate for the networks and one for the grids, lowered by a schedule (method section 7)."""

@@ -8,9 +8,7 @@ from typing import Any
 from variants import (
     CosineLoss,
     FeatureDropout,
-    HardMining,
     MultiResolution,
-    Patches,
     PositionAware,
     Tiled,
     WeightAverage,
@@ -45,7 +43,10 @@ LARGE = {**FEW, "image_size": (320, 320), "feature_size": (28, 28)}
 LAYERS = ["blocks.1", "blocks.2", "blocks.4"]
 """MobileNetV2's feature maps at strides 4, 8 and 16."""
 SCORED = {"distance": "dissimilarity", "score_share": 0.06, "smoothing_window": 15}
-PLUS = {**SCORED, "distance": "cosine"}
+BY_LAYER = {**SCORED, "distance": "cosine"}
+RESTORING = {**LARGE, "pasted_patches": 3, "hard_mining": True}
+"""Patches of other images to restore, hard cells first."""
+PLUS = {**BY_LAYER, "score_share": 0.03}
 
 FAST = {
     "published (50 epochs)": Recipe(Training(1900, precision="32-true")),
@@ -76,7 +77,7 @@ BETTER = {
     "large, 11 blocks": Recipe(Training(300, {**LARGE, "num_blocks": 11}), SCORED),
     "large, feature dropout 0.1": Recipe(Training(300, LARGE, kind=FeatureDropout), SCORED),
     "large, positions": Recipe(Training(300, LARGE, kind=PositionAware), SCORED),
-    "large, hard mining": Recipe(Training(300, LARGE, kind=HardMining), SCORED),
+    "large, hard mining": Recipe(Training(300, {**LARGE, "hard_mining": True}), SCORED),
     "large, cosine loss": Recipe(Training(300, LARGE, kind=CosineLoss), SCORED),
     "large, weight average": Recipe(Training(300, LARGE, kind=WeightAverage), SCORED),
     "large, layer at stride 4": Recipe(Training(300, {**LARGE, "layers": LAYERS}), SCORED),
@@ -88,10 +89,15 @@ BETTER = {
     "large, global grid of 8": Recipe(Training(300, {**LARGE, "global_resolution": 8}), SCORED),
     "large, residual over its deviation": Recipe(Training(300, LARGE), {**SCORED, "distance": "standardised"}),
     "large, Mahalanobis residual": Recipe(Training(300, LARGE), {**SCORED, "distance": "mahalanobis"}),
-    "plus": Recipe(Training(300, LARGE), PLUS),
-    "plus, coarsest layer": Recipe(Training(300, LARGE), {**PLUS, "distance": "coarsest"}),
-    "plus, largest 3 %": Recipe(Training(300, LARGE), {**PLUS, "score_share": 0.03}),
-    "plus, patches": Recipe(Training(300, LARGE, kind=Patches), PLUS),
+    "cosine": Recipe(Training(300, LARGE), BY_LAYER),
+    "cosine, coarsest layer": Recipe(Training(300, LARGE), {**BY_LAYER, "distance": "coarsest"}),
+    "cosine, largest 3 %": Recipe(Training(300, LARGE), PLUS),
+    "cosine, patches": Recipe(Training(300, {**LARGE, "pasted_patches": 3}), BY_LAYER),
+    "plus": Recipe(Training(600, RESTORING), PLUS),
+    "plus, largest 1 %": Recipe(Training(600, RESTORING), {**PLUS, "score_share": 0.01}),
+    "plus, largest 6 %": Recipe(Training(600, RESTORING), BY_LAYER),
+    "plus, coarsest layer": Recipe(Training(600, RESTORING), {**PLUS, "distance": "coarsest"}),
+    "plus, local grid of 3 dimensions": Recipe(Training(600, {**RESTORING, "local_dims": 3}), PLUS),
 }
 """What makes the model more accurate (configs/grad_plus.yaml), and what does not."""
 

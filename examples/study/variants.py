@@ -14,60 +14,14 @@ from anomalib_grad import Grad
 from anomalib_grad.components.grid import ContinuousGrid
 
 
-def restoration_loss(model: Grad, changed: Tensor, features: Tensor) -> Tensor:
-    """Give the published loss of features ``(B, C, h, w)`` whose normal map is made of changed ones."""
-    head = model.model.head
-    return functional.mse_loss(head.refine(features, head.normal(changed)).refined, features)
-
-
 class FeatureDropout(Grad):
     """Sees a tenth of the features' values as zero and has to restore them (Dinomaly's noisy bottleneck)."""
 
     def training_loss(self, features: Tensor) -> Tensor:
         """Refine clean features by the normal map of noisy ones."""
-        return restoration_loss(self, functional.dropout(features, 0.1), features)
-
-
-class Patches(Grad):
-    """Sees up to three patches of other images' features in every image and has to restore its own (CutMix)."""
-
-    def training_loss(self, features: Tensor) -> Tensor:
-        """Refine clean features by the normal map of covered ones."""
-        return restoration_loss(self, paste_patches(features, most=3), features)
-
-
-def paste_patches(features: Tensor, most: int) -> Tensor:
-    """Cover rectangles of features ``(B, C, H, W)`` by those of other images at other places, half of them blended."""
-    batch, _, height, width = features.shape
-    counts = torch.randint(0, most + 1, (batch,))
-    pasted = features
-    for patch in range(most):
-        shifts = [int(torch.randint(side, ())) for side in (height, width)]
-        donors = features[torch.randperm(batch)].roll(shifts, dims=(2, 3))
-        rows, columns = (spans(batch, side) for side in (height, width))
-        inside = rows.unsqueeze(2) & columns.unsqueeze(1) & (patch < counts).view(-1, 1, 1)  # (B, H, W)
-        blend, opaque = torch.rand(2, batch)
-        share = torch.where(opaque < 0.5, 1.0, blend).view(-1, 1, 1)  # noqa: PLR2004
-        pasted = pasted.lerp(donors, (inside * share).unsqueeze(1))
-    return pasted
-
-
-def spans(batch: int, side: int) -> Tensor:
-    """Draw for each image which rows or columns of ``side`` a patch covers, at most two sevenths, ``(B, side)``."""
-    length = torch.randint(1, max(round(2 / 7 * side), 1) + 1, (batch, 1))
-    start = (torch.rand(batch, 1) * (side - length + 1)).floor()
-    place = torch.arange(side)
-    return (place >= start) & (place < start + length)
-
-
-class HardMining(Grad):
-    """Weighs cells by the root of their error, so that easy ones count less."""
-
-    def training_loss(self, features: Tensor) -> Tensor:
-        """Give the weighted mean of the squared errors."""
-        errors = (self.model.head(features).refined - features).square().mean(dim=1)  # (B, h, w)
-        weights = errors.detach().sqrt()
-        return (weights * errors).mean() / weights.mean()
+        head = self.model.head
+        normal = head.normal(functional.dropout(features, 0.1))
+        return functional.mse_loss(head.refine(features, normal).refined, features)
 
 
 class Positions(nn.Module):

@@ -178,6 +178,7 @@ def test_mse_threshold_takes_a_number_auto_or_the_backbones_default() -> None:
         ({"weight_decay": -1.0}, "weight_decay must be 0 or more and finite, got -1.0"),
         ({"clip_norm": math.nan}, "clip_norm must be 0 or more and finite, got nan"),
         ({"warmup_steps": -1}, "warmup_steps must be 0 or more"),
+        ({"pasted_patches": -1}, "pasted_patches must be 0 or more and finite, got -1"),
         ({"jitter_std": math.nan}, "jitter_std must be 0 or more and finite, got nan"),
         ({"indicator_weight": -1.0}, r"indicator_weight must lie in \[0, 1\], got -1\.0"),
         ({"cosine_weight": math.nan}, r"cosine_weight must lie in \[0, 1\], got nan"),

@@ -1,0 +1,53 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Two ways to keep a model from learning to pass anomalies on; neither is in the paper.
+
+Patches of other images stand in for anomalies that training does not have (CutMix, arXiv 1905.04899, on features): the
+model sees them and has to give what they cover. Weights by the error keep easy cells, which are the most, from ruling.
+"""
+
+import torch
+from torch import Tensor
+
+LARGEST = 2 / 7
+"""Longest side of a patch, as a share of the feature map's."""
+
+OPAQUE = 0.5
+"""Share of the patches that hide what they cover; the others are blended with it."""
+
+
+def paste_patches(features: Tensor, most: int) -> Tensor:
+    """Cover rectangles of every image's features by those of other images at other places.
+
+    Args:
+        features: Features ``(B, C, H, W)``.
+        most: Largest number of patches of an image; each number up to it is as likely.
+
+    Returns:
+        Features of that shape. Random numbers are drawn on the CPU, whose state checkpoints keep.
+    """
+    batch, _, height, width = features.shape
+    counts = torch.randint(most + 1, (batch, 1, 1))
+    pasted = features
+    for patch in range(most):
+        shifts = [int(torch.randint(side, ())) for side in (height, width)]
+        donors = features[torch.randperm(batch).to(features.device)].roll(shifts, dims=(2, 3))
+        inside = spans(batch, height).unsqueeze(2) & spans(batch, width).unsqueeze(1)  # (B, H, W)
+        blend, opaque = torch.rand(2, batch, 1, 1)
+        share = torch.where(opaque < OPAQUE, 1.0, blend) * (inside & (patch < counts))  # (B, H, W)
+        pasted = pasted.lerp(donors, share.unsqueeze(1).to(features))
+    return pasted
+
+
+def spans(batch: int, side: int) -> Tensor:
+    """Draw which rows (or columns) of ``side`` a patch covers in each image: bool, ``(B, side)``, never none."""
+    length = torch.randint(1, max(round(LARGEST * side), 1) + 1, (batch, 1))
+    start = (torch.rand(batch, 1) * (side - length + 1)).floor()
+    place = torch.arange(side)
+    return (place >= start) & (place < start + length)
+
+
+def hard_mean(errors: Tensor) -> Tensor:
+    """Mean of squared errors of any shape, each weighed by its root: a scalar."""
+    weights = errors.detach().sqrt()
+    return (weights * errors).mean() / weights.mean().clamp(min=torch.finfo(errors.dtype).tiny)
