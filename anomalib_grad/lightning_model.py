@@ -93,7 +93,7 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         warmup_steps: Training steps over which ``"cosine"`` raises the learning rates first.
         clip_norm: Gradient norm to clip to, unless the trainer's ``gradient_clip_val`` says otherwise; 0 does not clip.
         pasted_patches: Largest number of patches of other images' features that are pasted into those of a training
-            image, which the model has to restore; 0 as in the paper. Keeps long training from passing anomalies on.
+            image, which the model has to restore; 0 as in the paper.
         hard_mining: Weigh the loss of each cell by the root of its error; ``False`` as in the paper.
         max_epochs: Epochs of training if the trainer sets no limit; ``None`` takes the published 100 (residual) or 50.
         feature_cache: Keep the backbone's features of the training images, which never change without augmentation:
