@@ -212,13 +212,14 @@ def test_exported_models_recognise_the_category_or_are_told(kind: str, model: Gr
         inferencer.predict(images, category="cup")
 
 
-def test_a_model_that_was_told_its_category_exports_that(model: Grad, tmp_path: Path):
+@pytest.mark.parametrize("export", ["to_onnx", "to_openvino"])
+def test_a_model_that_was_told_its_category_exports_that(model: Grad, tmp_path: Path, export: str):
     images = torch.stack([torch.as_tensor(picture(64, 64, seed)).permute(2, 0, 1) / 255 for seed in range(3)])
     recognised = model(images).pred_score
     model.post_processor.category = "bright"
     try:
         told = model(images)
-        path = model.to_openvino(tmp_path)
+        path = getattr(model, export)(tmp_path)
     finally:
         model.post_processor.category = None
     assert not torch.equal(told.pred_score, recognised)
