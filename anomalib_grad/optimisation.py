@@ -44,8 +44,9 @@ class OptimisationMixin(pl.LightningModule):
         if lr_schedule not in SCHEDULES:
             raise ValueError(f"lr_schedule must be {' or '.join(SCHEDULES)}, got {lr_schedule!r}.")
         check_positive(learning_rate=learning_rate, grid_learning_rate=grid_learning_rate, lr_gamma=lr_gamma)
-        check_not_negative(weight_decay=weight_decay, warmup_steps=warmup_steps, clip_norm=clip_norm)
-        check_not_negative(pasted_patches=pasted_patches)
+        check_not_negative(
+            weight_decay=weight_decay, warmup_steps=warmup_steps, clip_norm=clip_norm, pasted_patches=pasted_patches
+        )
         check_counts(lr_step=lr_step, max_epochs=max_epochs)
         self.learning_rate = learning_rate
         self.grid_learning_rate = grid_learning_rate

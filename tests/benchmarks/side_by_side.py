@@ -13,7 +13,6 @@ goes on where it stopped, and times all of them anew.
 
 import argparse
 import json
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -45,12 +44,10 @@ from anomalib_grad import Grad, MultiCategory
 from anomalib_grad.components import FUSIONS
 from anomalib_grad.data import Textures
 
-PROJECT = Path(__file__).parents[2]
-sys.path.insert(0, str(PROJECT / "examples"))
-from compare import BACKBONE, LAYERS, SIZE, local_backbone, plain  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+from compare import BACKBONE, LAYERS, SIZE, local_backbone, plain, stored
 
-logger = logging.getLogger(__name__)
-
+PLUS = Path(__file__).parents[2] / "configs/grad_plus.yaml"
 HEADS = ["model", "encoder", "image AUROC", "px", "ms", "images/s", "MB", "training: epochs", "CPU s an epoch", "CPU s"]
 
 
@@ -99,7 +96,7 @@ def grad(fusion: str) -> Callable[[Path | None], AnomalibModule]:
 
 def grad_plus(weights: Path | None) -> AnomalibModule:
     """Grad with the most accurate recipe on the common backbone."""
-    recipe = yaml.safe_load((PROJECT / "configs/grad_plus.yaml").read_text())["model"]["init_args"]
+    recipe = yaml.safe_load(PLUS.read_text())["model"]["init_args"]
     return Grad(BACKBONE, LAYERS, weights or False, **recipe, evaluator=False, visualizer=False)
 
 
@@ -160,14 +157,10 @@ def stored_row(name: str, args: argparse.Namespace) -> Row:
     """Read what the same settings left of a contestant, or train it."""
     settings = {key: str(getattr(args, key)) for key in ("root", "category", "weights", "epochs", "steps", "images")}
     path = args.out / name / "row.json"
-    if path.exists():
-        stored = json.loads(path.read_text())
-        if stored["settings"] == settings:
-            return Row(**stored["row"])
-    row = train_and_export(name, args)
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"settings": settings, "row": row._asdict()}, indent=2))
-    return row
+    if path.exists() and json.loads(path.read_text())["settings"] != settings:
+        path.unlink()
+    kept = stored(path, lambda: {"settings": settings, "row": train_and_export(name, args)._asdict()})
+    return Row(**kept["row"])
 
 
 def train_and_export(name: str, args: argparse.Namespace) -> Row:
