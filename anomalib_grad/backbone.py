@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 FAITHFUL_BACKBONE = "tf_efficientnet_b4"
 DEFAULT_BACKBONE = "tf_efficientnet_b4.aa_in1k"
 
+COARSEST = "coarsest"
+"""Name for the last of the default layers, whichever backbone it is."""
+
 
 def is_faithful(backbone: str) -> bool:
     """Tell whether ``backbone`` is the authors' EfficientNet-B4."""
@@ -93,18 +96,21 @@ def default_layers(maps: Sequence[FeatureMap]) -> list[FeatureMap]:
     return [by_stride[stride] for stride in sorted(by_stride)[:2]]
 
 
-def select_layers(backbone: str, layers: Sequence[str] | None) -> list[FeatureMap]:
-    """Find the feature maps named ``layers`` in a backbone; ``None`` chooses :func:`default_layers`.
+def select_layers(backbone: str, layers: Sequence[str] | str | None) -> list[FeatureMap]:
+    """Find the feature maps named ``layers`` in a backbone.
+
+    ``None`` chooses :func:`default_layers`, ``"coarsest"`` the last of them alone.
 
     Raises:
         ValueError: If a layer is unknown or named twice; the message lists the backbone's layers.
     """
-    if isinstance(layers, str):
-        message = f"layers must be a list of names, got the text {layers!r}; give [{layers!r}]."
-        raise ValueError(message)  # noqa: TRY004  # the error of all arguments out of range
+    if isinstance(layers, str) and layers != COARSEST:
+        raise ValueError(f"layers must be a list of names or {COARSEST!r}, got the text {layers!r}; give [{layers!r}].")
     maps = list_feature_maps(backbone)
     if layers is None:
         return default_layers(maps)
+    if layers == COARSEST:
+        return default_layers(maps)[-1:]
     by_name = {feature_map.name: feature_map for feature_map in maps}
     unknown = [layer for layer in layers if layer not in by_name]
     if unknown or len(set(layers)) != len(layers) or not layers:
@@ -172,7 +178,8 @@ class FrozenBackbone(nn.Module):
     Args:
         name: timm model name, with or without a pretraining tag, or ``grad_tiny``, whose weights come with this
             package.
-        layers: Names of the feature maps to use (timm's module names); ``None`` takes those at strides 8 and 16.
+        layers: Names of the feature maps to use (timm's module names); ``None`` takes those at strides 8 and 16,
+            ``"coarsest"`` that at stride 16 alone.
         pre_trained: ``True`` takes timm's weights from its hub or local cache, ``False`` random ones, a path reads
             them from a local safetensors or pth file.
         image_size: Height and width of the input in pixels.
@@ -193,7 +200,7 @@ class FrozenBackbone(nn.Module):
     def __init__(
         self,
         name: str = DEFAULT_BACKBONE,
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str] | str | None = None,
         pre_trained: bool | str | Path = True,
         image_size: tuple[int, int] = (224, 224),
         faithful_padding: bool = True,

@@ -56,7 +56,8 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
 
     Args:
         backbone: timm model name. Default: the authors' EfficientNet-B4.
-        layers: Names of the backbone's feature maps; ``None`` takes those at strides 8 and 16.
+        layers: Names of the backbone's feature maps; ``None`` takes those at strides 8 and 16, ``"coarsest"`` the
+            latter alone.
         pre_trained: ``True`` takes timm's weights, a path reads them from a local safetensors or pth file, ``False``
             draws random ones. They are read when first needed, never when a checkpoint brings them.
         image_size: Height and width to which images are resized, in pixels.
@@ -94,6 +95,8 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         clip_norm: Gradient norm to clip to, unless the trainer's ``gradient_clip_val`` says otherwise; 0 does not clip.
         pasted_patches: Largest number of patches of other images' features that are pasted into those of a training
             image, which the model has to restore; 0 as in the paper.
+        channel_dropout: Share of the features' channels that are zero at random in training and have to be restored,
+            in [0, 1); 0 as in the paper.
         hard_mining: Weigh the loss of each cell by the root of its error; ``False`` as in the paper.
         max_epochs: Epochs of training if the trainer sets no limit; ``None`` takes the published 100 (residual) or 50.
         feature_cache: Keep the backbone's features of the training images, which never change without augmentation:
@@ -126,7 +129,7 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
     def __init__(  # noqa: PLR0917  # one argument for each constant of the method
         self,
         backbone: str = DEFAULT_BACKBONE,
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str] | str | None = None,
         pre_trained: bool | str | Path = True,
         image_size: tuple[int, int] = (224, 224),
         faithful_padding: bool = True,
@@ -156,6 +159,7 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         warmup_steps: int = 0,
         clip_norm: float = 0.1,
         pasted_patches: int = 0,
+        channel_dropout: float = 0.0,
         hard_mining: bool = False,
         max_epochs: int | None = None,
         feature_cache: bool | str = "auto",
@@ -217,6 +221,7 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             warmup_steps=warmup_steps,
             clip_norm=clip_norm,
             pasted_patches=pasted_patches,
+            channel_dropout=channel_dropout,
             hard_mining=hard_mining,
             max_epochs=PUBLISHED_EPOCHS[fusion] if max_epochs is None else max_epochs,
         )

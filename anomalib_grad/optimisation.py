@@ -33,6 +33,7 @@ class OptimisationMixin(pl.LightningModule):
         warmup_steps: int,
         clip_norm: float,
         pasted_patches: int,
+        channel_dropout: float,
         hard_mining: bool,
         max_epochs: int,
     ) -> None:
@@ -47,6 +48,8 @@ class OptimisationMixin(pl.LightningModule):
         check_not_negative(
             weight_decay=weight_decay, warmup_steps=warmup_steps, clip_norm=clip_norm, pasted_patches=pasted_patches
         )
+        if not 0 <= channel_dropout < 1:
+            raise ValueError(f"channel_dropout must be at least 0 and less than 1, got {channel_dropout}.")
         check_counts(lr_step=lr_step, max_epochs=max_epochs)
         self.learning_rate = learning_rate
         self.grid_learning_rate = grid_learning_rate
@@ -57,16 +60,19 @@ class OptimisationMixin(pl.LightningModule):
         self.warmup_steps = warmup_steps
         self.clip_norm = clip_norm
         self.pasted_patches = pasted_patches
+        self.channel_dropout = channel_dropout
         self.hard_mining = hard_mining
         self.max_epochs = max_epochs
 
     def training_loss(self, features: Tensor) -> Tensor:
         """Compare features ``(B, C, h, w)`` with their refinement: ``MSE(x_hat, x)``, the mean over all elements.
 
-        With ``pasted_patches``, what is normal is made of covered features, and refines the clean ones. With
-        ``hard_mining``, the mean over cells is :func:`~anomalib_grad.pasting.hard_mean`.
+        With ``pasted_patches`` or ``channel_dropout``, what is normal is made of features of which parts are covered or
+        missing, and refines the whole ones. With ``hard_mining``, the mean over cells is
+        :func:`~anomalib_grad.pasting.hard_mean`.
         """
         seen = paste_patches(features, self.pasted_patches) if self.pasted_patches else features
+        seen = functional.dropout2d(seen, self.channel_dropout) if self.channel_dropout else seen
         refined = self.model.head.refine(features, self.model.head.normal(seen)).refined
         if self.hard_mining:
             return hard_mean((refined - features).square().mean(dim=1))

@@ -35,7 +35,8 @@ class GradModel(nn.Module):
 
     Args:
         backbone: timm model name.
-        layers: Names of the backbone's feature maps; ``None`` takes those at strides 8 and 16.
+        layers: Names of the backbone's feature maps; ``None`` takes those at strides 8 and 16, ``"coarsest"`` the
+            latter alone.
         pre_trained: ``True`` (timm's weights), ``False`` (random) or the path of a local weights file.
         image_size: Height and width of the input in pixels.
         faithful_padding: Pad EfficientNet-B4 as the authors' port does.
@@ -61,7 +62,7 @@ class GradModel(nn.Module):
     def __init__(
         self,
         backbone: str = DEFAULT_BACKBONE,
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str] | str | None = None,
         pre_trained: bool | str | Path = True,
         image_size: tuple[int, int] = (224, 224),
         faithful_padding: bool = True,

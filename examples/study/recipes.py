@@ -44,9 +44,13 @@ LAYERS = ["blocks.1", "blocks.2", "blocks.4"]
 """MobileNetV2's feature maps at strides 4, 8 and 16."""
 SCORED = {"distance": "dissimilarity", "score_share": 0.06, "smoothing_window": 15}
 BY_LAYER = {**SCORED, "distance": "cosine"}
+SHARE = {**BY_LAYER, "score_share": 0.03}
 RESTORING = {**LARGE, "pasted_patches": 3, "hard_mining": True}
 """Patches of other images to restore, hard cells first."""
-PLUS = {**BY_LAYER, "score_share": 0.03}
+DEEP = {**FEW, "image_size": (320, 320), "layers": "coarsest", "pasted_patches": 6, "hard_mining": True}
+"""The layer at stride 16 alone, on its own 20 x 20 cells."""
+NOISY = {**DEEP, "channel_dropout": 0.1}
+PLUS = {"distance": "cosine", "smoothing_window": 15, "score_window": 1}
 
 FAST = {
     "published (50 epochs)": Recipe(Training(1900, precision="32-true")),
@@ -91,13 +95,26 @@ BETTER = {
     "large, Mahalanobis residual": Recipe(Training(300, LARGE), {**SCORED, "distance": "mahalanobis"}),
     "cosine": Recipe(Training(300, LARGE), BY_LAYER),
     "cosine, coarsest layer": Recipe(Training(300, LARGE), {**BY_LAYER, "distance": "coarsest"}),
-    "cosine, largest 3 %": Recipe(Training(300, LARGE), PLUS),
+    "cosine, largest 3 %": Recipe(Training(300, LARGE), SHARE),
     "cosine, patches": Recipe(Training(300, {**LARGE, "pasted_patches": 3}), BY_LAYER),
-    "plus": Recipe(Training(600, RESTORING), PLUS),
-    "plus, largest 1 %": Recipe(Training(600, RESTORING), {**PLUS, "score_share": 0.01}),
-    "plus, largest 6 %": Recipe(Training(600, RESTORING), BY_LAYER),
-    "plus, coarsest layer": Recipe(Training(600, RESTORING), {**PLUS, "distance": "coarsest"}),
-    "plus, local grid of 3 dimensions": Recipe(Training(600, {**RESTORING, "local_dims": 3}), PLUS),
+    "restoring": Recipe(Training(600, RESTORING), SHARE),
+    "restoring, largest 1 %": Recipe(Training(600, RESTORING), {**SHARE, "score_share": 0.01}),
+    "restoring, largest 6 %": Recipe(Training(600, RESTORING), BY_LAYER),
+    "restoring, coarsest layer": Recipe(Training(600, RESTORING), {**SHARE, "distance": "coarsest"}),
+    "restoring, local grid of 3 dimensions": Recipe(Training(600, {**RESTORING, "local_dims": 3}), SHARE),
+    "plus": Recipe(Training(300, NOISY), PLUS),
+    "plus, largest 1 %": Recipe(Training(300, NOISY), {**PLUS, "score_share": 0.01}),
+    "plus, largest 3 %": Recipe(Training(300, NOISY), {**PLUS, "score_share": 0.03}),
+    "plus, smoothing 1": Recipe(Training(300, NOISY), {**PLUS, "smoothing_window": 1}),
+    "plus, 600 steps": Recipe(Training(600, NOISY), PLUS),
+    "plus, no dropout": Recipe(Training(300, DEEP), PLUS),
+    "plus, no patches": Recipe(Training(300, {**NOISY, "pasted_patches": 0}), PLUS),
+    "plus, no hard mining": Recipe(Training(300, {**NOISY, "hard_mining": False}), PLUS),
+    "plus, both layers": Recipe(Training(300, {**NOISY, "layers": None, "feature_size": (20, 20)}), PLUS),
+    "plus, 28 x 28 cells": Recipe(Training(300, {**NOISY, "feature_size": (28, 28)}), PLUS),
+    "plus, 256 px": Recipe(Training(300, {**NOISY, "image_size": (256, 256)}), PLUS),
+    "plus, 384 px": Recipe(Training(300, {**NOISY, "image_size": (384, 384)}), PLUS),
+    "plus, local grid of 3 dimensions": Recipe(Training(300, {**NOISY, "local_dims": 3}), PLUS),
 }
 """What makes the model more accurate (configs/grad_plus.yaml), and what does not."""
 

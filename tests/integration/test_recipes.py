@@ -16,7 +16,7 @@ from anomalib_grad.deploy import CategoryOpenVINOInferencer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALLER: dict[str, dict[str, Any]] = {
-    "grad_plus": {"backbone": "mobilenetv2_050", "image_size": (96, 96), "feature_size": (8, 8)},
+    "grad_plus": {"backbone": "mobilenetv2_050", "image_size": (96, 96)},
     "grad_plus_dinov2": {"backbone": "vit_small_patch14_dinov2", "image_size": (112, 112)},
 }
 """What stands in for a large network and many pixels: random weights of the same family."""

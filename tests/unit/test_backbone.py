@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from anomalib_grad.backbone import FrozenBackbone, default_layers, list_feature_maps
+from anomalib_grad.backbone import FrozenBackbone, default_layers, list_feature_maps, select_layers
 from anomalib_grad.backbone_cut import Unused, cut_unused
 
 # backbone, image size, layers taken by default, strides
@@ -195,6 +195,19 @@ def test_layers_are_sorted_finest_first():
 def test_defaults_without_maps_at_stride_8_and_16():
     assert [m.stride for m in default_layers(list_feature_maps("efficientvit_m0"))] == [16, 32]
     assert [m.name for m in default_layers(list_feature_maps("deit_tiny_patch16_224"))] == ["blocks.5", "blocks.8"]
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("mobilenetv2_050", ["blocks.4"]),
+        ("resnet18", ["layer3"]),
+        ("efficientvit_m0", ["stages.1"]),  # strides 16 and 32
+        ("deit_tiny_patch16_224", ["blocks.8"]),  # one stride
+    ],
+)
+def test_coarsest_is_the_last_of_the_default_layers(name, layers):
+    assert [m.name for m in select_layers(name, "coarsest")] == layers
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ def test_the_published_loss_is_the_default() -> None:
     torch.testing.assert_close(model.training_loss(features), expected)
 
 
-@pytest.mark.parametrize("changed", [{"pasted_patches": 3}, {"hard_mining": True}])
-def test_what_is_restored_has_another_loss_that_trains_the_whole_head(changed: dict[str, int | bool]) -> None:
+@pytest.mark.parametrize("changed", [{"pasted_patches": 3}, {"channel_dropout": 0.5}, {"hard_mining": True}])
+def test_what_is_restored_has_another_loss_that_trains_the_whole_head(changed: dict[str, float]) -> None:
     torch.manual_seed(0)
     model = Grad(**TINY, **changed, jitter_probability=0.0, mse_threshold=1.0).train()
     features = torch.rand(2, model.model.backbone.channels, 8, 8)
