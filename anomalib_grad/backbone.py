@@ -104,19 +104,20 @@ def select_layers(backbone: str, layers: Sequence[str] | str | None) -> list[Fea
     Raises:
         ValueError: If a layer is unknown or named twice; the message lists the backbone's layers.
     """
-    if isinstance(layers, str) and layers != COARSEST:
-        raise ValueError(f"layers must be a list of names or {COARSEST!r}, got the text {layers!r}; give [{layers!r}].")
     maps = list_feature_maps(backbone)
     if layers is None:
         return default_layers(maps)
     if layers == COARSEST:
         return default_layers(maps)[-1:]
     by_name = {feature_map.name: feature_map for feature_map in maps}
+    offered = ", ".join(f"{m.name} (stride {m.stride}, {m.channels} channels)" for m in maps)
+    if isinstance(layers, str) or not isinstance(layers, Sequence):
+        message = f"layers must be a list of names or {COARSEST!r}, got {layers!r}; {backbone!r} offers: {offered}."
+        raise ValueError(message)  # noqa: TRY004  # the error of all arguments out of range
     unknown = [layer for layer in layers if layer not in by_name]
     if unknown or len(set(layers)) != len(layers) or not layers:
-        offered = ", ".join(f"{m.name} (stride {m.stride}, {m.channels} channels)" for m in maps)
         problem = f"has no layer {', '.join(map(repr, unknown))}" if unknown else f"needs distinct layers, got {layers}"
-        raise ValueError(f"backbone {backbone!r} {problem}; it offers: {offered}.")
+        raise ValueError(f"backbone {backbone!r} {problem}; it offers: {offered}; or layers={COARSEST!r}.")
     return sorted((by_name[layer] for layer in layers), key=lambda feature_map: feature_map.place)
 
 

@@ -3,6 +3,7 @@
 """How Grad is optimised: the loss, and what lowers it (method section 7)."""
 
 import math
+from numbers import Integral, Real
 
 import lightning.pytorch as pl
 import torch
@@ -45,12 +46,14 @@ class OptimisationMixin(pl.LightningModule):
         if lr_schedule not in SCHEDULES:
             raise ValueError(f"lr_schedule must be {' or '.join(SCHEDULES)}, got {lr_schedule!r}.")
         check_positive(learning_rate=learning_rate, grid_learning_rate=grid_learning_rate, lr_gamma=lr_gamma)
-        check_not_negative(
-            weight_decay=weight_decay, warmup_steps=warmup_steps, clip_norm=clip_norm, pasted_patches=pasted_patches
-        )
-        if not 0 <= channel_dropout < 1:
-            raise ValueError(f"channel_dropout must be at least 0 and less than 1, got {channel_dropout}.")
-        check_counts(lr_step=lr_step, max_epochs=max_epochs)
+        check_not_negative(weight_decay=weight_decay, warmup_steps=warmup_steps, clip_norm=clip_norm)
+        check_counts(1, lr_step=lr_step, max_epochs=max_epochs)
+        check_counts(0, pasted_patches=pasted_patches)
+        if not (is_number(channel_dropout) and 0 <= channel_dropout < 1):
+            raise ValueError(f"channel_dropout must be at least 0 and less than 1, got {channel_dropout!r}.")
+        if not isinstance(hard_mining, bool):
+            message = f"hard_mining must be True or False, got {hard_mining!r}."
+            raise ValueError(message)  # noqa: TRY004  # the error of all arguments out of range
         self.learning_rate = learning_rate
         self.grid_learning_rate = grid_learning_rate
         self.weight_decay = weight_decay
@@ -115,22 +118,27 @@ class OptimisationMixin(pl.LightningModule):
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm or "norm")
 
 
+def is_number(value: object, kind: type = Real) -> bool:
+    """Tell whether a setting is a number, Python's or NumPy's."""
+    return isinstance(value, kind)
+
+
 def check_positive(**settings: float) -> None:
     """Refuse settings that are not above 0, or infinite."""
     for name, value in settings.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be more than 0 and finite, got {value}.")
+        if not (is_number(value) and 0 < value < math.inf):
+            raise ValueError(f"{name} must be more than 0 and finite, got {value!r}.")
 
 
 def check_not_negative(**settings: float) -> None:
     """Refuse settings below 0, or infinite."""
     for name, value in settings.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be 0 or more and finite, got {value}.")
+        if not (is_number(value) and 0 <= value < math.inf):
+            raise ValueError(f"{name} must be 0 or more and finite, got {value!r}.")
 
 
-def check_counts(**settings: int) -> None:
-    """Refuse settings below 1."""
+def check_counts(least: int, **settings: int) -> None:
+    """Refuse settings that are no whole numbers of at least ``least``."""
     for name, value in settings.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+        if not (is_number(value, Integral) and value >= least):
+            raise ValueError(f"{name} must be at least {least}, a whole number, got {value!r}.")

@@ -48,7 +48,7 @@ def check_rate(rate: float) -> None:
     Raises:
         ValueError: If it is not in (0, 1).
     """
-    if not 0 < rate < 1:
+    if not (isinstance(rate, int | float) and 0 < rate < 1):
         raise ValueError(
-            f"false_alarm_rate must lie between 0 and 1, got {rate}; 0.01 is one false alarm in a hundred."
+            f"false_alarm_rate must lie between 0 and 1, got {rate!r}; 0.01 is one false alarm in a hundred."
         )

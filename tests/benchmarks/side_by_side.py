@@ -97,7 +97,7 @@ def grad(fusion: str) -> Callable[[Path | None], AnomalibModule]:
 def grad_plus(weights: Path | None) -> AnomalibModule:
     """Grad with the most accurate recipe on the common backbone."""
     recipe = yaml.safe_load(PLUS.read_text())["model"]["init_args"]
-    return Grad(BACKBONE, LAYERS, weights or False, **recipe, evaluator=False, visualizer=False)
+    return Grad(BACKBONE, pre_trained=weights or False, **recipe, evaluator=False, visualizer=False)
 
 
 def on_timm_features(model: type[AnomalibModule], **arguments: Any) -> Callable[[Path | None], AnomalibModule]:
@@ -156,6 +156,8 @@ def data_for(contestant: Contestant, args: argparse.Namespace) -> MultiCategory:
 def stored_row(name: str, args: argparse.Namespace) -> Row:
     """Read what the same settings left of a contestant, or train it."""
     settings = {key: str(getattr(args, key)) for key in ("root", "category", "weights", "epochs", "steps", "images")}
+    if CONTESTANTS[name].build is grad_plus:
+        settings["recipe"] = PLUS.read_text()
     path = args.out / name / "row.json"
     if path.exists() and json.loads(path.read_text())["settings"] != settings:
         path.unlink()
