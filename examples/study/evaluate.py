@@ -84,6 +84,7 @@ def distances(model: Grad, data: MultiCategory, *, whitened: bool) -> Distances:
     for batch, features, normal in run_network(model, data.test_dataloader()):
         refined, similarity = model.model.head.refine(features, normal)
         maps["residual"].append(residual_norm(features, refined))
+        maps["unrefined"].append(residual_norm(features, normal))
         maps["dissimilarity"].append(dissimilarity(similarity))
         maps["cosine"].append(layer_dissimilarity(features, normal, layers))
         maps["coarsest"].append(cosine_distance(*(own[:, -layers[-1] :] for own in (features, normal))))

@@ -8,6 +8,7 @@ import torch
 from anomalib.data.utils.tiler import Tiler
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrize import register_parametrization, remove_parametrizations
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from anomalib_grad import Grad
@@ -55,6 +56,24 @@ class CosineLoss(Grad):
     def training_loss(self, features: Tensor) -> Tensor:
         """Give the mean of ``1 - cos(x_hat, x)`` over cells."""
         return (1 - functional.cosine_similarity(self.model.head(features).refined, features, dim=1)).mean()
+
+
+class GridDropout(Grad):
+    """Learns with a tenth of the cells' values missing from both grids."""
+
+    def on_train_start(self) -> None:
+        """Have every look at the cells leave values out."""
+        super().on_train_start()
+        for grid in self._grids():
+            register_parametrization(grid, "cells", nn.Dropout(0.1))
+
+    def on_train_end(self) -> None:
+        """Give the cells back whole."""
+        for grid in self._grids():
+            remove_parametrizations(grid, "cells", leave_parametrized=False)
+
+    def _grids(self) -> list[ContinuousGrid]:
+        return [self.model.head.local_representation.grid, self.model.head.global_representation.grid]
 
 
 class WeightAverage(Grad):
