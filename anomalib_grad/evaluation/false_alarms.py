@@ -4,6 +4,7 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 TAIL_SHARE = 0.25
 """Share of the normal scores that the tail is fitted on."""
@@ -48,7 +49,7 @@ def check_rate(rate: float) -> None:
     Raises:
         ValueError: If it is not in (0, 1).
     """
-    if not (isinstance(rate, int | float) and 0 < rate < 1):
+    if not (isinstance(rate, Real) and 0 < rate < 1):
         raise ValueError(
             f"false_alarm_rate must lie between 0 and 1, got {rate!r}; 0.01 is one false alarm in a hundred."
         )

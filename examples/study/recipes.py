@@ -48,7 +48,7 @@ BY_LAYER = {**SCORED, "distance": "cosine"}
 SHARE = {**BY_LAYER, "score_share": 0.03}
 RESTORING = {**LARGE, "pasted_patches": 3, "hard_mining": True}
 """Patches of other images to restore, hard cells first."""
-DEEP = {**FEW, "image_size": (320, 320), "layers": "coarsest", "pasted_patches": 6, "hard_mining": True}
+DEEP = {**RESTORING, "layers": "coarsest", "feature_size": None, "pasted_patches": 6}
 """The layer at stride 16 alone, on its own 20 x 20 cells."""
 NOISY = {**DEEP, "channel_dropout": 0.1}
 PLUS = {"distance": "cosine", "smoothing_window": 15, "score_window": 1}

@@ -192,6 +192,7 @@ def test_mse_threshold_takes_a_number_auto_or_the_backbones_default() -> None:
         ({"cosine_weight": math.nan}, r"cosine_weight must lie in \[0, 1\], got nan"),
         ({"lr_step": 0}, "lr_step must be at least 1, a whole number, got 0"),
         ({"max_epochs": -5}, "max_epochs must be at least 1, a whole number, got -5"),
+        ({"false_alarm_rate": "a"}, "false_alarm_rate must lie between 0 and 1, got 'a'"),
         ({"lr_schedule": "linear"}, "lr_schedule must be step or cosine, got 'linear'"),
     ],
 )
