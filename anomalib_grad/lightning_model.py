@@ -21,8 +21,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from .backbone import DEFAULT_BACKBONE, check_image_size
-from .calibration import AUTO_IMAGES, estimate_mse_threshold, resolve_mse_threshold
+from .calibration import AUTO_IMAGES, estimate_mse_threshold
 from .categories import CategoryMixin
 from .category_features import CategoryFeatures
 from .divergence import StopDiverged
@@ -31,81 +30,52 @@ from .export import CategoryExportMixin
 from .feature_cache import CacheSettings, FeatureBatch, FeatureCaching, batches_of
 from .optimisation import OptimisationMixin
 from .pre_processor import ConfigurePreProcessor, GradPreProcessor
+from .recipes import DEFAULT_RECIPE, PUBLISHED, build_network, find_recipe, naming_recipe
+from .settings import GROUPS, MapSettings, MethodSettings, Settings, TrainingSettings, filled, group_of
+from .stored_settings import HYPER_PARAMETERS, grouped, stored_arguments
 from .tiling import describe, rebuild
 from .torch_model import GradModel
-from .training_length import PUBLISHED_EPOCHS, PublishedLengthMixin
+from .training_length import TrainingLengthMixin
+from .training_precision import TrainingPrecisionMixin
 from .trust.checkpoint_io import WholeCheckpoints, check_before_reading, on_this_machine
 from .trust.configuration import check_configuration, check_weights
 from .trust.faults import CONFIGURATION, MODEL
 from .trust.settings import restoring
 from .trust.unreadable_checkpoints import CheckpointFileError, NameUnreadableCheckpoint, describe_failure
 from .trust.unreadable_images import NameUnreadableImages
+from .validation_times import ValidateAtEnd
 
+NOT_GIVEN = Settings()
 RANDOM_STATE = "grad_random_state"
 POST = "post_processor."
 """Names of thresholds begin so."""
 
 
 class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
-    PublishedLengthMixin, OptimisationMixin, CategoryMixin, CategoryExportMixin, AnomalibModule
+    TrainingLengthMixin, TrainingPrecisionMixin, OptimisationMixin, CategoryMixin, CategoryExportMixin, AnomalibModule
 ):
     """Grid-based continuous normal representation: one model for one or many product categories.
 
     A frozen backbone gives features; two small coordinate networks look up a learned, continuous representation of
-    what is normal; what differs from it is the anomaly. Defaults are the authors' (CRAD, ECCV 2024).
+    what is normal; what differs from it is the anomaly. The default recipe is the authors' (CRAD, ECCV 2024).
 
     Args:
-        backbone: timm model name. Default: the authors' EfficientNet-B4.
-        layers: Names of the backbone's feature maps; ``None`` takes those at strides 8 and 16, ``"coarsest"`` the
+        recipe: Name of the settings to start from (``recipes.py``): ``crad``, ``crad_s``, ``grad``, ``fast``, ``plus``.
+            What is given besides wins over them.
+        backbone: timm model name; ``None`` takes the recipe's, as of all that follow up to ``cache``.
+        layers: Names of the backbone's feature maps; ``"both"`` takes those at strides 8 and 16, ``"coarsest"`` the
             latter alone.
         pre_trained: ``True`` takes timm's weights, a path reads them from a local safetensors or pth file, ``False``
             draws random ones. They are read when first needed, never when a checkpoint brings them.
         image_size: Height and width to which images are resized, in pixels.
-        faithful_padding: Pad EfficientNet-B4 as the authors' port does; no effect on other backbones.
         fusion: ``residual`` (GRAD, arXiv v1), ``mobile`` (CRAD) or ``small`` (CRAD-S).
-        num_blocks: Number of fusion blocks; ``None`` takes the published one (7, 11, 11).
-        hidden_channels: Hidden channels of a fusion bottleneck; ``None`` takes the published one (4C mobile, C small).
-        local_resolution: Cells along each axis of the local grid, or one number an axis.
-        local_dims: Dimensions of the local coordinates.
-        global_resolution: Cells along each axis of the global grid, or one number an axis.
-        global_dims: Dimensions of the global coordinates.
-        jitter_std: Standard deviation of the local coordinates' noise in training, in units of [-1, 1].
-        jitter_probability: Probability of that noise in a training step.
-        indicator_weight: Weight of the indicator in the similarity.
-        cosine_weight: Weight of the cosine in the similarity.
-        mse_threshold: Threshold ``k`` of the indicator in squared feature units, or ``"auto"`` to take a share of the
-            training features' mean square at the start of fit. Default: 10.0 for EfficientNet-B4, else ``"auto"``.
-        feature_size: Height and width to which all feature maps are brought; ``None`` takes those of the finest. The
-            head costs as much as it has cells, however large the image is.
-        distance: What the anomaly map shows: the ``residual`` between features and their refinement (paper), the
-            ``dissimilarity``, which leaves out how long the features are, or the ``cosine`` distance of each layer's
-            features from what is normal.
-        smoothing_window: Side of the average pooling that smooths the anomaly map, in pixels, odd.
-        score_window: Side of the average pooling whose maximum is the image score, in pixels.
-        score_share: Share of the anomaly map, its largest pixels, whose mean is the image score in the place of the
-            maximum over ``score_window``, in (0, 1]; ``None`` is the paper's maximum.
-        learning_rate: Learning rate of the networks.
-        grid_learning_rate: Learning rate of the grids.
-        weight_decay: Weight decay of AdamW on both.
-        lr_schedule: ``"step"`` drops the learning rates as the authors do; ``"cosine"`` lowers them smoothly to 0 until
-            training ends.
-        lr_step: Epochs between two drops of ``"step"``.
-        lr_gamma: Factor of a drop.
-        warmup_steps: Training steps over which ``"cosine"`` raises the learning rates first.
-        clip_norm: Gradient norm to clip to, unless the trainer's ``gradient_clip_val`` says otherwise; 0 does not clip.
-        pasted_patches: Largest number of patches of other images' features that are pasted into those of a training
-            image, which the model has to restore; 0 as in the paper.
-        channel_dropout: Share of the features' channels that are zero at random in training and have to be restored,
-            in [0, 1); 0 as in the paper.
-        hard_mining: Weigh the loss of each cell by the root of its error; ``False`` as in the paper.
-        max_epochs: Epochs of training if the trainer sets no limit; ``None`` takes the published 100 (residual) or 50.
+        method: Constants of the method, as :class:`~anomalib_grad.settings.MethodSettings` or a dictionary.
+        training: Constants of training, as :class:`~anomalib_grad.settings.TrainingSettings` or a dictionary.
+        map: Constants of the anomaly map, as :class:`~anomalib_grad.settings.MapSettings` or a dictionary.
+        cache: Constants of the feature cache, as :class:`~anomalib_grad.feature_cache.CacheSettings` or a dictionary.
         feature_cache: Keep the backbone's features of the training images, which never change without augmentation:
             in ``"memory"``, on ``"disk"``, or ``"auto"``, wherever there is room if training sees images twice.
             ``False`` computes them in every epoch. Augmented training images are never cached.
-        feature_cache_dtype: ``float32``, or ``float16`` for half the size and features rounded to 3 digits.
-        feature_cache_gib: Largest size of the cache in GiB; on disk of all caches in the folder, of which the least
-            recently used are removed.
-        feature_cache_dir: Folder of caches on disk; ``None`` takes ``~/.cache/anomalib_grad/features``.
         false_alarm_rate: Share of normal images that may be called anomalous, in (0, 1): thresholds are set by normal
             validation images alone. ``None`` takes the thresholds of best F1 on normal and anomalous ones.
         category: Name of the only category in front of the camera, for test, prediction and export with a model of
@@ -115,57 +85,34 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         evaluator: anomalib evaluator.
         visualizer: anomalib visualiser.
 
+    Attributes:
+        recipe: Name of the recipe.
+        settings: All settings, those of the recipe filled in; with a checkpoint those that it brings.
+
     Raises:
-        ValueError: If an argument is out of range; the message says what is possible.
+        ValueError: If an argument is out of range, or there is no such recipe; the message says what is possible.
 
     Example:
         >>> from anomalib.data import MVTecAD
         >>> from anomalib.engine import Engine
         >>> from anomalib_grad import Grad
-        >>> engine = Engine(max_epochs=15)
-        >>> engine.train(Grad(), datamodule=MVTecAD(category="bottle"))  # doctest: +SKIP
+        >>> model = Grad(recipe="plus", backbone="mobilenetv2_100", training={"steps": 200})
+        >>> Engine().train(model, datamodule=MVTecAD(category="bottle"))  # doctest: +SKIP
     """
 
-    def __init__(  # noqa: PLR0917  # one argument for each constant of the method
+    def __init__(  # what users set, and anomalib's own
         self,
-        backbone: str = DEFAULT_BACKBONE,
+        recipe: str = DEFAULT_RECIPE,
+        backbone: str | None = None,
         layers: Sequence[str] | str | None = None,
         pre_trained: bool | str | Path = True,
-        image_size: tuple[int, int] = (224, 224),
-        faithful_padding: bool = True,
-        fusion: str = "mobile",
-        num_blocks: int | None = None,
-        hidden_channels: int | None = None,
-        local_resolution: int | list[int] = 8,
-        local_dims: int = 2,
-        global_resolution: int | list[int] = 4,
-        global_dims: int = 2,
-        jitter_std: float = 0.05,
-        jitter_probability: float = 0.5,
-        indicator_weight: float = 0.3,
-        cosine_weight: float = 0.7,
-        mse_threshold: float | str | None = None,
-        feature_size: tuple[int, int] | None = None,
-        distance: str = "residual",
-        smoothing_window: int = 21,
-        score_window: int = 32,
-        score_share: float | None = None,
-        learning_rate: float = 1e-3,
-        grid_learning_rate: float = 0.1,
-        weight_decay: float = 0.01,
-        lr_schedule: str = "step",
-        lr_step: int = 40,
-        lr_gamma: float = 0.1,
-        warmup_steps: int = 0,
-        clip_norm: float = 0.1,
-        pasted_patches: int = 0,
-        channel_dropout: float = 0.0,
-        hard_mining: bool = False,
-        max_epochs: int | None = None,
+        image_size: tuple[int, int] | None = None,
+        fusion: str | None = None,
+        method: MethodSettings = NOT_GIVEN.method,
+        training: TrainingSettings = NOT_GIVEN.training,
+        map: MapSettings = NOT_GIVEN.map,  # noqa: A002  # --model.map
+        cache: CacheSettings = NOT_GIVEN.cache,
         feature_cache: bool | str = "auto",
-        feature_cache_dtype: str = "float32",
-        feature_cache_gib: float = 8.0,
-        feature_cache_dir: str | Path | None = None,
         false_alarm_rate: float | None = None,
         category: str | None = None,
         pre_processor: nn.Module | bool = True,
@@ -173,58 +120,45 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        image_size = check_image_size(image_size)
-        model = GradModel(
-            backbone=backbone,
-            layers=layers,
-            pre_trained=pre_trained,
-            image_size=image_size,
-            faithful_padding=faithful_padding,
-            fusion=fusion,
-            num_blocks=num_blocks,
-            hidden_channels=hidden_channels,
-            local_resolution=local_resolution,
-            local_dims=local_dims,
-            global_resolution=global_resolution,
-            global_dims=global_dims,
-            jitter_std=jitter_std,
-            jitter_probability=jitter_probability,
-            indicator_weight=indicator_weight,
-            cosine_weight=cosine_weight,
-            mse_threshold=resolve_mse_threshold(mse_threshold, backbone),
-            feature_size=feature_size,
-            distance=distance,
-            smoothing_window=smoothing_window,
-            score_window=score_window,
-            score_share=score_share,
+        given = Settings.of(
+            {
+                "backbone": backbone,
+                "layers": layers,
+                "image_size": image_size,
+                "fusion": fusion,
+                "method": method,
+                "training": training,
+                "map": map,
+                "cache": cache,
+            }
         )
+        settings = given.over(find_recipe(recipe).settings)
+        with naming_recipe(recipe):
+            model = build_network(settings, pre_trained)
         if pre_processor is True:
-            pre_processor = GradPreProcessor.from_statistics(image_size, model.backbone.mean, model.backbone.std)
+            pre_processor = GradPreProcessor.from_statistics(
+                model.backbone.image_size, model.backbone.mean, model.backbone.std
+            )
         if post_processor is True:
             post_processor = PerCategoryPostProcessor(false_alarm_rate=false_alarm_rate)
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         self.model: GradModel = model
-        self.feature_caching = FeatureCaching(
-            CacheSettings(feature_cache, feature_cache_dtype, feature_cache_gib, feature_cache_dir).checked()
-        )
+        self.recipe = recipe
+        self.feature_caching = FeatureCaching(feature_cache, settings.cache)
+        self._given = given
+        self._pre_trained = pre_trained
+        self._take(settings)
         self._category_features = CategoryFeatures()
         self._random_state: Tensor | None = None
         if category is not None:
             self.name_category(category)
-        self.set_training(
-            learning_rate=learning_rate,
-            grid_learning_rate=grid_learning_rate,
-            weight_decay=weight_decay,
-            lr_schedule=lr_schedule,
-            lr_step=lr_step,
-            lr_gamma=lr_gamma,
-            warmup_steps=warmup_steps,
-            clip_norm=clip_norm,
-            pasted_patches=pasted_patches,
-            channel_dropout=channel_dropout,
-            hard_mining=hard_mining,
-            max_epochs=PUBLISHED_EPOCHS[fusion] if max_epochs is None else max_epochs,
-        )
+
+    def _take(self, settings: Settings) -> None:
+        """Train and cache by some settings, and have checkpoints hold them as plain data."""
+        self.settings = settings
+        self.set_training(settings.training)
+        self.feature_caching.settings = settings.cache
+        self.save_hyperparameters({"recipe": self.recipe, **settings.plain()})
 
     # ------------------------------------------------------------------ anomalib's interface
 
@@ -248,14 +182,12 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         """Callbacks of anomalib, the feature cache, whole checkpoints of finite weights, errors that name a file."""
         callbacks = cast("Sequence[Callback]", super().configure_callbacks())
         naming = [NameUnreadableImages(), NameUnreadableCheckpoint()]
-        own = [self.feature_caching, StopDiverged(), WholeCheckpoints(), *naming]
+        own = [self.feature_caching, ValidateAtEnd(), StopDiverged(), WholeCheckpoints(), *naming]
         return [*callbacks, *own]
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path | IO[bytes], *args: Any, **kwargs: Any) -> "Grad":  # noqa: ANN401
-        """Load a model with its configuration; arguments and result are anomalib's.
-
-        ``feature_cache_dir`` is not taken from the checkpoint, which may come from another machine.
+        """Load a model with its settings; arguments and result are anomalib's, and those given win.
 
         Raises:
             CheckpointFileError: If the file is damaged, no checkpoint, claims more than it holds, or wants code to run.
@@ -264,7 +196,10 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         with on_this_machine(checkpoint_path) as path:
             check_before_reading(path, cls.checkpoint_safe_globals(), name=checkpoint_path)
             try:
-                return cast("Grad", super().load_from_checkpoint(path, *args, **{"feature_cache_dir": None} | kwargs))
+                arguments = stored_arguments(path, cls.checkpoint_safe_globals())
+                for name in GROUPS.keys() & kwargs.keys():
+                    kwargs[name] = filled(group_of(name, kwargs[name]), group_of(name, arguments.get(name)))
+                return cast("Grad", super().load_from_checkpoint(path, *args, **arguments | kwargs))
             except Exception as error:
                 failure = describe_failure(path, error)
                 if failure is None:
@@ -275,6 +210,7 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         """Note the configuration that the weights belong to, and where the random numbers stand."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[CONFIGURATION] = {
+            "recipe": self.recipe,
             **self.model.configuration,
             "mse_threshold": self.model.head.mse_threshold.item(),
             "tiling": describe(self.model.tiler),
@@ -283,14 +219,17 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         self._leave_out_copies(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the weights from the checkpoint, the backbone's among them.
+        """Take settings and weights from the checkpoint, the backbone's among them.
 
         Raises:
-            CheckpointConfigurationError: If the checkpoint belongs to another configuration, is not of Grad, or its
-                weights were changed.
+            CheckpointConfigurationError: If the user gave other settings than the checkpoint's, it is not of Grad, or
+                its weights were changed.
         """
+        self._adopt_settings(checkpoint)
         configuration = dict(self.model.configuration)
-        if isinstance(self.hparams.get("mse_threshold"), int | float):  # asked for, not the default or an estimate
+        if self.recipe != DEFAULT_RECIPE:
+            configuration["recipe"] = self.recipe
+        if isinstance(self._given.method.mse_threshold, int | float):  # asked for, not the default or an estimate
             configuration["mse_threshold"] = self.model.head.mse_threshold.item()
         if self.model.tiler is not None:
             configuration["tiling"] = describe(self.model.tiler)
@@ -307,6 +246,25 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         check_weights(kept, weights)
         self.model.backbone.mark_weights_ready()
         self._random_state = checkpoint.get(RANDOM_STATE)
+
+    def _adopt_settings(self, checkpoint: dict[str, Any]) -> None:
+        """Become a model of the checkpoint's settings in all that the user did not give, so that nothing is repeated.
+
+        anomalib builds the model from its command line before it opens the checkpoint.
+        """
+        stored = grouped(checkpoint.get(HYPER_PARAMETERS) or {})
+        if not stored or CONFIGURATION not in checkpoint:
+            return
+        with restoring(f"{HYPER_PARAMETERS!r}"):
+            settings = self._given.over(Settings.of(stored)).over(PUBLISHED)
+            if settings == self.settings:
+                return
+            network = build_network(settings, self._pre_trained)
+            network.tiler = self.model.tiler
+            self.model = network.to(self.device)
+            if self.recipe == DEFAULT_RECIPE:
+                self.recipe = find_recipe(stored["recipe"]).name
+            self._take(settings)
 
     def _leave_out_copies(self, checkpoint: dict[str, Any]) -> None:
         """Take from a checkpoint what it holds twice.
@@ -365,7 +323,8 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         """Train on a batch of images, or of features from the cache (method section 7)."""
         del args, kwargs
         features = self._features(batch)
-        loss = self.training_loss(features)
+        with self.step_precision():
+            loss = self.training_loss(features)
         self.remember_features(features, batch)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(features))
         return loss
@@ -378,6 +337,8 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         """
         super().on_fit_start()
         self.model.backbone.ensure_weights()
+        self.say_precision()
+        self.settle_length()
         if self.resumed and self._random_state is not None:
             with restoring(f"{RANDOM_STATE!r}"):
                 torch.set_rng_state(self._random_state.cpu())

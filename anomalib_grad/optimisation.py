@@ -3,7 +3,7 @@
 """How Grad is optimised: the loss, and what lowers it (method section 7)."""
 
 import math
-from numbers import Integral, Real
+from dataclasses import fields
 
 import lightning.pytorch as pl
 import torch
@@ -13,59 +13,32 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from .pasting import hard_mean, paste_patches
-from .schedule import SCHEDULES, authors_step_decay, cosine_decay
+from .schedule import authors_step_decay, cosine_decay
+from .settings import TrainingSettings
 from .torch_model import GradModel
+from .training_length import find_timer
 
 
 class OptimisationMixin(pl.LightningModule):
     """Loss, optimiser, learning rates and clipping of a module with a :class:`~anomalib_grad.torch_model.GradModel`."""
 
     model: GradModel
+    learning_rate: float
+    grid_learning_rate: float
+    weight_decay: float
+    lr_schedule: str
+    lr_step: int
+    lr_gamma: float
+    warmup_steps: int
+    clip_norm: float
+    pasted_patches: int
+    channel_dropout: float
+    hard_mining: bool
 
-    def set_training(
-        self,
-        *,
-        learning_rate: float,
-        grid_learning_rate: float,
-        weight_decay: float,
-        lr_schedule: str,
-        lr_step: int,
-        lr_gamma: float,
-        warmup_steps: int,
-        clip_norm: float,
-        pasted_patches: int,
-        channel_dropout: float,
-        hard_mining: bool,
-        max_epochs: int,
-    ) -> None:
-        """Take the training arguments of :class:`~anomalib_grad.Grad`, which explains them.
-
-        Raises:
-            ValueError: If one is out of range; names it.
-        """
-        if lr_schedule not in SCHEDULES:
-            raise ValueError(f"lr_schedule must be {' or '.join(SCHEDULES)}, got {lr_schedule!r}.")
-        check_positive(learning_rate=learning_rate, grid_learning_rate=grid_learning_rate, lr_gamma=lr_gamma)
-        check_not_negative(weight_decay=weight_decay, warmup_steps=warmup_steps, clip_norm=clip_norm)
-        check_counts(1, lr_step=lr_step, max_epochs=max_epochs)
-        check_counts(0, pasted_patches=pasted_patches)
-        if not (is_number(channel_dropout) and 0 <= channel_dropout < 1):
-            raise ValueError(f"channel_dropout must be at least 0 and less than 1, got {channel_dropout!r}.")
-        if not isinstance(hard_mining, bool):
-            message = f"hard_mining must be True or False, got {hard_mining!r}."
-            raise ValueError(message)  # noqa: TRY004  # the error of all arguments out of range
-        self.learning_rate = learning_rate
-        self.grid_learning_rate = grid_learning_rate
-        self.weight_decay = weight_decay
-        self.lr_schedule = lr_schedule
-        self.lr_step = lr_step
-        self.lr_gamma = lr_gamma
-        self.warmup_steps = warmup_steps
-        self.clip_norm = clip_norm
-        self.pasted_patches = pasted_patches
-        self.channel_dropout = channel_dropout
-        self.hard_mining = hard_mining
-        self.max_epochs = max_epochs
+    def set_training(self, settings: TrainingSettings) -> None:
+        """Take settings that are complete; each becomes an attribute, where Lightning's tuners look for them."""
+        for part in fields(settings):
+            setattr(self, part.name, getattr(settings, part.name))
 
     def training_loss(self, features: Tensor) -> Tensor:
         """Compare features ``(B, C, h, w)`` with their refinement: ``MSE(x_hat, x)``, the mean over all elements.
@@ -96,12 +69,17 @@ class OptimisationMixin(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
 
     def _training_steps(self) -> float:
-        """Number of steps of the whole training.
+        """Number of steps of the whole training; where time ends it, as many as there will be at the pace so far.
 
         Raises:
             ValueError: If it has no end that is known.
         """
-        total = self.trainer.estimated_stepping_batches
+        total = float(self.trainer.estimated_stepping_batches)
+        timer = find_timer(self.trainer)
+        remaining = None if timer is None else timer.time_remaining()
+        if timer is not None and remaining is not None:
+            elapsed = timer.time_elapsed()
+            total = min(total, self.trainer.global_step * (1 + max(remaining, 0) / max(elapsed, 1e-3)))
         if math.isinf(total):
             raise ValueError("lr_schedule='cosine' has to know the end of training: set max_epochs or max_steps.")
         return total
@@ -116,29 +94,3 @@ class OptimisationMixin(pl.LightningModule):
         if gradient_clip_val is None:
             gradient_clip_val = self.clip_norm
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm or "norm")
-
-
-def is_number(value: object, kind: type = Real) -> bool:
-    """Tell whether a setting is a number, Python's or NumPy's."""
-    return isinstance(value, kind)
-
-
-def check_positive(**settings: float) -> None:
-    """Refuse settings that are not above 0, or infinite."""
-    for name, value in settings.items():
-        if not (is_number(value) and 0 < value < math.inf):
-            raise ValueError(f"{name} must be more than 0 and finite, got {value!r}.")
-
-
-def check_not_negative(**settings: float) -> None:
-    """Refuse settings below 0, or infinite."""
-    for name, value in settings.items():
-        if not (is_number(value) and 0 <= value < math.inf):
-            raise ValueError(f"{name} must be 0 or more and finite, got {value!r}.")
-
-
-def check_counts(least: int, **settings: int) -> None:
-    """Refuse settings that are no whole numbers of at least ``least``."""
-    for name, value in settings.items():
-        if not (is_number(value, Integral) and value >= least):
-            raise ValueError(f"{name} must be at least {least}, a whole number, got {value!r}.")

@@ -69,9 +69,8 @@ def plain(
 
 
 def build_grad(args: argparse.Namespace) -> AnomalibModule:
-    """Grad with the common backbone, by the recipe of configs/fast.yaml."""
-    cosine = {"lr_schedule": "cosine", "warmup_steps": 20, "learning_rate": 3e-3, "grid_learning_rate": 0.3}
-    return Grad(BACKBONE, LAYERS, args.weights, SIZE, fusion="small", **cosine, evaluator=False, visualizer=False)
+    """Grad with the common backbone, by the recipe ``fast``."""
+    return Grad("fast", BACKBONE, LAYERS, args.weights, SIZE, evaluator=False, visualizer=False)
 
 
 def build_padim(args: argparse.Namespace) -> AnomalibModule:

@@ -36,8 +36,9 @@ def main() -> None:
 
     print(f"2/4  one model for {', '.join(data.categories)}: {args.epochs} epochs")
     size = (data.spec.image_size, data.spec.image_size)
-    model = Grad(backbone="grad_tiny", image_size=size, fusion="small", smoothing_window=13, score_window=18)
-    engine = Engine(max_epochs=args.epochs, check_val_every_n_epoch=args.epochs, default_root_dir=args.results)
+    windows = {"smoothing_window": 13, "score_window": 18}
+    model = Grad(backbone="grad_tiny", image_size=size, fusion="small", map=windows)
+    engine = Engine(max_epochs=args.epochs, default_root_dir=args.results)
     engine.fit(model, datamodule=data)
 
     print("3/4  test: a row per product, heatmaps, a report")

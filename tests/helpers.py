@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from anomalib_grad.settings import GROUPS
+
 DEVIATION = "golden deviation"
 """Property under which a golden test notes a row of the table that the suite prints."""
 
@@ -16,11 +18,22 @@ TINY: dict[str, Any] = {
     "pre_trained": False,
     "image_size": (64, 64),
     "fusion": "small",
-    "num_blocks": 1,
-    "smoothing_window": 5,
-    "score_window": 8,
+    "method": {"num_blocks": 1},
+    "map": {"smoothing_window": 5, "score_window": 8},
 }
 """Arguments of a Grad that trains an epoch of a few images in a second."""
+
+
+def tiny(arguments: dict[str, Any] = TINY, **changed: Any) -> dict[str, Any]:
+    """Arguments of a Grad with some changed; each setting goes to the group that it belongs to."""
+    result = dict(arguments)
+    for name, value in changed.items():
+        group = next((group for group, kind in GROUPS.items() if name in kind.__dataclass_fields__), None)
+        if group is None:
+            result[name] = value
+        else:
+            result[group] = {**result.get(group, {}), name: value}
+    return result
 
 
 def write_category(folder: Path, *, train: int = 4, good: int = 2, defects: int = 2, side: int = 72) -> Path:

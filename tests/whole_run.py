@@ -49,7 +49,7 @@ def run(shop: Path, folder: Path, epochs: int, note: Callable[[str], None]) -> N
     """
     seed_everything(0)
     note("fill")
-    model = Grad(**ARGUMENTS, feature_cache="disk", feature_cache_dir=folder / "cache")
+    model = Grad(**ARGUMENTS, feature_cache="disk", cache={"folder": folder / "cache"})
     data = MultiCategory(root=shop, train_batch_size=4, eval_batch_size=4, num_workers=0)
     every_epoch = ModelCheckpoint(folder / "weights", "{epoch:03d}", save_top_k=-1, enable_version_counter=False)
     engine = Engine(

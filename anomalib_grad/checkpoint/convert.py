@@ -77,7 +77,14 @@ def build_model(
             f"{network.channels}; name the backbone that it was trained with by --backbone."
         )
 
-    model = Grad(name, layers, pre_trained if inside is None else True, size, **head)
+    model = Grad(
+        backbone=name,
+        layers=layers,
+        pre_trained=pre_trained if inside is None else True,
+        image_size=size,
+        fusion=head.pop("fusion"),
+        method=head,
+    )
     model.model.head.load_state_dict(state)
     if inside is None:
         model.model.backbone.ensure_weights()

@@ -3,6 +3,7 @@
 """What a post-processor learns of each category from validation scores: thresholds and ranges."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -15,17 +16,12 @@ from torch import Tensor
 
 from anomalib_grad.components.recogniser import CategoryRecogniser
 from anomalib_grad.evaluation.false_alarms import check_rate
-from anomalib_grad.evaluation.validation_scores import (
-    CategoryScores,
-    ScoreSummary,
-    gather_summaries,
-    merge_all,
-    select,
-    take_part,
-)
+from anomalib_grad.evaluation.validation_scores import ScoreSummary, gather_summaries, merge_all, select
 
 logger = logging.getLogger(__name__)
 
+UNNAMED = ""
+"""Stands for the category of images whose batch names none."""
 _STATISTICS = ("image_threshold", "pixel_threshold", "image_min", "image_max", "pixel_min", "pixel_max")
 
 
@@ -67,8 +63,7 @@ class CategoryStatistics(PostProcessor):
         self.recogniser = CategoryRecogniser()
         for name in _STATISTICS:
             self.register_buffer("category_" + name, torch.empty(0))
-        self._seen: dict[str, CategoryScores] = {}
-        self._unnamed = ScoreSummary()
+        self._seen: dict[str, ScoreSummary] = {}
         self._warned: set[str] = set()
         self._explained: set[str] = set()
 
@@ -137,49 +132,66 @@ class CategoryStatistics(PostProcessor):
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
         """Take in a batch of validation scores, category by category."""
-        names = getattr(outputs, "category", None)
-        if names is None:
-            super().on_validation_batch_end(trainer, pl_module, outputs, *args, **kwargs)
-            if not trainer.sanity_checking:
-                self._unnamed.update(select(outputs, list(range(len(outputs.image)))))  # type: ignore[arg-type]
-            return
+        del pl_module, args, kwargs
         if trainer.sanity_checking:
             return  # a few batches are a few categories: no threshold at all is better than one of those
+        names = getattr(outputs, "category", None) or [UNNAMED] * len(outputs.image)  # type: ignore[arg-type]
         for name in dict.fromkeys(names):
             scores = select(outputs, [i for i, other in enumerate(names) if other == name])
-            seen = self._seen.setdefault(name, CategoryScores(self.image_min.device))
-            seen.update(scores, with_thresholds=self.enable_thresholding)
-            # Pooled and per-category metrics keep views of the same tensors, so scores are held once.
-            super().on_validation_batch_end(trainer, pl_module, scores.as_batch(), *args, **kwargs)
+            self._seen.setdefault(name, ScoreSummary()).update(scores)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute the statistics of each category, then the pooled ones."""
-        summaries = gather_summaries({name: seen.summary for name, seen in self._seen.items()})
+        """Compute the statistics of each category, and the pooled ones: alike in all processes."""
+        del pl_module
+        summaries, self._seen = gather_summaries(self._seen), {}
+        everywhere = merge_all(summaries.values())
+        unnamed = summaries.pop(UNNAMED, None)
         if not set(summaries) <= set(self.categories):
             self._adopt_categories(summaries, getattr(trainer, "datamodule", None))
         for name, summary in summaries.items():
-            self._fit_category(name, summary, self._seen.get(name, CategoryScores(self.image_min.device)))
-        self._seen = {}
-        everywhere = merge_all(summaries.values())
-        if self.enable_thresholding:
-            take_part(self._image_threshold_metric, everywhere, "image")
-            take_part(self._pixel_threshold_metric, everywhere, "pixel")
-        if self.enable_normalization:
-            take_part(self._image_min_max_metric, everywhere, "image")
-            take_part(self._pixel_min_max_metric, everywhere, "pixel")
-        super().on_validation_epoch_end(trainer, pl_module)
-        if self.enable_thresholding and 0 < everywhere.counts["anomalous_image"] < everywhere.counts["image"]:
-            self._image_threshold.fill_(everywhere.below(float(self._image_threshold)))
-        unnamed, self._unnamed = gather_summaries({"": self._unnamed}), ScoreSummary()
-        self._promise(merge_all([everywhere, *unnamed.values()]))
+            self._fit_category(name, summary)
+        self._fit_pooled(everywhere)
+        if unnamed is not None and unnamed.has_scores("image") and not unnamed.counts["anomalous_image"]:
+            self._explain(UNNAMED, unnamed.shortage() if self.false_alarm_rate is None else None)
 
-    def _promise(self, everywhere: ScoreSummary) -> None:
-        """Set the pooled thresholds by the rate of false alarms, if one is wanted and there are normal images."""
-        if self.false_alarm_rate is None or not self.enable_thresholding:
-            return
-        for level, pooled in (("image", self._image_threshold), ("pixel", self._pixel_threshold)):
-            if everywhere.normal[level]:
-                pooled.fill_(everywhere.false_alarm_threshold(level, self.false_alarm_rate))
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say at once if training ended before thresholds were fitted."""
+        del pl_module
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._miss_thresholds("training ended without a validation")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so if there are no thresholds, as in checkpoints of an unfinished training."""
+        del trainer, pl_module
+        self._miss_thresholds("no validation fitted them")
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so if there are no thresholds, as in checkpoints of an unfinished training."""
+        self.on_test_start(trainer, pl_module)
+
+    def _miss_thresholds(self, reason: str) -> None:
+        if self.enable_thresholding and torch.isnan(self._image_threshold):
+            logger.warning(
+                "The model has no thresholds, so its labels mean nothing: %s. Run engine.validate(model, datamodule=...), "
+                "or go on with the training to its end.",
+                reason,
+            )
+
+    def _fit_pooled(self, everywhere: ScoreSummary) -> None:
+        """Set the statistics of all categories together; those without any sample stay as they are."""
+        for level in ("image", "pixel"):
+            threshold = self._threshold(level, everywhere) if self.enable_thresholding else float("nan")
+            if not math.isnan(threshold):
+                getattr(self, f"_{level}_threshold").fill_(threshold)
+            for end in ("min", "max"):
+                if self.enable_normalization and f"{level}_{end}" in everywhere.extremes:
+                    getattr(self, f"{level}_{end}").fill_(everywhere.extremes[f"{level}_{end}"])
+
+    def _threshold(self, level: str, summary: ScoreSummary) -> float:
+        """Threshold by the rate of false alarms, if one is wanted and there are normal images, else of best F1."""
+        if self.false_alarm_rate is not None and summary.normal[level]:
+            return summary.false_alarm_threshold(level, self.false_alarm_rate)
+        return summary.best_f1_threshold(level)
 
     def _adopt_categories(self, seen: Iterable[str], datamodule: object) -> None:
         """Replace the categories by those of the datamodule, or those of the validation data if it names none."""
@@ -188,17 +200,17 @@ class CategoryStatistics(PostProcessor):
         names = list(getattr(datamodule, "categories", None) or ())
         self.set_categories(names if set(seen) <= set(names) else seen)
 
-    def _fit_category(self, name: str, summary: ScoreSummary, seen: CategoryScores) -> None:
-        """Set the row of one category; all processes do so for the same categories in the same order."""
+    def _fit_category(self, name: str, summary: ScoreSummary) -> None:
+        """Set the row of one category."""
         index = self.categories.index(name)
-        if self.enable_thresholding and self.false_alarm_rate is not None:
-            self._explain(name, summary.extrapolation(self.false_alarm_rate))
+        if self.enable_thresholding:
+            rate = self.false_alarm_rate
+            self._explain(name, summary.shortage() if rate is None else summary.extrapolation(rate))
             for level, row in (("image", self.category_image_threshold), ("pixel", self.category_pixel_threshold)):
-                row[index] = summary.false_alarm_threshold(level, self.false_alarm_rate)
-        elif self.enable_thresholding:
-            self._explain(name, summary.shortage())
-            self.category_image_threshold[index] = seen.fit_threshold("image", summary)
-            self.category_pixel_threshold[index] = seen.fit_threshold("pixel", summary)
+                if rate is not None:
+                    row[index] = summary.false_alarm_threshold(level, rate)
+                else:
+                    row[index] = summary.best_f1_threshold(level) if summary.has_scores(level) else float("nan")
         if self.enable_normalization:
             for statistic in ("image_min", "image_max", "pixel_min", "pixel_max"):
                 row = getattr(self, "category_" + statistic)
@@ -208,4 +220,5 @@ class CategoryStatistics(PostProcessor):
         """Say once what a category's validation data lack and which rule fills the gap."""
         if rule is not None and name not in self._explained:
             self._explained.add(name)
-            logger.warning("Category %r has %s. Add such validation images for a better one.", name, rule)
+            owner = f"Category {name!r} has" if name != UNNAMED else "The validation data have"
+            logger.warning("%s %s. Add such validation images for a better one.", owner, rule)

@@ -5,44 +5,42 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from anomalib.data import Batch
-from anomalib.metrics import F1AdaptiveThreshold, MinMax
 from torch import Tensor
 
 from anomalib_grad.evaluation.distributed import all_gather
 from anomalib_grad.evaluation.false_alarms import false_alarm_threshold
+from anomalib_grad.evaluation.score_histogram import ScoreHistogram, best_f1_score
 
 
 class Scores(NamedTuple):
-    """The fields of a batch that anomalib's threshold metric reads, for the images of one category."""
+    """What thresholds are fitted on, of the images of one category in a batch."""
 
     pred_score: Tensor | None  # (n,)
     gt_label: Tensor | None  # (n,) bool
     anomaly_map: Tensor | None  # (n, H, W)
     gt_mask: Tensor | None  # (n, H, W) bool
 
-    def as_batch(self) -> Batch:
-        """The same for anomalib's metrics, which read nothing but these fields."""
-        return cast("Batch", self)
-
 
 class ScoreSummary:
-    """Counts and extremes of the scores of one category, and the scores of its normal images.
+    """What has to be known of the validation scores of one category; its memory does not grow with the pixels.
 
     Attributes:
         counts: Images and pixels, and anomalous ones.
         extremes: Smallest and largest score, and value of the maps.
-        images: Score of each image.
+        images: Score of each image that has a label, and whether it is anomalous.
+        pixels: Counts of normal and anomalous pixels by score.
         normal: Score of each normal image, and the largest value of its map.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.extremes: dict[str, float] = {}
-        self.images: list[float] = []
+        self.images: list[tuple[float, bool]] = []
+        self.pixels = ScoreHistogram()
         self.normal: dict[str, list[float]] = {"image": [], "pixel": []}
 
     def update(self, scores: Scores) -> None:
@@ -58,24 +56,43 @@ class ScoreSummary:
                 if scores.gt_label is not None:
                     largest = values.reshape(len(values), -1)[~scores.gt_label.bool()].amax(dim=1)  # (normal images,)
                     self.normal[level] += largest.tolist()
-        if scores.pred_score is not None:
-            self.images += scores.pred_score.flatten().tolist()
+        if scores.pred_score is not None and scores.gt_label is not None:
+            self.images += zip(scores.pred_score.flatten().tolist(), scores.gt_label.bool().tolist(), strict=True)
+        if scores.anomaly_map is not None and scores.gt_mask is not None:
+            self.pixels.update(scores.anomaly_map, scores.gt_mask.bool())
 
     def merge(self, other: "ScoreSummary") -> None:
         """Take in what another process saw of the category."""
         self.counts.update(other.counts)
         self._extend(other.extremes)
         self.images += other.images
+        self.pixels.merge(other.pixels)
         for level, scores in other.normal.items():
             self.normal[level] += scores
 
-    def below(self, threshold: float) -> float:
-        """Middle between an image threshold of best F1 and the next lower score.
+    def best_f1_threshold(self, level: str) -> float:
+        """Raw threshold of best F1; without anomalous or without normal samples the extreme score, as anomalib has it.
 
-        The threshold is itself the lowest score that counts as anomalous, but labels ask for more than the threshold.
+        It lies below the lowest score that is to be called anomalous, since labels ask for more than the threshold: for
+        images in the middle of it and the next lower one.
+
+        Args:
+            level: ``"image"`` or ``"pixel"``.
+
+        Returns:
+            The threshold; nan if there is nothing to fit it on.
         """
-        lower = [score for score in self.images if score < threshold]
-        return (threshold + max(lower)) / 2 if lower else threshold
+        total, anomalous = self.counts[level], self.counts["anomalous_" + level]
+        if not total or level + "_max" not in self.extremes:
+            return float("nan")
+        if anomalous in {0, total}:
+            return self.extremes[level + ("_min" if anomalous else "_max")]
+        if level == "pixel":
+            return self.pixels.best_f1_threshold()
+        scores, labels = zip(*self.images, strict=True)
+        lowest = best_f1_score(torch.tensor(scores, dtype=torch.float64), torch.tensor(labels))
+        lower = [score for score in scores if score < lowest]
+        return (lowest + max(lower)) / 2 if lower else lowest
 
     def false_alarm_threshold(self, level: str, rate: float) -> float:
         """Threshold that a share ``rate`` of normal images exceeds: their scores, or the largest value of their maps.
@@ -115,52 +132,6 @@ class ScoreSummary:
         return level == "image" or not masks_are_missing
 
 
-class CategoryScores:
-    """What this process saw of one category during validation.
-
-    Args:
-        device: Where the scores are.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        # Not strict: batches without labels or masks are passed over, as anomalib's post-processor does.
-        self.metrics = {
-            "image": F1AdaptiveThreshold(fields=["pred_score", "gt_label"], strict=False).to(device),
-            "pixel": F1AdaptiveThreshold(fields=["anomaly_map", "gt_mask"], strict=False).to(device),
-        }
-        self.summary = ScoreSummary()
-
-    def update(self, scores: Scores, *, with_thresholds: bool) -> None:
-        """Take in the images of one batch."""
-        self.summary.update(scores)
-        if with_thresholds:
-            for metric in self.metrics.values():
-                metric.update(scores.as_batch())
-
-    def fit_threshold(self, level: str, everywhere: ScoreSummary) -> Tensor | float:
-        """Threshold of best F1; without anomalous or without normal samples the extreme score, as anomalib has it.
-
-        For images it lies between two scores, so that the lowest anomalous one is not missed.
-
-        All processes must call this for the same categories in the same order.
-
-        Args:
-            level: ``"image"`` or ``"pixel"``.
-            everywhere: Summary of the category over all processes.
-
-        Returns:
-            The raw threshold, nan if there is nothing to fit it on.
-        """
-        total, anomalous = everywhere.counts[level], everywhere.counts["anomalous_" + level]
-        if not everywhere.has_scores(level):
-            return float("nan")
-        if anomalous in {0, total}:
-            return everywhere.extremes[level + ("_min" if anomalous else "_max")]
-        take_part(self.metrics[level], everywhere, level)
-        threshold = self.metrics[level].compute()
-        return everywhere.below(float(threshold)) if level == "image" else threshold
-
-
 def gather_summaries(local: dict[str, ScoreSummary]) -> dict[str, ScoreSummary]:
     """Summary of each category over all processes, sorted by name, the same in each of them.
 
@@ -190,25 +161,3 @@ def select(batch: Batch, rows: list[int]) -> Scores:
     """Scores and truth of some images of a batch, uncopied if they are all of it."""
     fields = [getattr(batch, name, None) for name in Scores._fields]
     return Scores(*(field if field is None or len(rows) == len(field) else field[rows] for field in fields))
-
-
-def take_part(metric: F1AdaptiveThreshold | MinMax, everywhere: ScoreSummary, level: str) -> None:
-    """Let a process without samples take part when the others compute a metric, which is an exchange between them.
-
-    Without it the others would wait for ever, and torchmetrics would send empty truth of the wrong type. What is
-    added does not change the result: no sample for a threshold, the extremes of all processes for a range.
-
-    Args:
-        metric: Metric to compute next.
-        everywhere: Summary over all processes.
-        level: ``"image"`` or ``"pixel"``.
-    """
-    ends = [everywhere.extremes[f"{level}_{end}"] for end in ("min", "max") if f"{level}_{end}" in everywhere.extremes]
-    if metric.update_called or not ends:
-        return
-    if isinstance(metric, MinMax):
-        values = torch.tensor(ends, device=metric.device)
-        metric.update(Scores(values, None, values, None).as_batch())
-    elif everywhere.counts[level]:
-        values = torch.empty(0, device=metric.device)
-        metric.update(Scores(values, values.bool(), values, values.bool()).as_batch())

@@ -17,7 +17,7 @@ from .conditions import obstacle, passes
 from .dataset import CachedFeatures, cached_loader
 from .filling import fill_shared, filler, pre_processing_of
 from .fingerprint import fingerprint, hash_images, hash_weights
-from .settings import CacheSettings
+from .settings import CacheSettings, check_place, is_automatic
 from .store import GIB, CacheFile
 
 if TYPE_CHECKING:
@@ -33,13 +33,16 @@ class FeatureCaching(Callback):
     progress bar.
 
     Args:
-        settings: What the user wants.
+        place: Where features are kept: ``auto``, ``memory``, ``disk`` or ``False``, as ``feature_cache`` of Grad.
+        settings: How.
 
     Attributes:
         rows: Features ``(N, F)`` of the N training images, if they are cached.
     """
 
-    def __init__(self, settings: CacheSettings) -> None:
+    def __init__(self, place: bool | str, settings: CacheSettings) -> None:
+        check_place(place)
+        self.place = place
         self.settings = settings
         self._name = ""
         self.rows: np.ndarray | None = None
@@ -47,7 +50,7 @@ class FeatureCaching(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Stand between the trainer and the datamodule's training loader."""
         datamodule: Any = getattr(trainer, "datamodule", None)
-        if stage != "fit" or not self.settings.place or datamodule is None:
+        if stage != "fit" or not self.place or datamodule is None:
             return
         images: Callable[[], object] = datamodule.train_dataloader
 
@@ -69,10 +72,10 @@ class FeatureCaching(Callback):
     def training_loader(self, trainer: pl.Trainer, model: "Grad", images: object) -> object:
         """Fill the cache and give a loader over it; the loader of the images where that cannot be or does not pay."""
         reason = obstacle(images, pre_processing_of(model))
-        if reason is None and self.settings.automatic and passes(trainer, len(images)) <= 1:  # type: ignore[arg-type]
+        if reason is None and is_automatic(self.place) and passes(trainer, len(images)) <= 1:  # type: ignore[arg-type]
             reason = "the training sees no image twice"
         if reason is not None or not isinstance(images, DataLoader):
-            level = logging.INFO if self.settings.automatic else logging.WARNING
+            level = logging.INFO if is_automatic(self.place) else logging.WARNING
             logger.log(level, "The feature cache is off: %s.", reason)
             return images
         rows = self._features(trainer, model, images)
@@ -84,20 +87,20 @@ class FeatureCaching(Callback):
         backbone = model.model.backbone
         backbone.ensure_weights()
         dataset: Any = images.dataset
+        dtype = np.dtype(self.settings.dtype or "float32")
         name = fingerprint(
             hash_images(dataset.samples["image_path"]),
             [getattr(dataset, "augmentations", None), pre_processing_of(model)],
             [backbone.name, backbone.layers, backbone.image_size, hash_weights(backbone.network)],
             describe(backbone.tiler),
-            [trainer.precision, self.settings.dtype],
+            [trainer.precision, dtype.name],
         )
         if name == self._name and self.rows is not None:
             return self.rows
         self.rows, self._name = None, name  # the old rows make room
         shape = (len(dataset), backbone.row_length)
-        dtype = np.dtype(self.settings.dtype)
         size = shape[0] * shape[1] * dtype.itemsize
-        place = self.settings.choose_place(size, trainer.world_size)
+        place = self.settings.choose_place(self.place, size, trainer.world_size)
         fill = filler(trainer, model, images)
         if place == "memory":
             self.rows = np.empty(shape, dtype)
@@ -105,7 +108,7 @@ class FeatureCaching(Callback):
         elif place == "disk":
             node = f"-{trainer.node_rank}" if trainer.num_nodes > 1 else ""
             file = CacheFile(self.settings.resolved_folder, f"{name}{node}", shape, dtype)
-            self.rows = fill_shared(trainer, file, int(self.settings.gib * GIB), fill)
+            self.rows = fill_shared(trainer, file, int(self.settings.limit * GIB), fill)
         if place is not None:
             model.print(f"Features of {len(dataset)} training images are cached: {size / GIB:.2f} GiB ({place}).")
         return self.rows

@@ -60,7 +60,7 @@ def filler(trainer: pl.Trainer, model: "Grad", loader: DataLoader) -> Fill:
                 if np.abs(values).max() > largest:
                     raise ValueError(
                         f"features of up to {np.abs(values).max():.3g} do not fit into {rows.dtype}; set "
-                        f"feature_cache_dtype to float32."
+                        f"cache.dtype to float32."
                     )
                 rows[list(indices[done : done + len(values)])] = values
                 done += len(values)

@@ -5,8 +5,9 @@
 import logging
 import os
 import shutil
+from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 
@@ -25,39 +26,54 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anomalib_grad" / "features"
 
 
-class CacheSettings(NamedTuple):
-    """The cache arguments of :class:`~anomalib_grad.Grad`, which explains them."""
+def check_place(place: object) -> None:
+    """Refuse a ``feature_cache`` that is none.
 
-    place: bool | str = "auto"
-    dtype: str = "float32"
-    gib: float = 8.0
+    Raises:
+        ValueError: Says what is possible.
+    """
+    if place not in PLACES:
+        raise ValueError(f"feature_cache must be 'auto', 'memory', 'disk' or false, got {place!r}.")
+
+
+def is_automatic(place: bool | str) -> bool:
+    """Whether the cache decides by itself if it pays and where it stands."""
+    return place in {"auto", True}
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """How backbone features are kept.
+
+    Args:
+        dtype: ``float32``, or ``float16`` for half the size and features rounded to 3 digits.
+        gib: Largest size of the cache in GiB; on disk of all caches in the folder, of which the least recently used are
+            removed.
+        folder: Folder of caches on disk; default: ``~/.cache/anomalib_grad/features``. A checkpoint's is not followed.
+    """
+
+    dtype: str | None = None
+    gib: float | None = None
     folder: str | Path | None = None
 
-    def checked(self) -> "CacheSettings":
-        """Give the settings back.
-
-        Raises:
-            ValueError: If one of them is impossible.
-        """
-        if self.place not in PLACES:
-            raise ValueError(f"feature_cache must be 'auto', 'memory', 'disk' or false, got {self.place!r}.")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"feature_cache_dtype must be {' or '.join(DTYPES)}, got {self.dtype!r}.")
-        if not self.gib > 0:
-            raise ValueError(f"feature_cache_gib must be more than 0, got {self.gib}.")
-        return self
+    def __post_init__(self) -> None:
+        """Refuse what is out of range, naming it."""
+        if self.dtype not in {None, *DTYPES}:
+            raise ValueError(f"cache.dtype must be {' or '.join(DTYPES)}, got {self.dtype!r}.")
+        if self.gib is not None and not (isinstance(self.gib, Real) and self.gib > 0):
+            raise ValueError(f"cache.gib must be more than 0, got {self.gib!r}.")
 
     @property
-    def automatic(self) -> bool:
-        """Whether the cache decides by itself if it pays and where it stands."""
-        return self.place in {"auto", True}
+    def limit(self) -> float:
+        """Largest size in GiB."""
+        return 8.0 if self.gib is None else self.gib
 
     @property
     def resolved_folder(self) -> Path:
         """Folder of the caches on disk."""
         return default_folder() if self.folder is None else Path(self.folder)
 
-    def choose_place(self, size: int, processes: int) -> str | None:
+    def choose_place(self, place: bool | str, size: int, processes: int) -> str | None:
         """Choose between memory and disk for a cache of ``size`` bytes; ``None`` if there is no room for it.
 
         By itself a cache stands in memory if that leaves enough for others, else on disk. Several processes share a
@@ -66,17 +82,17 @@ class CacheSettings(NamedTuple):
         Raises:
             ValueError: If the user asked for a cache that is larger than allowed.
         """
-        if size > self.gib * GIB:
+        if size > self.limit * GIB:
             problem = (
-                f"the features take {size / GIB:.2f} GiB and feature_cache_gib allows {self.gib:g}: raise it, or halve "
-                f"them with feature_cache_dtype float16"
+                f"the features take {size / GIB:.2f} GiB and cache.gib allows {self.limit:g}: raise it, or halve them with "
+                f"cache.dtype float16"
             )
-            if not self.automatic:
+            if not is_automatic(place):
                 raise ValueError(f"{problem}, or set feature_cache to false.")
             logger.warning("The feature cache is off, so every epoch computes all features again; %s.", problem)
             return None
-        if not self.automatic:
-            return str(self.place)
+        if not is_automatic(place):
+            return str(place)
         if processes > 1:
             return "disk"
         if size <= MEMORY_SHARE * psutil.virtual_memory().available:

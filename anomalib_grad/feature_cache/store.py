@@ -26,7 +26,7 @@ FINGERPRINT = re.compile("[0-9a-f]{32}")
 CHECK_BYTES = 4
 """The check sum of a file's name and of all before it ends a file: a disk, a network or a user may change either."""
 CHUNK = 2**24
-ADVICE = "make room, choose another feature_cache_dir, or set feature_cache to false."
+ADVICE = "make room, choose another cache.folder, or set feature_cache to false."
 
 
 class CacheFile:

@@ -43,7 +43,10 @@ def find_fault_of_arguments(content: Mapping[str, Any], size: int) -> str | None
     strange = next((name for name, value in arguments.items() if not is_plain(value)), None)
     if strange is not None:
         return f"its argument {strange!r} is no plain value"
-    oversized = find_oversized(arguments, size) or (
+    grouped = {
+        name: value for group in arguments.values() if isinstance(group, Mapping) for name, value in group.items()
+    }
+    oversized = find_oversized(grouped | arguments, size) or (
         "backbone" if is_oversized(arguments.get("backbone"), size) else None
     )
     return oversized and f"it holds no model of the size that its {oversized} calls for"

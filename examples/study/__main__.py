@@ -30,20 +30,28 @@ from recipes import GROUPS, Recipe, Training
 from tables import held_out_table, main_table
 
 from anomalib_grad import Grad, MultiCategory
+from anomalib_grad.anomaly_map import AnomalyMapGenerator
+from anomalib_grad.stored_settings import grouped
 from anomalib_grad.torch_model import DISTANCES
 
 
 def build(training: Training, args: argparse.Namespace, **arguments: Any) -> Grad:  # noqa: ANN401  # Grad's
     """Build the model of a training."""
-    return training.kind(
-        args.backbone,
+    share = arguments.pop("score_share", None)
+    model = training.kind(
         pre_trained=args.weights or True,
-        **{"fusion": "small", **training.arguments, **arguments},
+        **grouped({"backbone": args.backbone, "fusion": "small", **training.arguments, **arguments}),
         feature_cache="disk",
-        feature_cache_dir=args.out / "features",
+        cache={"folder": args.out / "features"},
         evaluator=False,
         visualizer=False,
     )
+    if share is not None:
+        network, own = model.model, model.settings.map
+        network.anomaly_map_generator = AnomalyMapGenerator(
+            network.backbone.feature_size, network.backbone.image_size, own.smoothing_window, score_share=share
+        )
+    return model
 
 
 def train(training: Training, seed: int, args: argparse.Namespace) -> tuple[Grad, MultiCategory, float]:

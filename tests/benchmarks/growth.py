@@ -94,8 +94,9 @@ def measure(setting: Setting, folder: Path) -> Cost:
     torch.manual_seed(0)
     size = (setting.image_size, setting.image_size)
     model = Grad(
-        setting.backbone, pre_trained=False, image_size=size, fusion=setting.fusion, num_blocks=setting.blocks,
-        feature_cache=setting.cache, feature_cache_dtype=setting.cache_dtype, feature_cache_dir=folder / "cache",
+        setting.backbone, pre_trained=False, image_size=size, fusion=setting.fusion,
+        method={"num_blocks": setting.blocks}, training={"precision": "trainer"},
+        feature_cache=setting.cache, cache={"dtype": setting.cache_dtype, "folder": folder / "cache"},
         evaluator=False, visualizer=False,
     )  # fmt: skip
     data = MultiCategory(root=folder / "data", train_batch_size=setting.batch_size, num_workers=0)

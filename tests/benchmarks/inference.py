@@ -56,7 +56,9 @@ def build(name: str, args: argparse.Namespace) -> Grad:
     """Build Grad with a fusion, or the backbone alone."""
     torch.manual_seed(0)
     kind, fusion = (BackboneAlone, "small") if name == FLOOR else (Grad, name)
-    model = kind(args.backbone, pre_trained=args.weights or False, image_size=SIZE, fusion=fusion, visualizer=False)
+    model = kind(
+        backbone=args.backbone, pre_trained=args.weights or False, image_size=SIZE, fusion=fusion, visualizer=False
+    )
     if name == FLOOR:
         model.model.backbone.join = list  # the maps at their own sizes
     fit_statistics(model)

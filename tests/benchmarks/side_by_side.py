@@ -22,7 +22,6 @@ from unittest import mock
 
 import lightning.pytorch as pl
 import timm
-import yaml
 from anomalib.engine import Engine
 from anomalib.models import (
     AnomalibModule,
@@ -43,11 +42,11 @@ from measure import compile_model, images, in_turns, machine, markdown, size_mb
 from anomalib_grad import Grad, MultiCategory
 from anomalib_grad.components import FUSIONS
 from anomalib_grad.data import Textures
+from anomalib_grad.recipes import find_recipe
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 from compare import BACKBONE, LAYERS, SIZE, local_backbone, plain, stored
 
-PLUS = Path(__file__).parents[2] / "configs/grad_plus.yaml"
 HEADS = ["model", "encoder", "image AUROC", "px", "ms", "images/s", "MB", "training: epochs", "CPU s an epoch", "CPU s"]
 
 
@@ -90,14 +89,13 @@ class TrainingClock(pl.Callback):
 def grad(fusion: str) -> Callable[[Path | None], AnomalibModule]:
     """Grad with a fusion on the common backbone."""
     return lambda weights: Grad(
-        BACKBONE, LAYERS, weights or False, SIZE, fusion=fusion, evaluator=False, visualizer=False
+        backbone=BACKBONE, pre_trained=weights or False, fusion=fusion, evaluator=False, visualizer=False
     )
 
 
 def grad_plus(weights: Path | None) -> AnomalibModule:
     """Grad with the most accurate recipe on the common backbone."""
-    recipe = yaml.safe_load(PLUS.read_text())["model"]["init_args"]
-    return Grad(BACKBONE, pre_trained=weights or False, **recipe, evaluator=False, visualizer=False)
+    return Grad("plus", BACKBONE, pre_trained=weights or False, evaluator=False, visualizer=False)
 
 
 def on_timm_features(model: type[AnomalibModule], **arguments: Any) -> Callable[[Path | None], AnomalibModule]:
@@ -157,7 +155,7 @@ def stored_row(name: str, args: argparse.Namespace) -> Row:
     """Read what the same settings left of a contestant, or train it."""
     settings = {key: str(getattr(args, key)) for key in ("root", "category", "weights", "epochs", "steps", "images")}
     if CONTESTANTS[name].build is grad_plus:
-        settings["recipe"] = PLUS.read_text()
+        settings["recipe"] = repr(find_recipe("plus"))
     path = args.out / name / "row.json"
     if path.exists() and json.loads(path.read_text())["settings"] != settings:
         path.unlink()

@@ -89,7 +89,7 @@ def measure(root: Path, args: argparse.Namespace, cache: str | bool) -> tuple[fl
     data = MultiCategory(root=root, train_batch_size=args.batch_size, num_workers=args.num_workers)
     model = Grad(
         args.backbone, pre_trained=args.weights or False, fusion=args.fusion,
-        feature_cache=cache, feature_cache_dir=root / "cache", evaluator=False, visualizer=False,
+        feature_cache=cache, cache={"folder": root / "cache"}, evaluator=False, visualizer=False,
     )  # fmt: skip
     Engine(
         max_epochs=args.epochs,

@@ -21,9 +21,8 @@ SMALL: dict[str, Any] = {
     "backbone": "grad_tiny",
     "image_size": (64, 64),
     "fusion": "small",
-    "num_blocks": 0,
-    "smoothing_window": 5,
-    "score_window": 8,
+    "method": {"num_blocks": 0},
+    "map": {"smoothing_window": 5, "score_window": 8},
 }
 """A Grad with as few operations as it can have: its exports are traced in seconds."""
 
@@ -122,7 +121,9 @@ def test_trains_and_tests_at_every_size_and_shape(folder: Path, image_size: tupl
 
 def test_a_pre_processor_for_another_size_is_had_as_from_anomalibs_models() -> None:
     images = torch.rand(1, 3, 100, 100)
-    model = Grad(backbone="vit_tiny_patch16_224.augreg_in21k", pre_trained=False, fusion="small", num_blocks=0)
+    model = Grad(
+        backbone="vit_tiny_patch16_224.augreg_in21k", pre_trained=False, fusion="small", method={"num_blocks": 0}
+    )
     for pre_processor, size, mean in (
         (Grad.configure_pre_processor((96, 64)), (96, 64), [0.485, 0.456, 0.406]),
         (model.configure_pre_processor((96, 64)), (96, 64), [0.5] * 3),

@@ -77,7 +77,7 @@ def test_other_tiles_than_those_of_the_training_are_refused(tiled: Path, data: P
 
 
 def test_tiles_have_a_cache_of_their_own_on_disk(data: Path, tmp_path: Path) -> None:
-    cached = {**LARGE, "feature_cache": "disk", "feature_cache_dir": tmp_path / "cache"}
+    cached = {**LARGE, "feature_cache": "disk", "cache": {"folder": tmp_path / "cache"}}
     for tile in (None, 32, 64, 32):
         torch.manual_seed(0)  # the same backbone each time
         run(tmp_path, "fit", Grad(**cached), data, tile=tile)

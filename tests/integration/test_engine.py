@@ -20,7 +20,7 @@ from anomalib_grad.categories import pool
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.trust.configuration import CheckpointConfigurationError
-from helpers import TINY
+from helpers import TINY, tiny
 
 EPOCHS = 3
 
@@ -62,7 +62,7 @@ def fit(
 ) -> Run:
     """Fit without any limit from the trainer, with a drop of the rates after every second epoch."""
     seed_everything(seed)
-    model = Grad(**{**TINY, **options}, lr_step=1, max_epochs=EPOCHS)
+    model = Grad(**tiny(**options, lr_step=1, max_epochs=EPOCHS))
     rates = Rates()
     every_epoch = ModelCheckpoint(dirpath=folder / "weights", filename="{epoch}", save_top_k=-1)
     with warnings.catch_warnings(record=True) as caught:
@@ -218,7 +218,7 @@ def test_states_of_no_training_are_refused_when_it_is_to_go_on(
     torch.save({**content, part: value}, tmp_path / "changed.ckpt")
     with pytest.raises(Exception, match=fault) as raised:
         engine(tmp_path).fit(
-            Grad(**TINY, max_epochs=EPOCHS), datamodule=products(shop), ckpt_path=tmp_path / "changed.ckpt"
+            Grad(**tiny(max_epochs=EPOCHS)), datamodule=products(shop), ckpt_path=tmp_path / "changed.ckpt"
         )
     assert "\n" not in str(raised.value)
 

@@ -21,7 +21,7 @@ from PIL import Image
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.export import CATEGORIES_METADATA
 from anomalib_grad.lightning_model import Grad
-from helpers import TINY
+from helpers import TINY, tiny
 
 NATIVE = Path(__file__).parents[3] / "shared/native_size"
 SIZES = [(256, 256), (64, 64), (50, 300), (900, 700), (1531, 2000)]
@@ -316,7 +316,7 @@ def test_what_is_no_image_is_refused_by_an_exported_model(exports: dict[str, Pat
 
 def test_a_half_precision_model_without_categories_exports_in_float32_and_stays_half(tmp_path: Path):
     torch.manual_seed(0)
-    model = Grad(**TINY | {"backbone": "resnet18"}, mse_threshold=0.1).half().eval()
+    model = Grad(**tiny(backbone="resnet18", mse_threshold=0.1)).half().eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     exported, pickled = model.to_onnx(tmp_path), model.to_torch(tmp_path)
     assert model.dtype == torch.float16

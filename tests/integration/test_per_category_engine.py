@@ -54,8 +54,8 @@ def grad(**options: object) -> Grad:
         pre_trained=False,
         image_size=(64, 64),
         fusion="small",
-        num_blocks=1,
-        max_epochs=1,
+        method={"num_blocks": 1},
+        training={"max_epochs": 1},
         **options,
     )
 

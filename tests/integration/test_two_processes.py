@@ -25,12 +25,12 @@ from lightning.pytorch import seed_everything
 
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.lightning_model import Grad
-from helpers import TINY
+from helpers import TINY, tiny
 
 if __name__ == "__main__":
     root, devices = sys.argv[1], int(sys.argv[2])
     seed_everything(0)
-    model = Grad(**TINY, max_epochs=2)
+    model = Grad(**tiny(max_epochs=2))
     data = MultiCategory(root=root, train_batch_size=2, eval_batch_size=2, num_workers=0, seed=0)
     strategy = "ddp" if devices > 1 else "auto"
     engine = Engine(default_root_dir="results", accelerator="cpu", devices=devices, strategy=strategy)

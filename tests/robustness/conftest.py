@@ -15,7 +15,7 @@ from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.evaluation import PerCategoryPostProcessor
 from anomalib_grad.lightning_model import Grad
 from bad_images import Variant, corpus
-from helpers import TINY
+from helpers import TINY, tiny
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
 
@@ -32,7 +32,7 @@ class Deployed(NamedTuple):
 def deployed(tmp_path_factory: pytest.TempPathFactory, shop: Path) -> Iterator[Deployed]:
     """A model in process and its OpenVINO export."""
     folder = tmp_path_factory.mktemp("deployed")
-    model = Grad(**TINY, max_epochs=1, post_processor=PerCategoryPostProcessor(enable_normalization=False))
+    model = Grad(**tiny(max_epochs=1), post_processor=PerCategoryPostProcessor(enable_normalization=False))
     data = MultiCategory(root=shop, train_batch_size=4, eval_batch_size=4, num_workers=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # OpenVINO's cache

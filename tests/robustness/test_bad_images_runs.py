@@ -26,7 +26,7 @@ from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.evaluation import PerCategoryPostProcessor
 from anomalib_grad.lightning_model import Grad
 from bad_images import REFUSED, Variant, encoded, png, scene, tiff
-from helpers import TINY, write_category
+from helpers import TINY, tiny, write_category
 
 Files = dict[str, tuple[Path, Variant]]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -85,7 +85,7 @@ def test_training_and_prediction_take_every_file_and_neighbours_do_not_matter(
         for folder in ("train/good", "test/good"):
             (root / "nut" / folder / f"of_{name}").symlink_to(path)
     raw = PerCategoryPostProcessor(enable_normalization=False)  # whose scores nothing clips
-    model = Grad(**TINY, max_epochs=1, post_processor=raw, visualizer=False)
+    model = Grad(**tiny(max_epochs=1), post_processor=raw, visualizer=False)
     data = MultiCategory(root=root, train_batch_size=16, eval_batch_size=16, num_workers=0)
     engine(tmp_path, limit_val_batches=0).fit(model, datamodule=data)
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())

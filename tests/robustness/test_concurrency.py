@@ -36,7 +36,7 @@ class NoteSetup(Callback):
 def train(shop: Path, folder: Path, seed: int, note: Callable[[str], None]) -> None:
     """Train and test; caches, checkpoints and results go into folders that runs of other seeds may use as well."""
     seed_everything(seed)
-    model = Grad(**ARGUMENTS, feature_cache="disk", feature_cache_dir=folder / "cache")
+    model = Grad(**ARGUMENTS, feature_cache="disk", cache={"folder": folder / "cache"})
     every_epoch = ModelCheckpoint(folder / "weights", "{epoch}", save_top_k=-1, enable_version_counter=False)
     engine = Engine(
         callbacks=[every_epoch, NoteSetup(note)],

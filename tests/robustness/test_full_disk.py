@@ -23,7 +23,7 @@ from anomalib_grad.evaluation.table import write_csv, write_json
 from anomalib_grad.feature_cache.store import GIB, CacheFile
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.trust.checkpoint_io import WholeCheckpointIO
-from helpers import TINY, write_category
+from helpers import tiny, write_category
 
 ROW = CategoryResult("nut", 2, 2, 1.0, 1.0, 1.0, 1.0, threshold=3.0)
 REPORT = TestReport("Grad", [ROW] * 100, ROW, [], [])
@@ -133,7 +133,7 @@ def train(shop: Path, folder: Path, action: Callable[[], object], **arguments: o
     engine = Engine(
         callbacks=[AfterFirstEpoch(action)], default_root_dir=folder, max_epochs=2, accelerator="cpu", devices=1
     )
-    engine.fit(Grad(**TINY, **arguments, evaluator=False, visualizer=False), datamodule=data)
+    engine.fit(Grad(**tiny(**arguments), evaluator=False, visualizer=False), datamodule=data)
 
 
 def test_a_disk_that_fills_up_while_training_keeps_the_last_checkpoint(shop: Path, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_cache_that_vanishes_while_training_is_not_missed(shop: Path, tmp_path
         (file,) = tmp_path.glob("cache/*.npy")
         file.unlink()
 
-    train(shop, tmp_path, remove, feature_cache="disk", feature_cache_dir=tmp_path / "cache")
+    train(shop, tmp_path, remove, feature_cache="disk", folder=tmp_path / "cache")
     assert not list(tmp_path.glob("cache/*.npy"))
 
 

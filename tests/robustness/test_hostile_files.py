@@ -128,8 +128,8 @@ def test_a_checkpoint_brings_plain_values_only_and_no_folder_to_write_to(whole: 
     change(whole, changed, hyper_parameters={"pre_processor": torch.ones(3)})
     with pytest.raises(CheckpointFileError, match="its argument 'pre_processor' is no plain value"):
         Grad.load_from_checkpoint(changed)
-    change(whole, changed, hyper_parameters={"feature_cache_dir": "/someone/elses"})
-    assert Grad.load_from_checkpoint(changed).hparams["feature_cache_dir"] is None
+    change(whole, changed, hyper_parameters={"cache": {"folder": "/someone/elses"}})
+    assert Grad.load_from_checkpoint(changed).settings.cache.folder is None
 
 
 def test_a_checkpoint_is_read_from_a_url_and_an_open_file(whole: Path) -> None:

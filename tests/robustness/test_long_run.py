@@ -56,7 +56,7 @@ class Watch(Callback):
 def train(folder: Path, note: Callable[[str], None]) -> None:
     seed_everything(0)
     watch = Watch()
-    model = Grad(**ARGUMENTS, feature_cache="disk", feature_cache_dir=folder / "cache")
+    model = Grad(**ARGUMENTS, feature_cache="disk", cache={"folder": folder / "cache"})
     data = MultiCategory(folder / "shop", train_batch_size=4, eval_batch_size=4, num_workers=0)
     Engine(callbacks=[watch], default_root_dir=folder / "results", max_epochs=EPOCHS, accelerator="cpu", devices=1).fit(
         model, datamodule=data

@@ -18,10 +18,13 @@ from anomalib_grad.data import MultiCategory
 from anomalib_grad.evaluation import PerCategoryPostProcessor
 from anomalib_grad.evaluation.normalization import normalize
 from anomalib_grad.lightning_model import Grad
+from anomalib_grad.recipes import PUBLISHED, build_network
+from anomalib_grad.settings import Settings
 from anomalib_grad.torch_model import GradModel
-from helpers import TINY
+from helpers import TINY, tiny
 
 SIDE = 64
+SETTINGS = Settings.of(tiny(mse_threshold=1.0)).over(PUBLISHED)
 ROUNDING = {torch.float16: 0.1, torch.bfloat16: 0.3}
 """How far rounding may take a score, relatively: a random network amplifies it more than a trained one."""
 few = settings(deadline=None, max_examples=12)
@@ -48,7 +51,7 @@ batches = st.lists(images, min_size=2, max_size=5)
 def model() -> GradModel:
     """A model whose coordinates and representations differ between images, as after training."""
     torch.manual_seed(0)
-    model = GradModel(**TINY, mse_threshold=1.0)
+    model = build_network(SETTINGS, pre_trained=False)
     for name, parameter in model.head.named_parameters():
         if "recover" not in name:  # the last convolution would bring the features near the end of float16's range
             parameter.data.mul_(20)
@@ -111,7 +114,7 @@ def halves(model: GradModel) -> dict[torch.dtype, GradModel]:
     """The model in each precision."""
     copies = {}
     for dtype in ROUNDING:
-        copies[dtype] = GradModel(**TINY, mse_threshold=1.0).eval()
+        copies[dtype] = build_network(SETTINGS, pre_trained=False).eval()
         copies[dtype].load_state_dict(model.state_dict())
         copies[dtype].backbone.mark_weights_ready()
         copies[dtype].to(dtype)
@@ -121,7 +124,7 @@ def halves(model: GradModel) -> dict[torch.dtype, GradModel]:
 @pytest.mark.parametrize("width", [81, 4000])  # of which bfloat16 counts no further than to 256, float16 to 2048
 @pytest.mark.parametrize("dtype", ROUNDING)
 def test_images_of_any_size_are_judged_in_half_precision(dtype: torch.dtype, width: int) -> None:
-    model, half = (Grad(**TINY, mse_threshold=1.0).eval() for _ in range(2))
+    model, half = (Grad(**tiny(mse_threshold=1.0)).eval() for _ in range(2))
     half.load_state_dict(model.state_dict())
     pictures = torch.rand(2, 3, 90, width)
     rounded = half.to(dtype)(pictures.to(dtype))

@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from anomalib_grad.evaluation import PerCategoryPostProcessor
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.trust.configuration import CheckpointConfigurationError
-from helpers import TINY
+from helpers import TINY, tiny
 
 
 @pytest.fixture(scope="module")
@@ -82,15 +82,10 @@ def test_gradients_are_clipped_to_the_authors_norm_unless_the_trainer_says_other
     ],
 )
 def test_own_epochs_apply_only_where_the_trainer_has_no_limit(given: dict[str, Any], epochs: int | None) -> None:
-    model = Grad(**TINY, max_epochs=7)
+    model = Grad(**tiny(max_epochs=7))
     model.trainer = trainer(**given)
     assert model.trainer.max_epochs == epochs
     model.trainer = None
-
-
-@pytest.mark.parametrize(("fusion", "epochs"), [("residual", 100), ("mobile", 50), ("small", 50)])
-def test_published_epochs_are_the_default(fusion: str, epochs: int) -> None:
-    assert Grad(**{**TINY, "fusion": fusion}).max_epochs == epochs
 
 
 def test_no_trainer_argument_of_the_user_is_overridden(model: Grad) -> None:
@@ -114,7 +109,7 @@ def test_forward_takes_images_of_any_size_and_returns_anomalib_predictions(model
 
 
 def checkpoint_of(**changed: Any) -> dict[str, Any]:
-    model = Grad(**{**TINY, **changed})
+    model = Grad(**tiny(**changed))
     checkpoint: dict[str, Any] = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(checkpoint)
     return checkpoint
@@ -144,19 +139,19 @@ def test_a_checkpoint_of_another_configuration_is_refused_by_field(
 
 def test_an_indicator_threshold_that_was_asked_for_must_be_the_checkpoints() -> None:
     ten = checkpoint_of(mse_threshold=10.0)
-    Grad(**TINY, mse_threshold=10.0).on_load_checkpoint(ten)
+    Grad(**tiny(mse_threshold=10.0)).on_load_checkpoint(ten)
     Grad(**TINY).on_load_checkpoint(ten)  # the default takes what the checkpoint brings
     with pytest.raises(CheckpointConfigurationError, match=r"mse_threshold is 10\.0 there and 2\.5 here"):
-        Grad(**TINY, mse_threshold=2.5).on_load_checkpoint(ten)
+        Grad(**tiny(mse_threshold=2.5)).on_load_checkpoint(ten)
 
 
 def test_mse_threshold_takes_a_number_auto_or_the_backbones_default() -> None:
-    assert Grad(**TINY, mse_threshold=2.5).model.head.mse_threshold.item() == 2.5
-    assert torch.isnan(Grad(**TINY, mse_threshold="auto").model.head.mse_threshold)
+    assert Grad(**tiny(mse_threshold=2.5)).model.head.mse_threshold.item() == 2.5
+    assert torch.isnan(Grad(**tiny(mse_threshold="auto")).model.head.mse_threshold)
     assert torch.isnan(Grad(**TINY).model.head.mse_threshold)
     authors = {**TINY, "backbone": "tf_efficientnet_b4.aa_in1k"}
     assert Grad(**authors).model.head.mse_threshold.item() == 10.0
-    assert torch.isnan(Grad(**authors, mse_threshold="auto").model.head.mse_threshold)
+    assert torch.isnan(Grad(**tiny(authors, mse_threshold="auto")).model.head.mse_threshold)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +186,12 @@ def test_mse_threshold_takes_a_number_auto_or_the_backbones_default() -> None:
         ({"indicator_weight": -1.0}, r"indicator_weight must lie in \[0, 1\], got -1\.0"),
         ({"cosine_weight": math.nan}, r"cosine_weight must lie in \[0, 1\], got nan"),
         ({"lr_step": 0}, "lr_step must be at least 1, a whole number, got 0"),
+        ({"precision": "half"}, "precision must be auto or trainer, got 'half'"),
+        ({"recipe": "best"}, "there is no recipe 'best'; choose one of crad, crad_s, grad, fast, plus"),
+        ({"training": {"rate": 1}}, "training has no setting 'rate'; it has learning_rate, "),
+        ({"training": 5}, "training must be a TrainingSettings or a dictionary, got 5"),
+        ({"recipe": "plus", "layers": ["a"]}, r"recipe 'plus': .* has no layer 'a'; it offers: "),
+        ({"recipe": "plus", "image_size": (8, 8)}, r"recipe 'plus': .* choose an image_size of at least"),
         ({"max_epochs": -5}, "max_epochs must be at least 1, a whole number, got -5"),
         ({"false_alarm_rate": "a"}, "false_alarm_rate must lie between 0 and 1, got 'a'"),
         ({"lr_schedule": "linear"}, "lr_schedule must be step or cosine, got 'linear'"),
@@ -198,4 +199,4 @@ def test_mse_threshold_takes_a_number_auto_or_the_backbones_default() -> None:
 )
 def test_impossible_arguments_are_refused_in_one_sentence(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Grad(**{**TINY, **changed})
+        Grad(**tiny(**changed))

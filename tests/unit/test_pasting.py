@@ -63,12 +63,13 @@ def test_the_mean_of_no_error_is_zero() -> None:
     assert hard_mean(torch.zeros(3)).item() == 0
 
 
-TINY = {"backbone": "grad_tiny", "pre_trained": False, "image_size": (64, 64), "fusion": "small", "num_blocks": 1}
+TINY = {"backbone": "grad_tiny", "pre_trained": False, "image_size": (64, 64), "fusion": "small"}
+EXACT = {"num_blocks": 1, "jitter_probability": 0.0, "mse_threshold": 1.0}
 
 
 def test_the_published_loss_is_the_default() -> None:
     torch.manual_seed(0)
-    model = Grad(**TINY, jitter_probability=0.0, mse_threshold=1.0).train()
+    model = Grad(**TINY, method=EXACT).train()
     features = torch.rand(2, model.model.backbone.channels, 8, 8)
     expected = functional.mse_loss(model.model.head(features).refined, features)
     torch.testing.assert_close(model.training_loss(features), expected)
@@ -77,7 +78,7 @@ def test_the_published_loss_is_the_default() -> None:
 @pytest.mark.parametrize("changed", [{"pasted_patches": 3}, {"channel_dropout": 0.5}, {"hard_mining": True}])
 def test_what_is_restored_has_another_loss_that_trains_the_whole_head(changed: dict[str, float]) -> None:
     torch.manual_seed(0)
-    model = Grad(**TINY, **changed, jitter_probability=0.0, mse_threshold=1.0).train()
+    model = Grad(**TINY, method=EXACT, training=changed).train()
     features = torch.rand(2, model.model.backbone.channels, 8, 8)
     loss = model.training_loss(features)
     assert loss.item() != functional.mse_loss(model.model.head(features).refined, features).item()

@@ -18,7 +18,7 @@ from anomalib_grad.data import MultiCategory
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.torch_model import GradModel
 from authors_files import configuration, head_tensors, randomise, save
-from helpers import TINY
+from helpers import TINY, tiny
 
 SIZE = (64, 64)
 OFFICIAL_HEAD = Path(__file__).parents[2] / "golden/data/official_crad_head_checkpoint.pth.tar"
@@ -95,7 +95,7 @@ def test_there_and_back_is_exact(tmp_path, authors, capsys):
 
 
 def test_other_backbones_return_with_their_threshold(tmp_path, capsys):
-    grad = Grad(**TINY, mse_threshold=0.3, layers=["blocks.1", "blocks.2"])
+    grad = Grad(**tiny(mse_threshold=0.3, layers=["blocks.1", "blocks.2"]))
     randomise(grad.model.head)
     ours, theirs, again = tmp_path / "ours.ckpt", tmp_path / "theirs.pth.tar", tmp_path / "again.ckpt"
     save_model(grad, ours)
@@ -128,7 +128,9 @@ def test_head_without_its_backbone_asks_for_one(tmp_path, capsys):
 def test_head_with_a_named_backbone(tmp_path, authors):
     source, weights, target = tmp_path / "head.pth.tar", tmp_path / "weights.pth", tmp_path / "out.ckpt"
     save(source, head_tensors(authors.model.head), configuration([56, 160], (8, 8)))
-    trained = Grad("tf_efficientnet_b4", pre_trained=False, image_size=SIZE, fusion="small", num_blocks=1)
+    trained = Grad(
+        backbone="tf_efficientnet_b4", pre_trained=False, image_size=SIZE, fusion="small", method={"num_blocks": 1}
+    )
     torch.save(trained.model.backbone.network.state_dict(), weights)
     options = ["--backbone", "tf_efficientnet_b4", "--pre-trained", str(weights)]
     assert main(["convert", str(source), str(target), *options]) == 0

@@ -23,7 +23,7 @@ from anomalib_grad.data.dataset import MultiCategoryDataset
 from anomalib_grad.feature_cache.conditions import first_augmentation, obstacle, passes
 from anomalib_grad.feature_cache.fingerprint import hash_images
 from anomalib_grad.feature_cache.settings import CacheSettings
-from helpers import TINY, write_category
+from helpers import tiny, write_category
 
 Memory = namedtuple("Memory", "available")
 
@@ -111,32 +111,32 @@ def test_a_cache_stands_in_memory_or_on_disk_as_there_is_room(
 ) -> None:
     settings = CacheSettings(folder=tmp_path / "not" / "there", gib=1)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(2000))
-    assert settings.choose_place(900, processes=1) == "memory"
-    assert settings.choose_place(900, processes=2) == "disk"
-    assert settings.choose_place(1100, processes=1) == "disk"
+    assert settings.choose_place("auto", 900, processes=1) == "memory"
+    assert settings.choose_place("auto", 900, processes=2) == "disk"
+    assert settings.choose_place("auto", 1100, processes=1) == "disk"
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with caplog.at_level(logging.WARNING):
-        assert settings.choose_place(1100, processes=1) is None
+        assert settings.choose_place("auto", 1100, processes=1) is None
     assert "fit neither into memory nor into" in caplog.text
-    assert settings._replace(place="memory").choose_place(1100, processes=1) == "memory"  # as told
+    assert settings.choose_place("memory", 1100, processes=1) == "memory"  # as told
 
 
 def test_a_cache_above_its_bound_is_off_or_refused_if_it_was_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert CacheSettings(gib=1).choose_place(2**31, processes=1) is None
-    assert "take 2.00 GiB and feature_cache_gib allows 1" in caplog.text
-    with pytest.raises(ValueError, match=r"raise it, or halve them with feature_cache_dtype float16"):
-        CacheSettings(place="disk", gib=1).choose_place(2**31, processes=1)
+        assert CacheSettings(gib=1).choose_place("auto", 2**31, processes=1) is None
+    assert "take 2.00 GiB and cache.gib allows 1" in caplog.text
+    with pytest.raises(ValueError, match=r"raise it, or halve them with cache.dtype float16"):
+        CacheSettings(gib=1).choose_place("disk", 2**31, processes=1)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"feature_cache": "tape"}, "feature_cache must be 'auto', 'memory', 'disk' or false, got 'tape'"),
-        ({"feature_cache_dtype": "int8"}, "feature_cache_dtype must be float32 or float16"),
-        ({"feature_cache_gib": 0}, "feature_cache_gib must be more than 0"),
+        ({"dtype": "int8"}, "cache.dtype must be float32 or float16"),
+        ({"gib": 0}, "cache.gib must be more than 0"),
     ],
 )
 def test_impossible_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Grad(**TINY, **arguments)
+        Grad(**tiny(**arguments))

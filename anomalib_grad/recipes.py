@@ -1,0 +1,163 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""What ``Grad(recipe="...")`` stands for: one table, for Python, command line, YAML and the documentation."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from .backbone import DEFAULT_BACKBONE, check_image_size
+from .calibration import resolve_mse_threshold
+from .settings import BOTH_LAYERS, MapSettings, MethodSettings, Settings, TrainingSettings
+from .torch_model import GradModel
+
+DEFAULT_RECIPE = "crad"
+
+PUBLISHED = Settings(
+    backbone=DEFAULT_BACKBONE,
+    layers=BOTH_LAYERS,
+    image_size=(224, 224),
+    fusion="mobile",
+    method=MethodSettings(
+        local_resolution=8,
+        local_dims=2,
+        global_resolution=4,
+        global_dims=2,
+        jitter_std=0.05,
+        jitter_probability=0.5,
+        indicator_weight=0.3,
+        cosine_weight=0.7,
+        faithful_padding=True,
+    ),
+    training=TrainingSettings(
+        learning_rate=1e-3,
+        grid_learning_rate=0.1,
+        weight_decay=0.01,
+        lr_schedule="step",
+        lr_step=40,
+        lr_gamma=0.1,
+        warmup_steps=0,
+        clip_norm=0.1,
+        pasted_patches=0,
+        channel_dropout=0.0,
+        hard_mining=False,
+        max_epochs=50,
+        least_passes=1,
+        precision="trainer",
+    ),
+    map=MapSettings(distance="residual", smoothing_window=21, score_window=32),
+)
+"""The authors' constants at ECCV 2024, for one or many products."""
+
+QUICK = TrainingSettings(
+    learning_rate=3e-3,
+    grid_learning_rate=0.3,
+    lr_schedule="cosine",
+    warmup_steps=20,
+    steps=300,
+    least_passes=2,
+    precision="auto",
+)
+"""Three times the learning rates, lowered to 0 over 300 steps whatever the number of images: long training teaches the
+model to pass anomalies on as well."""
+
+
+class Recipe(NamedTuple):
+    """What a name stands for.
+
+    Attributes:
+        name: The name.
+        summary: What it is, for the documentation.
+        own: Settings in which it differs from :data:`PUBLISHED`.
+    """
+
+    name: str
+    summary: str
+    own: Settings
+
+    @property
+    def settings(self) -> Settings:
+        """All settings."""
+        return self.own.over(PUBLISHED)
+
+
+_TABLE = (
+    Recipe("crad", "CRAD, ECCV 2024", Settings()),
+    Recipe("crad_s", "CRAD-S, ECCV 2024", Settings(fusion="small")),
+    Recipe(
+        "grad",
+        "GRAD, arXiv v1: 99.3 image / 97.8 pixel AUROC, one model for all of MVTec AD",
+        Settings(fusion="residual", training=TrainingSettings(max_epochs=100)),
+    ),
+    Recipe("fast", "as accurate in a fraction of the time (below)", Settings(fusion="small", training=QUICK)),
+    Recipe(
+        "plus",
+        "the most accurate here (below)",
+        Settings(
+            image_size=(320, 320),  # the backbone sees more of small defects,
+            layers="coarsest",  # of which the deeper layer (stride 16) tells most, on its own 20 x 20 cells
+            fusion="small",
+            method=MethodSettings(num_blocks=4),
+            map=MapSettings(distance="cosine", smoothing_window=15, score_window=1),  # score: the map's largest value
+            # Training restores what patches of the batch's other images cover, and missing channels, hard cells first.
+            training=replace(QUICK, pasted_patches=6, channel_dropout=0.1, hard_mining=True),
+        ),
+    ),
+)
+RECIPES = {recipe.name: recipe for recipe in _TABLE}
+
+
+def find_recipe(name: str) -> Recipe:
+    """Give a recipe by its name.
+
+    Raises:
+        ValueError: If there is none of that name; lists those that there are.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}.")
+    return RECIPES[name]
+
+
+@contextmanager
+def naming_recipe(name: str) -> Iterator[None]:
+    """Have a refusal of settings in the block begin with the recipe that they are used with, where one was chosen."""
+    try:
+        yield
+    except ValueError as error:
+        if name != DEFAULT_RECIPE:
+            error.args = (f"recipe {name!r}: {error}",)
+        raise
+
+
+def build_network(settings: Settings, pre_trained: bool | str | Path) -> GradModel:
+    """Build the network of settings that are complete.
+
+    Raises:
+        ValueError: If one is out of range, or none that the backbone can take.
+    """
+    backbone = str(settings.backbone)
+    threshold = resolve_mse_threshold(settings.method.mse_threshold, backbone)
+    return GradModel(
+        backbone=backbone,
+        layers=None if settings.layers == BOTH_LAYERS else settings.layers,
+        pre_trained=pre_trained,
+        image_size=check_image_size(settings.image_size),
+        fusion=settings.fusion,
+        **asdict(settings.method) | {"mse_threshold": threshold},
+        **asdict(settings.map),
+    )
+
+
+def table() -> str:
+    """The recipes as a markdown table, which the README shows."""
+    rows = ["| recipe | fusion | image | training | what it is |", "|---|---|---|---|---|"]
+    for name, recipe in RECIPES.items():
+        training, blocks = recipe.settings.training, recipe.settings.method.num_blocks
+        length = f"{training.max_epochs} epochs" if training.steps is None else f"{training.steps} steps"
+        fusion = f"{recipe.settings.fusion}, {blocks} blocks" if blocks is not None else recipe.settings.fusion
+        height, width = recipe.settings.image_size or ()
+        default = " (default)" if name == DEFAULT_RECIPE else ""
+        rows.append(f"| `{name}`{default} | {fusion} | {height} x {width} | {length} | {recipe.summary} |")
+    return "\n".join(rows)

@@ -1,0 +1,235 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of a model: what :class:`~anomalib_grad.Grad` takes in groups, and how those of a recipe are filled in.
+
+``None`` always means "not given": the recipe says it (``recipes.py``), or the model finds out by itself.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from numbers import Integral, Real
+from typing import Any, TypeVar, cast
+
+from .feature_cache.settings import CacheSettings
+from .schedule import SCHEDULES
+
+PRECISIONS = ("auto", "trainer")
+BOTH_LAYERS = "both"
+"""``layers`` that takes the maps at strides 8 and 16, also where a recipe takes the latter alone."""
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """Constants of the method, the paper's unless a recipe says otherwise.
+
+    Args:
+        num_blocks: Number of fusion blocks. Published: 7 (residual), 11 (mobile, small).
+        hidden_channels: Hidden channels of a fusion bottleneck. Published: 4C (mobile), C (small).
+        local_resolution: Cells along each axis of the local grid, or one number an axis.
+        local_dims: Dimensions of the local coordinates.
+        global_resolution: Cells along each axis of the global grid, or one number an axis.
+        global_dims: Dimensions of the global coordinates.
+        jitter_std: Standard deviation of the local coordinates' noise in training, in units of [-1, 1].
+        jitter_probability: Probability of that noise in a training step.
+        indicator_weight: Weight of the indicator in the similarity.
+        cosine_weight: Weight of the cosine in the similarity.
+        mse_threshold: Threshold ``k`` of the indicator in squared feature units, or ``"auto"`` to take a share of the
+            training features' mean square at the start of fit. Default: 10.0 for EfficientNet-B4, else ``"auto"``.
+        feature_size: Height and width to which all feature maps are brought; default: those of the finest. The head
+            costs as much as it has cells, however large the image is.
+        faithful_padding: Pad EfficientNet-B4 as the authors' port does; no effect on other backbones.
+    """
+
+    num_blocks: int | None = None
+    hidden_channels: int | None = None
+    local_resolution: int | list[int] | None = None
+    local_dims: int | None = None
+    global_resolution: int | list[int] | None = None
+    global_dims: int | None = None
+    jitter_std: float | None = None
+    jitter_probability: float | None = None
+    indicator_weight: float | None = None
+    cosine_weight: float | None = None
+    mse_threshold: float | str | None = None
+    feature_size: tuple[int, int] | None = None
+    faithful_padding: bool | None = None
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """How features become the anomaly map and the image score.
+
+    Args:
+        distance: What the map shows: the ``residual`` between features and their refinement (paper), or the ``cosine``
+            distance of each layer's features from what is normal.
+        smoothing_window: Side of the average pooling that smooths the map, in pixels, odd.
+        score_window: Side of the average pooling whose maximum is the image score, in pixels.
+    """
+
+    distance: str | None = None
+    smoothing_window: int | None = None
+    score_window: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How the networks and grids are trained.
+
+    Its length is ``max_epochs``, or ``steps`` where those are given; the trainer's own limits win over both.
+
+    Args:
+        learning_rate: Learning rate of the networks.
+        grid_learning_rate: Learning rate of the grids.
+        weight_decay: Weight decay of AdamW on both.
+        lr_schedule: ``"step"`` drops the learning rates as the authors do; ``"cosine"`` lowers them smoothly to 0 until
+            training ends.
+        lr_step: Epochs between two drops of ``"step"``.
+        lr_gamma: Factor of a drop.
+        warmup_steps: Training steps over which ``"cosine"`` raises the learning rates first.
+        clip_norm: Gradient norm to clip to, unless the trainer's ``gradient_clip_val`` says otherwise; 0 does not clip.
+        pasted_patches: Largest number of patches of other images' features that are pasted into those of a training
+            image, which the model has to restore; 0 as in the paper.
+        channel_dropout: Share of the features' channels that are zero at random in training and have to be restored,
+            in [0, 1); 0 as in the paper.
+        hard_mining: Weigh the loss of each cell by the root of its error; ``False`` as in the paper.
+        max_epochs: Epochs of training.
+        steps: Steps of training, in the place of epochs: as many whole epochs as come closest.
+        least_passes: Epochs that ``steps`` give at the least, however many images there are.
+        precision: ``"auto"`` computes training steps in bfloat16 where the machine has arithmetic for it and the
+            trainer's precision was left at float32; ``"trainer"`` computes them as the trainer says.
+        validate_every: Epochs between two validations; default: one, when training ends, and one after each epoch where
+            a callback stops or saves by a figure. Trainer arguments that ask for validation win.
+    """
+
+    learning_rate: float | None = None
+    grid_learning_rate: float | None = None
+    weight_decay: float | None = None
+    lr_schedule: str | None = None
+    lr_step: int | None = None
+    lr_gamma: float | None = None
+    warmup_steps: int | None = None
+    clip_norm: float | None = None
+    pasted_patches: int | None = None
+    channel_dropout: float | None = None
+    hard_mining: bool | None = None
+    max_epochs: int | None = None
+    steps: int | None = None
+    least_passes: int | None = None
+    precision: str | None = None
+    validate_every: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range, naming it."""
+        for name in ("learning_rate", "grid_learning_rate", "lr_gamma"):
+            self._check(name, "more than 0 and finite", lambda value: is_number(value) and 0 < value < math.inf)
+        for name in ("weight_decay", "warmup_steps", "clip_norm"):
+            self._check(name, "0 or more and finite", lambda value: is_number(value) and 0 <= value < math.inf)
+        for name in ("lr_step", "max_epochs", "steps", "least_passes", "validate_every"):
+            self._check(name, "at least 1, a whole number", lambda value: is_number(value, Integral) and value >= 1)
+        self._check(
+            "pasted_patches", "at least 0, a whole number", lambda value: is_number(value, Integral) and value >= 0
+        )
+        self._check("channel_dropout", "at least 0 and less than 1", lambda value: is_number(value) and 0 <= value < 1)
+        self._check("hard_mining", "True or False", lambda value: isinstance(value, bool))
+        self._check("lr_schedule", " or ".join(SCHEDULES), SCHEDULES.__contains__)
+        self._check("precision", " or ".join(PRECISIONS), PRECISIONS.__contains__)
+
+    def _check(self, name: str, what: str, allowed: "Any") -> None:  # noqa: ANN401
+        value = getattr(self, name)
+        if value is not None and not allowed(value):
+            raise ValueError(f"{name} must be {what}, got {value!r}.")
+
+    @property
+    def has_length(self) -> bool:
+        """Whether it says how long to train."""
+        return self.max_epochs is not None or self.steps is not None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a recipe may state, and all that a checkpoint has to hold to build its model again.
+
+    Args:
+        backbone: timm model name.
+        layers: Names of the backbone's feature maps; ``"both"`` takes those at strides 8 and 16, ``"coarsest"`` the
+            latter alone.
+        image_size: Height and width to which images are resized, in pixels.
+        fusion: ``residual`` (GRAD), ``mobile`` (CRAD) or ``small`` (CRAD-S).
+        method: Constants of the method.
+        training: Constants of training.
+        map: Constants of the anomaly map and the image score.
+        cache: How features are kept.
+    """
+
+    backbone: str | None = None
+    layers: Sequence[str] | str | None = None
+    image_size: tuple[int, int] | None = None
+    fusion: str | None = None
+    method: MethodSettings = field(default_factory=MethodSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    map: MapSettings = field(default_factory=MapSettings)
+    cache: CacheSettings = field(default_factory=CacheSettings)
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any]) -> "Settings":
+        """Take settings from constructor arguments, whose groups may be dictionaries; what else there is, is left out.
+
+        Raises:
+            ValueError: If a group has an unknown name or a value out of range.
+        """
+        given = {part.name: arguments.get(part.name) for part in fields(cls)}
+        return cls(**given | {name: group_of(name, given[name]) for name in GROUPS})
+
+    def plain(self) -> dict[str, Any]:
+        """The same as nested dictionaries, for a checkpoint."""
+        return asdict(self)
+
+    def over(self, others: "Settings") -> "Settings":
+        """These settings, and others where these have none."""
+        return filled(self, others)
+
+
+GROUPS: dict[str, type] = {
+    "method": MethodSettings,
+    "training": TrainingSettings,
+    "map": MapSettings,
+    "cache": CacheSettings,
+}
+"""Arguments of Grad that stand for several, which the command line shows as ``--model.training.learning_rate``."""
+
+
+def group_of(name: str, given: object) -> object:
+    """Build a group of settings from what the user gave: one of its class, a dictionary, or ``None``.
+
+    Raises:
+        ValueError: If it is neither, or names what the group has not.
+    """
+    kind = GROUPS[name]
+    if isinstance(given, kind):
+        return given
+    if not isinstance(given, Mapping | None):
+        raise ValueError(f"{name} must be a {kind.__name__} or a dictionary, got {given!r}.")
+    known = [part.name for part in fields(kind)]
+    unknown = [key for key in given or {} if key not in known]
+    if unknown:
+        raise ValueError(f"{name} has no setting {unknown[0]!r}; it has {', '.join(known)}.")
+    return kind(**given or {})
+
+
+def filled(given: S, others: S) -> S:
+    """Fill in what ``given`` leaves open by ``others`` of its class; the length of a training is one setting."""
+    if isinstance(given, TrainingSettings) and given.has_length:
+        others = cast("S", replace(cast("TrainingSettings", others), max_epochs=None, steps=None))
+    values: dict[str, Any] = {}
+    for part in fields(cast("Any", given)):
+        own, other = getattr(given, part.name), getattr(others, part.name)
+        values[part.name] = filled(own, other) if is_dataclass(own) else other if own is None else own
+    return type(given)(**values)
+
+
+def is_number(value: object, kind: type = Real) -> bool:
+    """Tell whether a setting is a number, Python's or NumPy's, and no truth value."""
+    return isinstance(value, kind) and not isinstance(value, bool)

@@ -1,0 +1,58 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Settings that a checkpoint brings, read before a model is built with them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from anomalib.utils.serialization import anomalib_safe_globals
+
+from .settings import GROUPS
+from .trust.torch_files import load_shapes
+
+HYPER_PARAMETERS = "hyper_parameters"
+"""Where Lightning keeps constructor arguments in a checkpoint."""
+_RENAMED = {
+    "feature_cache_dtype": ("cache", "dtype"),
+    "feature_cache_gib": ("cache", "gib"),
+}
+_RECIPES = {"residual": "grad", "mobile": "crad", "small": "crad_s"}
+
+
+def stored_arguments(path: str | Path, extra_safe_globals: Sequence[Any] = ()) -> dict[str, Any]:
+    """Read the constructor arguments in a checkpoint on this machine, and none of its weights.
+
+    Args:
+        path: A checkpoint that was looked at before.
+        extra_safe_globals: Classes in it besides those that anomalib allows.
+    """
+    with anomalib_safe_globals(extra=extra_safe_globals):
+        content = load_shapes(Path(path))
+    return grouped(content.get(HYPER_PARAMETERS) or {})
+
+
+def grouped(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring the arguments of a checkpoint into the form that Grad takes.
+
+    Checkpoints that know no recipes hold one argument for each setting. The folder of a cache is left out, which may be
+    another machine's.
+
+    Args:
+        arguments: What the checkpoint holds; nothing where it holds none.
+    """
+    if not arguments:
+        return {}
+    if "recipe" in arguments:
+        cache = arguments.get("cache")
+        return {**arguments, "cache": {**cache, "folder": None} if isinstance(cache, Mapping) else cache}
+    places = {part.name: (group, part.name) for group, kind in GROUPS.items() for part in fields(kind)} | _RENAMED
+    result: dict[str, Any] = {"recipe": _RECIPES.get(str(arguments.get("fusion")), "crad")}
+    for name, value in arguments.items():
+        group, own = places.get(name, (None, name))
+        if group is None:
+            result[own] = value
+        else:
+            result.setdefault(group, {})[own] = value
+    return result

@@ -1,0 +1,56 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""When training validates: once, at its end, unless someone needs more.
+
+Validation fits thresholds and ranges, which nothing reads before training ends.
+"""
+
+import sys
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+NOW, NOT_NOW = 1, sys.maxsize
+"""Batches between two validations, as Lightning counts them."""
+
+
+def wants_validation(trainer: pl.Trainer) -> bool:
+    """Tell whether the trainer's arguments ask for validation at some time, or a callback reads figures of epochs."""
+    by_arguments = trainer.check_val_every_n_epoch != 1 or (
+        trainer.val_check_interval is not None
+        and (not isinstance(trainer.val_check_interval, float) or trainer.val_check_interval != 1.0)
+    )
+    return by_arguments or any(getattr(callback, "monitor", None) is not None for callback in trainer.callbacks)  # type: ignore[attr-defined]
+
+
+class ValidateAtEnd(Callback):
+    """Skips the validation of epochs after which training goes on.
+
+    A training that ends early by ``max_steps``, ``max_time`` or ``trainer.should_stop`` is validated as well.
+    """
+
+    def __init__(self) -> None:
+        self._chooses = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """See what the user asked for."""
+        self._chooses = getattr(pl_module, "validate_every", None) is not None or not wants_validation(trainer)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:  # noqa: ANN401
+        """Decide whether validation follows; Lightning asks right after this."""
+        del args
+        if self._chooses:
+            every = getattr(pl_module, "validate_every", None)
+            trainer.val_check_batch = NOW if self._is_due(trainer, every) else NOT_NOW
+
+    @staticmethod
+    def _is_due(trainer: pl.Trainer, every: int | None) -> bool:
+        """Tell whether these are the last steps of the training, or of an epoch that is to be validated."""
+        if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
+            return True
+        if not trainer.is_last_batch:
+            return False
+        epochs = trainer.current_epoch + 1
+        is_last = trainer.max_epochs not in {None, -1} and epochs >= trainer.max_epochs  # type: ignore[operator]
+        return is_last or (every is not None and epochs % every == 0)
