@@ -3,7 +3,7 @@
 """What Grad does about product categories: learn to recognise them, name them, post-process each by its own."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import lightning.pytorch as pl
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .category_features import CategoryFeatures
 from .evaluation.post_processor import PerCategoryPostProcessor
 from .export import CategoryInferenceBatch, ExplainedInferenceBatch
+from .torch_model import GradModel
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +29,15 @@ class CategoryMixin(pl.LightningModule):
     """
 
     post_processor: nn.Module | None
+    model: GradModel
     _exporting: bool
     _category_features: CategoryFeatures
     _learning_categories = False
+    _categories_before: Sequence[str] = ()
+
+    def fit_variation(self) -> None:
+        """Learn how much normal images vary."""
+        raise NotImplementedError
 
     @property
     def per_category(self) -> PerCategoryPostProcessor | None:
@@ -75,17 +82,22 @@ class CategoryMixin(pl.LightningModule):
             return cast("Tensor", post_processor.recogniser(pool(features)))
         return None
 
-    def name_categories(self, batch: Batch, features: Tensor) -> None:
-        """Write the category names into anomalib's free-text field ``explanation`` of an image batch."""
-        index = self.category_index(features)
+    def judged_index(self, batch: Batch, recognised: Tensor | None) -> Tensor | None:
+        """Find the category that each image of a batch is judged by: the one that its data name, else as recognised."""
+        post_processor, names = self.per_category, getattr(batch, "category", None)
+        if post_processor is None or post_processor.category is not None or names is None:
+            return recognised
+        return post_processor.indices_of(names) if post_processor.categories else None
+
+    def name_categories(self, batch: Batch, index: Tensor | None) -> None:
+        """Write category names into anomalib's free-text field ``explanation`` of an image batch."""
         if index is not None and self.per_category is not None and hasattr(batch, "explanation"):
             batch.explanation = self.per_category.category_names(index)
 
-    def post_process(self, predictions: InferenceBatch, features: Tensor) -> InferenceBatch:
+    def post_process(self, predictions: InferenceBatch, index: Tensor | None) -> InferenceBatch:
         """Post-process raw predictions, each image by its category; adds index (export) or name of the category."""
         if self.post_processor is None:
             return predictions
-        index = self.category_index(features)
         if index is None or self.per_category is None:
             return cast("InferenceBatch", self.post_processor(predictions))
         processed = self.per_category(predictions, index)._asdict()
@@ -141,8 +153,15 @@ class CategoryMixin(pl.LightningModule):
 
     def on_validation_start(self) -> None:
         """Fit before the thresholds are: the epoch's checkpoint is written right after them."""
+        self._categories_before = [] if self.per_category is None else list(self.per_category.categories)
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.fit_recogniser()
+            self.fit_variation()
+
+    def on_validation_epoch_end(self) -> None:
+        """Keep what is usual for a category with its name, where validation data brought others."""
+        if self.per_category is not None and self.per_category.categories != self._categories_before:
+            self.model.rearrange(self._categories_before, self.per_category.categories)
 
     def on_train_epoch_end(self) -> None:
         """Fit on the whole epoch; if a category is still missing, go on collecting in the next."""

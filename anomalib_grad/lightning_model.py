@@ -13,21 +13,20 @@ from anomalib.data import Batch, InferenceBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
-from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from .calibration import AUTO_IMAGES, estimate_mse_threshold
 from .categories import CategoryMixin
 from .category_features import CategoryFeatures
+from .components.normal_variation import Errors
 from .divergence import StopDiverged
 from .evaluation.post_processor import PerCategoryPostProcessor
 from .export import CategoryExportMixin
-from .feature_cache import CacheSettings, FeatureBatch, FeatureCaching, batches_of
+from .feature_cache import CacheSettings, FeatureBatch, FeatureCaching
 from .optimisation import OptimisationMixin
 from .pre_processor import ConfigurePreProcessor, GradPreProcessor
 from .recipes import DEFAULT_RECIPE, PUBLISHED, build_network, find_recipe, naming_recipe
@@ -37,6 +36,7 @@ from .tiling import describe, rebuild
 from .torch_model import GradModel
 from .training_length import TrainingLengthMixin
 from .training_precision import TrainingPrecisionMixin
+from .training_samples import spread, spread_by_category, training_batches
 from .trust.checkpoint_io import WholeCheckpoints, check_before_reading, on_this_machine
 from .trust.configuration import check_configuration, check_weights
 from .trust.faults import CONFIGURATION, MODEL
@@ -47,6 +47,8 @@ from .validation_times import ValidateAtEnd
 
 NOT_GIVEN = Settings()
 RANDOM_STATE = "grad_random_state"
+VARIATION_IMAGES = 100
+"""Training images of a category that suffice to tell how much they vary."""
 POST = "post_processor."
 """Names of thresholds begin so."""
 
@@ -235,6 +237,7 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             configuration["tiling"] = describe(self.model.tiler)
         self._leave_out_copies(checkpoint)
         check_configuration(configuration, checkpoint.get(CONFIGURATION))
+        self.model.make_room(checkpoint["state_dict"], MODEL)
         check_weights(self.model.state_dict(prefix=MODEL), checkpoint["state_dict"])
         with restoring("'tiling'"):
             self.model.tiler = rebuild(checkpoint[CONFIGURATION].get("tiling", configuration.get("tiling")))
@@ -293,13 +296,14 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         with nullcontext() if self._exporting else torch.no_grad():  # without, the exporter keeps the modules' names
             images = self.pre_processor(batch) if self.pre_processor else batch
             features = self.model.backbone(images)
-            predictions = self.model.predict(features)
-            return self.post_process(predictions, features)
+            category = self.category_index(features)
+            return self.post_process(self.model.predict(features, category), category)
 
     def _predict(self, batch: Batch) -> Batch:
         features = self.model.backbone(batch.image)
-        batch.update(**self.model.predict(features)._asdict())
-        self.name_categories(batch, features)
+        recognised = self.category_index(features)
+        batch.update(**self.model.predict(features, self.judged_index(batch, recognised))._asdict())
+        self.name_categories(batch, recognised)
         return batch
 
     def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
@@ -324,7 +328,7 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         del args, kwargs
         features = self._features(batch)
         with self.step_precision():
-            loss = self.training_loss(features)
+            loss = self.training_loss(self.model.head_input(features))
         self.remember_features(features, batch)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(features))
         return loss
@@ -344,15 +348,44 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
                 torch.set_rng_state(self._random_state.cpu())
 
     def on_train_start(self) -> None:
-        """Estimate ``k`` where it is ``"auto"`` and no checkpoint brought it.
+        """Learn from training features what the method takes as given, unless a checkpoint brought it.
 
-        Every process estimates from the same images, so all get the same ``k``.
+        That is how they are whitened, and ``k`` where it is ``"auto"``. Every process learns from the same images, so
+        all learn the same.
         """
-        threshold = self.model.head.mse_threshold
-        if torch.isnan(threshold):
-            with isolate_rng():
-                threshold.copy_(estimate_mse_threshold(self._training_features()))
-            self.print(f"mse_threshold (k) estimated from training features: {threshold.item():.4g}")
+        whitening, threshold = self.model.whitening, self.model.head.mse_threshold
+        with isolate_rng():
+            if whitening is not None and not whitening.images:
+                whitening.fit(self._training_features())
+            if torch.isnan(threshold):
+                threshold.copy_(estimate_mse_threshold(map(self.model.head_input, self._training_features())))
+                self.print(f"mse_threshold (k) estimated from training features: {threshold.item():.4g}")
+
+    @torch.no_grad()
+    def fit_variation(self) -> None:
+        """Learn from training images of each category how much they vary, once the head has learnt."""
+        variation = self.model.variation
+        if variation is None:
+            return
+        known = [] if self.per_category is None else self.per_category.categories
+        indices = spread_by_category(self.trainer, VARIATION_IMAGES)
+
+        def errors() -> Errors:
+            for batch in training_batches(self.trainer, self, indices):
+                error = self.model.error(self._features(batch))
+                names = getattr(batch, "category", None) or [None] * len(error)
+                yield error, [known.index(name) if name in known else None for name in names]
+
+        training, score = self.model.training, self.model.anomaly_map_generator
+        self.model.eval()
+        with isolate_rng():
+            variation.fit(errors, len(known), lambda distances: score(distances)[1])
+        self.model.train(training)
+
+    def on_train_end(self) -> None:
+        """Learn what is usual where no validation did."""
+        if not self.trainer.enable_validation:
+            self.fit_variation()
 
     def _features(self, batch: Batch | FeatureBatch) -> Tensor:
         """Features ``(B, C, h, w)`` of a training batch, computed or from the cache."""
@@ -363,11 +396,4 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
 
     def _training_features(self) -> Iterator[Tensor]:
         """Features of training images spread evenly over the data set."""
-        loader: DataLoader = self.trainer.train_dataloader
-        total = len(loader.dataset)  # type: ignore[arg-type]  # anomalib's data sets have a length
-        spread = torch.linspace(0, total - 1, min(total, AUTO_IMAGES)).round().int().tolist()
-        for batch in batches_of(loader, spread):
-            on_device = self.trainer.strategy.batch_to_device(batch)
-            if isinstance(self.pre_processor, PreProcessor):
-                self.pre_processor.on_train_batch_start(self.trainer, self, on_device, 0)
-            yield self._features(on_device)
+        return map(self._features, training_batches(self.trainer, self, spread(self.trainer, AUTO_IMAGES)))

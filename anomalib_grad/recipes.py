@@ -29,6 +29,7 @@ PUBLISHED = Settings(
         jitter_probability=0.5,
         indicator_weight=0.3,
         cosine_weight=0.7,
+        whitening=False,
         faithful_padding=True,
     ),
     training=TrainingSettings(
@@ -47,7 +48,7 @@ PUBLISHED = Settings(
         least_passes=1,
         precision="trainer",
     ),
-    map=MapSettings(distance="residual", smoothing_window=21, score_window=32),
+    map=MapSettings(distance="residual", smoothing_window=21, score_window=32, scaled=False),
 )
 """The authors' constants at ECCV 2024, for one or many products."""
 
@@ -99,10 +100,10 @@ _TABLE = (
             image_size=(320, 320),  # the backbone sees more of small defects,
             layers="coarsest",  # of which the deeper layer (stride 16) tells most, on its own 20 x 20 cells
             fusion="small",
-            method=MethodSettings(num_blocks=4),
-            map=MapSettings(distance="cosine", smoothing_window=15, score_window=1),  # score: the map's largest value
+            method=MethodSettings(num_blocks=4, whitening=True, mse_threshold="auto"),  # k follows whitened features
+            map=MapSettings(distance="direction", scaled=True, smoothing_window=15, score_share=0.01),
             # Training restores what patches of the batch's other images cover, and missing channels, hard cells first.
-            training=replace(QUICK, pasted_patches=6, channel_dropout=0.1, hard_mining=True),
+            training=replace(QUICK, steps=1000, pasted_patches=6, channel_dropout=0.1, hard_mining=True),
         ),
     ),
 )

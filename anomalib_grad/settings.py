@@ -40,6 +40,8 @@ class MethodSettings:
             training features' mean square at the start of fit. Default: 10.0 for EfficientNet-B4, else ``"auto"``.
         feature_size: Height and width to which all feature maps are brought; default: those of the finest. The head
             costs as much as it has cells, however large the image is.
+        whitening: Whiten the features before the head sees them, so that quiet channels count as much as loud ones;
+            ``False`` as in the paper.
         faithful_padding: Pad EfficientNet-B4 as the authors' port does; no effect on other backbones.
     """
 
@@ -55,6 +57,7 @@ class MethodSettings:
     cosine_weight: float | None = None
     mse_threshold: float | str | None = None
     feature_size: tuple[int, int] | None = None
+    whitening: bool | None = None
     faithful_padding: bool | None = None
 
 
@@ -63,12 +66,18 @@ class MapSettings:
     """How features become the anomaly map and the image score.
 
     Args:
-        distance: What the map shows: the ``residual`` between features and their refinement (paper), or the ``cosine``
-            distance of each layer's features from what is normal.
+        distance: What the map shows: the ``residual`` between features and their refinement (paper), the difference of
+            ``direction`` between features and what is normal, or the ``cosine`` distance of each layer.
         smoothing_window: Side of the average pooling that smooths the map, in pixels, odd.
         score_window: Side of the average pooling whose maximum is the image score, in pixels.
+        score_share: Share of the map, its largest pixels, whose mean is the image score, in (0, 1], in the place of the
+            maximum over ``score_window``.
+        scaled: Measure errors by how much normal images of the product vary, so that an image score of 1 means the same
+            for all products; ``False`` as in the paper.
     """
 
+    score_share: float | None = None
+    scaled: bool | None = None
     distance: str | None = None
     smoothing_window: int | None = None
     score_window: int | None = None

@@ -5,22 +5,24 @@
 "Grid-Based Continuous Normal Representation for Anomaly Detection", arXiv 2402.18293; at ECCV 2024 as CRAD.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
-from .anomaly_map import AnomalyMapGenerator, dissimilarity, layer_dissimilarity, residual_norm
+from .anomaly_map import AnomalyMapGenerator, direction_error, dissimilarity, layer_dissimilarity
 from .backbone import DEFAULT_BACKBONE, FrozenBackbone
-from .components import GlobalRepresentation, LocalRepresentation
+from .components import GlobalRepresentation, LocalRepresentation, NormalVariation, Whitening
 from .head import GradHead
 
 if TYPE_CHECKING:
     from anomalib.data.utils.tiler import Tiler
 
-DISTANCES = ("residual", "dissimilarity", "cosine")
+ERRORS = ("residual", "direction")
+"""Distances that are lengths of an error vector."""
+DISTANCES = (*ERRORS, "dissimilarity", "cosine")
 
 
 class TrainingOutput(NamedTuple):
@@ -41,8 +43,12 @@ class GradModel(nn.Module):
         image_size: Height and width of the input in pixels.
         faithful_padding: Pad EfficientNet-B4 as the authors' port does.
         feature_size: Height and width to which all feature maps are brought; ``None`` takes those of the finest.
-        distance: What the anomaly map shows: the ``residual`` ``||x - x_hat||_2`` (paper), the ``dissimilarity``
-            ``1 - S``, or the ``cosine`` distance ``1 - cos(x, f_n)`` of each layer, weighed by its channels.
+        whitening: Whiten the features before the head sees them (``components/whitening.py``); not in the paper.
+        scaled: Measure errors by how much normal images of the product vary (``components/normal_variation.py``); not
+            in the paper.
+        distance: What the anomaly map shows: the ``residual`` ``||x - x_hat||_2`` (paper), the difference of
+            ``direction`` between ``x`` and ``f_n``, the ``dissimilarity`` ``1 - S``, or the ``cosine`` distance
+            ``1 - cos(x, f_n)`` of each layer, weighed by its channels.
         smoothing_window, score_window: Average poolings of the anomaly map and of the image score, in pixels.
             Authors: 21 and 32.
         score_share: Share of the anomaly map, its largest pixels, whose mean is the image score in the place of the
@@ -67,6 +73,8 @@ class GradModel(nn.Module):
         image_size: tuple[int, int] = (224, 224),
         faithful_padding: bool = True,
         feature_size: tuple[int, int] | None = None,
+        whitening: bool = False,
+        scaled: bool = False,
         distance: str = "residual",
         smoothing_window: int = 21,
         score_window: int = 32,
@@ -76,12 +84,18 @@ class GradModel(nn.Module):
         super().__init__()
         if distance not in DISTANCES:
             raise ValueError(f"distance must be {', '.join(DISTANCES[:-1])} or {DISTANCES[-1]}, got {distance!r}.")
+        if scaled and distance not in ERRORS:
+            raise ValueError(
+                f"scaled=True measures errors, which distance={distance!r} has none of: {' or '.join(ERRORS)}."
+            )
         self.distance = distance
         self.backbone = FrozenBackbone(backbone, layers, pre_trained, image_size, faithful_padding, feature_size)
+        self.whitening = Whitening(self.backbone.channels) if whitening else None
         self.head = GradHead(self.backbone.channels, self.backbone.feature_size, **head)  # type: ignore[arg-type]
         self.anomaly_map_generator = AnomalyMapGenerator(
             self.backbone.feature_size, image_size, smoothing_window, score_window, score_share
         )
+        self.variation = NormalVariation(self.backbone.channels, self.backbone.feature_size) if scaled else None
 
         self.configuration: dict[str, Any] = {
             "backbone": backbone,
@@ -89,6 +103,8 @@ class GradModel(nn.Module):
             "image_size": list(image_size),
             "faithful_padding": faithful_padding,
             "feature_size": list(self.backbone.feature_size),
+            "whitening": whitening,
+            "scaled": scaled,
             "distance": distance,
             "smoothing_window": smoothing_window,
             "score_window": score_window,
@@ -120,23 +136,55 @@ class GradModel(nn.Module):
 
         Returns:
             In training what the loss compares; in eval an InferenceBatch with ``pred_score`` ``(B,)`` and
-            ``anomaly_map`` ``(B, 1, H, W)``, both non-negative and in feature units, or without any for dissimilarity
-            and cosine.
+            ``anomaly_map`` ``(B, 1, H, W)``, both non-negative and in feature units, or without any where the features
+            are whitened, the distance is scaled, or it is a dissimilarity or cosine.
         """
         features = self.backbone(images)  # x: (B, C, h, w)
         if self.training:
+            features = self.head_input(features)
             return TrainingOutput(features, self.head(features).refined)
         return self.predict(features)
 
-    def predict(self, features: Tensor) -> InferenceBatch:
-        """Score features ``(B, C, h, w)`` of the backbone."""
-        anomaly_map, pred_score = self.anomaly_map_generator(self._distance(features))
+    def predict(self, features: Tensor, category: Tensor | None = None) -> InferenceBatch:
+        """Score features ``(B, C, h, w)`` of the backbone, of images of known categories or not.
+
+        Args:
+            features: Features ``(B, C, h, w)``.
+            category: Index of each image's category in [0, K], int64, shape (B,), where errors are scaled by product.
+        """
+        anomaly_map, pred_score = self.anomaly_map_generator(self._distance(features, category))
         return InferenceBatch(pred_score=pred_score, anomaly_map=anomaly_map)
 
-    def _distance(self, features: Tensor) -> Tensor:
-        """How far features ``(B, C, h, w)`` are from what is normal: ``(B, 1, h, w)``."""
+    def head_input(self, features: Tensor) -> Tensor:
+        """Features ``(B, C, h, w)`` as the head sees them: the backbone's own, or whitened."""
+        return features if self.whitening is None else self.whitening(features)
+
+    def error(self, features: Tensor) -> Tensor:
+        """What the head cannot explain of features ``(B, C, h, w)`` of the backbone: of that shape."""
+        features = self.head_input(features)
+        normal = self.head.normal(features)
+        if self.distance == "direction":
+            return direction_error(features, normal)
+        return features - self.head.refine(features, normal).refined
+
+    def _distance(self, features: Tensor, category: Tensor | None) -> Tensor:
+        """How far features ``(B, C, h, w)`` of the backbone are from what is normal: ``(B, 1, h, w)``."""
+        if self.variation is not None:
+            return self.variation(self.error(features), category)
+        if self.distance in ERRORS:
+            return self.error(features).norm(dim=1, keepdim=True)
+        features = self.head_input(features)
         normal = self.head.normal(features)
         if self.distance == "cosine":
             return layer_dissimilarity(features, normal, [layer.channels for layer in self.backbone.maps])
-        refined, similarity = self.head.refine(features, normal)
-        return residual_norm(features, refined) if self.distance == "residual" else dissimilarity(similarity)
+        return dissimilarity(self.head.refine(features, normal).similarity)
+
+    def make_room(self, state_dict: Mapping[str, Any], prefix: str) -> None:
+        """Take the number of categories from a state dict that is about to be loaded; names in it begin with prefix."""
+        if self.variation is not None:
+            self.variation.make_room(state_dict, f"{prefix}variation.")
+
+    def rearrange(self, before: Sequence[str], after: Sequence[str]) -> None:
+        """Follow a change of the categories' names and order, in what is known of each."""
+        if self.variation is not None:
+            self.variation.rearrange(before, after)

@@ -25,7 +25,13 @@ from .head_recognition import MSE_THRESHOLD
 from .keys import to_authors_key
 
 _EXPECTED = "a checkpoint of Grad is expected"
-_AUTHORS_CONSTANTS = {"faithful_padding": True, "smoothing_window": 21, "score_window": 32}
+_AUTHORS_CONSTANTS = {
+    "faithful_padding": True,
+    "smoothing_window": 21,
+    "score_window": 32,
+    "whitening": False,
+    "scaled": False,
+}
 _AUTHORS_DIMS = 2
 
 

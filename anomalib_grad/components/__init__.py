@@ -4,8 +4,10 @@
 
 from .fusion import FUSIONS, Fusion
 from .grid import ContinuousGrid, interpolation_weights, sample_grid
+from .normal_variation import NormalVariation
 from .refinement import refine, similarity
 from .representation import GlobalRepresentation, LocalRepresentation
+from .whitening import Whitening
 
 __all__ = [
     "FUSIONS",
@@ -13,6 +15,8 @@ __all__ = [
     "Fusion",
     "GlobalRepresentation",
     "LocalRepresentation",
+    "NormalVariation",
+    "Whitening",
     "interpolation_weights",
     "refine",
     "sample_grid",

@@ -117,8 +117,12 @@ class PerCategoryPostProcessor(CategoryStatistics):
             names = getattr(batch, "explanation", None)
         if names is None:
             return None
+        return self.indices_of(names)
+
+    def indices_of(self, names: Iterable[str]) -> Tensor:
+        """Indices of category names, K for those that are unknown: int64, shape (B,)."""
         indices = {name: index for index, name in enumerate(self.categories)}
-        return torch.tensor([indices.get(name, len(indices)) for name in names], device=device)
+        return torch.tensor([indices.get(name, len(indices)) for name in names], device=self.image_min.device)
 
     def same_index(self, name: str, values: Tensor) -> Tensor:
         """Index of the category ``name`` for every image of values ``(B, ...)``: int64, shape (B,).
