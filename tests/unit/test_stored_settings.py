@@ -23,16 +23,16 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_checkpoint_of_flat_arguments_loads_with_all_of_them(flat: Path) -> None:
     model = Grad.load_from_checkpoint(flat)
-    settings = model.settings
+    settings, method, training = model.settings, model.settings.method, model.settings.training
     assert model.recipe == "crad_s"
     assert (settings.backbone, settings.layers, settings.image_size) == ("mobilenetv2_035", "coarsest", (64, 64))
-    assert (settings.method.num_blocks, settings.method.local_resolution, settings.method.jitter_std) == (
+    assert (method.num_blocks, method.local_resolution, method.jitter_std) == (
         1,
         [4, 3],
         0.1,
     )
     assert (settings.map.distance, settings.map.score_window) == ("cosine", 1)
-    assert (settings.training.learning_rate, settings.training.pasted_patches, settings.training.max_epochs) == (
+    assert (training.learning_rate, training.pasted_patches, training.max_epochs) == (
         2e-3,
         1,
         1,
