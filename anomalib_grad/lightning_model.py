@@ -350,6 +350,7 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         """
         threshold = self.model.head.mse_threshold
         if torch.isnan(threshold):
+            self.print(f"Estimating mse_threshold (k) from up to {AUTO_IMAGES} training images.")
             with isolate_rng():
                 threshold.copy_(estimate_mse_threshold(self._training_features()))
             self.print(f"mse_threshold (k) estimated from training features: {threshold.item():.4g}")

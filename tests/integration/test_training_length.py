@@ -114,3 +114,4 @@ def test_a_training_without_validation_says_that_thresholds_are_missing(
     with caplog.at_level(logging.WARNING):
         fit(shop, tmp_path, quick(steps=10), Stop())
     assert "has no thresholds, so its labels mean nothing: training ended without a validation" in caplog.text
+    assert len(list(tmp_path.rglob("model.ckpt"))) == 1  # from which it goes on
