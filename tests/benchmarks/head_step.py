@@ -4,8 +4,8 @@
 
 python tests/benchmarks/head_step.py [--fusion small] [--channels 128] [--threads 1]
 
-Twins of the head train on the same random features in turns, in one process; the first row is what the published recipes do;
-``precision: auto`` takes "bfloat16 mixed" where the processor has arithmetic for it.
+Twins of the head train on the same random features in turns, in one process; the first row is what the published
+recipes do. ``precision: auto`` takes "bfloat16 mixed" where the processor has arithmetic for it.
 """
 
 import argparse
