@@ -36,7 +36,7 @@ from .tiling import describe, rebuild
 from .torch_model import GradModel
 from .training_length import TrainingLengthMixin
 from .training_precision import TrainingPrecisionMixin
-from .training_samples import spread, spread_by_category, training_batches
+from .training_samples import in_eval_mode, spread, spread_by_category, training_batches
 from .trust.checkpoint_io import WholeCheckpoints, check_before_reading, on_this_machine
 from .trust.configuration import check_configuration, check_weights
 from .trust.faults import CONFIGURATION, MODEL
@@ -356,8 +356,10 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         whitening, threshold = self.model.whitening, self.model.head.mse_threshold
         with isolate_rng():
             if whitening is not None and not whitening.images:
+                self.print(f"Learning to whiten features from up to {AUTO_IMAGES} training images.")
                 whitening.fit(self._training_features())
             if torch.isnan(threshold):
+                self.print(f"Estimating mse_threshold (k) from up to {AUTO_IMAGES} training images.")
                 threshold.copy_(estimate_mse_threshold(map(self.model.head_input, self._training_features())))
                 self.print(f"mse_threshold (k) estimated from training features: {threshold.item():.4g}")
 
@@ -376,11 +378,9 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
                 names = getattr(batch, "category", None) or [None] * len(error)
                 yield error, [known.index(name) if name in known else None for name in names]
 
-        training, score = self.model.training, self.model.anomaly_map_generator
-        self.model.eval()
-        with isolate_rng():
+        score = self.model.anomaly_map_generator
+        with in_eval_mode(self.model), isolate_rng():
             variation.fit(errors, len(known), lambda distances: score(distances)[1])
-        self.model.train(training)
 
     def on_train_end(self) -> None:
         """Learn what is usual where no validation did."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .backbone import DEFAULT_BACKBONE, check_image_size
 from .calibration import resolve_mse_threshold
@@ -138,14 +138,14 @@ def build_network(settings: Settings, pre_trained: bool | str | Path) -> GradMod
     Raises:
         ValueError: If one is out of range, or none that the backbone can take.
     """
-    backbone = str(settings.backbone)
-    threshold = resolve_mse_threshold(settings.method.mse_threshold, backbone)
+    complete: Any = settings
+    threshold = resolve_mse_threshold(settings.method.mse_threshold, complete.backbone)
     return GradModel(
-        backbone=backbone,
+        backbone=complete.backbone,
         layers=None if settings.layers == BOTH_LAYERS else settings.layers,
         pre_trained=pre_trained,
-        image_size=check_image_size(settings.image_size),
-        fusion=settings.fusion,
+        image_size=check_image_size(complete.image_size),
+        fusion=complete.fusion,
         **asdict(settings.method) | {"mse_threshold": threshold},
         **asdict(settings.map),
     )
@@ -155,10 +155,11 @@ def table() -> str:
     """The recipes as a markdown table, which the README shows."""
     rows = ["| recipe | fusion | image | training | what it is |", "|---|---|---|---|---|"]
     for name, recipe in RECIPES.items():
-        training, blocks = recipe.settings.training, recipe.settings.method.num_blocks
+        settings: Any = recipe.settings
+        training, blocks = settings.training, settings.method.num_blocks
         length = f"{training.max_epochs} epochs" if training.steps is None else f"{training.steps} steps"
-        fusion = f"{recipe.settings.fusion}, {blocks} blocks" if blocks is not None else recipe.settings.fusion
-        height, width = recipe.settings.image_size or ()
+        fusion = f"{settings.fusion}, {blocks} blocks" if blocks is not None else settings.fusion
+        height, width = settings.image_size
         default = " (default)" if name == DEFAULT_RECIPE else ""
         rows.append(f"| `{name}`{default} | {fusion} | {height} x {width} | {length} | {recipe.summary} |")
     return "\n".join(rows)

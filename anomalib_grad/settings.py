@@ -189,8 +189,9 @@ class Settings:
         Raises:
             ValueError: If a group has an unknown name or a value out of range.
         """
-        given = {part.name: arguments.get(part.name) for part in fields(cls)}
-        return cls(**given | {name: group_of(name, given[name]) for name in GROUPS})
+        given: dict[str, Any] = {part.name: arguments.get(part.name) for part in fields(cls)}
+        groups: dict[str, Any] = {name: group_of(name, given[name]) for name in GROUPS}
+        return cls(**given | groups)
 
     def plain(self) -> dict[str, Any]:
         """The same as nested dictionaries, for a checkpoint."""
@@ -220,7 +221,8 @@ def group_of(name: str, given: object) -> object:
     if isinstance(given, kind):
         return given
     if not isinstance(given, Mapping | None):
-        raise ValueError(f"{name} must be a {kind.__name__} or a dictionary, got {given!r}.")
+        message = f"{name} must be a {kind.__name__} or a dictionary, got {given!r}."
+        raise ValueError(message)  # noqa: TRY004  # the error of all arguments out of range
     known = [part.name for part in fields(kind)]
     unknown = [key for key in given or {} if key not in known]
     if unknown:

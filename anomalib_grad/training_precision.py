@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """In which numbers training steps are computed, where the user leaves that to the machine.
 
-bfloat16 halves the time of a step where the processor or GPU computes in it, and takes several times as long where it is
-emulated (``tests/benchmarks/head_step.py`` prints the ratio). Weights and optimiser stay in float32, so a checkpoint of
-one machine trains on any other.
+bfloat16 halves the time of a step where the processor or GPU computes in it, and takes several times as long where it
+is emulated (``tests/benchmarks/head_step.py`` prints the ratio). Weights and optimiser stay in float32, so a checkpoint
+of one machine trains on any other.
 """
 
 from contextlib import AbstractContextManager, nullcontext

@@ -3,11 +3,13 @@
 """Some of the images that a training sees, for what is learnt from them beside the weights."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import lightning.pytorch as pl
 import numpy as np
 from anomalib.pre_processing import PreProcessor
+from torch import nn
 
 from .feature_cache import FeatureBatch, batches_of
 
@@ -40,6 +42,17 @@ def spread_by_category(trainer: pl.Trainer, most: int) -> list[int]:
     for index, name in enumerate(samples["category"]):
         own.setdefault(name, []).append(index)
     return [index for indices in own.values() for index in evenly(indices, most)]
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Have a model predict in the block, and do then what it did before."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def evenly(indices: Sequence[int], most: int) -> list[int]:

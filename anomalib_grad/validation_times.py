@@ -52,5 +52,5 @@ class ValidateAtEnd(Callback):
         if not trainer.is_last_batch:
             return False
         epochs = trainer.current_epoch + 1
-        is_last = trainer.max_epochs not in {None, -1} and epochs >= trainer.max_epochs  # type: ignore[operator]
+        is_last = trainer.max_epochs not in {None, -1} and epochs >= trainer.max_epochs
         return is_last or (every is not None and epochs % every == 0)

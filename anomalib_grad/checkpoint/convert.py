@@ -10,6 +10,7 @@ from torch import Tensor
 from anomalib_grad.atomic import writing
 from anomalib_grad.backbone import FrozenBackbone
 from anomalib_grad.lightning_model import Grad
+from anomalib_grad.settings import MethodSettings
 
 from .architecture import is_timms, noted_backbone, noted_image_size, noted_layers
 from .archive import AuthorsCheckpointError
@@ -83,7 +84,7 @@ def build_model(
         pre_trained=pre_trained if inside is None else True,
         image_size=size,
         fusion=head.pop("fusion"),
-        method=head,
+        method=MethodSettings(**head),
     )
     model.model.head.load_state_dict(state)
     if inside is None:

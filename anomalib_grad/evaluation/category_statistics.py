@@ -172,8 +172,8 @@ class CategoryStatistics(PostProcessor):
     def _miss_thresholds(self, reason: str) -> None:
         if self.enable_thresholding and torch.isnan(self._image_threshold):
             logger.warning(
-                "The model has no thresholds, so its labels mean nothing: %s. Run engine.validate(model, datamodule=...), "
-                "or go on with the training to its end.",
+                "The model has no thresholds, so its labels mean nothing: %s. Run engine.validate(model, "
+                "datamodule=...), or go on with the training to its end.",
                 reason,
             )
 

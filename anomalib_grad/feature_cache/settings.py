@@ -84,8 +84,8 @@ class CacheSettings:
         """
         if size > self.limit * GIB:
             problem = (
-                f"the features take {size / GIB:.2f} GiB and cache.gib allows {self.limit:g}: raise it, or halve them with "
-                f"cache.dtype float16"
+                f"the features take {size / GIB:.2f} GiB and cache.gib allows {self.limit:g}: raise it, or halve them "
+                f"with cache.dtype float16"
             )
             if not is_automatic(place):
                 raise ValueError(f"{problem}, or set feature_cache to false.")

@@ -49,7 +49,7 @@ def check_configuration(model: Mapping[str, Any], checkpoint: Mapping[str, Any] 
         fields = "; ".join(f"{key} is {checkpoint[key]!r} there and {model[key]!r} here" for key in differing)
         raise CheckpointConfigurationError(
             f"the checkpoint belongs to another configuration of Grad: {fields}. "
-            f"Pass the checkpoint's values, or call Grad.load_from_checkpoint(path) with nothing else: it takes them."
+            f"Leave these arguments out: the checkpoint brings its own."
         )
 
 

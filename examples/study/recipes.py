@@ -62,7 +62,7 @@ FAST = {
     "cosine, 300 steps, rates x 3, bf16": Recipe(Training(300, TRIPLE)),
     "cosine, 400 steps, 4 blocks, rates x 3, bf16": Recipe(Training(400, FEW)),
 }
-"""How the published accuracy is had in less time (configs/fast.yaml)."""
+"""How the published accuracy is had in less time (the recipe ``fast``)."""
 
 BETTER = {
     "faithful, 130 steps": Recipe(Training(130, TRIPLE)),
@@ -121,6 +121,6 @@ BETTER = {
     "plus, 384 px": Recipe(Training(300, {**NOISY, "image_size": (384, 384)}), PLUS),
     "plus, local grid of 3 dimensions": Recipe(Training(300, {**NOISY, "local_dims": 3}), PLUS),
 }
-"""What makes the model more accurate (configs/grad_plus.yaml), and what does not."""
+"""What makes the model more accurate (the recipe ``plus``), and what does not."""
 
 GROUPS = {"fast": FAST, "better": BETTER}

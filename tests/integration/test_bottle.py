@@ -12,11 +12,10 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 SHARED = PROJECT.parent / "shared"
 SHORTER = (
-    *("--trainer.max_epochs", "9", "--trainer.check_val_every_n_epoch", "9"),
-    *("--model.lr_schedule", "cosine", "--model.warmup_steps", "10"),
-    *("--model.learning_rate", "3e-3", "--model.grid_learning_rate", "0.3", "--model.num_blocks", "4"),
+    *("--trainer.max_epochs", "9", "--model.recipe", "fast", "--model.training.warmup_steps", "10"),
+    *("--model.method.num_blocks", "4"),
 )
-"""Schedule and size of configs/grad_plus.yaml in the place of the authors': as accurate in a third of the time."""
+"""Schedule and size of the recipe plus in the place of the authors': as accurate in a third of the time."""
 
 
 @pytest.mark.slow

@@ -85,8 +85,8 @@ def trained(folder: Path) -> Path:
     return folder / "results/Grad/MVTecAD/bottle/v0"
 
 
-MODEL = ("--model", "Grad", "--model.backbone", "mobilenetv2_100", "--model.fusion", "small")
-"""The same model with weights from the network, of which there is none: they must come from the checkpoint."""
+MODEL = ("--model", "Grad")
+"""No argument of the trained model, and a backbone from the network, of which there is none: the checkpoint has all."""
 
 
 def checkpoint(trained: Path) -> tuple[str, str]:
@@ -126,7 +126,7 @@ def test_export_takes_the_weights_from_the_checkpoint(trained: Path, folder: Pat
 def test_another_configuration_is_refused_by_field(trained: Path, folder: Path) -> None:
     failed = anomalib(
         folder,
-        *("test", *MODEL, "--model.num_blocks", "3", "--data", "MVTecAD", "--data.root", "data"),
+        *("test", *MODEL, "--model.method.num_blocks", "3", "--data", "MVTecAD", "--data.root", "data"),
         *("--data.category", "bottle", *checkpoint(trained), "--default_root_dir", "refused"),
     )
     assert failed.returncode != 0
@@ -142,10 +142,10 @@ def test_many_categories_from_a_file_of_the_recipes_kind_and_one_named_at_predic
             "init_args": {
                 "backbone": "mobilenetv2_050",
                 "pre_trained": "small.safetensors",
-                "fusion": "small",
-                "num_blocks": 1,
+                "recipe": "plus",
+                "method": {"num_blocks": 1},
                 "image_size": [64, 64],
-                "max_epochs": 1,
+                "training": {"steps": 1},
             },
         },
         "data": {"class_path": "MultiCategory", "init_args": {"root": "data", "num_workers": 0}},
@@ -157,11 +157,12 @@ def test_many_categories_from_a_file_of_the_recipes_kind_and_one_named_at_predic
     for name in ("bottle/image_AUROC", "cookie/pixel_AUPRO", "mean/image_F1Max"):
         assert name in printed
     (file,) = (folder / "many").glob("Grad/data/v0/weights/lightning/model.ckpt")
-    assert torch.load(file, weights_only=True)["epoch"] == 0
-    model = [f"--model.{name}={value}" for name, value in recipe["model"]["init_args"].items()]
+    stored = torch.load(file, weights_only=True)
+    assert stored["global_step"] == 2  # two passes at the least
+    assert stored["hyper_parameters"]["recipe"] == "plus"
     named = anomalib(
         folder,
-        *("predict", "--model", "Grad", *model, "--model.category", "bottel"),
+        *("predict", *MODEL, "--model.category", "bottel"),
         *("--data", "data/bottle/test/spot", "--ckpt_path", file, "--default_root_dir", "named"),
     )
     assert named.returncode != 0

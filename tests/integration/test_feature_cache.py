@@ -79,7 +79,7 @@ def uncached(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> torch.Tens
 def test_losses_are_those_of_images_and_every_image_is_read_once(
     place: str, shop: Path, tmp_path: Path, uncached: torch.Tensor, reads: list[int]
 ) -> None:
-    cached = losses(datamodule(shop), tmp_path, feature_cache=place, folder=tmp_path / "cache")
+    cached = losses(datamodule(shop), tmp_path, feature_cache=place, cache={"folder": tmp_path / "cache"})
     assert len(cached) == EPOCHS * 3
     torch.testing.assert_close(cached, uncached, rtol=1e-6, atol=0)
     assert len(reads) == IMAGES
@@ -87,7 +87,7 @@ def test_losses_are_those_of_images_and_every_image_is_read_once(
 
 
 def test_a_second_training_takes_the_cache_on_disk(shop: Path, tmp_path: Path, reads: list[int]) -> None:
-    cache = {"feature_cache": "disk", "folder": tmp_path / "cache"}
+    cache = {"feature_cache": "disk", "cache": {"folder": tmp_path / "cache"}}
     first = losses(datamodule(shop), tmp_path, **cache)
     reads.clear()
     assert torch.equal(losses(datamodule(shop), tmp_path, **cache), first)
@@ -95,8 +95,8 @@ def test_a_second_training_takes_the_cache_on_disk(shop: Path, tmp_path: Path, r
 
 
 def test_half_precision_takes_half_the_room_and_stays_close(shop: Path, tmp_path: Path, uncached: torch.Tensor) -> None:
-    cache = {"feature_cache": "disk", "folder": tmp_path}
-    half = losses(datamodule(shop), tmp_path, dtype="float16", **cache)
+    cache = {"feature_cache": "disk", "cache": {"folder": tmp_path}}
+    half = losses(datamodule(shop), tmp_path, **cache, dtype="float16")
     losses(datamodule(shop), tmp_path, **cache)
     torch.testing.assert_close(half, uncached, rtol=1e-2, atol=0)
     small, large = sorted(path.stat().st_size for path in tmp_path.glob("*.npy"))
@@ -109,7 +109,7 @@ def test_half_precision_takes_half_the_room_and_stays_close(shop: Path, tmp_path
     ids=["size", "backbone", "layers"],
 )
 def test_another_size_or_backbone_starts_anew(shop: Path, tmp_path: Path, reads: list[int], other: dict) -> None:
-    cache = {"feature_cache": "disk", "folder": tmp_path / "cache"}
+    cache = {"feature_cache": "disk", "cache": {"folder": tmp_path / "cache"}}
     losses(datamodule(shop), tmp_path, **cache)
     reads.clear()
     losses(datamodule(shop), tmp_path, **cache, **other)
@@ -117,7 +117,7 @@ def test_another_size_or_backbone_starts_anew(shop: Path, tmp_path: Path, reads:
 
 
 def test_a_changed_or_added_image_starts_anew(tmp_path: Path, reads: list[int]) -> None:
-    cache = {"feature_cache": "disk", "folder": tmp_path / "cache"}
+    cache = {"feature_cache": "disk", "cache": {"folder": tmp_path / "cache"}}
     image = write_category(tmp_path / "products" / "nut", train=3) / "train/good/000.png"
 
     def reads_of_a_training() -> int:
@@ -134,7 +134,7 @@ def test_a_changed_or_added_image_starts_anew(tmp_path: Path, reads: list[int]) 
 
 
 def test_other_weights_of_the_backbone_start_anew(shop: Path, tmp_path: Path, reads: list[int]) -> None:
-    cache = {"feature_cache": "disk", "folder": tmp_path / "cache", "backbone": "mobilenetv2_050"}
+    cache = {"feature_cache": "disk", "cache": {"folder": tmp_path / "cache"}, "backbone": "mobilenetv2_050"}
     losses(datamodule(shop), tmp_path, **cache)
     reads.clear()
     seed_everything(1)
@@ -155,7 +155,7 @@ def test_augmented_images_are_read_in_every_epoch(
 
 
 def test_a_single_pass_caches_nothing(shop: Path, tmp_path: Path) -> None:
-    model = Grad(**TINY, evaluator=False, visualizer=False)
+    model = Grad(**tiny(), evaluator=False, visualizer=False)
     data = datamodule(shop)
     Engine(max_epochs=1, default_root_dir=tmp_path).fit(model, datamodule=data)
     assert model.feature_caching.rows is None

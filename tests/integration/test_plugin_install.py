@@ -224,6 +224,7 @@ def test_every_command_line_name_resolves(installed, tmp_path):
     full.write_text("model:\n  class_path: anomalib_grad.Grad\n  init_args:\n    fusion: small\n")
     model = ["--model.backbone", "mobilenetv2_100", "--model.fusion", "small", "--model.pre_trained", "false"]
     data = ["--data", "MVTecAD", "--data.category", "bottle"]
+    recipe = ["--model", "Grad", "--model.recipe", "plus", "--model.training.learning_rate", "0.002"]
     commands = [
         ["train", "--model", "Grad", *model, *data, "--print_config"],
         ["train", "--model", "anomalib_grad.Grad", *model, *data, "--print_config"],
@@ -235,6 +236,7 @@ def test_every_command_line_name_resolves(installed, tmp_path):
         ["export", "--model", "Grad", *model, "--export_type", "openvino", "--print_config"],
         ["fit", "--model", "Grad", *model, *data, "--print_config"],
         ["validate", "--model", "Grad", *model, *data, "--print_config"],
+        ["fit", *recipe, "--model.fusion", "small", *data, "--print_config"],
     ]
     answers = installed.report(COMMAND_LINE, json.dumps(commands))["answers"]
     for command, (code, printed, failed) in zip(commands, answers, strict=True):
@@ -242,6 +244,8 @@ def test_every_command_line_name_resolves(installed, tmp_path):
         assert "class_path: anomalib_grad.Grad" in printed, command
         assert "fusion: small" in printed, command
     assert "MultiCategory" in answers[4][1]
+    assert "recipe: plus" in answers[-1][1]
+    assert "learning_rate: 0.002" in answers[-1][1]
 
 
 def test_broken_package_is_one_warning_and_anomalib_works(tmp_path, wheel):
@@ -299,26 +303,34 @@ main()
 
 
 @pytest.mark.slow
-def test_the_command_line_trains_and_tests_by_the_plain_name(installed, tmp_path):
-    write_products(tmp_path / "products", ("bolt",))
+def test_the_command_line_trains_a_recipe_and_predicts_and_exports_with_nothing_repeated(installed, tmp_path):
+    write_products(tmp_path / "products", ("bolt", "nut"))
     printed, _ = installed.run(
         RUN_IN_FOLDER,
-        *("train", "--model", "Grad", "--model.backbone", "grad_tiny", "--model.fusion", "small"),
-        *("--model.image_size", "[64, 64]", "--data", "MVTecAD", "--data.root", str(tmp_path / "products")),
-        *("--data.category", "bolt", "--data.num_workers", "0", "--data.train_batch_size", "4"),
-        *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"),
+        *("train", "--model", "Grad", "--model.recipe", "plus", "--model.backbone", "grad_tiny"),
+        *("--model.image_size", "[64, 64]", "--model.training.steps", "4", "--data", "MultiCategory"),
+        *("--data.root", str(tmp_path / "products"), "--data.num_workers", "0", "--data.train_batch_size", "4"),
+        *("--trainer.accelerator", "cpu"),
         str(tmp_path),
     )
-    assert "image_AUROC" in printed
-    results = tmp_path / "results/Grad/MVTecAD/bolt/v0"
-    assert (results / "weights/lightning/model.ckpt").is_file()
-    assert len(list((results / "images").rglob("*.png"))) == 6
+    assert "bolt/image_AUROC" in printed
+    results = tmp_path / "results/Grad/products/v0"
+    checkpoint = str(results / "weights/lightning/model.ckpt")
+    assert len(list((results / "images").rglob("*.png"))) == 12
+    image = str(tmp_path / "products/nut/test/bar/000.png")
+    for command in (
+        ("predict", "--model", "Grad", "--data", image, "--ckpt_path", checkpoint, "--default_root_dir", "judged"),
+        ("export", "--model", "Grad", "--export_type", "openvino", "--ckpt_path", checkpoint),
+    ):
+        installed.run(RUN_IN_FOLDER, *command, str(tmp_path))
+    assert len(list((tmp_path / "judged").rglob("*.png"))) == 1
+    assert len(list(tmp_path.rglob("model.xml"))) == 1
 
 
 @pytest.mark.slow
 def test_benchmark_pipeline_runs_with_every_name(installed, tmp_path):
     write_products(tmp_path / "products", ("bolt", "nut"))
-    arguments = {**MODEL, "image_size": [64, 64], "max_epochs": 1}
+    arguments = {**MODEL, "image_size": [64, 64], "training": {"max_epochs": 1}}
     data = {"root": str(tmp_path / "products"), "num_workers": 0, "train_batch_size": 4}
     benchmark = {
         "seed": 1,

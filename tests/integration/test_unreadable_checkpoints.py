@@ -237,7 +237,7 @@ def test_the_newest_whole_checkpoint_beside_a_damaged_one_is_named(damaged: Path
 
 def test_other_errors_stay_as_they_are(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointConfigurationError, match="num_blocks is 1 there and 2 here"):
-        Grad.load_from_checkpoint(whole, num_blocks=2)
+        Grad.load_from_checkpoint(whole, method={"num_blocks": 2})
     with pytest.raises(FileNotFoundError, match=r"missing\.ckpt"):
         Grad.load_from_checkpoint(tmp_path / "missing.ckpt")
     with pytest.raises(RuntimeError, match="nowhere"):

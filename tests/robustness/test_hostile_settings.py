@@ -13,6 +13,7 @@ import torch
 
 from anomalib_grad.backbone_weights import BackboneWeightsError
 from anomalib_grad.lightning_model import Grad
+from anomalib_grad.settings import MethodSettings
 from anomalib_grad.trust.configuration import CheckpointConfigurationError
 from anomalib_grad.trust.unreadable_checkpoints import CheckpointFileError
 from helpers import TINY
@@ -35,7 +36,8 @@ def test_a_checkpoint_cannot_ask_for_a_model_larger_than_itself(
     whole: Path, tmp_path: Path, argument: str, value: object
 ) -> None:
     hostile = tmp_path / "hostile.ckpt"
-    change(whole, hostile, hyper_parameters={argument: value})
+    method = argument in MethodSettings.__dataclass_fields__
+    change(whole, hostile, hyper_parameters={"method": {argument: value}} if method else {argument: value})
     with pytest.raises(CheckpointFileError, match=f"no model of the size that its {argument}"):
         Grad.load_from_checkpoint(hostile)
 
@@ -72,7 +74,13 @@ def test_a_checkpoint_cannot_have_images_made_of_no_size(whole: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"local_resolution": 0, "local_dims": -1}, {"local_dims": -1}, {"backbone": 5}, {"backbone": ["a"]}]
+    "arguments",
+    [
+        {"method": {"local_resolution": 0, "local_dims": -1}},
+        {"method": {"local_dims": -1}},
+        {"backbone": 5},
+        {"backbone": ["a"]},
+    ],
 )
 def test_impossible_arguments_in_a_checkpoint_are_named(whole: Path, tmp_path: Path, arguments: dict) -> None:
     change(whole, hostile := tmp_path / "hostile.ckpt", hyper_parameters=arguments)

@@ -82,9 +82,7 @@ def test_statistics_equal_anomalib_metrics_on_each_category_and_pooled() -> None
             extremes.update(own)
             low, high = extremes.compute()
             found, wanted = getattr(fitted, f"category_{level}_threshold")[index], threshold.compute()
-            scores = getattr(
-                own, fields[0]
-            )  # labels ask for more than the threshold, which anomalib's lowest one is not
+            scores = getattr(own, fields[0])  # labels ask for more than the threshold, anomalib's is the lowest
             assert torch.equal(scores > found, scores >= wanted)
             assert getattr(fitted, f"category_{level}_min")[index] == low
             assert getattr(fitted, f"category_{level}_max")[index] == high
