@@ -87,27 +87,6 @@ def cosine_distance(features: Tensor, normal: Tensor) -> Tensor:
     return dissimilarity(cosine_similarity(features, normal))
 
 
-def direction_error(features: Tensor, normal: Tensor) -> Tensor:
-    """Error ``|x|^(1/2) (x / |x| - f_n / |f_n|)``: how far the direction of a feature is off.
-
-    The direction of short features is noise, and weighing by all of their length would drown what is faint.
-
-    Args:
-        features: ``x`` of shape ``(B, C, H, W)``.
-        normal: ``f_n`` of the same shape.
-
-    Returns:
-        Errors ``(B, C, H, W)``, in units of the root of the features'.
-    """
-    features, normal = features.float(), normal.float()
-    length = features.norm(dim=1, keepdim=True).clamp(min=EPS)
-    expected = normal.norm(dim=1, keepdim=True).clamp(min=EPS)
-    return features / length.sqrt() - normal * (length.sqrt() / expected)
-
-
-EPS = 1e-6
-"""Length below which a feature has no direction."""
-
 SCORE_STEP = 4
 """Pixels between those that the share of the largest is taken of: in between a smoothed map says nothing new."""
 

@@ -101,7 +101,7 @@ _TABLE = (
             layers="coarsest",  # of which the deeper layer (stride 16) tells most, on its own 20 x 20 cells
             fusion="small",
             method=MethodSettings(num_blocks=4, whitening=True, mse_threshold="auto"),  # k follows whitened features
-            map=MapSettings(distance="direction", scaled=True, smoothing_window=15, score_share=0.01),
+            map=MapSettings(scaled=True, smoothing_window=15, score_share=0.01),
             # Training restores what patches of the batch's other images cover, and missing channels, hard cells first.
             training=replace(QUICK, steps=1000, pasted_patches=6, channel_dropout=0.1, hard_mining=True),
         ),

@@ -66,8 +66,8 @@ class MapSettings:
     """How features become the anomaly map and the image score.
 
     Args:
-        distance: What the map shows: the ``residual`` between features and their refinement (paper), the difference of
-            ``direction`` between features and what is normal, or the ``cosine`` distance of each layer.
+        distance: What the map shows: the ``residual`` between features and their refinement (paper), or the ``cosine``
+            distance of each layer's features from what is normal.
         smoothing_window: Side of the average pooling that smooths the map, in pixels, odd.
         score_window: Side of the average pooling whose maximum is the image score, in pixels.
         score_share: Share of the map, its largest pixels, whose mean is the image score, in (0, 1], in the place of the
@@ -231,9 +231,14 @@ def group_of(name: str, given: object) -> object:
 
 
 def filled(given: S, others: S) -> S:
-    """Fill in what ``given`` leaves open by ``others`` of its class; the length of a training is one setting."""
+    """Fill in what ``given`` leaves open by ``others`` of its class.
+
+    The length of a training is one setting, and so is what the image score is made of.
+    """
     if isinstance(given, TrainingSettings) and given.has_length:
         others = cast("S", replace(cast("TrainingSettings", others), max_epochs=None, steps=None))
+    if isinstance(given, MapSettings) and given.score_window is not None:
+        others = cast("S", replace(cast("MapSettings", others), score_share=None))
     values: dict[str, Any] = {}
     for part in fields(cast("Any", given)):
         own, other = getattr(given, part.name), getattr(others, part.name)

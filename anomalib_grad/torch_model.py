@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
-from .anomaly_map import AnomalyMapGenerator, direction_error, dissimilarity, layer_dissimilarity
+from .anomaly_map import AnomalyMapGenerator, dissimilarity, layer_dissimilarity, residual_norm
 from .backbone import DEFAULT_BACKBONE, FrozenBackbone
 from .components import GlobalRepresentation, LocalRepresentation, NormalVariation, Whitening
 from .head import GradHead
@@ -20,9 +20,7 @@ from .head import GradHead
 if TYPE_CHECKING:
     from anomalib.data.utils.tiler import Tiler
 
-ERRORS = ("residual", "direction")
-"""Distances that are lengths of an error vector."""
-DISTANCES = (*ERRORS, "dissimilarity", "cosine")
+DISTANCES = ("residual", "dissimilarity", "cosine")
 
 
 class TrainingOutput(NamedTuple):
@@ -46,9 +44,8 @@ class GradModel(nn.Module):
         whitening: Whiten the features before the head sees them (``components/whitening.py``); not in the paper.
         scaled: Measure errors by how much normal images of the product vary (``components/normal_variation.py``); not
             in the paper.
-        distance: What the anomaly map shows: the ``residual`` ``||x - x_hat||_2`` (paper), the difference of
-            ``direction`` between ``x`` and ``f_n``, the ``dissimilarity`` ``1 - S``, or the ``cosine`` distance
-            ``1 - cos(x, f_n)`` of each layer, weighed by its channels.
+        distance: What the anomaly map shows: the ``residual`` ``||x - x_hat||_2`` (paper), the ``dissimilarity``
+            ``1 - S``, or the ``cosine`` distance ``1 - cos(x, f_n)`` of each layer, weighed by its channels.
         smoothing_window, score_window: Average poolings of the anomaly map and of the image score, in pixels.
             Authors: 21 and 32.
         score_share: Share of the anomaly map, its largest pixels, whose mean is the image score in the place of the
@@ -84,10 +81,8 @@ class GradModel(nn.Module):
         super().__init__()
         if distance not in DISTANCES:
             raise ValueError(f"distance must be {', '.join(DISTANCES[:-1])} or {DISTANCES[-1]}, got {distance!r}.")
-        if scaled and distance not in ERRORS:
-            raise ValueError(
-                f"scaled=True measures errors, which distance={distance!r} has none of: {' or '.join(ERRORS)}."
-            )
+        if scaled and distance != "residual":
+            raise ValueError(f"scaled=True measures the residual: leave distance at 'residual', got {distance!r}.")
         self.distance = distance
         self.backbone = FrozenBackbone(backbone, layers, pre_trained, image_size, faithful_padding, feature_size)
         self.whitening = Whitening(self.backbone.channels) if whitening else None
@@ -160,24 +155,20 @@ class GradModel(nn.Module):
         return features if self.whitening is None else self.whitening(features)
 
     def error(self, features: Tensor) -> Tensor:
-        """What the head cannot explain of features ``(B, C, h, w)`` of the backbone: of that shape."""
+        """What the head cannot explain of features ``(B, C, h, w)`` of the backbone: ``x - x_hat``, of that shape."""
         features = self.head_input(features)
-        normal = self.head.normal(features)
-        if self.distance == "direction":
-            return direction_error(features, normal)
-        return features - self.head.refine(features, normal).refined
+        return features - self.head(features).refined
 
     def _distance(self, features: Tensor, category: Tensor | None) -> Tensor:
         """How far features ``(B, C, h, w)`` of the backbone are from what is normal: ``(B, 1, h, w)``."""
         if self.variation is not None:
             return self.variation(self.error(features), category)
-        if self.distance in ERRORS:
-            return self.error(features).norm(dim=1, keepdim=True)
         features = self.head_input(features)
         normal = self.head.normal(features)
         if self.distance == "cosine":
             return layer_dissimilarity(features, normal, [layer.channels for layer in self.backbone.maps])
-        return dissimilarity(self.head.refine(features, normal).similarity)
+        refined, similarity = self.head.refine(features, normal)
+        return residual_norm(features, refined) if self.distance == "residual" else dissimilarity(similarity)
 
     def make_room(self, state_dict: Mapping[str, Any], prefix: str) -> None:
         """Take the number of categories from a state dict that is about to be loaded; names in it begin with prefix."""

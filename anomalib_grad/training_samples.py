@@ -4,7 +4,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -21,7 +21,8 @@ def training_batches(
     trainer: pl.Trainer, module: pl.LightningModule, indices: Sequence[int]
 ) -> "Iterator[Batch | FeatureBatch]":
     """Batches of some training images, or of their cached features, pre-processed as for a training step."""
-    for batch in batches_of(trainer.train_dataloader, indices):
+    loader: Any = trainer.train_dataloader
+    for batch in batches_of(loader, indices):
         on_device = trainer.strategy.batch_to_device(batch)
         if isinstance(module.pre_processor, PreProcessor):
             module.pre_processor.on_train_batch_start(trainer, module, on_device, 0)
@@ -30,18 +31,24 @@ def training_batches(
 
 def spread(trainer: pl.Trainer, most: int) -> list[int]:
     """Indices of at most ``most`` training images, evenly from the whole data set."""
-    return evenly(range(len(trainer.train_dataloader.dataset)), most)
+    return evenly(range(len(dataset_of(trainer))), most)
 
 
 def spread_by_category(trainer: pl.Trainer, most: int) -> list[int]:
     """Indices of at most ``most`` training images of each category; twice as many where the data have none."""
-    samples = getattr(trainer.train_dataloader.dataset, "samples", None)
+    samples = getattr(dataset_of(trainer), "samples", None)
     if samples is None or "category" not in samples:
         return spread(trainer, 2 * most)
     own: dict[str, list[int]] = {}
     for index, name in enumerate(samples["category"]):
         own.setdefault(name, []).append(index)
     return [index for indices in own.values() for index in evenly(indices, most)]
+
+
+def dataset_of(trainer: pl.Trainer) -> Any:  # noqa: ANN401  # anomalib's, or of cached features
+    """The data set that is trained on."""
+    loader: Any = trainer.train_dataloader
+    return loader.dataset
 
 
 @contextmanager

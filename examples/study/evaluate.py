@@ -1,117 +1,220 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of one trained model under many ways of scoring: the network runs over the test images once."""
+"""Figures of a trained model, under several ways of scoring and with test images that were made harder."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from anomalib.data import Batch
+from sklearn.metrics import f1_score, precision_recall_curve, roc_auc_score
 from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms.v2 import functional as transforms
 
 from anomalib_grad import Grad, MultiCategory
-from anomalib_grad.anomaly_map import (
-    AnomalyMapGenerator,
-    cosine_distance,
-    dissimilarity,
-    layer_dissimilarity,
-    residual_norm,
-)
+from anomalib_grad.anomaly_map import AnomalyMapGenerator
+from anomalib_grad.components import NormalVariation
+from anomalib_grad.components.normal_variation import Errors
 from anomalib_grad.evaluation.metrics import METRIC_NAMES, CategoryMetrics, Predictions, mean_over_categories
+from anomalib_grad.training_samples import evenly
 
 BINS = 4000
+VARIATION_IMAGES = 100
+NEIGHBOURS = 20_000
+"""Training cells that a cell of a test image is compared with."""
 
 
-class Distances(NamedTuple):
-    """Distance maps of all test images, with the truth."""
-
-    maps: dict[str, Tensor]  # (N, 1, h, w) by the distance's name
-    labels: Tensor  # (N,) bool
-    masks: Tensor  # (N, H, W) bool
-    categories: list[str]
+def shifted(images: Tensor) -> Tensor:
+    """Move images ``(B, 3, H, W)`` by 2 % of their sides; the edge is continued."""
+    down, right = (round(0.02 * side) for side in images.shape[-2:])
+    padded = functional.pad(images, (right, 0, down, 0), mode="replicate")
+    return padded[..., : images.shape[-2], : images.shape[-1]]
 
 
-class Whitening(NamedTuple):
-    """How the residual ``x - x_hat`` of training images varies, as matrices that make its variance one."""
+def blurred(images: Tensor) -> Tensor:
+    """Blur images a little: a standard deviation of 0.2 % of the longer side."""
+    sigma = max(images.shape[-2:]) / 450
+    return transforms.gaussian_blur(images, kernel_size=2 * int(3 * sigma) + 3, sigma=sigma)
 
-    standardised: Tensor  # (C, C) diagonal: every channel over its standard deviation
-    mahalanobis: Tensor  # (C, C)
+
+STRESSES: dict[str, Callable[[Tensor], Tensor]] = {
+    "darker": lambda images: 0.92 * images,
+    "brighter": lambda images: (1.08 * images).clamp(max=1),
+    "blurred": blurred,
+    "shifted": shifted,
+}
+"""What a lamp, a lens and a conveyor do to test images."""
+
+Sample = list[tuple[Tensor, list[int]]]
+"""Batches of features ``(B, C, h, w)`` of training images, and the indices of their categories."""
+Scorer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Features ``(B, C, h, w)`` and indices of categories ``(B,)`` to maps ``(B, 1, H, W)`` and scores ``(B,)``."""
+
+
+def prepared(model: Grad, loader: Any, change: Callable[[Tensor], Tensor] | None = None) -> Iterator[Batch]:  # noqa: ANN401  # a data loader
+    """Batches as the model sees them, changed before they are pre-processed."""
+    for batch in loader:
+        if change is not None:
+            batch.image = change(batch.image)
+        model.pre_processor.on_test_batch_start(None, model, batch, 0)  # type: ignore[union-attr]
+        yield batch
+
+
+def training_sample(model: Grad, data: MultiCategory) -> Sample:
+    """Backbone features of at most 100 training images of each category, and the categories' indices."""
+    names = list(data.train_data.samples["category"])
+    rows = [evenly([i for i, own in enumerate(names) if own == name], VARIATION_IMAGES) for name in data.categories]
+    chosen = torch.utils.data.Subset(data.train_data, [index for own in rows for index in own])
+    loader = torch.utils.data.DataLoader(chosen, batch_size=16, collate_fn=data.train_data.collate_fn)
+    with torch.no_grad():
+        return [
+            (model.model.backbone(batch.image), [data.categories.index(name) for name in batch.category])
+            for batch in prepared(model, loader)
+        ]
+
+
+def network_scorer(model: Grad, scoring: dict[str, Any], sample: Sample) -> Scorer:
+    """Score by the model's own network, under other settings of the map."""
+    network, settings = deepcopy(model.model), replace(model.settings.map, **scoring)
+    network.distance = settings.distance
+    network.anomaly_map_generator = AnomalyMapGenerator(
+        network.backbone.feature_size,
+        network.backbone.image_size,
+        settings.smoothing_window,
+        settings.score_window,
+        settings.score_share,
+    )
+    network.variation = None
+    if settings.scaled:
+        variation = NormalVariation(network.backbone.channels, network.backbone.feature_size)
+
+        def errors() -> Errors:
+            return ((network.error(features), indices) for features, indices in sample)
+
+        categories = 1 + max(index for _, indices in sample for index in indices)
+        variation.fit(errors, categories, lambda distances: network.anomaly_map_generator(distances)[1])
+        network.variation = variation
+
+    def score(features: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        prediction = network.predict(features, indices)
+        return prediction.anomaly_map, prediction.pred_score
+
+    return score
+
+
+def nearest_scorer(model: Grad, sample: Sample) -> Scorer:
+    """Score by the cosine distance to the nearest of many training cells: what the features give without a head."""
+    rows = torch.cat([features.permute(0, 2, 3, 1).flatten(0, 2) for features, _ in sample])
+    known = functional.normalize(rows[torch.randperm(len(rows))[:NEIGHBOURS]], dim=1)
+
+    def score(features: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        del indices
+        own = functional.normalize(features.permute(0, 2, 3, 1), dim=3)  # (B, h, w, C)
+        nearest = torch.stack([(image.flatten(0, 1) @ known.T).amax(dim=1) for image in own])
+        distance = (1 - nearest).view(len(own), 1, *own.shape[1:3])
+        return model.model.anomaly_map_generator(distance.clamp(min=0))
+
+    return score
 
 
 class Seen(NamedTuple):
-    """A batch, its features and what would be normal in their place, both ``(B, C, h, w)``."""
+    """A test batch behind the backbone."""
 
-    batch: Batch
-    features: Tensor
-    normal: Tensor
+    features: Tensor  # (B, C, h, w)
+    categories: list[str]
+    labels: Tensor  # (B,) bool
+    masks: Tensor | None  # (B, H, W) bool
+
+
+SEEN: dict[tuple[Any, ...], list[Seen]] = {}
+"""Test images behind the backbone; all trainings on one kind of features are judged by the same."""
+
+
+def seen(model: Grad, data: MultiCategory, stress: str | None) -> list[Seen]:
+    """Run the backbone over the test images, unless that was done before."""
+    backbone = model.model.backbone
+    key = (data.root, backbone.name, *backbone.layers, backbone.image_size, backbone.feature_size, stress)
+    if key not in SEEN:
+        SEEN[key] = [
+            Seen(backbone(batch.image).half(), batch.category, batch.gt_label.bool(), masks_of(batch, model))
+            for batch in prepared(model, data.test_dataloader(), STRESSES.get(stress or ""))
+        ]
+    return SEEN[key]
+
+
+def masks_of(batch: Batch, model: Grad) -> Tensor | None:
+    """Masks ``(B, H, W)`` of the size of the anomaly maps, where there are any."""
+    if batch.gt_mask is None:
+        return None
+    return functional.interpolate(batch.gt_mask[:, None].float(), model.model.backbone.image_size)[:, 0].bool()
 
 
 @torch.no_grad()
-def run_network(model: Grad, loader: Any) -> Iterator[Seen]:  # noqa: ANN401  # a data loader
-    """Run the network over images."""
-    for batch in loader:
-        model.pre_processor.on_test_batch_start(None, model, batch, 0)  # type: ignore[union-attr]
-        features = model.model.backbone(batch.image)
-        yield Seen(batch, features, model.model.head.normal(features))
+def figures(model: Grad, data: MultiCategory, scorer: Scorer) -> dict[str, float]:
+    """Compare with the truth.
+
+    Returns:
+        ``category/metric``, ``mean/metric``, ``category/stress/image_AUROC``, and the mean F1 of one threshold for each
+        category and of one for all; all in [0, 1].
+    """
+    plain = seen(model, data, None)
+    results = accuracy(plain, judged(plain, scorer, data))
+    for stress in STRESSES:
+        batches = seen(model, data, stress)
+        scores = torch.cat([scores for _, scores in judged(batches, scorer, data)])
+        for category, (own, labels) in by_category(batches, scores).items():
+            results[f"{category}/{stress}/image_AUROC"] = float(roc_auc_score(labels, own))
+    return results
 
 
-def whitening(model: Grad, loader: Any) -> Whitening:  # noqa: ANN401  # a data loader
-    """Measure the residual's second moments over training images."""
-    moments, count = torch.zeros(()), 0
-    for seen in run_network(model, loader):
-        residual = seen.features - model.model.head.refine(seen.features, seen.normal).refined
-        cells = residual.transpose(0, 1).flatten(1).double()  # (C, n)
-        moments, count = moments + cells @ cells.T, count + cells.shape[1]
-    covariance = moments / count
-    inverse = torch.linalg.inv(covariance + 1e-3 * covariance.diagonal().mean() * torch.eye(len(covariance)))
-    return Whitening(covariance.diagonal().rsqrt().diag().float(), torch.linalg.cholesky(inverse).T.float())
+def judged(batches: list[Seen], scorer: Scorer, data: MultiCategory) -> Iterator[tuple[Tensor, Tensor]]:
+    """Maps and scores of batches."""
+    for batch in batches:
+        yield scorer(batch.features.float(), torch.tensor([data.categories.index(name) for name in batch.categories]))
 
 
-def whitened_norm(residual: Tensor, matrix: Tensor) -> Tensor:
-    """Length of ``matrix @ residual`` at every cell of ``(B, C, h, w)``: ``(B, 1, h, w)``."""
-    return torch.einsum("dc,bchw->bdhw", matrix, residual).norm(dim=1, keepdim=True)
+def by_category(batches: list[Seen], scores: Tensor) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Scores and labels of each category."""
+    names = np.array([name for batch in batches for name in batch.categories])
+    labels = torch.cat([batch.labels for batch in batches]).numpy()
+    return {name: (scores.numpy()[names == name], labels[names == name]) for name in sorted(set(names))}
 
 
-def distances(model: Grad, data: MultiCategory, *, whitened: bool) -> Distances:
-    """Run the network over the test images, in float32; ``whitened`` costs a run over the training images as well."""
-    model = model.eval().float().cpu()
-    data.setup("test")
-    white = whitening(model, data.train_dataloader())._asdict() if whitened else {}
-    maps: dict[str, list[Tensor]] = defaultdict(list)
-    labels, masks, categories = [], [], []
-    layers = [layer.channels for layer in model.model.backbone.maps]
-    for batch, features, normal in run_network(model, data.test_dataloader()):
-        refined, similarity = model.model.head.refine(features, normal)
-        maps["residual"].append(residual_norm(features, refined))
-        maps["unrefined"].append(residual_norm(features, normal))
-        maps["dissimilarity"].append(dissimilarity(similarity))
-        maps["cosine"].append(layer_dissimilarity(features, normal, layers))
-        maps["coarsest"].append(cosine_distance(*(own[:, -layers[-1] :] for own in (features, normal))))
-        for name, matrix in white.items():
-            maps[name].append(whitened_norm(features - refined, matrix))
-        labels.append(batch.gt_label.bool())
-        masks.append((batch.gt_mask if batch.gt_mask is not None else torch.zeros_like(batch.image[:, 0])).bool())
-        categories += batch.category
-    joined = {name: torch.cat(parts) for name, parts in maps.items()}
-    return Distances(joined, torch.cat(labels), torch.cat(masks), categories)
-
-
-def figures(model: Grad, found: Distances, scoring: dict[str, Any]) -> dict[str, float]:
-    """Score as told and compare with the truth: every metric of every category and ``mean/<metric>``, in [0, 1]."""
-    windows = {"smoothing_window": 21, "score_window": 32} | scoring
-    distance = found.maps[windows.pop("distance", "residual")]
-    generator = AnomalyMapGenerator(model.model.backbone.feature_size, model.model.backbone.image_size, **windows)
-    maps, scores = generator(distance)
-    maps = (maps - maps.min()) / (maps.max() - maps.min())  # the binned metrics want [0, 1]
-    metrics = CategoryMetrics(binned=BINS)
-    for name in sorted(set(found.categories)):
-        rows = torch.tensor([category == name for category in found.categories])
-        metrics.update(name, Predictions(scores[rows], found.labels[rows], maps[rows, 0], found.masks[rows]))
+def accuracy(batches: list[Seen], found: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Every metric of every category, their means, and the mean F1 with thresholds of its own and with one for all."""
+    metrics, every_score, middle = CategoryMetrics(binned=BINS), [], None
+    for batch, (maps, scores) in zip(batches, found, strict=True):
+        every_score.append(scores)
+        middle = maps.median() if middle is None else middle
+        squeezed = maps[:, 0] / (maps[:, 0] + middle)  # the binned metrics want [0, 1]; the order is kept
+        for name in sorted(set(batch.categories)):
+            rows = torch.tensor([own == name for own in batch.categories])
+            masks = None if batch.masks is None else batch.masks[rows]
+            pixels = (None, None) if masks is None else (squeezed[rows], masks)
+            metrics.update(name, Predictions(scores[rows], batch.labels[rows], *pixels))
     computed = metrics.compute(metrics.gather_counts())
-    return flat({**computed, "mean": mean_over_categories(list(computed.values()))}.items())
+    values = {
+        f"{category}/{name}": own[name]
+        for category, own in {**computed, "mean": mean_over_categories(list(computed.values()))}.items()
+        for name in METRIC_NAMES
+    }
+    return values | thresholds(list(by_category(batches, torch.cat(every_score)).values()))
 
 
-def flat(rows: Iterable[tuple[str, dict[str, float]]]) -> dict[str, float]:
-    """Name every figure ``category/metric``."""
-    return {f"{category}/{name}": values[name] for category, values in rows for name in METRIC_NAMES}
+def thresholds(products: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Mean of the best F1 of each product, and best mean of their F1 with one threshold for all."""
+    own = []
+    for scores, labels in products:
+        precision, recall, _ = precision_recall_curve(labels, scores)
+        own.append(np.max(2 * precision * recall / np.maximum(precision + recall, 1e-9)))
+    everything = np.concatenate([scores for scores, _ in products])
+    shared = max(
+        np.mean([f1_score(labels, scores >= threshold) for scores, labels in products])
+        for threshold in np.quantile(everything, np.linspace(0, 1, 200))
+    )
+    pooled = roc_auc_score(np.concatenate([labels for _, labels in products]), everything)
+    return {"own/image_F1": float(np.mean(own)), "shared/image_F1": float(shared), "pooled/image_AUROC": float(pooled)}

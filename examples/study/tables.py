@@ -1,46 +1,103 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The study's tables: means and spreads over seeds, and the choice that leaves a category out."""
+"""The study's tables: means over seeds, distance to the better baseline, the choice that leaves a product out."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-Rows = Mapping[str, Sequence[Mapping[str, Any]]]
-"""Figures of every seed, by recipe."""
-METRICS = ("image_AUROC", "image_F1Max", "pixel_AUROC", "pixel_AUPRO")
+Rows = Mapping[str, Sequence[Mapping[str, float]]]
+"""Figures of every seed, by row."""
 
 
-def cell(values: Sequence[float], digits: int = 1) -> str:
-    """Mean and standard deviation of a figure over the seeds."""
-    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{spread}"
+def mean_of(runs: Sequence[Mapping[str, float]], figure: str) -> float:
+    """Mean of a figure over the seeds, in percent."""
+    return 100 * float(np.mean([run[figure] for run in runs]))
 
 
-def main_table(rows: Rows, categories: Sequence[str], latency: Mapping[str, float]) -> str:
-    """Render every recipe; percent, training in CPU seconds, latency in ms."""
-    heads = ["recipe", *categories, "image AUROC", "F1Max", "pixel AUROC", "AUPRO", "train CPU s", "ms"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+def spread_of(runs: Sequence[Mapping[str, float]], figure: str) -> str:
+    """Mean and standard deviation of a figure over the seeds, in percent."""
+    values = [100 * run[figure] for run in runs]
+    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
+
+
+def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A markdown table."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in (heads, ["---"] * len(heads), *lines))
+
+
+def main_table(rows: Rows, categories: Sequence[str]) -> str:
+    """Image AUROC of every product, mean and worst, and the means of the other figures."""
+    heads = [
+        "row",
+        "seeds",
+        *categories,
+        "mean",
+        "worst",
+        "pixel AUROC",
+        "AUPRO",
+        "F1Max",
+        "F1, one threshold",
+        "CPU s",
+    ]
+    lines = []
     for name, runs in rows.items():
-        cells = [cell([100 * run[f"{category}/image_AUROC"] for run in runs]) for category in categories]
-        cells += [cell([100 * run[f"mean/{metric}"] for run in runs]) for metric in METRICS]
-        cells += [cell([run["train_s"] for run in runs], 0), f"{latency[name]:.1f}" if name in latency else ""]
-        lines.append("| " + " | ".join([name, *cells]) + " |")
-    return "\n".join(lines)
+        own = [mean_of(runs, f"{category}/image_AUROC") for category in categories]
+        others = [mean_of(runs, f) for f in ("mean/pixel_AUROC", "mean/pixel_AUPRO", "own/image_F1", "shared/image_F1")]
+        cells = [spread_of(runs, "mean/image_AUROC"), *(f"{value:.1f}" for value in (min(own), *others))]
+        seconds = np.mean([run["train_s"] for run in runs])
+        lines.append([name, str(len(runs)), *(f"{value:.1f}" for value in own), *cells, f"{seconds:.0f}"])
+    return table(heads, lines)
 
 
-def held_out_table(rows: Rows, categories: Sequence[str], reference: str) -> str:
-    """Choose a recipe by the image AUROC of all categories but one, and report that one's against a reference."""
-    auroc = {
-        name: {category: 100 * np.mean([run[f"{category}/image_AUROC"] for run in runs]) for category in categories}
+def pixel_table(rows: Rows, categories: Sequence[str]) -> str:
+    """Pixel AUROC and AUPRO of every product that has masks."""
+    first = next(iter(rows.values()))
+    masked = [category for category in categories if not np.isnan(first[0][f"{category}/pixel_AUROC"])]
+    lines = [
+        [name, *(" / ".join(f"{mean_of(runs, f'{own}/{figure}'):.1f}" for figure in FIGURES) for own in masked)]
         for name, runs in rows.items()
-    }
-    lines = [f"| left out | chosen on the others | its image AUROC | of '{reference}' |", "|---|---|---|---|"]
-    gains = []
+    ]
+    return table(["pixel AUROC / AUPRO", *masked], lines)
+
+
+FIGURES = ("pixel_AUROC", "pixel_AUPRO")
+
+
+def baseline_table(rows: Rows, categories: Sequence[str], baselines: Sequence[str]) -> str:
+    """Image AUROC of every product less that of the better baseline."""
+    better = {own: max(mean_of(rows[name], f"{own}/image_AUROC") for name in baselines) for own in categories}
+    lines = []
+    for name, runs in rows.items():
+        gains = [mean_of(runs, f"{own}/image_AUROC") - better[own] for own in categories]
+        lines.append([name, *(f"{gain:+.1f}" for gain in gains), f"{min(gains):+.1f}"])
+    return table([f"against the better of {' and '.join(baselines)}", *categories, "worst"], lines)
+
+
+def stress_table(rows: Rows, categories: Sequence[str], stresses: Sequence[str]) -> str:
+    """Mean image AUROC on changed test images, less that on the images as they are."""
+    lines = []
+    for name, runs in rows.items():
+        plain = mean_of(runs, "mean/image_AUROC")
+        falls = [
+            np.mean([mean_of(runs, f"{own}/{stress}/image_AUROC") for own in categories]) - plain for stress in stresses
+        ]
+        lines.append([name, f"{plain:.1f}", *(f"{fall:+.1f}" for fall in falls)])
+    return table(["image AUROC on test images that are", "unchanged", *stresses], lines)
+
+
+def held_out_table(rows: Rows, categories: Sequence[str], baselines: Sequence[str]) -> str:
+    """Choose a row by the mean image AUROC of all products but one, and see what it gives on that one."""
+    auroc = {name: {own: mean_of(runs, f"{own}/image_AUROC") for own in categories} for name, runs in rows.items()}
+    lines, found = [], []
     for left_out in categories:
         others = [category for category in categories if category != left_out]
         chosen = max(auroc, key=lambda name: np.mean([auroc[name][category] for category in others]))
-        gains.append(auroc[chosen][left_out] - auroc[reference][left_out])
-        lines.append(f"| {left_out} | {chosen} | {auroc[chosen][left_out]:.1f} | {auroc[reference][left_out]:.1f} |")
-    return "\n".join(lines) + f"\n\nMean gain on categories left out of the choice: {np.mean(gains):+.1f}"
+        found.append(auroc[chosen][left_out])
+        references = [f"{auroc[name][left_out]:.1f}" for name in baselines]
+        lines.append([left_out, chosen, f"{found[-1]:.1f}", *references])
+    means = [np.mean(list(auroc[name].values())) for name in baselines]
+    worst = [min(auroc[name].values()) for name in baselines]
+    lines.append(["mean", "", f"{np.mean(found):.1f}", *(f"{value:.1f}" for value in means)])
+    lines.append(["worst", "", f"{min(found):.1f}", *(f"{value:.1f}" for value in worst)])
+    return table(["left out of the choice", "chosen on the others", "gives", *baselines], lines)
