@@ -9,7 +9,7 @@ from typing import IO, Any, cast
 
 import torch
 from anomalib import LearningType
-from anomalib.data import Batch, InferenceBatch
+from anomalib.data import AnomalibDataModule, Batch, InferenceBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -240,6 +240,7 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             self.model.tiler = rebuild(checkpoint[CONFIGURATION].get("tiling", configuration.get("tiling")))
         with restoring("pre-processor or post-processor"):
             super().on_load_checkpoint(checkpoint)
+        self._resize_data()
         self.make_room(checkpoint["state_dict"], self.model.backbone.channels)
         weights = checkpoint["state_dict"]
         kept = {name: row for name, row in self.state_dict().items() if name in weights or name.startswith(POST)}
@@ -265,6 +266,12 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             if self.recipe == DEFAULT_RECIPE:
                 self.recipe = find_recipe(stored["recipe"]).name
             self._take(settings)
+
+    def _resize_data(self) -> None:
+        """Have anomalib's datamodule read images at the size that the checkpoint brought; it was set up before."""
+        datamodule = getattr(self._trainer, "datamodule", None)
+        if isinstance(datamodule, AnomalibDataModule):
+            datamodule._update_augmentations()
 
     def _leave_out_copies(self, checkpoint: dict[str, Any]) -> None:
         """Take from a checkpoint what it holds twice.
