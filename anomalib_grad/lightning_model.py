@@ -38,7 +38,7 @@ from .torch_model import GradModel
 from .training_length import TrainingLengthMixin
 from .training_precision import TrainingPrecisionMixin
 from .trust.checkpoint_io import WholeCheckpoints, check_before_reading, on_this_machine
-from .trust.configuration import check_configuration, check_weights
+from .trust.configuration import CheckpointConfigurationError, check_configuration, check_weights
 from .trust.faults import CONFIGURATION, MODEL
 from .trust.settings import restoring
 from .trust.unreadable_checkpoints import CheckpointFileError, NameUnreadableCheckpoint, describe_failure
@@ -210,7 +210,6 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         """Note the configuration that the weights belong to, and where the random numbers stand."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[CONFIGURATION] = {
-            "recipe": self.recipe,
             **self.model.configuration,
             "mse_threshold": self.model.head.mse_threshold.item(),
             "tiling": describe(self.model.tiler),
@@ -227,8 +226,6 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         """
         self._adopt_settings(checkpoint)
         configuration = dict(self.model.configuration)
-        if self.recipe != DEFAULT_RECIPE:
-            configuration["recipe"] = self.recipe
         if isinstance(self._given.method.mse_threshold, int | float):  # asked for, not the default or an estimate
             configuration["mse_threshold"] = self.model.head.mse_threshold.item()
         if self.model.tiler is not None:
@@ -260,11 +257,16 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             settings = self._given.over(Settings.of(stored)).over(PUBLISHED)
             if settings == self.settings:
                 return
+            recipe = find_recipe(stored["recipe"]).name
+            if self.recipe not in {DEFAULT_RECIPE, recipe}:
+                raise CheckpointConfigurationError(
+                    f"the checkpoint was trained by recipe {recipe!r}, not {self.recipe!r}: leave the recipe out, the "
+                    f"checkpoint brings all settings."
+                )
             network = build_network(settings, self._pre_trained)
             network.tiler = self.model.tiler
             self.model = network.to(self.device)
-            if self.recipe == DEFAULT_RECIPE:
-                self.recipe = find_recipe(stored["recipe"]).name
+            self.recipe = recipe
             self._take(settings)
 
     def _resize_data(self) -> None:
