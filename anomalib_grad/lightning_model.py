@@ -4,6 +4,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from inspect import signature
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -192,7 +193,14 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         Raises:
             CheckpointFileError: If the file is damaged, no checkpoint, claims more than it holds, or wants code to run.
             FileNotFoundError: If it is not there.
+            TypeError: If an argument is none of Grad's; Lightning would pass over it.
         """
+        expected = {**signature(super().load_from_checkpoint).parameters, **signature(cls).parameters}
+        unknown = next((name for name in kwargs if name not in expected), None)
+        if unknown is not None and not any(
+            part.kind is part.VAR_KEYWORD for part in signature(cls).parameters.values()
+        ):
+            raise TypeError(f"{cls.__name__} takes no argument {unknown!r}; constants stand in {', '.join(GROUPS)}.")
         with on_this_machine(checkpoint_path) as path:
             check_before_reading(path, cls.checkpoint_safe_globals(), name=checkpoint_path)
             try:
