@@ -4,12 +4,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from inspect import signature
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
 from anomalib import LearningType
-from anomalib.data import Batch, InferenceBatch
+from anomalib.data import AnomalibDataModule, Batch, InferenceBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -38,7 +39,7 @@ from .training_length import TrainingLengthMixin
 from .training_precision import TrainingPrecisionMixin
 from .training_samples import in_eval_mode, spread, spread_by_category, training_batches
 from .trust.checkpoint_io import WholeCheckpoints, check_before_reading, on_this_machine
-from .trust.configuration import check_configuration, check_weights
+from .trust.configuration import CheckpointConfigurationError, check_configuration, check_weights
 from .trust.faults import CONFIGURATION, MODEL
 from .trust.settings import restoring
 from .trust.unreadable_checkpoints import CheckpointFileError, NameUnreadableCheckpoint, describe_failure
@@ -194,7 +195,14 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         Raises:
             CheckpointFileError: If the file is damaged, no checkpoint, claims more than it holds, or wants code to run.
             FileNotFoundError: If it is not there.
+            TypeError: If an argument is none of Grad's; Lightning would pass over it.
         """
+        expected = {**signature(super().load_from_checkpoint).parameters, **signature(cls).parameters}
+        unknown = next((name for name in kwargs if name not in expected), None)
+        if unknown is not None and not any(
+            part.kind is part.VAR_KEYWORD for part in signature(cls).parameters.values()
+        ):
+            raise TypeError(f"{cls.__name__} takes no argument {unknown!r}; constants stand in {', '.join(GROUPS)}.")
         with on_this_machine(checkpoint_path) as path:
             check_before_reading(path, cls.checkpoint_safe_globals(), name=checkpoint_path)
             try:
@@ -212,7 +220,6 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         """Note the configuration that the weights belong to, and where the random numbers stand."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[CONFIGURATION] = {
-            "recipe": self.recipe,
             **self.model.configuration,
             "mse_threshold": self.model.head.mse_threshold.item(),
             "tiling": describe(self.model.tiler),
@@ -229,8 +236,6 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         """
         self._adopt_settings(checkpoint)
         configuration = dict(self.model.configuration)
-        if self.recipe != DEFAULT_RECIPE:
-            configuration["recipe"] = self.recipe
         if isinstance(self._given.method.mse_threshold, int | float):  # asked for, not the default or an estimate
             configuration["mse_threshold"] = self.model.head.mse_threshold.item()
         if self.model.tiler is not None:
@@ -243,6 +248,7 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             self.model.tiler = rebuild(checkpoint[CONFIGURATION].get("tiling", configuration.get("tiling")))
         with restoring("pre-processor or post-processor"):
             super().on_load_checkpoint(checkpoint)
+        self._resize_data()
         self.make_room(checkpoint["state_dict"], self.model.backbone.channels)
         weights = checkpoint["state_dict"]
         kept = {name: row for name, row in self.state_dict().items() if name in weights or name.startswith(POST)}
@@ -262,12 +268,23 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             settings = self._given.over(Settings.of(stored)).over(PUBLISHED)
             if settings == self.settings:
                 return
+            recipe = find_recipe(stored["recipe"]).name
+            if self.recipe not in {DEFAULT_RECIPE, recipe}:
+                raise CheckpointConfigurationError(
+                    f"the checkpoint was trained by recipe {recipe!r}, not {self.recipe!r}: leave the recipe out, the "
+                    f"checkpoint brings all settings."
+                )
             network = build_network(settings, self._pre_trained)
             network.tiler = self.model.tiler
             self.model = network.to(self.device)
-            if self.recipe == DEFAULT_RECIPE:
-                self.recipe = find_recipe(stored["recipe"]).name
+            self.recipe = recipe
             self._take(settings)
+
+    def _resize_data(self) -> None:
+        """Have anomalib's datamodule read images at the size that the checkpoint brought; it was set up before."""
+        datamodule = getattr(self._trainer, "datamodule", None)
+        if isinstance(datamodule, AnomalibDataModule):
+            datamodule._update_augmentations()
 
     def _leave_out_copies(self, checkpoint: dict[str, Any]) -> None:
         """Take from a checkpoint what it holds twice.

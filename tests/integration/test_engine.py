@@ -169,18 +169,17 @@ def test_loading_needs_neither_arguments_nor_network_nor_the_file_of_weights(
 def test_test_and_predict_take_everything_from_the_checkpoint(
     shop: Path, run: Run, tmp_path: Path, no_network: None
 ) -> None:
-    options = {**TINY, "pre_trained": True}
-    tested = engine(tmp_path).test(Grad(**options), datamodule=products(shop), ckpt_path=run.checkpoints[-1])[0]
+    tested = engine(tmp_path).test(Grad(), datamodule=products(shop), ckpt_path=run.checkpoints[-1])[0]
     expected = engine(tmp_path).test(run.model, datamodule=products(shop))[0]
     assert tested.keys() == expected.keys()
     assert list(tested.values()) == pytest.approx(list(expected.values()), nan_ok=True)
 
     batches = engine(tmp_path).predict(
-        Grad(**options), data_path=shop / "nut/test/good", ckpt_path=run.checkpoints[-1], return_predictions=True
+        Grad(), data_path=shop / "nut/test/good", ckpt_path=run.checkpoints[-1], return_predictions=True
     )
     assert [batch.explanation for batch in batches] == [["nut"], ["nut"]]
     named = engine(tmp_path).predict(
-        Grad(**options, category="pin"), data_path=shop / "nut/test/good", ckpt_path=run.checkpoints[-1]
+        Grad(category="pin"), data_path=shop / "nut/test/good", ckpt_path=run.checkpoints[-1]
     )
     assert [batch.explanation for batch in named] == [["pin"], ["pin"]]
     assert not torch.equal(named[0].anomaly_map, batches[0].anomaly_map)  # normalised by another category

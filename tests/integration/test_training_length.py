@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.lightning_model import Grad
+from anomalib_grad.trust.configuration import CheckpointConfigurationError
 from helpers import tiny
 
 
@@ -76,6 +77,11 @@ def test_a_finished_training_trains_no_step_more(shop: Path, finished: Run, tmp_
     again = fit(shop, tmp_path, Grad(), ckpt_path=finished.trainer.checkpoint_callback.best_model_path)
     assert again.watch.rates == []
     assert (again.model.recipe, again.trainer.max_epochs) == ("fast", 3)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(shop: Path, finished: Run, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointConfigurationError, match="trained by recipe 'fast', not 'plus': leave the"):
+        fit(shop, tmp_path, Grad("plus"), ckpt_path=finished.trainer.checkpoint_callback.best_model_path)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,11 @@ def test_what_is_given_wins_over_a_checkpoint_and_leaves_the_rest_of_its_group(f
     assert (model.learning_rate, model.pasted_patches) == (0.5, 1)
 
 
+def test_an_argument_that_is_none_is_refused(flat: Path) -> None:
+    with pytest.raises(TypeError, match="Grad takes no argument 'learning_rate'; constants stand in method, training,"):
+        Grad.load_from_checkpoint(flat, learning_rate=0.5)
+
+
 @pytest.mark.parametrize(("fusion", "recipe"), [("residual", "grad"), ("mobile", "crad"), ("small", "crad_s")])
 def test_flat_arguments_belong_to_the_published_recipe_of_their_fusion(fusion: str, recipe: str) -> None:
     assert grouped({"fusion": fusion, "max_epochs": None})["recipe"] == recipe
