@@ -24,15 +24,28 @@ if TYPE_CHECKING:
 DEFAULT_IMAGE_SIZE = (224, 224)
 
 
-def exportable(transform: Transform | nn.Module) -> nn.Module:
-    """Replace every bilinear antialiased resize to a fixed size inside ``transform`` by :class:`AntialiasedResize`."""
+def resized_to(transform: Transform | nn.Module | None) -> tuple[int, int] | None:
+    """Height and width to which ``transform`` resizes first, bilinear with antialiasing; ``None`` if it does not.
+
+    An image that was resized to them before passes through that step as it is.
+    """
     if isinstance(transform, Compose):
-        return nn.Sequential(*(exportable(step) for step in transform.transforms))
+        return resized_to(transform.transforms[0])
     if isinstance(transform, Resize) and transform.antialias:
         mode = InterpolationMode(transform.interpolation)  # a string in newer versions of torchvision
         match transform.size:
             case [height, width] if mode == InterpolationMode.BILINEAR:
-                return AntialiasedResize((height, width))
+                return height, width
+    return None
+
+
+def exportable(transform: Transform | nn.Module) -> nn.Module:
+    """Replace every bilinear antialiased resize to a fixed size inside ``transform`` by :class:`AntialiasedResize`."""
+    if isinstance(transform, Compose):
+        return nn.Sequential(*(exportable(step) for step in transform.transforms))
+    size = resized_to(transform)
+    if size is not None:
+        return AntialiasedResize(size)
     return cast("nn.Module", PreProcessor(transform).export_transform)  # anomalib's own conversion of the others
 
 
