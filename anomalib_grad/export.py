@@ -26,7 +26,7 @@ from torchmetrics import Metric
 from . import quantization
 from .atomic import folder_beside
 from .export_seal import seal
-from .pre_processor import resized_to
+from .resizing import resized_to
 
 if TYPE_CHECKING:
     import openvino as ov

@@ -13,30 +13,14 @@ from typing import TYPE_CHECKING, cast
 from anomalib.pre_processing import PreProcessor
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
-from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import Compose, Normalize, Resize, Transform
 
-from .resizing import AntialiasedResize
+from .resizing import AntialiasedResize, resized_to
 
 if TYPE_CHECKING:
     from .lightning_model import Grad
 
 DEFAULT_IMAGE_SIZE = (224, 224)
-
-
-def resized_to(transform: Transform | nn.Module | None) -> tuple[int, int] | None:
-    """Height and width to which ``transform`` resizes first, bilinear with antialiasing; ``None`` if it does not.
-
-    An image that was resized to them before passes through that step as it is.
-    """
-    if isinstance(transform, Compose):
-        return resized_to(transform.transforms[0])
-    if isinstance(transform, Resize) and transform.antialias:
-        mode = InterpolationMode(transform.interpolation)  # a string in newer versions of torchvision
-        match transform.size:
-            case [height, width] if mode == InterpolationMode.BILINEAR:
-                return height, width
-    return None
 
 
 def exportable(transform: Transform | nn.Module) -> nn.Module:

@@ -7,6 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import Compose, Resize, Transform
 
 
 def antialiasing_matrix(size_in: int, size_out: int, like: Tensor) -> Tensor:
@@ -48,3 +50,18 @@ class AntialiasedResize(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return images of shape ``(B, C, *size)``."""
         return resize_antialiased(images, self.size)
+
+
+def resized_to(transform: Transform | nn.Module | None) -> tuple[int, int] | None:
+    """Height and width to which ``transform`` resizes first, bilinear with antialiasing; ``None`` if it does not.
+
+    An image that was resized to them before passes through that step as it is.
+    """
+    if isinstance(transform, Compose):
+        return resized_to(transform.transforms[0])
+    if isinstance(transform, Resize) and transform.antialias:
+        mode = InterpolationMode(transform.interpolation)  # a string in newer versions of torchvision
+        match transform.size:
+            case [height, width] if mode == InterpolationMode.BILINEAR:
+                return height, width
+    return None
