@@ -92,7 +92,9 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
     ) -> None:
         frames = FrameFormat(None, bits, channel_order, max_pixels).checked()
         super().__init__(path, device, {"EXECUTION_MODE_HINT": "ACCURACY"} | (config or {}))
-        self._frames = frames._replace(size=self.image_size)
+        if self.input_blob.partial_shape[2].is_dynamic:  # else only frames of one size fit
+            frames = frames._replace(size=self.image_size)
+        self._frames = frames
 
     def load_model(self, path: str | Path | tuple[bytes, bytes]) -> tuple[Any, Any, Any]:
         """Read and compile a model, with the recognised category as a further output.
