@@ -4,22 +4,21 @@
 
 import json
 import threading
-from copy import copy
+from collections.abc import Callable, Generator, Iterable
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino as ov
-import torch
 from anomalib.data import NumpyImageBatch
 from anomalib.deploy import OpenVINOInferencer
 from openvino import opset13
-from PIL.Image import Image
 
-from .deploy_input import as_batch
+from .deploy_input import Frame, FrameFormat, as_batch
+from .deploy_stream import FrameResult, Stream
 from .evaluation.post_processor import UNKNOWN
-from .export import CATEGORIES_METADATA, CATEGORY
+from .export import CATEGORIES_METADATA, CATEGORY, SIZE_METADATA
 from .export_seal import files_of, is_intact
 
 if TYPE_CHECKING:
@@ -45,7 +44,8 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
     training did not see. On models without categories it is anomalib's inferencer.
 
     One inferencer serves any number of threads. Files are read by the rules of ``data/pixels.py``, in which training
-    through ``MultiCategory`` reads them, and a score never depends on the other images of a batch.
+    through ``MultiCategory`` reads them, and a score never depends on the other images of a batch. Frames of any size
+    are resized in the type that they come in, so that a large one costs little more than a small one.
 
     Args:
         path: Exported model: ``.xml``, ``.bin`` or ``.onnx`` file, or the bytes of ``.xml`` and ``.bin``.
@@ -54,9 +54,19 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
             computes in bfloat16 where the CPU can, in which the small differences that make an anomaly map are lost.
             ``{"EXECUTION_MODE_HINT": "PERFORMANCE"}`` switches back. ``{"CACHE_DIR": folder}`` keeps compiled models,
             which anomalib does by itself: the next start is faster, but OpenVINO notices no damage to what it kept.
+        bits: Bits, 10 to 16, that pixels of 16 use in arrays, tensors and files: 12 for a camera that counts to 4095.
+            Train on files of the same range.
+        channel_order: ``"RGB"``, or ``"BGR"`` as OpenCV gives them, of arrays and tensors.
+        max_pixels: Pixels of the largest file that is read, as of a line-scan camera; ``None`` leaves the limit, 178
+            million, to Pillow's guard against files that claim more than they hold. Arrays have no limit.
 
     Attributes:
         categories: Names of the categories that the model knows, none if it was trained without.
+        image_size: Height and width that the model looks at; ``None`` for exports that do not say so: they resize
+            large images themselves, slowly, until they are exported again.
+
+    Raises:
+        ValueError: If an argument is out of range.
 
     Example:
         >>> inferencer = CategoryOpenVINOInferencer("results/weights/openvino/model.xml")  # doctest: +SKIP
@@ -67,14 +77,24 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
     """
 
     categories: list[str]
+    image_size: tuple[int, int] | None
+    config: dict[str, Any]
 
     def __init__(
         self,
         path: str | Path | tuple[bytes, bytes],
         device: str | None = "AUTO",
         config: dict[str, Any] | None = None,
+        *,
+        bits: int = 16,
+        channel_order: str = "RGB",
+        max_pixels: int | None = None,
     ) -> None:
+        frames = FrameFormat(None, bits, channel_order, max_pixels).checked()
         super().__init__(path, device, {"EXECUTION_MODE_HINT": "ACCURACY"} | (config or {}))
+        if self.input_blob.partial_shape[2].is_dynamic:  # else only frames of one size fit
+            frames = frames._replace(size=self.image_size)
+        self._frames = frames
 
     def load_model(self, path: str | Path | tuple[bytes, bytes]) -> tuple[Any, Any, Any]:
         """Read and compile a model, with the recognised category as a further output.
@@ -91,51 +111,107 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         self._core = shared_core()
         self._graph = read_model(self._core, path)
         self.categories = read_categories(self._graph)
-        compiled = self._compile(show_category(self._graph) if self.categories else self._graph)
+        self.image_size = read_image_size(self._graph)
+        compiled = self._compile(self._showing)
         return compiled.input(0), compiled.output(0), compiled
+
+    @property
+    def _showing(self) -> ov.Model:
+        return show_category(self._graph) if self.categories else self._graph
 
     @cached_property
     def _recognising(self) -> "PerThread":
         return PerThread(self.model)
 
-    def _compile(self, model: ov.Model) -> ov.CompiledModel:
-        return self._core.compile_model(model=model, device_name=self.device, config=self.config)
+    def _compile(self, model: ov.Model, **options: str) -> ov.CompiledModel:
+        return self._core.compile_model(model=model, device_name=self.device, config={**options, **self.config})
 
     @cached_property
     def _told(self) -> "PerThread":
         """The model that is told the category; compiled when first asked for."""
         return PerThread(self._compile(tell_category(self._graph)))
 
-    def predict(
-        self,
-        image: str | Path | np.ndarray | Image | torch.Tensor,
-        category: str | None = None,
-    ) -> NumpyImageBatch:
+    def predict(self, image: Frame, category: str | None = None) -> NumpyImageBatch:
         """Run inference on an image, or on several as an array or tensor.
 
         Args:
-            image: File, Pillow image, or RGB pixels of shape ``(H, W, 3)`` or ``(3, H, W)``, or several as ``(B, H, W,
-                3)`` or ``(B, 3, H, W)``; floating-point values in [0, 1] or [0, 255], integers in the range of their 8
-                or 16 bits.
+            image: File, Pillow image, or grey or RGB pixels of shape ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, or
+                several as ``(B, H, W, C)`` or ``(B, C, H, W)``, with one or three channels C; floating-point values in
+                [0, 1] or [0, 255], integers in the range of their 8 or 16 bits.
             category: Category of all the images, if known; recognised if ``None``.
 
         Returns:
-            anomalib's batch, ``explanation`` with the names of the categories, recognised or told.
+            anomalib's batch, ``explanation`` with the names of the categories, recognised or told, ``image`` as the
+            model looked at it.
 
         Raises:
             UnreadableImageError: If the file cannot be read; names it.
             ValueError: If the pixels have another shape or range, or the model does not know the category; lists those
                 that it knows.
         """
-        if category is not None and category not in self.categories:
+        index = self._index(category)
+        inputs = self._inputs(image, index)
+        model = self._recognising if index is None else self._told
+        return self._result(inputs, model(inputs), category)
+
+    def stream(
+        self, frames: Iterable[Frame], in_flight: int = 4, category: str | None = None
+    ) -> Generator[FrameResult, None, None]:
+        """Run inference on frames as they come: the next are read and resized while the model is at work.
+
+        The model is compiled once more for this, for many requests at a time instead of a short one. No more than
+        ``in_flight`` frames are in memory. ``close()`` stops all work.
+
+        Args:
+            frames: Whatever ``predict`` takes, one image each; asked for the next in a thread of its own.
+            in_flight: Frames that are worked on at a time. More are faster up to about twice the cores, and each then
+                waits longer.
+            category: Category of all the frames, if known; recognised if ``None``.
+
+        Returns:
+            A result for each frame, in their order. One that cannot be read or judged has its ``error`` there.
+
+        Raises:
+            ValueError: If ``in_flight`` is not a number from 1, or the model does not know the category.
+            Exception: What ``frames`` raises, after the results of the frames that it gave before.
+
+        Example:
+            >>> for result in inferencer.stream(sorted(Path("line3").glob("*.png"))):  # doctest: +SKIP
+            ...     print(result.frame, result.error or result.prediction.pred_score)
+        """
+        if in_flight < 1:
+            raise ValueError(f"in_flight must be a number of frames from 1, got {in_flight!r}.")
+        index = self._index(category)
+        graph = self._showing if index is None else tell_category(self._graph)
+        stream = Stream(
+            self._compile(graph, PERFORMANCE_HINT="THROUGHPUT"),
+            in_flight,
+            lambda frame: self._inputs(frame, index),
+            lambda inputs, outputs: self._result(inputs, outputs, category),
+        )
+        return stream.results(frames)
+
+    def _index(self, category: str | None) -> int | None:
+        """Index of a category.
+
+        Raises:
+            ValueError: If the model does not know it; lists those that it knows.
+        """
+        if category is None:
+            return None
+        if category not in self.categories:
             known = ", ".join(self.categories) or "none, it was trained without categories"
             raise ValueError(f"The model knows no category {category!r}; choose one of those that it knows: {known}.")
-        images, runner = as_batch(image), copy(self)  # a copy, as threads share this inferencer
-        runner.model = self._recognising
-        if category is not None:
-            told = {CATEGORY: np.full(len(images), self.categories.index(category), dtype=np.int64)}
-            runner.model = lambda inputs: self._told({**inputs, **told})
-        batch = super(CategoryOpenVINOInferencer, runner).predict(images)
+        return self.categories.index(category)
+
+    def _inputs(self, image: Frame, category: int | None) -> dict[str, np.ndarray]:
+        """The model's inputs: images ``(B, 3, H, W)``, and the index of their category if that is told."""
+        images = np.ascontiguousarray(as_batch(image, self._frames).transpose(0, 3, 1, 2))
+        told = {} if category is None else {CATEGORY: np.full(len(images), category, dtype=np.int64)}
+        return {self.input_blob.any_name: images, **told}
+
+    def _result(self, inputs: dict[str, np.ndarray], outputs: "OVDict", category: str | None) -> NumpyImageBatch:
+        batch = NumpyImageBatch(image=inputs[self.input_blob.any_name], **self.post_process(outputs))
         if category is not None:
             batch.explanation = [category] * batch.batch_size
         return batch
@@ -209,17 +285,44 @@ def read_categories(model: ov.Model) -> list[str]:
     Raises:
         ValueError: If they are no names any more.
     """
-    entry = ["framework", CATEGORIES_METADATA]
+
+    def are_names(value: object) -> bool:
+        return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+    return read_metadata(model, CATEGORIES_METADATA, "category names", are_names) or []
+
+
+def read_image_size(model: ov.Model) -> tuple[int, int] | None:
+    """Height and width to which the model resizes images; ``None`` for exports that do not say so.
+
+    Raises:
+        ValueError: If they are no lengths any more.
+    """
+
+    def are_lengths(value: object) -> bool:
+        return isinstance(value, list) and [type(length) for length in value] == [int, int] and min(value) > 0
+
+    size = read_metadata(model, SIZE_METADATA, "height and width", are_lengths)
+    return None if size is None else (size[0], size[1])
+
+
+def read_metadata(model: ov.Model, key: str, name: str, is_valid: Callable[[object], bool]) -> Any:  # noqa: ANN401
+    """Read what the export wrote into the metadata under ``key``, ``None`` if there is nothing.
+
+    Raises:
+        ValueError: If it is no JSON that ``is_valid``; calls it by ``name``.
+    """
+    entry = ["framework", key]
     if not model.has_rt_info(entry):
-        return []
+        return None
     noted = model.get_rt_info(entry).value
     try:
-        names = json.loads(noted)
+        value = json.loads(noted)
     except (ValueError, TypeError, RecursionError):
-        names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"the exported model's category names are damaged ({noted!r:.60}); export or copy it again.")
-    return names
+        value = None
+    if not is_valid(value):
+        raise ValueError(f"the exported model's {name} are damaged ({noted!r:.60}); export or copy it again.")
+    return value
 
 
 def recognised_category(model: ov.Model) -> ov.Output:

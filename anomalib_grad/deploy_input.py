@@ -3,27 +3,68 @@
 """What an exported model may be given, as the batch that it takes."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL.Image import Image
 
-from .data.pixels import rgb_pixels
+from .data.pixels import resized, rgb_pixels, scaled
 from .data.reading import read_pixels
 
-_COLOURS = 3
-_DIMENSIONS = {3, 4}
+Frame = str | Path | np.ndarray | Image | torch.Tensor
+_DIMENSIONS = range(2, 5)
+_CHANNELS = {1, 3}
 _NUMBERS = "biuf"
 """NumPy's kinds of truth values, integers and real numbers."""
+_BITS = range(10, 17)
+_ORDERS = {"RGB", "BGR"}
 
 
-def as_batch(image: str | Path | np.ndarray | Image | torch.Tensor) -> np.ndarray:
+class FrameFormat(NamedTuple):
+    """What a camera's frames are, as far as they do not say so themselves, and how small they are made.
+
+    Attributes:
+        size: Height and width that the model looks at; frames are resized to it before they are turned into numbers of
+            32 bits. ``None`` leaves that to the model.
+        bits: Bits that pixels of 16 use, in arrays, tensors and files.
+        channel_order: ``"RGB"`` or ``"BGR"``, of arrays and tensors.
+        max_pixels: Pixels of the largest file that is read; ``None`` leaves the limit to Pillow's guard.
+    """
+
+    size: tuple[int, int] | None = None
+    bits: int = 16
+    channel_order: str = "RGB"
+    max_pixels: int | None = None
+
+    def checked(self) -> "FrameFormat":
+        """Return this.
+
+        Raises:
+            ValueError: If a value is impossible; says what is possible.
+        """
+        if self.bits not in _BITS:
+            raise ValueError(f"bits must be {_BITS[0]} to {_BITS[-1]}, got {self.bits!r}; arrays of uint8 need none.")
+        if self.channel_order not in _ORDERS:
+            raise ValueError(f'channel_order must be "RGB" or "BGR", got {self.channel_order!r}.')
+        if self.max_pixels is not None and self.max_pixels < 1:
+            raise ValueError(f"max_pixels must be a number of pixels, got {self.max_pixels!r}.")
+        return self
+
+
+_AS_THEY_ARE = FrameFormat()
+
+
+def as_batch(image: Frame, frames: FrameFormat = _AS_THEY_ARE) -> np.ndarray:
     """Give images as a batch whose values do not depend on what else is in it.
 
     Args:
-        image: File or Pillow image, read by the rules of ``data/pixels.py``, or RGB pixels, alone or several: of shape
-            ``(H, W, 3)`` or ``(3, H, W)``, where only arrays 3 pixels wide are taken for the former. Integers of 16
-            unsigned bits lie in [0, 65535], all others in [0, 255]; floating-point values in [0, 1] or [0, 255].
+        image: File or Pillow image, read by the rules of ``data/pixels.py``, or grey or RGB pixels, alone or several:
+            of shape ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, ``(B, H, W, C)`` or ``(B, C, H, W)`` with one or three
+            channels C. Where both ends could be channels, those of an array come last and those of a tensor first.
+            Integers of 16 unsigned bits lie in [0, 65535], or what ``frames.bits`` reach, all others in [0, 255];
+            floating-point values in [0, 1] or [0, 255].
+        frames: What the pixels do not say themselves.
 
     Returns:
         RGB, float32 in [0, 1], shape ``(B, H, W, 3)``. The caller's pixels are left as they were.
@@ -34,45 +75,61 @@ def as_batch(image: str | Path | np.ndarray | Image | torch.Tensor) -> np.ndarra
         ValueError: If there are no pixels, or they have another shape, are no real numbers, or lie outside of that.
     """
     if isinstance(image, str | Path):
-        return read_pixels(image)[np.newaxis]
+        return read_pixels(image, frames.size, frames.bits, frames.max_pixels)[np.newaxis]
     if isinstance(image, Image):
         if 0 in image.size:
             raise ValueError(f"Pass an image that has pixels, not one of {image.width} x {image.height}.")
-        return rgb_pixels(image)[np.newaxis]
+        return rgb_pixels(image, frames.size, frames.bits)[np.newaxis]
     if isinstance(image, torch.Tensor):
         if image.is_meta or image.is_quantized or image.layout is not torch.strided:
             raise ValueError("Pass a dense tensor that holds the pixels, not a sparse, quantised or meta one.")
         floating = image.is_floating_point()  # bfloat16 is unknown to numpy
-        return in_unit_range(channels_last((image.float() if floating else image).numpy(force=True), tensor=True))
-    if not isinstance(image, np.ndarray):
+        pixels = channels_last((image.float() if floating else image).numpy(force=True), tensor=True)
+    elif not isinstance(image, np.ndarray):
         raise TypeError(f"Pass the path of an image, a Pillow image, an array or a tensor, not {image!r:.60}.")
-    if image.dtype.kind not in _NUMBERS or isinstance(image, np.ma.MaskedArray):
+    elif image.dtype.kind not in _NUMBERS or isinstance(image, np.ma.MaskedArray):
         raise ValueError(f"Pass pixels as real numbers, not {type(image).__name__} of {image.dtype}.")
-    return in_unit_range(channels_last(image, tensor=False))
+    else:
+        pixels = channels_last(image, tensor=False)
+    small = in_unit_range(pixels, frames)
+    if small.shape[-1] == 1:
+        return np.repeat(small, 3, axis=-1)
+    return small[..., ::-1] if frames.channel_order == "BGR" else small
 
 
 def channels_last(pixels: np.ndarray, *, tensor: bool) -> np.ndarray:
-    """View pixels as ``(B, H, W, 3)``."""
-    if pixels.ndim not in _DIMENSIONS or _COLOURS not in {pixels.shape[-1], pixels.shape[-3]} or pixels.size == 0:
+    """View pixels as ``(B, H, W, C)``.
+
+    Raises:
+        ValueError: If there are none, or neither one nor three channels.
+    """
+    shape = (*pixels.shape, 1) if pixels.ndim == _DIMENSIONS[0] else pixels.shape  # a grey image
+    ends = len(shape) in _DIMENSIONS and (shape[-3] in _CHANNELS, shape[-1] in _CHANNELS)
+    if not ends or not any(ends) or pixels.size == 0:
         raise ValueError(
-            f"Pass RGB pixels of shape (H, W, 3), (3, H, W), (B, H, W, 3) or (B, 3, H, W), not {pixels.shape}."
+            f"Pass pixels of shape (H, W), (H, W, C), (C, H, W), (B, H, W, C) or (B, C, H, W) with one or three "
+            f"channels C, grey or colour, not {pixels.shape}."
         )
-    batch = pixels if pixels.ndim == max(_DIMENSIONS) else pixels[np.newaxis]
-    first = batch.shape[1] == _COLOURS and (tensor or batch.shape[-1] != _COLOURS)
+    batch = pixels.reshape(-1, *shape[-3:])
+    first = ends[0] and not (ends[1] and (pixels.ndim == _DIMENSIONS[0] or not tensor))
     return batch.transpose(0, 2, 3, 1) if first else batch
 
 
-def in_unit_range(pixels: np.ndarray) -> np.ndarray:
-    """Scale pixels to float32 in [0, 1], by their type; only floating-point ones by the largest value of each image."""
-    values = pixels.astype(np.float32)
-    if pixels.dtype == np.uint16:
-        return values / np.iinfo(np.uint16).max
+def in_unit_range(pixels: np.ndarray, frames: FrameFormat) -> np.ndarray:
+    """Scale pixels to float32 in [0, 1], by their type; only floating-point ones by the largest value of each image.
+
+    Those of 8 bits stay so until they have the size that the model looks at.
+    """
     if pixels.dtype == np.uint8:
-        return values / np.iinfo(np.uint8).max
+        return resized(pixels, frames.size).astype(np.float32) / np.iinfo(np.uint8).max
+    if pixels.dtype == np.uint16:
+        return resized(scaled(pixels, frames.bits), frames.size)
+    values = pixels.astype(np.float32)
     low, high = float(values.min()), values.max(axis=(1, 2, 3), keepdims=True)  # not a number if any is not
     integers = pixels.dtype.kind in "iu"
     doubtful = (high > np.iinfo(np.uint8).max) | (not integers and (high > 1) & (high < 2))  # noqa: PLR2004
     if not low >= 0 or not (high == high).all() or doubtful.any():  # noqa: PLR0124  # of NaN
         found = (high[doubtful] if doubtful.any() else high).max()
         raise ValueError(f"Pass pixels in [0, 1] or in [0, 255], not from {low:.4g} to {found:.4g}; clamp them.")
-    return np.where(high > int(not integers), values / np.iinfo(np.uint8).max, values)
+    small = resized(values, frames.size)
+    return np.where(high > int(not integers), small / np.iinfo(np.uint8).max, small)

@@ -26,6 +26,7 @@ from torchmetrics import Metric
 from . import quantization
 from .atomic import folder_beside
 from .export_seal import seal
+from .resizing import resized_to
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 CATEGORY = "category"
 CATEGORIES_METADATA = "anomalib_grad_categories"
+SIZE_METADATA = "anomalib_grad_image_size"
 OPSET_VERSION = 18  # the exporter's own; a lower one is a conversion afterwards that fails
 
 
@@ -64,6 +66,7 @@ class CategoryExportMixin(ExportMixin):
     is exported as on the CPU in float32, and is afterwards as it was.
     """
 
+    pre_processor: nn.Module | None
     post_processor: nn.Module | None
     _exporting = False
 
@@ -89,7 +92,8 @@ class CategoryExportMixin(ExportMixin):
 
         def export(root: Path) -> Path:
             path = ExportMixin.to_onnx(self, root, model_file_name, input_size, **kwargs)
-            finish_onnx(path, list(getattr(self.post_processor, "categories", [])))
+            size = resized_to(getattr(self.pre_processor, "transform", None))
+            finish_onnx(path, list(getattr(self.post_processor, "categories", [])), size)
             seal(path)
             return path
 
@@ -199,16 +203,17 @@ def publish(
     return final
 
 
-def finish_onnx(path: Path, categories: list[str]) -> None:
+def finish_onnx(path: Path, categories: list[str], image_size: tuple[int, int] | None = None) -> None:
     """Finish an exported ONNX file, in place.
 
-    The tensor ``category`` stays in the graph but is no output any more; the names of the categories go to the
-    metadata; every node is named after the module that it comes from, which tells the quantisation what it is; the
-    exporter's stack traces, most of the metadata and full of local paths, go.
+    The tensor ``category`` stays in the graph but is no output any more; the names of the categories and the size of
+    images go to the metadata; every node is named after the module that it comes from, which tells the quantisation
+    what it is; the exporter's stack traces, most of the metadata and full of local paths, go.
 
     Args:
         path: ONNX file.
         categories: Category names in the order of their indices.
+        image_size: Height and width to which the model resizes images first, antialiased; ``None`` if it does not.
     """
     model = onnx.load(path, load_external_data=False)
     for output in [output for output in model.graph.output if output.name == CATEGORY]:
@@ -216,7 +221,8 @@ def finish_onnx(path: Path, categories: list[str]) -> None:
     for node in model.graph.node:
         node.name = f"{module_of(node)}/{node.name}"
         del node.metadata_props[:]
-    onnx.helper.set_model_props(model, {CATEGORIES_METADATA: json.dumps(categories)})
+    size = {} if image_size is None else {SIZE_METADATA: json.dumps(image_size)}
+    onnx.helper.set_model_props(model, {CATEGORIES_METADATA: json.dumps(categories), **size})
     onnx.save(model, path)
 
 

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, cast
 from anomalib.pre_processing import PreProcessor
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
-from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import Compose, Normalize, Resize, Transform
 
-from .resizing import AntialiasedResize
+from .resizing import AntialiasedResize, resized_to
 
 if TYPE_CHECKING:
     from .lightning_model import Grad
@@ -28,11 +27,9 @@ def exportable(transform: Transform | nn.Module) -> nn.Module:
     """Replace every bilinear antialiased resize to a fixed size inside ``transform`` by :class:`AntialiasedResize`."""
     if isinstance(transform, Compose):
         return nn.Sequential(*(exportable(step) for step in transform.transforms))
-    if isinstance(transform, Resize) and transform.antialias:
-        mode = InterpolationMode(transform.interpolation)  # a string in newer versions of torchvision
-        match transform.size:
-            case [height, width] if mode == InterpolationMode.BILINEAR:
-                return AntialiasedResize((height, width))
+    size = resized_to(transform)
+    if size is not None:
+        return AntialiasedResize(size)
     return cast("nn.Module", PreProcessor(transform).export_transform)  # anomalib's own conversion of the others
 
 

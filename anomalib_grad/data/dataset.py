@@ -15,6 +15,8 @@ from anomalib.data.utils import LabelName
 from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Mask
 
+from anomalib_grad.resizing import resized_to
+
 from .dataclasses import CategoryImageBatch, CategoryImageItem
 from .reading import UnreadableImageError, check_image, read_image, read_mask, read_size
 
@@ -109,6 +111,9 @@ def reads_as_anomalib(dataset: AnomalibDataset) -> bool:
 def read_item(dataset: AnomalibDataset, row: int) -> ImageItem:
     """Read an image and its mask as ``AnomalibDataset`` does, with this package's readers.
 
+    Where all that is done to an image is the model's resize, which anomalib puts among the augmentations, or that comes
+    first, the image is read at that size.
+
     Args:
         dataset: The dataset, whose augmentations apply.
         row: Row of its ``samples``.
@@ -118,7 +123,7 @@ def read_item(dataset: AnomalibDataset, row: int) -> ImageItem:
     """
     sample = dataset.samples.iloc[row]
     label = LabelName(sample["label_index"])
-    image, mask = read_image(sample["image_path"]), None
+    image, mask = read_image(sample["image_path"], resized_to(dataset.augmentations)), None
     if dataset.task == TaskType.SEGMENTATION and label != LabelName.UNKNOWN:
         normal = label == LabelName.NORMAL
         mask = Mask(torch.zeros(image.shape[-2:], dtype=torch.uint8)) if normal else read_mask(sample["mask_path"])

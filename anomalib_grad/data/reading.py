@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
+from threading import Lock
 
 import numpy as np
 import torch
@@ -14,26 +15,55 @@ from torchvision import tv_tensors
 
 from .pixels import check_mode, mask_pixels, rgb_pixels
 
+_GUARD = Lock()
+
 
 class UnreadableImageError(ValueError):
     """An image or mask that cannot be read; the message names the file, what is wrong, and what to do."""
 
 
 @contextmanager
-def opened(path: str | Path, kind: str = "image") -> Iterator[Image.Image]:
+def opened(path: str | Path, kind: str = "image", max_pixels: int | None = None) -> Iterator[Image.Image]:
     """Open an image file, its pixels not yet read, for a block in which every failure is its fault.
+
+    Args:
+        path: The file.
+        kind: What the message calls it.
+        max_pixels: Pixels that it may have; ``None`` leaves the limit to Pillow's guard against bombs.
 
     Raises:
         UnreadableImageError: In place of whatever is raised in the block.
     """
     try:
         refuse_pipes(Path(path))
-        with Image.open(path) as image:
+        with open_up_to(path, max_pixels) as image:
             yield image
     except Exception as error:
         cause = str(error) or type(error).__name__
+        if isinstance(error, Image.DecompressionBombError):
+            cause += " (CategoryOpenVINOInferencer takes larger files up to its max_pixels)"
         advice = "check the path" if isinstance(error, FileNotFoundError) else "remove or replace it"
         raise UnreadableImageError(f"could not read {kind} '{path}': {cause}; {advice}") from error
+
+
+def open_up_to(path: str | Path, max_pixels: int | None) -> Image.Image:
+    """Open an image of at most ``max_pixels``, or of what Pillow's guard lets pass.
+
+    Raises:
+        Image.DecompressionBombError: If the image has more.
+    """
+    if max_pixels is None:
+        return Image.open(path)
+    with _GUARD:  # Pillow has one limit for the whole process
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    if image.width * image.height > max_pixels:
+        image.close()
+        raise Image.DecompressionBombError(f"its {image.width} x {image.height} pixels exceed max_pixels={max_pixels}")
+    return image
 
 
 def refuse_pipes(path: Path) -> None:
@@ -47,11 +77,17 @@ def refuse_pipes(path: Path) -> None:
         raise OSError(f"'{path}' is a pipe or a device, no file; remove it")
 
 
-def read_pixels(path: str | Path) -> np.ndarray:
+def read_pixels(
+    path: str | Path, size: tuple[int, int] | None = None, bits: int = 16, max_pixels: int | None = None
+) -> np.ndarray:
     """Read an image.
 
     Args:
         path: The file.
+        size: Height and width to resize to, antialiased, before the pixels are turned into numbers of 32 bits; ``None``
+            keeps those of the image.
+        bits: Bits that a file of 16 uses.
+        max_pixels: Size of an image that is refused no more by Pillow's guard; ``None`` leaves the guard as it is.
 
     Returns:
         RGB, float32 in [0, 1], shape ``(H, W, 3)``.
@@ -59,13 +95,13 @@ def read_pixels(path: str | Path) -> np.ndarray:
     Raises:
         UnreadableImageError: If that is impossible.
     """
-    with opened(path) as image:
-        return rgb_pixels(image)
+    with opened(path, max_pixels=max_pixels) as image:
+        return rgb_pixels(image, size, bits)
 
 
-def read_image(path: str | Path) -> tv_tensors.Image:
+def read_image(path: str | Path, size: tuple[int, int] | None = None) -> tv_tensors.Image:
     """Read an image as ``read_pixels`` does, channels first: shape ``(3, H, W)``."""
-    return tv_tensors.Image(torch.from_numpy(read_pixels(path)).permute(2, 0, 1).contiguous())
+    return tv_tensors.Image(torch.from_numpy(read_pixels(path, size)).permute(2, 0, 1).contiguous())
 
 
 def read_mask(path: str | Path) -> tv_tensors.Mask:

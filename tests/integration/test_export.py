@@ -19,7 +19,7 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
-from anomalib_grad.export import CATEGORIES_METADATA
+from anomalib_grad.export import CATEGORIES_METADATA, SIZE_METADATA
 from anomalib_grad.lightning_model import Grad
 from helpers import TINY, tiny
 
@@ -295,13 +295,19 @@ def test_weights_beside_an_onnx_file_belong_to_it(model: Grad, exports: dict[str
     assert CategoryOpenVINOInferencer(path, device="CPU").predict(picture(64, 64)).pred_score == score
 
 
-def test_damaged_names_of_categories_are_refused(exports: dict[str, Path], tmp_path: Path):
+def test_damaged_metadata_are_refused(exports: dict[str, Path], tmp_path: Path):
     model = onnx.load(exports["onnx"])
     for names in ("[1", '"nut"', "[1]"):
         onnx.helper.set_model_props(model, {CATEGORIES_METADATA: names})
         onnx.save(model, tmp_path / "model.onnx")
         with pytest.raises(ValueError, match="the exported model's category names are damaged"):
             CategoryOpenVINOInferencer(tmp_path / "model.onnx", device="CPU")
+    for size in ("[64", "64", "[64, -1]", '["64", 64]'):
+        onnx.helper.set_model_props(model, {SIZE_METADATA: size})
+        onnx.save(model, tmp_path / "model.onnx")
+        with pytest.raises(ValueError, match="the exported model's height and width are damaged"):
+            CategoryOpenVINOInferencer(tmp_path / "model.onnx", device="CPU")
+    onnx.helper.set_model_props(model, {SIZE_METADATA: "[64, 64]"})
     onnx.helper.set_model_props(model, {CATEGORIES_METADATA: '["nut"]'})
     onnx.save(model, tmp_path / "model.onnx")
     inferencer = CategoryOpenVINOInferencer(tmp_path / "model.onnx", device="CPU")
@@ -325,7 +331,7 @@ def test_a_half_precision_model_without_categories_exports_in_float32_and_stays_
 
     inferencer = CategoryOpenVINOInferencer(exported, device="CPU", config=EXACT)
     image = picture(96, 80)
-    exported = inferencer.predict(image)
+    exported = inferencer.predict(image.astype(np.float32))  # uint8 would be resized in 8 bits
     assert inferencer.categories == []
     assert exported.explanation is None
     with pytest.raises(ValueError, match="trained without categories"):
@@ -339,7 +345,9 @@ def test_an_export_of_a_fixed_size_agrees_on_that_size(model: Grad, tmp_path: Pa
     assert str(ov.Core().read_model(path).input(0).partial_shape) == "[?,3,96,80]"
     image = picture(96, 80)
     with torch.no_grad():
-        assert_same(infer(path, image), model(torch.from_numpy(image).permute(2, 0, 1)[None] / 255))
+        predicted = model(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
+    assert_same(infer(path, image), predicted)
+    assert_same(CategoryOpenVINOInferencer(path, device="CPU", config=EXACT).predict(image), predicted)
 
 
 def test_the_openvino_graph_names_what_may_be_quantised(exports: dict[str, Path]):

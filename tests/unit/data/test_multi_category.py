@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from anomalib import TaskType
@@ -18,6 +19,7 @@ from PIL import Image
 from torchvision.transforms.v2 import Compose, Resize
 
 from anomalib_grad.data import CategoryImageBatch, MultiCategory
+from helpers import write_category
 
 NO_WORKERS = {"num_workers": 0, "train_batch_size": 4, "eval_batch_size": 4}
 
@@ -351,3 +353,17 @@ def test_result_images_that_would_overwrite_each_other_are_reported(
 
 def test_without_validation_split_there_is_no_validation_loader(root: Path) -> None:
     assert prepared(root=root, val_split_mode="none").val_dataloader() == []
+
+
+def test_images_are_read_at_the_models_size_and_masks_reduced_as_torchvision_does(tmp_path: Path) -> None:
+    data = prepared(root=write_category(tmp_path / "shop/large", side=300).parent)
+    resize = Resize((64, 48), antialias=True)
+    index = int((data.test_data.samples["mask_path"] != "").to_numpy().argmax())
+    full = data.test_data[index]
+    data.test_data.augmentations = resize
+    small = data.test_data[index]
+    with Image.open(full.image_path) as file:
+        expected = np.asarray(file.resize((48, 64), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(255 * small.image.permute(1, 2, 0).numpy(), expected, atol=1e-4)
+    assert torch.equal(small.gt_mask, resize(full.gt_mask))
+    assert small.gt_mask.any()

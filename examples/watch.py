@@ -1,0 +1,140 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Judge the pictures of a camera, or of a folder that is being filled, with an exported model, as they come.
+
+python examples/watch.py results/weights/openvino/model.xml ./incoming --alarms ./alarms
+python examples/watch.py results/weights/openvino/model.xml 0 --category bottle   # the first camera that OpenCV finds
+
+Prints a line a frame: its heatmap, verdict, score, product and the time from its arrival to its result. A picture of
+each alarm, with the heatmap over it, goes to --alarms. Ctrl-C ends it with a summary.
+"""
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from anomalib.visualization.image.functional import overlay_image, visualize_anomaly_map
+from PIL import Image
+from rich.console import Console
+from rich.text import Text
+
+from anomalib_grad.data.pixels import resized
+from anomalib_grad.deploy import CategoryOpenVINOInferencer, FrameResult
+
+SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+CELLS = (1, 16)  # of the heatmap on the terminal
+
+
+def whole_files(folder: Path, settle: float, once: bool) -> Iterator[Path]:
+    """Give each picture of a folder once, in the order of arrival, when it has not changed for ``settle`` seconds.
+
+    A file that is still being written changes; one that was damaged from the start is given, and refused by name.
+    """
+    seen: set[Path] = set()
+    states: dict[Path, tuple[tuple[int, int], float]] = {}
+    while True:
+        files = [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
+        for file in sorted(set(files) - seen):
+            try:
+                status = file.stat()
+            except FileNotFoundError:  # moved away in the meantime
+                continue
+            state, now = (status.st_size, status.st_mtime_ns), time.monotonic()
+            if states.get(file, (None, now))[0] != state:
+                states[file] = (state, now)
+            elif now - states[file][1] >= settle:
+                seen.add(file)
+                yield file
+        if once and seen >= set(files):
+            return
+        time.sleep(min(settle, 0.1))
+
+
+def camera_frames(number: int) -> Iterator[np.ndarray]:
+    """Give the frames of a camera, blue first, until it has no more.
+
+    Raises:
+        SystemExit: If OpenCV finds no camera of that number.
+    """
+    camera = cv2.VideoCapture(number)
+    if not camera.isOpened():
+        raise SystemExit(f"OpenCV finds no camera {number}; name a folder, or another number.")
+    try:
+        while (answer := camera.read())[0]:
+            yield answer[1]
+    finally:
+        camera.release()
+
+
+def line(name: str, result: FrameResult) -> Text:
+    """Render a result for the terminal."""
+    if result.prediction is None:
+        return Text(f"{name}: {result.error}", style="yellow")
+    prediction = result.prediction
+    cells = resized(np.atleast_3d(prediction.anomaly_map.squeeze()).astype(np.float32), CELLS).ravel()
+    text = Text()
+    for value in (255 * cells.clip(0, 1)).astype(int):
+        text.append("█", style=f"rgb({value},{min(value, 255 - value)},{255 - value})")
+    bad = bool(prediction.pred_label.item())
+    text.append(f" {'ALARM' if bad else 'good '} {prediction.pred_score.item():.3f}", style="red" if bad else "green")
+    product = prediction.explanation[0] if prediction.explanation else ""
+    return text.append(f" {product:<12} {1000 * result.seconds:5.0f} ms  {name}", style="default")
+
+
+def save_alarm(path: Path, result: FrameResult) -> None:
+    """Save what the model looked at, and the heatmap over it."""
+    seen = np.atleast_3d(result.prediction.image.squeeze(0))
+    picture = Image.fromarray((255 * seen).round().astype(np.uint8))
+    heatmap = visualize_anomaly_map(result.prediction.anomaly_map.squeeze(), colormap=True, normalize=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    both = Image.new("RGB", (2 * picture.width, picture.height))
+    both.paste(picture, (0, 0))
+    both.paste(overlay_image(picture, heatmap.resize(picture.size), alpha=0.5).convert("RGB"), (picture.width, 0))
+    both.save(path)
+
+
+def main() -> None:
+    """Watch until there is nothing more to come, or Ctrl-C."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="exported model: .xml or .onnx")
+    parser.add_argument("source", help="a folder, or the number of a camera")
+    parser.add_argument("--alarms", type=Path, default=Path("alarms"), help="where pictures of alarms go")
+    parser.add_argument("--category", help="the product, if it is always the same; recognised otherwise")
+    parser.add_argument("--bits", type=int, default=16, help="bits that files of 16 use")
+    parser.add_argument("--in-flight", type=int, default=4, help="frames that are worked on at a time")
+    parser.add_argument("--settle", type=float, default=0.5, help="seconds after which a file counts as written")
+    parser.add_argument("--once", action="store_true", help="end when all files that are there were judged")
+    args = parser.parse_args()
+
+    camera = args.source.isdigit()
+    if not camera and not Path(args.source).is_dir():
+        raise SystemExit(f"{args.source} is neither a folder nor the number of a camera.")
+    inferencer = CategoryOpenVINOInferencer(args.model, device="CPU", bits=args.bits, channel_order="BGR")
+    frames = camera_frames(int(args.source)) if camera else whole_files(Path(args.source), args.settle, args.once)
+    stream = inferencer.stream(frames, in_flight=args.in_flight, category=args.category)
+    console, verdicts, seconds = Console(highlight=False, soft_wrap=True), Counter[str](), []
+    try:
+        for number, result in enumerate(stream):
+            name = result.frame.name if isinstance(result.frame, Path) else f"frame {number}"
+            console.print(line(name, result))
+            alarm = result.prediction is not None and bool(result.prediction.pred_label.item())
+            verdicts["unreadable" if result.error else "alarms" if alarm else "good"] += 1
+            seconds.append(result.seconds)
+            if alarm:
+                save_alarm(args.alarms / f"{number:06d}_{name.replace(' ', '_')}.png", result)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        stream.close()
+    counts = ", ".join(f"{verdicts[kind]} {kind}" for kind in ("good", "alarms", "unreadable"))
+    console.print(
+        f"{sum(verdicts.values())} frames: {counts}; median {1000 * np.median(seconds or [0]):.0f} ms a frame."
+    )
+
+
+if __name__ == "__main__":
+    main()
