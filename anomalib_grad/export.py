@@ -211,6 +211,8 @@ def finish_onnx(path: Path, categories: list[str]) -> None:
         categories: Category names in the order of their indices.
     """
     model = onnx.load(path, load_external_data=False)
+    if not any(output.name == CATEGORY for output in model.graph.output):
+        categories = []  # the model was fitted on some, but learned to recognise none: it judges all alike
     for output in [output for output in model.graph.output if output.name == CATEGORY]:
         model.graph.output.remove(output)
     for node in model.graph.node:
