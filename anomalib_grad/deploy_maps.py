@@ -31,11 +31,12 @@ def at_size(prediction: NumpyImageBatch, size: tuple[int, int] | str | Path) -> 
     if isinstance(size, str | Path):
         with opened(size) as image:
             size = image.height, image.width
-    return prediction.update(  # type: ignore[no-any-return]  # of the same class
+    resized: NumpyImageBatch = prediction.update(
         in_place=False,
         anomaly_map=_resized(prediction.anomaly_map, size, "bilinear"),
         pred_mask=_resized(prediction.pred_mask, size, "nearest-exact"),
     )
+    return resized
 
 
 def _resized(values: T, size: tuple[int, int], mode: str) -> T:

@@ -5,7 +5,7 @@
 import logging
 import os
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import lightning.pytorch as pl
 from anomalib.data import AnomalibDataModule, AnomalibDataset, PredictDataset
@@ -34,7 +34,9 @@ class LeaveOutHidden(Callback):
         for loader in CombinedLoader(trainer.predict_dataloaders).flattened:
             dataset = getattr(loader, "dataset", None)
             if isinstance(dataset, PredictDataset) and len(dataset) > 1:  # one may be meant, whatever its name
-                dataset.image_filenames = [dataset.image_filenames[row] for row in visible(dataset.image_filenames)]
+                files = dataset.image_filenames
+                folder = os.path.commonpath([file.parent for file in files])
+                dataset.image_filenames = [files[row] for row in visible(files, folder)]
 
 
 class NameMissingSplit(Callback):
@@ -55,18 +57,26 @@ class NameMissingSplit(Callback):
 
 def leave_out_hidden(dataset: AnomalibDataset) -> None:
     """Leave hidden images out of a data set, in place."""
-    kept = visible(dataset.samples["image_path"])
+    folder = getattr(dataset, "root_category", None) or getattr(dataset, "root", None)
+    kept = visible(dataset.samples["image_path"], folder)
     if len(kept) < len(dataset.samples):
         dataset.subsample(kept, inplace=True)
 
 
-def visible(paths: Iterable[str | Path]) -> list[int]:
-    """Give the rows of the paths that are not hidden below the folder in which all of them lie; warn of the others."""
-    files = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100  # must not follow links
-    if not files:
-        return []
-    folder = os.path.commonpath([file.parent for file in files])
-    hidden = {row for row, file in enumerate(files) if is_hidden(file.relative_to(folder))}
+def visible(paths: Iterable[str | Path], folder: str | Path | None) -> list[int]:
+    """Give the rows of the paths that are not hidden, and warn of the others.
+
+    Args:
+        paths: Files.
+        folder: Where they were listed; of a file elsewhere nothing but its own name may hide it.
+    """
+    files = list(map(Path, paths))
+    hidden = {row for row, file in enumerate(files) if is_hidden(_below(file, folder))}
     if hidden:
         logger.warning("left out %d hidden files (first: %s): they are no images", len(hidden), files[min(hidden)])
     return [row for row in range(len(files)) if row not in hidden]
+
+
+def _below(file: Path, folder: str | Path | None) -> PurePath:
+    bases = [] if folder is None else [Path(folder), Path(folder).resolve()]  # some data sets resolve what they list
+    return next((file.relative_to(base) for base in bases if file.is_relative_to(base)), PurePath(file.name))

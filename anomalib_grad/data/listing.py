@@ -10,7 +10,7 @@ a name that begins with a dot (``._x.png``, ``.ipynb_checkpoints/``)   hidden: n
 ``__MACOSX/``, ``@eaDir/``, ``$RECYCLE.BIN/`` and the like             what systems put there: as if hidden
 any other file (``Thumbs.db``, ``notes.txt``)                          no image
 a folder, or a link to one                                             its images count, at any depth
-a link to nothing                                                      refused by name, for it may have been an image
+a link to nothing, a folder ``x.png`` without images                   refused by name, for it may have been an image
 =====================================================================  ===============================================
 
 Names above the folder that is read play no part: it may itself lie in a hidden one.
@@ -65,7 +65,8 @@ def _images_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[P
             if is_hidden(PurePath(entry.name)):
                 continue
             if entry.is_dir():
-                yield from _images_below(path, way)
+                below = list(_images_below(path, way))
+                yield from below or ([path] if has_image_name(PurePath(entry.name)) else [])
             elif has_image_name(PurePath(entry.name)) or (not path.suffix and entry.is_symlink() and not path.exists()):
                 yield path
 

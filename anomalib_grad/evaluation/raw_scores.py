@@ -20,4 +20,4 @@ class RankRawScores(Callback):
         owners = [owner for owner in (pl_module, *trainer.callbacks) if isinstance(owner, nn.Module)]  # type: ignore[attr-defined]
         for module in (module for owner in owners for module in owner.modules()):
             if getattr(module, "normalization", None) == "sigmoid":
-                module.normalization = None
+                vars(module)["normalization"] = None  # a plain attribute, whatever types PyTorch states for them
