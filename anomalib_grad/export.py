@@ -216,6 +216,8 @@ def finish_onnx(path: Path, categories: list[str], image_size: tuple[int, int] |
         image_size: Height and width to which the model resizes images first, antialiased; ``None`` if it does not.
     """
     model = onnx.load(path, load_external_data=False)
+    if not any(output.name == CATEGORY for output in model.graph.output):
+        categories = []  # the model was fitted on some, but learned to recognise none: it judges all alike
     for output in [output for output in model.graph.output if output.name == CATEGORY]:
         model.graph.output.remove(output)
     for node in model.graph.node:

@@ -24,8 +24,11 @@ from .calibration import AUTO_IMAGES, estimate_mse_threshold
 from .categories import CategoryMixin
 from .category_features import CategoryFeatures
 from .components.normal_variation import Errors
+from .data.anomalib_data import LeaveOutHidden, NameMissingSplit
 from .divergence import StopDiverged
 from .evaluation.post_processor import PerCategoryPostProcessor
+from .evaluation.raw_scores import RankRawScores
+from .evaluation.visualizer import DistinctImageVisualizer
 from .export import CategoryExportMixin
 from .feature_cache import CacheSettings, FeatureBatch, FeatureCaching
 from .optimisation import OptimisationMixin
@@ -181,12 +184,17 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         """Thresholds per category where the data have categories, anomalib's own where they have none."""
         return PerCategoryPostProcessor()
 
+    @classmethod
+    def configure_visualizer(cls) -> DistinctImageVisualizer:
+        """Result images of which none overwrites another."""
+        return DistinctImageVisualizer()
+
     def configure_callbacks(self) -> list[Callback]:
         """Callbacks of anomalib, the feature cache, whole checkpoints of finite weights, errors that name a file."""
         callbacks = cast("Sequence[Callback]", super().configure_callbacks())
-        naming = [NameUnreadableImages(), NameUnreadableCheckpoint()]
-        own = [self.feature_caching, ValidateAtEnd(), StopDiverged(), WholeCheckpoints(), *naming]
-        return [*callbacks, *own]
+        naming = [NameMissingSplit(), NameUnreadableImages(), NameUnreadableCheckpoint()]
+        own = [self.feature_caching, ValidateAtEnd(), StopDiverged(), WholeCheckpoints(), RankRawScores(), *naming]
+        return [LeaveOutHidden(), *callbacks, *own]  # before the visualiser, which names a result for each image
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path | IO[bytes], *args: Any, **kwargs: Any) -> "Grad":  # noqa: ANN401

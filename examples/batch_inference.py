@@ -23,6 +23,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,8 @@ import numpy as np
 from fsspec.implementations.arrow import ArrowFSWrapper
 from PIL import Image, UnidentifiedImageError
 
+from anomalib_grad.data.listing import has_image_name, is_hidden
+from anomalib_grad.data.listing import list_images as list_in_folder
 from anomalib_grad.data.pixels import rgb_pixels
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -52,7 +55,6 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     from anomalib.data import NumpyImageBatch
 
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 OBJECT_STORE = 128 * 2**20  # bytes; images do not travel through it, only their paths
 SCHEMA = pa.schema(
     {
@@ -113,16 +115,20 @@ class Place(NamedTuple):
 
 
 def list_images(place: Place) -> list[str]:
-    """List the images of a folder and all below it, or what a pattern matches; paths in order."""
+    """List the images of a folder and all below it, or what a pattern matches, hidden files never; paths in order."""
     kind = place.filesystem.get_file_info(place.path).type
     if kind == FileType.File:
         return [place.path]
+    if kind == FileType.Directory and not place.scheme:
+        return [path.as_posix() for path in list_in_folder(place.path)]
     if kind == FileType.Directory:
         entries = place.filesystem.get_file_info(FileSelector(place.path, recursive=True))
         files = (entry.path for entry in entries if entry.type == FileType.File)
-        return sorted(path for path in files if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES)
+        return sorted(path for path in files if has_image_name(PurePosixPath(path).relative_to(place.path)))
     matches = ArrowFSWrapper(place.filesystem).glob(place.path, detail=True)
-    return sorted(path for path, entry in matches.items() if entry["type"] == "file")
+    files = (path for path, entry in matches.items() if entry["type"] == "file")
+    fixed = PurePosixPath(re.split(r"[*?[]", place.path)[0].rpartition("/")[0])  # the folder before the first wildcard
+    return sorted(path for path in files if not is_hidden(PurePosixPath(path).relative_to(fixed)))
 
 
 # ------------------------------------------------------------------ in the workers

@@ -15,7 +15,7 @@ from anomalib.engine import Engine
 from lightning import seed_everything
 
 from anomalib_grad import Grad
-from anomalib_grad.data import Textures
+from anomalib_grad.data import Textures, list_images
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 
 
@@ -50,7 +50,7 @@ def main() -> None:
     inferencer = CategoryOpenVINOInferencer(exported, device="CPU")
     for category in data.categories:
         for kind in ("good", "stain"):
-            image = min((args.data / category / "test" / kind).iterdir())
+            image = list_images(args.data / category / "test" / kind)[0]
             prediction = inferencer.predict(image)
             verdict = "anomalous" if prediction.pred_label.item() else "normal"
             score = prediction.pred_score.item()

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .dataclasses import CategoryImageBatch, CategoryImageItem
+    from .listing import list_images
     from .multi_category import MultiCategory
     from .prediction import PredictImages
     from .textures import Textures
 
-__all__ = ["CategoryImageBatch", "CategoryImageItem", "MultiCategory", "PredictImages", "Textures"]
+__all__ = ["CategoryImageBatch", "CategoryImageItem", "MultiCategory", "PredictImages", "Textures", "list_images"]
 
 _HOME = {
     "CategoryImageBatch": "dataclasses",
@@ -19,6 +20,7 @@ _HOME = {
     "MultiCategory": "multi_category",
     "PredictImages": "prediction",
     "Textures": "textures",
+    "list_images": "listing",
 }
 
 

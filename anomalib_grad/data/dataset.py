@@ -18,7 +18,7 @@ from torchvision.tv_tensors import Mask
 from anomalib_grad.resizing import resized_to
 
 from .dataclasses import CategoryImageBatch, CategoryImageItem
-from .reading import UnreadableImageError, check_image, read_image, read_mask, read_size
+from .reading import UnreadableImageError, check_image, read_image, read_mask
 
 
 class MultiCategoryDataset(AnomalibDataset):
@@ -181,22 +181,3 @@ def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     masked = bool(samples["has_mask"].any())
     samples.attrs["task"] = (TaskType.SEGMENTATION if masked else TaskType.CLASSIFICATION).value
     return samples
-
-
-def check_mask_sizes(samples: pd.DataFrame) -> None:
-    """Check that every anomalous image and its mask have the same size. Reads the files' headers only.
-
-    Args:
-        samples: Frame of a ``MultiCategoryDataset``.
-
-    Raises:
-        ValueError: Names the first pair that differs, or the file that cannot be read.
-    """
-    for image_path, mask_path in samples.loc[samples["mask_path"] != "", ["image_path", "mask_path"]].to_numpy():
-        sizes = read_size(image_path), read_size(mask_path, "mask")
-        if sizes[0] != sizes[1]:
-            (width, height), (mask_width, mask_height) = sizes
-            raise ValueError(
-                f"image '{image_path}' is {width} x {height} but its mask '{mask_path}' is {mask_width} x "
-                f"{mask_height}; replace the one that is wrong",
-            )

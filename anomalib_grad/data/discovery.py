@@ -8,12 +8,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import anomalib.data
 from anomalib.data import AnomalibDataModule, Folder, MVTecAD
 
+from .folder_layout import FolderLayout
+from .listing import counted_by_folder, is_hidden, list_images
 from .mvtec_layout import MVTecLayout
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,10 @@ _MARKERS: dict[str, tuple[str, ...]] = {
     "VAD": ("train/good",),
     "Visa": ("train/good", "Data/Images/Normal"),
 }
+# Arguments of ``Folder`` that name folders which a category may lack.
+_PLACES = ("normal_test_dir", "abnormal_dir", "mask_dir")
+# How this package reads datasets of anomalib.
+_LAYOUTS: dict[type[AnomalibDataModule], type[AnomalibDataModule]] = {MVTecAD: MVTecLayout, Folder: FolderLayout}
 # "mean" is the row of the means over categories, "unknown" what a model says of product types that it has not seen.
 _RESERVED = frozenset({"mean", "unknown", ".", ".."})
 
@@ -78,7 +84,8 @@ def discover_categories(
 
     Raises:
         FileNotFoundError: If ``root`` is no folder.
-        ValueError: If no folder is a category, one is a link to nothing, or the class's layout is not known.
+        ValueError: If no folder is a category, one looks like a category that cannot be read or is a link to
+            nothing, or the class's layout is not known.
     """
     markers = _markers(datamodule_class, dataset_args or {})
     if not root.is_dir():
@@ -86,7 +93,7 @@ def discover_categories(
             f"there is no folder {root}; give the folder that holds one folder per category as root"
         )
     base = _base(root, datamodule_class)
-    entries = sorted(path for path in base.iterdir() if not path.name.startswith("."))
+    entries = sorted(path for path in base.iterdir() if not is_hidden(PurePath(path.name)))
     lost = next((path for path in entries if path.is_symlink() and not path.exists()), None)
     if lost is not None:  # a product whose disk is not mounted must not be left out of a night's training
         raise ValueError(f"{lost} is a link to {lost.resolve()}, which is not there; mend it, or list the categories")
@@ -94,6 +101,14 @@ def discover_categories(
     categories = [path.name for path in folders if _is_category(path, markers)]
     if not categories:
         raise ValueError(f"no folder in {base} contains {' or '.join(markers)}; {_advice(base, markers, folders)}")
+    doubtful = [
+        path for path in folders if path.name not in categories and _resembles(path, markers, dataset_args or {})
+    ]
+    if doubtful:
+        raise ValueError(
+            f"{' and '.join(_found(path) for path in doubtful)}, but no {' or '.join(markers)}; {_rename(markers)}, or "
+            "give the categories to train on as a list"
+        )
     ignored = [path.name for path in folders if path.name not in categories]
     if ignored:
         logger.warning("ignored in %s, as they contain no %s: %s", base, " or ".join(markers), ", ".join(ignored))
@@ -131,7 +146,8 @@ def create_datamodule(
 ) -> AnomalibDataModule:
     """Create the datamodule of one category.
 
-    ``MVTecAD`` is read through ``MVTecLayout``: the same folders, any image format, masks found by name or absent.
+    ``MVTecAD`` is read through ``MVTecLayout`` and ``Folder`` through ``FolderLayout``: the same folders, listed by the
+    rule of ``listing.py``, masks found by name.
 
     Args:
         category: Its name.
@@ -144,11 +160,10 @@ def create_datamodule(
         The datamodule, not set up.
 
     Raises:
-        ValueError: If the category is neither there nor part of a dataset that anomalib can download, or the class does
-            not take ``dataset_args``.
+        ValueError: If the category is neither there nor part of a dataset that anomalib can download, has no folder of
+            normal images, or the class does not take ``dataset_args``.
     """
-    if datamodule_class is MVTecAD:
-        datamodule_class = MVTecLayout
+    datamodule_class = _LAYOUTS.get(datamodule_class, datamodule_class)
     parameters = inspect.signature(datamodule_class).parameters
     arguments: dict[str, Any] = {key: value for key, value in common.items() if value is not None}
     arguments.update(dataset_args or {})
@@ -167,9 +182,8 @@ def create_datamodule(
 def _product_folders(folder: Path, dataset_args: Mapping[str, Any]) -> dict[str, list[str] | None]:
     """Of the folders that ``Folder`` is told to read, those that this product has."""
     found: dict[str, list[str] | None] = {}
-    for key in ("normal_test_dir", "abnormal_dir", "mask_dir"):
-        names = dataset_args.get(key) or []
-        names = [names] if isinstance(names, (str, Path)) else list(names)
+    for key in _PLACES:
+        names = _as_list(dataset_args.get(key))
         present = [str(name) for name in names if (folder / name).is_dir()]
         missing = [str(name) for name in names if str(name) not in present]
         if missing:
@@ -194,11 +208,19 @@ def _markers(datamodule_class: type[AnomalibDataModule], dataset_args: Mapping[s
     )
 
 
+def _has_known_layout(datamodule_class: type[AnomalibDataModule]) -> bool:
+    return any(ancestor is Folder or ancestor.__name__ in _MARKERS for ancestor in datamodule_class.__mro__)
+
+
 def _normal_folders(dataset_args: Mapping[str, Any]) -> tuple[str, ...]:
     normal = dataset_args.get("normal_dir")
     if not normal:
         raise ValueError("dataset Folder needs normal_dir in dataset_args: the normal images' folder in a product")
-    return (str(normal),) if isinstance(normal, (str, Path)) else tuple(map(str, normal))
+    return tuple(map(str, _as_list(normal)))
+
+
+def _as_list(names: str | Path | Sequence[str | Path] | None) -> list[str | Path]:
+    return [names] if isinstance(names, (str, Path)) else list(names or ())
 
 
 def _advice(base: Path, markers: Sequence[str], folders: Sequence[Path]) -> str:
@@ -207,7 +229,26 @@ def _advice(base: Path, markers: Sequence[str], folders: Sequence[Path]) -> str:
         return f"it is a category itself: give root={str(base.parent)!r} and categories=[{base.name!r}]"
     if any(_is_category(folder, _MARKERS["MVTecAD"]) for folder in folders):
         return "they have MVTec AD's layout: give dataset='MVTecAD' and no dataset_args"
+    doubtful = [folder for folder in folders if _resembles(folder, markers, {})]
+    if doubtful:
+        return f"{' and '.join(_found(folder) for folder in doubtful)}; {_rename(markers)}"
     return "check root, dataset and dataset_args"
+
+
+def _resembles(folder: Path, markers: Sequence[str], dataset_args: Mapping[str, Any]) -> bool:
+    """Tell whether a folder that is no category looks like one: has images, and a part of what makes one."""
+    parts = {PurePath(marker).parts[0].casefold() for marker in markers}
+    parts |= {str(name).casefold() for key in _PLACES for name in _as_list(dataset_args.get(key))}
+    found = any(entry.is_dir() and entry.name.casefold() in parts for entry in folder.iterdir())
+    return found and bool(list_images(folder))
+
+
+def _found(folder: Path) -> str:
+    return f"{folder} has {counted_by_folder(list_images(folder), folder)}"
+
+
+def _rename(markers: Sequence[str]) -> str:
+    return f"rename the folder of the normal training images to {' or '.join(markers)}"
 
 
 def _is_category(folder: Path, markers: Sequence[str]) -> bool:
@@ -218,7 +259,9 @@ def _check_arguments(datamodule_class: type[AnomalibDataModule], dataset_args: M
     parameters = inspect.signature(datamodule_class).parameters
     unknown = [key for key in dataset_args if key not in parameters]
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        name = MVTecAD.__name__ if datamodule_class is MVTecLayout else datamodule_class.__name__
+        name = next(
+            (theirs for theirs, ours in _LAYOUTS.items() if ours is datamodule_class), datamodule_class
+        ).__name__
         raise ValueError(f"dataset {name} takes no {', '.join(unknown)}; remove that from dataset_args")
 
 
@@ -229,13 +272,13 @@ def _check_folder(
     dataset_args: Mapping[str, Any],
 ) -> None:
     """Refuse a misspelt category before anomalib downloads a whole dataset because its folder is missing."""
-    folder = root / category
-    if issubclass(datamodule_class, Folder) and folder.is_dir():
-        normal = _normal_folders(dataset_args)
-        if not _is_category(folder, normal):
-            advice = _advice(root, normal, [folder])
-            raise ValueError(f"category '{category}' in {root} contains no {' or '.join(normal)}; {advice}")
-    if folder.is_dir() or (_base(root, datamodule_class) / category).is_dir():
+    folder = _base(root, datamodule_class) / category
+    if folder.is_dir() and _has_known_layout(datamodule_class):
+        markers = _markers(datamodule_class, dataset_args)
+        if not _is_category(folder, markers):
+            advice = _advice(root, markers, [folder])
+            raise ValueError(f"category '{category}' in {root} contains no {' or '.join(markers)}; {advice}")
+    if folder.is_dir() or (root / category).is_dir():
         return
     if category in _official_categories(datamodule_class):
         return

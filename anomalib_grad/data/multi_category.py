@@ -16,12 +16,16 @@ from anomalib.data.datasets.base import AnomalibDepthDataset, AnomalibVideoDatas
 from anomalib.data.errors import MisMatchError
 from anomalib.data.utils import TestSplitMode, ValSplitMode
 from anomalib.utils.path import generate_output_filename
+from anomalib.visualization import ImageVisualizer
 from lightning.pytorch.utilities.types import EVAL_DATALOADERS
 from torch.utils.data import DataLoader, SequentialSampler
 from torchvision.transforms.v2 import Transform
 
-from .dataset import MultiCategoryDataset, check_mask_sizes
+from .anomalib_data import leave_out_hidden
+from .dataset import MultiCategoryDataset
 from .discovery import check_names, create_datamodule, discover_categories, resolve_datamodule_class
+from .folder_layout import FolderLayout
+from .masks import check_masks
 from .mvtec_layout import MVTecLayout
 from .sampling import BalancedSampler, EvaluationBatchSampler
 from .unreadable import leave_out_unreadable
@@ -37,16 +41,19 @@ class MultiCategory(AnomalibDataModule):
     Either give ``root``, ``categories`` and ``dataset``, or ``datamodules``. Every category is split into train,
     validation and test by its own datamodule, exactly as it would be alone with the same ``seed``.
 
-    A category without any test image is tested on normal images drawn from its training images (``test_split_ratio``).
+    A category without any test image is tested on normal images drawn from its training images (``test_split_ratio``);
+    with ``test_split_mode="none"`` it is trained and not tested.
     A category without any masks counts in the image metrics only. Evaluation batches never mix images with and without
     masks, and in distributed runs no image is evaluated twice.
 
-    What images and masks may be, and how each kind is read, is the table in ``pixels.py``.
+    Which files of a folder are images is the table in ``listing.py``; what images and masks may be, and how each kind
+    is read, that in ``pixels.py``.
 
     Args:
         root: Folder with one folder per category.
         categories: Names of folders in ``root``, or ``"all"``: every folder that is a category of ``dataset`` (for
-            ``MVTecAD``: has ``train/good``); others are ignored with a message.
+            ``MVTecAD``: has ``train/good``); others are ignored with a message, but those that look like a category and
+            cannot be read stop the run.
         dataset: Datamodule class of one category: its name in ``anomalib.data`` or its class path. ``MVTecAD`` reads
             any product in MVTec AD's layout (see ``mvtec_layout.py``), ``Folder`` any other folder per product.
         dataset_args: Further arguments of ``dataset``. ``Folder`` needs ``normal_dir`` and takes ``abnormal_dir``,
@@ -71,8 +78,8 @@ class MultiCategory(AnomalibDataModule):
         seed: For the splits of every category and for balanced sampling. With ``None`` every process, and every run of
             train and test, draws its own splits.
         skip_unreadable: On setup, decode every image and mask once, leave out those that cannot be read, and list them
-            in a warning; the splits of all others stay. In MVTec AD's layout links to nothing are left out before the
-            splits are drawn. ``False`` stops at the first that cannot be read, by its name.
+            in a warning; the splits of all others stay. With ``MVTecAD`` and ``Folder`` links to nothing are left out
+            before the splits are drawn. ``False`` stops at the first that cannot be read, by its name.
 
     Raises:
         FileNotFoundError: If ``root`` is no folder. This and the following are raised when the categories are first
@@ -229,7 +236,7 @@ class MultiCategory(AnomalibDataModule):
         parts: dict[str, dict[str, Any]] = {subset: {} for subset in _SUBSETS}
         for name, datamodule in self.datamodules.items():
             datamodule.trainer = self.trainer
-            if isinstance(datamodule, MVTecLayout):
+            if isinstance(datamodule, MVTecLayout | FolderLayout):
                 datamodule.skip_missing = self.skip_unreadable
             try:
                 datamodule.setup(_stage)
@@ -238,13 +245,14 @@ class MultiCategory(AnomalibDataModule):
             for subset in _SUBSETS:
                 if hasattr(datamodule, subset):
                     parts[subset][name] = getattr(datamodule, subset)
+                    leave_out_hidden(parts[subset][name])
         if self.skip_unreadable:
             leave_out_unreadable([dataset for datasets in parts.values() for dataset in datasets.values()])
         for subset, datasets in parts.items():
             if datasets:
                 setattr(self, subset, self._join(subset.removesuffix("_data"), datasets))
         evaluated = [getattr(self, subset).samples for subset in _SUBSETS[1:] if hasattr(self, subset)]
-        check_mask_sizes(pd.concat(evaluated).drop_duplicates("image_path"))
+        check_masks(pd.concat(evaluated).drop_duplicates("image_path"))
         self._warn_of_equal_output_names()
 
     def _join(self, subset: str, datasets: dict[str, Any]) -> MultiCategoryDataset:
@@ -257,17 +265,27 @@ class MultiCategory(AnomalibDataModule):
                     logger.warning("category '%s' has no anomalous test image, so it has no AUROC", name)
             elif subset == "val":
                 logger.warning("category '%s' has no validation image, so it gets no threshold of its own", name)
+            elif subset == "test" and self.test_split_mode is TestSplitMode.NONE:
+                logger.warning(
+                    "category '%s' has no test image and test_split_mode is 'none', so it is not tested", name
+                )
             else:
-                raise ValueError(f"category '{name}' has no {subset} image in {folder}; add some or leave it out")
+                without = ", or set test_split_mode='none' to train without testing it" if subset == "test" else ""
+                raise ValueError(
+                    f"category '{name}' has no {subset} image in {folder}; add some or leave it out{without}"
+                )
         return MultiCategoryDataset(datasets)
 
     def _warn_of_equal_output_names(self) -> None:
+        if not any(type(callback) is ImageVisualizer for callback in getattr(self.trainer, "callbacks", ())):
+            return
         paths = self.test_data.samples["image_path"]
         outputs = Counter(generate_output_filename(path, "", self.name, self.category, mkdir=False) for path in paths)
         repeated = [str(output) for output, count in outputs.items() if count > 1]
         if repeated:
             logger.warning(
-                "%d result images will overwrite one another (first: %s); put the categories below one folder",
+                "%d result images will overwrite one another (first: %s); put the categories below one folder, or give "
+                "the model visualizer=anomalib_grad.evaluation.DistinctImageVisualizer()",
                 len(repeated),
                 repeated[0],
             )
@@ -301,8 +319,8 @@ class MultiCategory(AnomalibDataModule):
         return self._evaluation_dataloader(self.val_data) if hasattr(self, "val_data") else []
 
     def test_dataloader(self) -> EVAL_DATALOADERS:
-        """Test batches."""
-        return self._evaluation_dataloader(self.test_data)
+        """Test batches; nothing where no category has test images."""
+        return self._evaluation_dataloader(self.test_data) if len(self.test_data) else []
 
     def _evaluation_dataloader(self, dataset: MultiCategoryDataset) -> DataLoader:
         sampler = SequentialSampler(dataset)

@@ -7,19 +7,25 @@
     <product>/test/<defect>/         anomalous test images, one folder per kind of defect
     <product>/ground_truth/<defect>/ the mask of 000.png: 000.png or 000_mask.png; no masks at all is allowed
 
+Below ``good`` and ``<defect>`` images may lie in further folders, such as one a day; a mask lies in the same one.
+Images elsewhere are left out with a warning that counts them.
+
 anomalib's ``MVTecAD`` pairs images and masks in sorted order, which fails for names like 1.png, 10.png with 1_mask.png,
-10_mask.png; it reads PNG files only and needs masks. Splits are anomalib's own, in anomalib's order.
+10_mask.png; it reads PNG files only, in these folders alone, and needs masks. Splits are anomalib's own, in anomalib's
+order.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from anomalib import TaskType
 from anomalib.data import AnomalibDataset, MVTecAD
 from anomalib.data.utils import LabelName, Split
-from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from .listing import counted_by_folder, list_images
+from .masks import check_masks_of_normal, check_no_masks_among, masks_by_name, take_mask
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +36,8 @@ class MVTecLayout(MVTecAD):
     """anomalib's ``MVTecAD`` (arguments, download, splits) for any product in its layout, masks paired by name.
 
     Raises:
-        ValueError: On ``setup``: if an anomalous test image has no mask although others have, or a mask no image.
+        ValueError: On ``setup``: if an anomalous test image has no mask although others have, a mask no image, a
+            normal image a mask that marks something, or masks lie among the images.
     """
 
     skip_missing = False
@@ -38,11 +45,18 @@ class MVTecLayout(MVTecAD):
 
     def _setup(self, _stage: str | None = None) -> None:
         samples = mvtec_samples(self.root / self.category, skip_missing=self.skip_missing)
-        self.train_data = _LayoutDataset(samples, Split.TRAIN)
-        self.test_data = _LayoutDataset(samples, Split.TEST)
+        self.train_data = LayoutDataset(samples, Split.TRAIN)
+        self.test_data = LayoutDataset(samples, Split.TEST)
 
 
-class _LayoutDataset(AnomalibDataset):
+class LayoutDataset(AnomalibDataset):
+    """The images of one split of a product.
+
+    Args:
+        samples: anomalib's frame of all of its images.
+        split: The split.
+    """
+
     def __init__(self, samples: pd.DataFrame, split: Split) -> None:
         super().__init__()
         self.samples = samples[samples["split"] == split.value].reset_index(drop=True)
@@ -59,26 +73,27 @@ def mvtec_samples(folder: Path, skip_missing: bool = False) -> pd.DataFrame:
         anomalib's samples frame; ``attrs["task"]`` is ``"classification"`` for a product without masks.
 
     Raises:
-        ValueError: If an anomalous test image has no mask although others have, a mask no image, or, without
-            ``skip_missing``, a link no file.
+        ValueError: If an anomalous test image has no mask although others have, a mask no image, a normal image a mask
+            that marks something, masks lie among the images, or, without ``skip_missing``, a link leads to no file.
     """
-    images = [*_images(folder, f"train/{_NORMAL}/*"), *_images(folder, "test/*/*")]
-    masks = {(path.parent.name, path.stem): path for path in _images(folder, "ground_truth/*/*")}
-    missing = _links_to_nothing([*images, *masks.values()], skip_missing)
+    images, mask_files = _images_and_masks(folder)
+    masks = masks_by_name(mask_files, folder / "ground_truth")
+    missing = links_to_nothing([*images, *mask_files], skip_missing)
     task = TaskType.SEGMENTATION if masks else TaskType.CLASSIFICATION
-    rows, unmasked = [], []
+    rows, unmasked, of_normal = [], [], []
     for image in images:
-        label = image.parent.name
-        mask = None
-        if label != _NORMAL:
-            mask = masks.pop((label, image.stem), None) or masks.pop((label, f"{image.stem}_mask"), None)
-            if mask is None:
-                unmasked.append(image)
+        split, label = image.relative_to(folder).parts[:2]
+        mask = take_mask(masks, image.relative_to(folder / split)) if split == Split.TEST.value else None
+        if label == _NORMAL and mask is not None:
+            of_normal.append((image, mask))
+            mask = None
+        elif label != _NORMAL and mask is None:
+            unmasked.append(image)
         if not missing.isdisjoint((image, mask)):
             continue
         rows.append(
             {
-                "split": image.parent.parent.name,
+                "split": split,
                 "label": label,
                 "image_path": str(image),
                 "mask_path": "" if mask is None else str(mask),
@@ -93,13 +108,44 @@ def mvtec_samples(folder: Path, skip_missing: bool = False) -> pd.DataFrame:
     unused = sorted(set(masks.values()) - missing)
     if unused:
         raise ValueError(f"mask {unused[0]} belongs to no test image; remove it or add its image")
+    check_masks_of_normal(pair for pair in of_normal if missing.isdisjoint(pair))
     samples = pd.DataFrame(rows, columns=["split", "label", "image_path", "mask_path", "label_index"])
     samples.attrs["task"] = task.value
     return samples
 
 
-def _links_to_nothing(files: Sequence[Path], skip: bool) -> set[Path]:
-    """Find the files that are not there; list them, or stop at the first."""
+def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
+    """List what the layout gives a role to; count in a warning what it does not."""
+    images: list[Path] = []
+    masks: list[Path] = []
+    others: list[Path] = []
+    for path in list_images(folder) if folder.is_dir() else []:
+        match path.relative_to(folder).parts:
+            case ("train", label, _, *_) if label == _NORMAL:
+                images.append(path)
+            case ("test", _, _, *_):
+                images.append(path)
+            case ("ground_truth", *_):
+                masks.append(path)
+            case _:
+                others.append(path)
+    if others:
+        logger.warning(
+            "left out of %s, as they are neither in train/%s nor in a folder of test: %s; move those that count",
+            folder,
+            _NORMAL,
+            counted_by_folder(others, folder),
+        )
+    check_no_masks_among(images)
+    return images, masks
+
+
+def links_to_nothing(files: Sequence[Path], skip: bool) -> set[Path]:
+    """Find the files that are not there, and list them in a warning.
+
+    Raises:
+        ValueError: Without ``skip``: names the first.
+    """
     missing = sorted(path for path in files if not path.exists())
     if missing and not skip:
         raise ValueError(f"{missing[0]} is a link to {missing[0].resolve()}, which is not there; mend or remove it")
@@ -107,7 +153,3 @@ def _links_to_nothing(files: Sequence[Path], skip: bool) -> set[Path]:
         listed = "\n".join(f"  {path} -> {path.resolve()}" for path in missing)
         logger.warning("left out, %d links to files that are not there:\n%s", len(missing), listed)
     return set(missing)
-
-
-def _images(folder: Path, pattern: str) -> Iterator[Path]:
-    return (path for path in sorted(folder.glob(pattern)) if path.suffix.lower() in IMG_EXTENSIONS)

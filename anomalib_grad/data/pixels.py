@@ -19,13 +19,16 @@ floating point                  refused: nothing says which value is white   abo
 32-bit or signed integers       refused, as floating point                   above 0, signed ones of 8 bits refused
 asks to be turned: TIFF         followed, as Pillow does                     the same
 asks to be turned: EXIF, others ignored: pixels as they are stored           the same
+saved with loss: JPEG, WebP,    as it is                                     above half of its largest value
+JPEG 2000
 several frames or pages         the first                                    the first
 any size from 1 x 1             resized to the model's input                 must have the size of the image
 above 178 million pixels        refused by Pillow's guard                    refused
 damaged, empty, or no image     refused                                      refused
 ==============================  ===========================================  ==========================================
 
-The content of a file decides, not its suffix; the suffix decides only whether a folder's listing takes it for an image.
+The content of a file decides, not its suffix; the suffix decides only whether a folder's listing takes it for an image
+(``listing.py``).
 """
 
 import numpy as np
@@ -34,6 +37,7 @@ from PIL import Image
 from torch.nn import functional
 
 _EIGHT_BIT_STEP = np.float32(1 / 255)  # multiplied with, as torchvision does
+_LOSSY = {"JPEG", "JPEG2000", "MPO", "WEBP"}
 _SIXTEEN_BITS = "I;16"  # and I;16B, I;16L, I;16N
 _SCALED_TO_SIXTEEN_BITS = {"PNG", "PPM"}  # formats of unsigned 16 bits that Pillow may open in its 32-bit mode
 _PHOTOMETRIC, _BITS, _PLANES, _SAMPLE_FORMAT = 262, 258, 284, 339  # tags of TIFF files
@@ -43,6 +47,11 @@ _ZERO_IS_WHITE, _APART, _SIGNED = 0, 2, 2  # and values of them
 def read_wrongly_by_anomalib(image: Image.Image) -> bool:
     """Tell whether anomalib's reader, which clips at 255, would lose the values of an image. Needs no pixels."""
     return image.mode in {"I", "F"} or image.mode.startswith(_SIXTEEN_BITS)
+
+
+def is_lossy(image: Image.Image) -> bool:
+    """Tell whether the file's format may have blurred the edges of a mask. Needs no pixels."""
+    return image.format in _LOSSY
 
 
 def check_mode(image: Image.Image) -> None:
@@ -156,7 +165,8 @@ def mask_pixels(image: Image.Image) -> np.ndarray:
         if np.isnan(values).any():
             raise ValueError("it has values that are not numbers")
         return values > 0
-    marked: np.ndarray = np.asarray(image.convert("RGB")).max(axis=-1) > 0
+    values = np.asarray(image.convert("RGB")).max(axis=-1)
+    marked: np.ndarray = values > (values.max() / 2 if is_lossy(image) else 0)
     if image.has_transparency_data and (marked & (np.asarray(image.convert("RGBA"))[..., 3] == 0)).any():
         raise ValueError("pixels that it marks are transparent")
     return marked

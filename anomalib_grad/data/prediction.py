@@ -3,11 +3,15 @@
 """Images to predict on, read by the rules of ``pixels.py``."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 from anomalib.data import ImageBatch, ImageItem, PredictDataset
+from torchvision.transforms.v2 import Transform
 
+from .listing import IMAGE_SUFFIXES, list_images
 from .reading import read_image
+from .unreadable import list_faulty
 
 
 class PredictImages(PredictDataset):
@@ -16,16 +20,37 @@ class PredictImages(PredictDataset):
     On the command line: ``anomalib predict --data anomalib_grad.data.PredictImages --data.path images``.
 
     Args:
-        path: An image, or a folder; images in the folders below it are taken as well.
+        path: An image, or a folder; images in the folders below it are taken as well, hidden files never
+            (``listing.py``).
         transform: What is applied to each image; ``None``: nothing.
         image_size: Unused, as in anomalib: the model resizes.
+        skip_unreadable: Decode every image once beforehand, leave out those that cannot be read, and list them in a
+            warning, so that the others keep their results. ``False`` stops at the first that cannot be read.
 
     Raises:
-        ValueError: If there is no image.
+        FileNotFoundError: If there is nothing at ``path``.
+        ValueError: If there is no image, or none that can be read.
 
     Example:
         >>> engine.predict(model, dataset=PredictImages("images"))  # doctest: +SKIP
     """
+
+    def __init__(
+        self,
+        path: str | Path,
+        transform: Transform | None = None,
+        image_size: int | tuple[int, int] = (256, 256),
+        skip_unreadable: bool = False,
+    ) -> None:
+        # anomalib's constructor lists hidden files as well, so that it is not called
+        self.image_filenames = images_at(Path(path))
+        self.transform = transform
+        self.image_size = image_size
+        if skip_unreadable:
+            faulty = {Path(file) for file, _ in list_faulty((str(image), False) for image in self.image_filenames)}
+            self.image_filenames = [image for image in self.image_filenames if image not in faulty]
+            if not self.image_filenames:
+                raise ValueError(f"no image in {path} can be read; see the list of what is wrong with them")
 
     def __getitem__(self, index: int) -> ImageItem:
         """Read an image.
@@ -41,6 +66,25 @@ class PredictImages(PredictDataset):
     def collate_fn(self) -> Callable[[list[ImageItem]], ImageBatch]:
         """Joins images of one size into a batch."""
         return collate_equal_sizes
+
+
+def images_at(path: Path) -> list[Path]:
+    """List the images of a folder, or the one that is named.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+        ValueError: If the folder holds no image.
+    """
+    if not path.is_dir():
+        if not path.exists():
+            raise FileNotFoundError(f"there is no image or folder {path}; check the path")
+        return [path]
+    images = list_images(path)
+    if not images:
+        raise ValueError(
+            f"there is no image in {path}, that is, no file that ends in {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    return images
 
 
 def collate_equal_sizes(items: list[ImageItem]) -> ImageBatch:

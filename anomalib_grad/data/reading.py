@@ -120,12 +120,6 @@ def read_mask(path: str | Path) -> tv_tensors.Mask:
         return tv_tensors.Mask(torch.from_numpy(mask_pixels(mask)).to(torch.uint8))
 
 
-def read_size(path: str | Path, kind: str = "image") -> tuple[int, int]:
-    """Read the width and height of an image or mask from its header."""
-    with opened(path, kind) as image:
-        return image.size
-
-
 def check_image(path: str | Path) -> None:
     """Decode an image and forget it.
 

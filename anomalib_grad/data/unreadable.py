@@ -29,18 +29,31 @@ def leave_out_unreadable(datasets: Iterable[AnomalibDataset]) -> None:
         datasets: Any, changed in place; the same one may occur twice.
     """
     distinct = {id(dataset): dataset for dataset in datasets}.values()
-    files = sorted({file for dataset in distinct for files in files_by_image(dataset.samples) for file in files})
+    faulty = list_faulty(file for dataset in distinct for files in files_by_image(dataset.samples) for file in files)
+    for dataset in distinct:
+        readable = [row for row, files in enumerate(files_by_image(dataset.samples)) if faulty.isdisjoint(files)]
+        if len(readable) < len(dataset):
+            dataset.subsample(readable, inplace=True)
+
+
+def list_faulty(files: Iterable[tuple[str, bool]]) -> set[tuple[str, bool]]:
+    """Find the files that cannot be read, and list them in one log message.
+
+    Args:
+        files: Path of each, and whether it is a mask.
+
+    Returns:
+        Those of them that cannot be read.
+    """
+    files = sorted(set(files))
     shown = len(files) >= _MANY
     with ThreadPoolExecutor() as readers:
         checked = track(readers.map(_check, files), "Checking images", total=len(files), disable=not shown)
         causes = {file: cause for file, cause in zip(files, checked, strict=True) if cause is not None}
-    for dataset in distinct:
-        readable = [row for row, files in enumerate(files_by_image(dataset.samples)) if causes.keys().isdisjoint(files)]
-        if len(readable) < len(dataset):
-            dataset.subsample(readable, inplace=True)
     if causes:
         listed = "\n".join(f"  {causes[file]}" for file in sorted(causes))
         logger.warning("left out, %d of %d files:\n%s", len(causes), len(files), listed)
+    return set(causes)
 
 
 def files_by_image(samples: pd.DataFrame) -> list[list[tuple[str, bool]]]:

@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from anomalib_grad.evaluation.html import write_html
     from anomalib_grad.evaluation.post_processor import PerCategoryPostProcessor
     from anomalib_grad.evaluation.records import CategoryRecord, CategoryResult, Example, TestReport
+    from anomalib_grad.evaluation.visualizer import DistinctImageVisualizer
 
 _MODULES = {
     "CategoryRecord": "records",
     "CategoryResult": "records",
+    "DistinctImageVisualizer": "visualizer",
     "Example": "records",
     "PerCategoryEvaluator": "evaluator",
     "PerCategoryPostProcessor": "post_processor",
@@ -24,6 +26,7 @@ _MODULES = {
 __all__ = [
     "CategoryRecord",
     "CategoryResult",
+    "DistinctImageVisualizer",
     "Example",
     "PerCategoryEvaluator",
     "PerCategoryPostProcessor",

@@ -194,9 +194,18 @@ class CategoryStatistics(PostProcessor):
         return summary.best_f1_threshold(level)
 
     def _adopt_categories(self, seen: Iterable[str], datamodule: object) -> None:
-        """Replace the categories by those of the datamodule, or those of the validation data if it names none."""
+        """Replace the categories by those of the datamodule, or those of the validation data if it names none.
+
+        Raises:
+            ValueError: If the model has learned to recognise others, which it would forget.
+        """
         if self.recogniser.fitted:
-            logger.warning("The validation data hold new categories: train again, so that they are recognised.")
+            self._seen = {}
+            new = ", ".join(sorted(set(seen) - set(self.categories)))
+            raise ValueError(
+                f"The validation data hold {new}, which the model was not trained on; train it on all the categories, "
+                f"or validate on those that it knows: {', '.join(self.categories)}."
+            )
         names = list(getattr(datamodule, "categories", None) or ())
         self.set_categories(names if set(seen) <= set(names) else seen)
 

@@ -22,7 +22,15 @@ from rich.console import Console
 from anomalib_grad.evaluation.collector import Collector
 from anomalib_grad.evaluation.coordinates import CoordinateTap
 from anomalib_grad.evaluation.distributed import all_gather, own_samples
-from anomalib_grad.evaluation.metrics import METRIC_NAMES, CategoryMetrics, Counts, Predictions, mean_over_categories
+from anomalib_grad.evaluation.metrics import (
+    IMAGE_FIELDS,
+    METRIC_NAMES,
+    PIXEL_FIELDS,
+    CategoryMetrics,
+    Counts,
+    Predictions,
+    mean_over_categories,
+)
 from anomalib_grad.evaluation.report import build_report, write_report
 from anomalib_grad.evaluation.table import results_table
 
@@ -30,7 +38,7 @@ MEAN = "mean"
 
 
 class PerCategoryEvaluator(Evaluator):
-    """Metrics for each category of a test, their mean, and the report.
+    """Metrics for each category of a test, their mean, and the report; in validation those that training selects by.
 
     Logs ``<category>/image_AUROC``, ``<category>/image_F1Max``, ``<category>/pixel_AUROC``, ``<category>/pixel_AUPRO``
     and the same under ``mean/``: anomalib's metrics on the post-processed predictions of that category, averaged over
@@ -40,6 +48,11 @@ class PerCategoryEvaluator(Evaluator):
     It works beside the model's own evaluator and idles unless test batches name the category of each image, as those
     of :class:`anomalib_grad.data.MultiCategory` do. The package attaches one to every Trainer; one given as a callback
     or as the model's evaluator takes its place.
+
+    Where a callback or a learning rate schedule monitors one of these names (``EarlyStopping("mean/image_AUROC")``),
+    validation computes them as well, for the validation images: image metrics, and pixel metrics, exact ones, if one of
+    them is monitored. They rank raw scores, whose order within a category is that of the normalised ones of a test: the
+    same images give the same figures.
 
     Memory: anomalib's exact pixel metrics keep every pixel, 4 bytes of score and 1 of mask. AUROC and AUPRO share
     them: 10,000 images of 224 x 224 cost 2.5 GB here, besides what the model's own evaluator keeps (for one with pixel
@@ -75,6 +88,7 @@ class PerCategoryEvaluator(Evaluator):
         self.binned = binned
         self.report = report
         self._metrics = CategoryMetrics(binned)
+        self._monitored: set[str] = set()
         self._collector = Collector()
         self._tap: CoordinateTap | None = None
         self._seen: defaultdict[int, int] = defaultdict(int)
@@ -91,12 +105,39 @@ class PerCategoryEvaluator(Evaluator):
         # Rebound, not changed: Lightning iterates over the list while it calls this.
         trainer.callbacks = _place(trainer.callbacks, self)  # type: ignore[attr-defined]
 
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start anew, if somebody selects by metrics of categories."""
+        self._monitored = set() if trainer.sanity_checking else _monitored(trainer)
+        self._start(trainer, pl_module, binned=None)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT | None,
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add a batch to the metrics of the categories in it, if they are asked for."""
+        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        if self._monitored and _names_categories(batch):
+            _check(batch)
+            fields = IMAGE_FIELDS + (PIXEL_FIELDS if any(name.startswith("pixel") for name in self._monitored) else ())
+            keep = self._own(trainer.val_dataloaders, dataloader_idx, len(batch))
+            for category, predictions in _split(batch, keep, fields).items():
+                self._metrics.update(category, predictions)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compute and log the metrics that are asked for."""
+        super().on_validation_epoch_end(trainer, pl_module)
+        if self._monitored:
+            self._compute(trainer)
+
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start anew."""
-        on_cpu = self.compute_on_cpu and trainer.world_size == 1
-        self._metrics = CategoryMetrics(self.binned, "cpu" if on_cpu else pl_module.device)
+        self._start(trainer, pl_module, self.binned)
         self._collector = Collector()
-        self._seen.clear()
         self._release()
         self._tap = CoordinateTap(pl_module) if self.report else None
 
@@ -112,11 +153,11 @@ class PerCategoryEvaluator(Evaluator):
         """Add a batch to the metrics of the categories in it."""
         super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         coordinates = self._tap.take() if self._tap else {}
-        if not isinstance(batch, ImageBatch) or not getattr(batch, "category", None) or batch.gt_label is None:
+        if not _names_categories(batch):
             return
         _check(batch)
-        keep = self._own(trainer, dataloader_idx, len(batch))
-        for category, predictions in _split(batch, keep).items():
+        keep = self._own(trainer.test_dataloaders, dataloader_idx, len(batch))
+        for category, predictions in _split(batch, keep, IMAGE_FIELDS + PIXEL_FIELDS).items():
             self._metrics.update(category, predictions)
         if self.report:
             self._collector.update(batch, coordinates, keep)
@@ -125,14 +166,9 @@ class PerCategoryEvaluator(Evaluator):
         """Compute and log the metrics; print and write the report."""
         super().on_test_epoch_end(trainer, pl_module)
         self._release()
-        if not any(all_gather(bool(self._metrics.counts))):
-            return
-        counts = self._metrics.gather_counts(getattr(trainer.datamodule, "categories", ()))  # type: ignore[attr-defined]
-        values = self._metrics.compute(counts)
-        mean = mean_over_categories(list(values.values()))
-        self._log(trainer, {**values, MEAN: mean})
-        if self.report:
-            self._report(trainer, pl_module, counts, {**values, MEAN: mean})
+        counts, values = self._compute(trainer)
+        if counts and self.report:
+            self._report(trainer, pl_module, counts, values)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take the hooks off the model."""
@@ -144,9 +180,23 @@ class PerCategoryEvaluator(Evaluator):
             self._tap.close()
             self._tap = None
 
-    def _own(self, trainer: Trainer, dataloader_idx: int, size: int) -> int:
+    def _start(self, trainer: Trainer, pl_module: LightningModule, binned: int | None) -> None:
+        on_cpu = self.compute_on_cpu and trainer.world_size == 1
+        self._metrics = CategoryMetrics(binned, "cpu" if on_cpu else pl_module.device)
+        self._seen.clear()
+
+    def _compute(self, trainer: Trainer) -> tuple[dict[str, Counts], dict[str, dict[str, float]]]:
+        """Compute and log the metrics of all categories and their mean; nothing where no batch named any."""
+        if not any(all_gather(bool(self._metrics.counts))):
+            return {}, {}
+        counts = self._metrics.gather_counts(getattr(trainer.datamodule, "categories", ()))  # type: ignore[attr-defined]
+        values = self._metrics.compute(counts)
+        values[MEAN] = mean_over_categories(list(values.values()))
+        self._log(trainer, values)
+        return counts, values
+
+    def _own(self, loaders: Any, dataloader_idx: int, size: int) -> int:  # noqa: ANN401  # whatever Lightning was given
         """Count the leading images of a batch that the sampler has not repeated for the sake of equal batches."""
-        loaders = trainer.test_dataloaders
         loader = loaders[dataloader_idx] if isinstance(loaders, (list, tuple)) else loaders
         own = own_samples(loader)
         before = self._seen[dataloader_idx]
@@ -193,6 +243,17 @@ def _place(callbacks: list[Callback], evaluator: PerCategoryEvaluator) -> list[C
     return [*others[:behind], evaluator, *others[behind:]]
 
 
+def _monitored(trainer: Trainer) -> set[str]:
+    """Find the metrics of categories, or of their mean, that callbacks or learning rate schedules select by."""
+    asking = [*trainer.callbacks, *trainer.lr_scheduler_configs]  # type: ignore[attr-defined]
+    keys = [str(getattr(one, "monitor", None) or "").rpartition("/") for one in asking]
+    return {name for category, _, name in keys if category and name in METRIC_NAMES}
+
+
+def _names_categories(batch: Any) -> bool:  # noqa: ANN401
+    return isinstance(batch, ImageBatch) and bool(getattr(batch, "category", None)) and batch.gt_label is not None
+
+
 def _check(batch: Any) -> None:  # noqa: ANN401
     if MEAN in batch.category:
         raise ValueError("Rename the category 'mean': results under that name are the mean over the categories.")
@@ -200,8 +261,8 @@ def _check(batch: Any) -> None:  # noqa: ANN401
         raise ValueError("Per-category metrics need image scores: enable the model's post-processor.")
 
 
-def _split(batch: Any, keep: int) -> dict[str, Predictions]:  # noqa: ANN401
-    """Sort the first images of a batch by category."""
+def _split(batch: Any, keep: int, fields: Sequence[str]) -> dict[str, Predictions]:  # noqa: ANN401
+    """Sort fields of the first images of a batch by category."""
     members = defaultdict(list)
     for index, category in enumerate(batch.category[:keep]):
         members[category].append(index)
@@ -210,6 +271,6 @@ def _split(batch: Any, keep: int) -> dict[str, Predictions]:  # noqa: ANN401
         return None if values is None else values.detach().as_subclass(torch.Tensor)[indices]
 
     return {
-        category: Predictions(*(pick(getattr(batch, name), indices) for name in Predictions.__annotations__))  # type: ignore[arg-type]
+        category: Predictions(**{name: pick(getattr(batch, name), indices) for name in fields})  # type: ignore[arg-type]
         for category, indices in members.items()
     }

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from anomalib_grad.evaluation.pictures import picture_of
 from anomalib_grad.evaluation.records import Example
 
 THUMBNAIL = 160
@@ -99,7 +100,7 @@ def load_example(found: Candidate, low: float = 0.0, high: float = 1.0) -> Examp
     """
     with Image.open(Path(found.path)) as file:
         file.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
-        thumbnail = file.convert("RGB")
+        thumbnail = picture_of(file)
     height, width = _fit(thumbnail.height, thumbnail.width)
     scaled = (found.anomaly_map.astype(np.float32) - low) / ((high - low) or 1.0)
     return Example(

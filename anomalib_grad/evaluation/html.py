@@ -79,6 +79,7 @@ def render_html(
         metrics=_METRICS,
         results=report.results,
         mean=report.mean,
+        mean_of=report.mean_of,
         images=images,
         colours=colours,
         notes=[*report.notes, *_left_out(report.records)],

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,3 +107,14 @@ class TestReport:
     mean: CategoryResult
     records: list[CategoryRecord]
     notes: list[str]
+
+    def defined_in(self, level: str) -> int:
+        """Count the categories that have metrics of a level, ``"image"`` or ``"pixel"``: the mean is of them."""
+        return sum(not math.isnan(getattr(row, f"{level}_AUROC")) for row in self.results)
+
+    @property
+    def mean_of(self) -> str:
+        """Of how many of the categories the mean is: ``"4"``, ``"1 of 4"``, or ``"1 (image), 2 (pixel) of 4"``."""
+        image, pixel, total = self.defined_in("image"), self.defined_in("pixel"), len(self.results)
+        some = str(image) if image == pixel else f"{image} (image), {pixel} (pixel)"
+        return some if image == pixel == total else f"{some} of {total}"

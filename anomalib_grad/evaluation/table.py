@@ -17,12 +17,21 @@ from anomalib_grad.atomic import writing
 from anomalib_grad.evaluation.metrics import METRIC_NAMES
 from anomalib_grad.evaluation.records import CategoryResult, TestReport
 
-COLUMNS = tuple(field.name for field in fields(CategoryResult))
+LEVELS = ("image", "pixel")
+COLUMNS = (*(field.name for field in fields(CategoryResult)), *(f"{level}_categories" for level in LEVELS))
 
 
 def results_frame(report: TestReport) -> pd.DataFrame:
-    """Lay out the results: one row a category, last row ``mean``, columns as in :class:`CategoryResult`."""
-    return pd.DataFrame([asdict(row) for row in (*report.results, report.mean)], columns=list(COLUMNS))
+    """Lay out the results: one row a category, last row ``mean``, columns as in :class:`CategoryResult`.
+
+    The columns after them say of how many categories the image and the pixel metrics of the row are: 1 or 0 in a
+    category's own.
+    """
+    frame = pd.DataFrame([asdict(row) for row in (*report.results, report.mean)])
+    for level in LEVELS:
+        own = frame[f"{level}_AUROC"].iloc[:-1].notna().astype(int)
+        frame[f"{level}_categories"] = [*own, report.defined_in(level)]
+    return frame
 
 
 def write_csv(report: TestReport, path: Path) -> None:
@@ -55,7 +64,8 @@ def results_table(report: TestReport) -> Table:
     for row in report.results:
         table.add_row(*_cells(row))
     table.add_section()
-    table.add_row(*_cells(report.mean), style="bold")
+    _, *values = _cells(report.mean)
+    table.add_row(f"mean of {report.mean_of}", *values, style="bold")
     table.caption = Text("\n".join(report.notes), style="table.caption")
     return table
 

@@ -56,7 +56,10 @@ class NameUnreadableImages(Callback):
         with ThreadPoolExecutor() as readers:
             causes = list(filter(None, readers.map(cause_of_failure, files)))
         if causes:
-            message = f"cannot read {enumerated(causes)}: replace or remove what is damaged."
+            message = (
+                f"cannot read {enumerated(causes)}: replace or remove what is damaged, or leave it out with "
+                "skip_unreadable=True of MultiCategory and PredictImages."
+            )
             exception.args = (message,)
             if isinstance(exception, SyntaxError):  # how the image library reports damaged PNG files
                 exception.msg = message

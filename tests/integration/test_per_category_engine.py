@@ -10,6 +10,7 @@ import pytest
 from anomalib.engine import Engine
 from anomalib.metrics import AUROC
 from anomalib.pipelines.benchmark.job import BenchmarkJob
+from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
 from anomalib_grad.data import MultiCategory
@@ -64,12 +65,13 @@ def test_engine_test_returns_and_reports_every_category(root: Path, tmp_path: Pa
     reports: list[TestReport] = []
     write = evaluator.write_report
     monkeypatch.setattr(evaluator, "write_report", lambda report, *to: (reports.append(report), write(report, *to)))
-    engine = Engine(
-        callbacks=[PerCategoryEvaluator()], default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False
-    )
+    best = ModelCheckpoint(tmp_path, "best", monitor="mean/image_AUROC", mode="max")
+    callbacks = [PerCategoryEvaluator(), best]
+    engine = Engine(callbacks=callbacks, default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False)
     model, data = grad(), datamodule(root)
     engine.fit(model, datamodule=data)
     results = engine.test(model, datamodule=data)[0]
+    assert best.best_model_score == pytest.approx(results["mean/image_AUROC"])
 
     assert results.keys() >= COLUMNS | {"image_AUROC"}
     folder = Path(engine.trainer.default_root_dir)

@@ -181,6 +181,31 @@ def test_sees_scores_after_the_post_processor(fitted: Brightness, items, tmp_pat
     assert seen == {"in range": True}
 
 
+class Monitor(Callback):
+    """Selects by a metric, as EarlyStopping and ModelCheckpoint do."""
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = monitor
+
+
+@pytest.mark.parametrize("monitor", ["mean/image_AUROC", "nut/pixel_AUPRO", "image_AUROC", "train_loss"])
+def test_validation_has_the_figures_of_the_test_where_a_callback_asks(
+    one_process, fitted: Brightness, items, tmp_path: Path, monitor: str
+):
+    _, tested = one_process
+    evaluator = PerCategoryEvaluator(binned=10)  # of the test: raw maps have no range
+    trainer = make_trainer(tmp_path, Monitor(monitor), evaluator)
+    validated = trainer.validate(fitted, loader(items), verbose=False)[0]
+    own = {name for name in validated if "/" in name}
+    asked = METRICS if "pixel" in monitor else METRICS[:2]
+    names = {f"{category}/{name}" for category in (*IMAGES, "mean") for name in METRICS} if "/" in monitor else set()
+    assert own == names
+    for name in own:
+        expected = tested[name] if name.split("/")[1] in asked else math.nan
+        assert validated[name] == pytest.approx(expected, abs=1e-6, nan_ok=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_idles_without_categories(tmp_path: Path):
     (tmp_path / "images").mkdir()
     items = make_items(tmp_path / "images", with_category=False)

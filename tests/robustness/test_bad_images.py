@@ -17,6 +17,7 @@ from PIL import Image
 from anomalib_grad.data.pixels import read_wrongly_by_anomalib, rgb_pixels
 from anomalib_grad.data.reading import UnreadableImageError, check_image, read_image, read_mask
 from anomalib_grad.deploy_input import as_batch
+from anomalib_grad.evaluation.pictures import picture_of
 from bad_images import EITHER, REFUSED, Variant, corpus, masks
 
 CORPUS = corpus()
@@ -89,6 +90,14 @@ def test_anomalib_reads_the_same_where_it_is_not_refused(files: Files) -> None:
         with Image.open(path) as opened:
             wrongly = read_wrongly_by_anomalib(opened)
         assert torch.equal(anomalib_read_image(path, as_tensor=True), read_image(path)) != wrongly, name
+
+
+def test_pictures_for_people_show_what_is_read(files: Files) -> None:
+    for name in READABLE:
+        path, _ = files[name]
+        with Image.open(path) as opened:
+            shown = np.asarray(picture_of(opened)) / 255
+        np.testing.assert_allclose(shown, read_image(path).permute(1, 2, 0), atol=1 / 255, err_msg=name)
 
 
 def test_a_directory_named_like_an_image_is_refused_by_name(tmp_path: Path) -> None:

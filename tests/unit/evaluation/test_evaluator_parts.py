@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +47,14 @@ def test_csv_has_the_columns_and_the_mean_last(tmp_path: Path):
         "pixel_AUROC",
         "pixel_AUPRO",
         "threshold",
+        "image_categories",
+        "pixel_categories",
     ]
     assert [row[0] for row in rows] == ["bottle", "nuts, bolts", "mean"]
     assert float(rows[0][3]) == 0.9876543210123
     assert rows[1][5] == ""
     assert rows[-1][1:3] == ["4", "6"]
+    assert [row[-2:] for row in rows] == [["1", "1"], ["1", "0"], ["2", "1"]], "of how many categories each row is"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["per_category.csv"]
 
 
@@ -61,6 +65,7 @@ def test_json_has_null_where_nothing_is_defined(tmp_path: Path):
     assert rows[0]["image_AUROC"] == pytest.approx(0.9876543210123, abs=1e-13)
     assert rows[1]["pixel_AUPRO"] is None
     assert rows[2]["category"] == "mean"
+    assert (rows[2]["image_categories"], rows[2]["pixel_categories"]) == (2, 1)
 
 
 def test_terminal_table_shows_percents_dashes_and_notes():
@@ -72,6 +77,17 @@ def test_terminal_table_shows_percents_dashes_and_notes():
     assert bottle.split() == ["bottle", "3", "4", "98.8", "90.0", "80.0", "70.0", "12.5"]
     assert next(line for line in lines if "nuts, bolts" in line).split().count("-") == 2
     assert "no anomaly masks" in lines[-1]
+    row = next(number for number, line in enumerate(lines) if "mean of" in line)
+    assert " ".join(" ".join(line[:18] for line in lines[row : row + 4]).split()) == "mean of 2 (image), 1 (pixel) of 2"
+
+
+@pytest.mark.parametrize(
+    ("defined", "said"), [((2, 2), "2"), ((1, 1), "1 of 2"), ((2, 0), "2 (image), 0 (pixel) of 2"), ((0, 0), "0 of 2")]
+)
+def test_the_mean_says_of_how_many_categories_it_is(defined: tuple[int, int], said: str):
+    image, pixel = ([0.5] * count + [math.nan] * (2 - count) for count in defined)
+    rows = [CategoryResult(f"c{i}", 1, 1, image[i], image[i], pixel[i], pixel[i], math.nan) for i in range(2)]
+    assert replace(REPORT, results=rows).mean_of == said
 
 
 @pytest.mark.parametrize("highest", [True, False])
@@ -115,6 +131,13 @@ def test_example_has_the_shape_of_its_image_and_the_place_of_its_defect(tmp_path
     assert example.mask.dtype == bool
     assert example.mask[0, -1]
     assert example.mask.sum() < 20
+
+
+def test_example_of_16_bits_is_shown_as_it_was_read(tmp_path: Path):
+    deep = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    found = candidate(str(tmp_path / "deep.png"), anomalous=True, score=0.9, anomaly_map=torch.zeros(64, 64), mask=None)
+    assert load_example(found).image.mean() == pytest.approx(127.5, abs=1)
 
 
 def test_one_marked_pixel_survives_the_thumbnail():

@@ -107,7 +107,7 @@ def test_table_has_a_row_per_category_and_the_mean() -> None:
     values = ["0.889", "0.857", "0.765", "0.654"]
     assert ["bottle", "3", "3", *values, "3.25"] in page.rows
     assert ["cable", "3", "3", *values, "3.25"] in page.rows
-    assert ["mean (images: sum)", "6", "6", *values, "–"] in page.rows  # noqa: RUF001
+    assert ["mean of 2; images: sum", "6", "6", *values, "–"] in page.rows  # noqa: RUF001
 
 
 def test_header_names_the_model_and_the_headline_numbers() -> None:
@@ -116,6 +116,7 @@ def test_header_names_the_model_and_the_headline_numbers() -> None:
     assert "mean image AUROC0.889" in header
     assert "categories2" in header.replace(" ", "")
     assert "testimages12" in header.replace(" ", "")
+    assert "mean of2" in header
 
 
 def test_undefined_values_are_dashes_and_sort_last() -> None:

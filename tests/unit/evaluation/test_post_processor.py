@@ -174,14 +174,24 @@ def test_later_validation_replaces_the_rows_it_sees_and_keeps_the_others() -> No
     assert fitted.category_threshold("cap") == 22.0  # between 14 and 30
 
 
-def test_new_category_replaces_all_and_says_that_recognition_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+def test_new_category_replaces_all_where_none_was_learned() -> None:
     fitted = fit(mixed_batches())
-    fitted.recogniser.fit(torch.rand(4, 3), torch.tensor([0, 0, 1, 1]), 2)
-    with caplog.at_level(logging.WARNING):
-        fit([make_batch(["rivet"] * 5, *SCORES["bolt"])], fitted)
-    assert fitted.categories == ["rivet"]
-    assert not fitted.recogniser.fitted
-    assert "train again" in caplog.text
+    fit([make_batch(["dish"] * 2, [5.0, 9.0], [0, 1])], fitted)
+    assert fitted.categories == ["dish"]
+
+
+def test_new_category_is_refused_where_others_are_recognised_and_nothing_is_lost() -> None:
+    fitted = fit(mixed_batches())
+    fitted.recogniser.fit(torch.tensor([[0.0], [0.1], [5.0], [5.1]]), torch.tensor([0, 0, 1, 1]), 2)
+    before = {name: value.clone() for name, value in fitted.state_dict().items()}
+    unseen = make_batch(["dish", "cap"], [5.0, 9.0], [0, 1])
+    with pytest.raises(ValueError, match=r"hold dish, which the model was not trained on; .* that it knows: bolt"):
+        fit([unseen], fitted)
+    assert fitted.categories == ["bolt", "cap"]
+    assert all(torch.equal(value, before[name]) for name, value in fitted.state_dict().items() if "category" in name)
+    assert fitted.recogniser(torch.tensor([[0.05], [5.05]])).tolist() == [0, 1]
+    fit(mixed_batches(), fitted)  # what was refused is not counted later
+    assert all(torch.equal(value, before[name]) for name, value in fitted.state_dict().items() if "category" in name)
 
 
 def test_a_named_category_that_is_not_trained_on_is_refused_before_training() -> None:

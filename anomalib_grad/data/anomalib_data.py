@@ -1,0 +1,82 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""What stands in the way of runs on anomalib's own data sets: hidden files taken for images, missing splits."""
+
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePath
+
+import lightning.pytorch as pl
+from anomalib.data import AnomalibDataModule, AnomalibDataset, PredictDataset
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+
+from .listing import is_hidden
+
+logger = logging.getLogger(__name__)
+
+
+class LeaveOutHidden(Callback):
+    """Has no run read hidden files, by the rule of ``listing.py``, whichever of anomalib's data sets lists them."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Look at the datamodule's data sets, before there are loaders of them."""
+        del pl_module, stage
+        for name in ("train_data", "val_data", "test_data"):
+            dataset = getattr(getattr(trainer, "datamodule", None), name, None)
+            if isinstance(dataset, AnomalibDataset):
+                leave_out_hidden(dataset)
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the folder to predict on; its loader draws no image before this."""
+        del pl_module
+        for loader in CombinedLoader(trainer.predict_dataloaders).flattened:
+            dataset = getattr(loader, "dataset", None)
+            if isinstance(dataset, PredictDataset) and len(dataset) > 1:  # one may be meant, whatever its name
+                files = dataset.image_filenames
+                folder = os.path.commonpath([file.parent for file in files])
+                dataset.image_filenames = [files[row] for row in visible(files, folder)]
+
+
+class NameMissingSplit(Callback):
+    """Says which setting gives a datamodule the images that a run looked for in vain."""
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Rewrite the message of anomalib's missing attribute."""
+        del trainer, pl_module
+        if not (isinstance(exception, AttributeError) and isinstance(exception.obj, AnomalibDataModule)):
+            return
+        if exception.name == "val_data":
+            exception.args = (
+                f"{type(exception.obj).__name__} has no validation images, which set the thresholds: give it "
+                "val_split_mode='from_train', and Grad a false_alarm_rate where there are no anomalous images, or "
+                "train through MultiCategory, which needs none.",
+            )
+
+
+def leave_out_hidden(dataset: AnomalibDataset) -> None:
+    """Leave hidden images out of a data set, in place."""
+    folder = getattr(dataset, "root_category", None) or getattr(dataset, "root", None)
+    kept = visible(dataset.samples["image_path"], folder)
+    if len(kept) < len(dataset.samples):
+        dataset.subsample(kept, inplace=True)
+
+
+def visible(paths: Iterable[str | Path], folder: str | Path | None) -> list[int]:
+    """Give the rows of the paths that are not hidden, and warn of the others.
+
+    Args:
+        paths: Files.
+        folder: Where they were listed; of a file elsewhere nothing but its own name may hide it.
+    """
+    files = list(map(Path, paths))
+    hidden = {row for row, file in enumerate(files) if is_hidden(_below(file, folder))}
+    if hidden:
+        logger.warning("left out %d hidden files (first: %s): they are no images", len(hidden), files[min(hidden)])
+    return [row for row in range(len(files)) if row not in hidden]
+
+
+def _below(file: Path, folder: str | Path | None) -> PurePath:
+    bases = [] if folder is None else [Path(folder), Path(folder).resolve()]  # some data sets resolve what they list
+    return next((file.relative_to(base) for base in bases if file.is_relative_to(base)), PurePath(file.name))

@@ -1,0 +1,116 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""One product's folders of normal images, anomalous ones and masks, wherever they are.
+
+anomalib's ``Folder`` takes hidden files for images and pairs masks in sorted order alone. Here a mask belongs to the
+image of its name, with or without ``_mask``, at the same place; where names do not tell, in sorted order, as anomalib
+has it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+import pandas as pd
+from anomalib import TaskType
+from anomalib.data import Folder
+from anomalib.data.utils import LabelName, Split
+
+from .listing import IMAGE_SUFFIXES, list_images
+from .masks import check_no_masks_among, masks_by_name, take_mask
+from .mvtec_layout import LayoutDataset, links_to_nothing
+
+Folders = str | Path | Sequence[str | Path] | None
+
+
+class FolderLayout(Folder):
+    """anomalib's ``Folder`` (arguments, splits), its folders read by the rule of ``listing.py``.
+
+    Raises:
+        ValueError: On ``setup``: if a folder is not there or holds no image, an image lies in two of them, masks and
+            anomalous images do not match, or masks lie among the images.
+    """
+
+    skip_missing = False
+    """Leave out images that are links to nothing, and list them, rather than stop."""
+
+    def _setup(self, _stage: str | None = None) -> None:
+        samples = self._list_samples()
+        self.train_data = LayoutDataset(samples, Split.TRAIN)
+        self.test_data = LayoutDataset(samples, Split.TEST)
+
+    def _list_samples(self) -> pd.DataFrame:
+        normal, normal_test = self._images(self.normal_dir), self._images(self.normal_test_dir)
+        anomalous = self._images(self.abnormal_dir)
+        repeated = sorted(set(normal) & set(anomalous) | set(normal) & set(normal_test))
+        if repeated:
+            raise ValueError(
+                f"{repeated[0]} lies in two of the folders that were named; name folders that do not overlap"
+            )
+        masks = self._masks(anomalous) if self.mask_dir and anomalous else {}
+        check_no_masks_among([*normal, *normal_test, *anomalous])
+        missing = links_to_nothing([*normal, *normal_test, *anomalous, *masks.values()], self.skip_missing)
+        roles = (
+            ("normal", LabelName.NORMAL, Split.TRAIN, normal),
+            ("normal_test", LabelName.NORMAL, Split.TEST, normal_test),
+            ("abnormal", LabelName.ABNORMAL, Split.TEST, anomalous),
+        )
+        samples = pd.DataFrame(
+            [
+                (str(image), label, int(index), str(masks.get(image, "")), split.value)
+                for label, index, split, images in roles
+                for image in images
+                if missing.isdisjoint((image, masks.get(image)))
+            ],
+            columns=["image_path", "label", "label_index", "mask_path", "split"],
+        ).sort_values("image_path", ignore_index=True)
+        samples.attrs["task"] = (TaskType.SEGMENTATION if masks else TaskType.CLASSIFICATION).value
+        return samples
+
+    def _folders(self, named: Folders) -> list[Path]:
+        folders = [named] if isinstance(named, str | Path) else list(named or ())
+        return [Path(self.root or ".") / folder for folder in folders]
+
+    def _images(self, named: Folders) -> list[Path]:
+        """List the images of the named folders, in all of which there must be one."""
+        suffixes = {suffix.lower() for suffix in self.extensions or IMAGE_SUFFIXES}
+        found: list[Path] = []
+        for folder in self._folders(named):
+            if not folder.is_dir():
+                raise ValueError(f"there is no folder {folder}; check dataset_args")
+            images = [path for path in list_images(folder) if path.suffix.lower() in suffixes]
+            if not images:
+                raise ValueError(f"there is no image in {folder}; add some, or take it out of dataset_args")
+            found += images
+        return found
+
+    def _masks(self, images: list[Path]) -> dict[Path, Path]:
+        """Find the mask of each anomalous image: by name, or else in sorted order."""
+        mask_folders, image_folders = self._folders(self.mask_dir), self._folders(self.abnormal_dir)
+        files = sorted(path for folder in mask_folders for path in list_images(folder))
+        by_name = [masks_by_name((path for path in files if folder in path.parents), folder) for folder in mask_folders]
+        if len(mask_folders) != len(image_folders):  # no folder of masks for each of images: their names must tell
+            by_name = [{key: mask for masks in by_name for key, mask in masks.items()}] * len(image_folders)
+        named = {
+            image: mask
+            for folder, masks in zip(image_folders, by_name, strict=True)
+            for image in images
+            if folder in image.parents and (mask := take_mask(masks, image.relative_to(folder))) is not None
+        }
+        if len(named) == len(images) == len(files):
+            return named
+        in_order = dict(zip(sorted(images), files, strict=False))
+        if len(images) == len(files) and all(image.stem in mask.stem for image, mask in in_order.items()):
+            return in_order
+        unmasked = [image for image in images if image not in named]
+        unused = [mask for mask in files if mask not in named.values()]
+        raise ValueError(_mismatch(images, unmasked, unused))
+
+
+def _mismatch(images: Sequence[Path], unmasked: Sequence[PurePath], unused: Sequence[PurePath]) -> str:
+    """Say which of the images and masks do not match."""
+    lacking = (
+        f"{len(unmasked)} of {len(images)} anomalous images have no mask (first: {unmasked[0]})" if unmasked else ""
+    )
+    useless = f"{len(unused)} masks belong to no anomalous image (first: {unused[0]})" if unused else ""
+    said = ", ".join(filter(None, (lacking, useless)))
+    return f"{said}; name each mask as its image, with or without _mask, or leave out mask_dir to go without masks"

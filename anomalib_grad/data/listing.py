@@ -1,0 +1,84 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which files of a folder are images: one rule for training, test, masks, prediction and batch inference.
+
+=====================================================================  ===============================================
+what stands in a folder                                                what becomes of it
+=====================================================================  ===============================================
+``.bmp .jpeg .jpg .pgm .png .ppm .tif .tiff .webp``, in any case       an image (what its pixels are: ``pixels.py``)
+a name that begins with a dot (``._x.png``, ``.ipynb_checkpoints/``)   hidden: never an image, nor is what is in it
+``__MACOSX/``, ``@eaDir/``, ``$RECYCLE.BIN/`` and the like             what systems put there: as if hidden
+any other file (``Thumbs.db``, ``notes.txt``)                          no image
+a folder, or a link to one                                             its images count, at any depth
+a link to nothing, a folder ``x.png`` without images                   refused by name, for it may have been an image
+=====================================================================  ===============================================
+
+Names above the folder that is read play no part: it may itself lie in a hidden one.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePath
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""Those of torchvision and anomalib."""
+_SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"})
+_NAMED = 6
+"""Folders named in one message."""
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Tell whether a path, relative to the folder that is read, is hidden or lies in something hidden."""
+    return any((part.startswith(".") and part != "..") or part in _SYSTEM_FOLDERS for part in path.parts)
+
+
+def has_image_name(path: PurePath) -> bool:
+    """Tell by a path, relative to the folder that is read, whether it stands for an image."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path)
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """List the images in a folder and in all folders below it, by the rule of this module.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Sorted paths, which begin with ``folder``; links to nothing that may have been images or folders among them.
+
+    Raises:
+        OSError: If a folder cannot be listed; names it.
+    """
+    return sorted(_images_below(Path(folder), frozenset()))
+
+
+def _images_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """Give the images; ``above`` are the folders on the way here, into which a link may lead back."""
+    status = folder.stat()
+    way = above | {(status.st_dev, status.st_ino)}
+    if len(way) == len(above):
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = folder / entry.name
+            if is_hidden(PurePath(entry.name)):
+                continue
+            if entry.is_dir():
+                below = list(_images_below(path, way))
+                yield from below or ([path] if has_image_name(PurePath(entry.name)) else [])
+            elif has_image_name(PurePath(entry.name)) or (not path.suffix and entry.is_symlink() and not path.exists()):
+                yield path
+
+
+def counted_by_folder(images: Iterable[Path], folder: Path) -> str:
+    """Say how many images lie where, in the words of a message: ``"6 images in train/ok, 2 in test"``.
+
+    Args:
+        images: Paths below ``folder``.
+        folder: The folder to which the named ones are relative; two levels are told apart.
+    """
+    places = Counter("/".join(image.relative_to(folder).parts[:-1][:2]) or "." for image in images)
+    named = [f"{count} in {place}" for place, count in sorted(places.items())]
+    more = f" and {len(named) - _NAMED} more folders" if len(named) > _NAMED else ""
+    return f"images: {', '.join(named[:_NAMED])}{more}" if named else "no image"

@@ -1,0 +1,111 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which mask belongs to which image, and what is wrong with masks, as their names and headers tell."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath
+
+import pandas as pd
+from PIL import Image
+
+from .pixels import is_lossy
+from .reading import opened, read_mask
+
+logger = logging.getLogger(__name__)
+
+_SUFFIX = "_mask"
+_ORIENTATION, _UPRIGHT = 0x0112, 1  # of EXIF
+
+
+def masks_by_name(masks: Iterable[Path], folder: Path) -> dict[PurePath, Path]:
+    """Key masks by where they lie in their folder, without suffix: ``crack/000_mask``."""
+    return {mask.relative_to(folder).with_suffix(""): mask for mask in masks}
+
+
+def take_mask(masks: dict[PurePath, Path], image: PurePath) -> Path | None:
+    """Take the mask of an image out of ``masks``: that of its name, or of its name and ``_mask``.
+
+    Args:
+        masks: As from :func:`masks_by_name`; loses the mask that is taken.
+        image: Where the image lies among the images, as the mask among the masks.
+    """
+    name = image.with_suffix("")
+    return masks.pop(name, None) or masks.pop(name.with_name(name.name + _SUFFIX), None)
+
+
+def check_no_masks_among(images: Sequence[Path]) -> None:
+    """Check that no mask would be taken for an image.
+
+    Raises:
+        ValueError: If ``x_mask`` lies beside ``x``; names the first.
+    """
+    names = {image.with_suffix("") for image in images}
+    found = [image for image in images if image.stem.endswith(_SUFFIX) and image.with_name(image.stem[:-5]) in names]
+    if found:
+        raise ValueError(
+            f"{len(found)} masks lie among the images and would be taken for some (first: {found[0]}); move them to "
+            "the folder of the masks"
+        )
+
+
+def check_masks_of_normal(pairs: Iterable[tuple[Path, Path]]) -> None:
+    """Check that masks of normal images, which some tools write, mark nothing.
+
+    Args:
+        pairs: Image and mask.
+
+    Raises:
+        ValueError: Names the first that does.
+        UnreadableImageError: If a mask cannot be read.
+    """
+    for image, mask in pairs:
+        if read_mask(mask).any():
+            raise ValueError(f"{image} is said to be normal but its mask {mask} marks pixels; move one or the other")
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Tell whether EXIF asks for an image to be turned, which is ignored; that of TIFF is followed."""
+    if image.format == "TIFF" or "exif" not in image.info:
+        return False
+    return image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT
+
+
+def check_masks(samples: pd.DataFrame) -> None:
+    """Check that every anomalous image and its mask have the same size; warn of what the headers tell besides.
+
+    Args:
+        samples: Frame of a ``MultiCategoryDataset``.
+
+    Raises:
+        ValueError: Names the first pair that differs in size, or the file that cannot be read.
+    """
+    lossy, turned = [], []
+    for image_path, mask_path in samples.loc[samples["mask_path"] != "", ["image_path", "mask_path"]].to_numpy():
+        with opened(image_path) as image, opened(mask_path, "mask") as mask:
+            sizes, turns = (image.size, mask.size), [_is_turned(file) for file in (image, mask)]
+            if is_lossy(mask):
+                lossy.append(mask_path)
+        if sizes[0] != sizes[1]:
+            (width, height), (mask_width, mask_height) = sizes
+            hint = " (EXIF asks for one of them to be turned, which is ignored)" if any(turns) else ""
+            raise ValueError(
+                f"image '{image_path}' is {width} x {height} but its mask '{mask_path}' is {mask_width} x "
+                f"{mask_height}{hint}; replace the one that is wrong",
+            )
+        if turns[0] != turns[1]:
+            turned.append(image_path)
+    if lossy:
+        logger.warning(
+            "%d masks were saved with loss (first: %s): pixels above half of a mask's largest value count as "
+            "anomalous; save masks as PNG.",
+            len(lossy),
+            lossy[0],
+        )
+    if turned:
+        logger.warning(
+            "EXIF asks for %d images to be turned but not for their masks, or the reverse (first: %s): pixels are "
+            "taken as they are stored; save both upright if they do not fit.",
+            len(turned),
+            turned[0],
+        )

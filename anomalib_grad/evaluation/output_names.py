@@ -1,0 +1,82 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Names of result images: each input has one of its own, in the run and beside those of earlier runs.
+
+anomalib names a result by the folders between the data set's and the image, or by the image's last folder alone, under
+which ``x/good/a.png`` and ``y/good/a.png`` are one.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePath
+
+from anomalib.utils.path import generate_output_filename
+
+from anomalib_grad.atomic import writing
+from anomalib_grad.data.listing import IMAGE_SUFFIXES
+
+RECORD = "inputs.json"
+"""File beside the results that says which input each was made of."""
+
+
+def output_names(
+    inputs: Iterable[str], taken: Mapping[str, str], dataset: str | None = None, category: str | None = None
+) -> dict[str, str]:
+    """Name the results of a run.
+
+    The first of these is used under which no two inputs share a name, and none has that of an earlier run's other
+    input: anomalib's name, the path below the folder that all inputs lie in, the whole path.
+
+    Args:
+        inputs: Paths of the images.
+        taken: Inputs of earlier runs, absolute, by the names of their results.
+        dataset: Name of the data set's folder, where there is one.
+        category: Name of the category's folder in it.
+
+    Returns:
+        Name of each input's result, relative to the folder of results.
+    """
+    files = {path: Path(os.path.abspath(path)) for path in inputs}  # noqa: PTH100  # must not follow links
+    if not files:
+        return {}
+    common = os.path.commonpath([file.parent for file in files.values()])
+    schemes = (
+        {path: generate_output_filename(path, "", dataset, category, mkdir=False) for path in files},
+        {path: file.relative_to(common) for path, file in files.items()},
+        {path: PurePath(*file.parts[1:]) for path, file in files.items()},
+    )
+    choices = [{path: _as_image(name) for path, name in scheme.items()} for scheme in schemes]
+    return next((names for names in choices if _tell_apart(names, files, taken)), choices[-1])
+
+
+def _as_image(name: PurePath) -> str:
+    return name.as_posix() if name.suffix.lower() in IMAGE_SUFFIXES else f"{name.as_posix()}.png"
+
+
+def _tell_apart(names: Mapping[str, str], files: Mapping[str, Path], taken: Mapping[str, str]) -> bool:
+    distinct = len(set(names.values())) == len(set(files.values()))
+    return distinct and all(taken.get(name, str(files[path])) == str(files[path]) for path, name in names.items())
+
+
+def read_record(folder: Path) -> dict[str, str]:
+    """Read which inputs the results in a folder were made of.
+
+    Raises:
+        ValueError: If the record is damaged; names it.
+    """
+    file = folder / RECORD
+    if not file.is_file():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {error}; remove it, or choose another folder for the results") from error
+
+
+def write_record(folder: Path, record: Mapping[str, str], names: Mapping[str, str]) -> None:
+    """Note the inputs of a run beside those of earlier ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = {name: os.path.abspath(path) for path, name in names.items()}  # noqa: PTH100
+    with writing(folder / RECORD) as unfinished:
+        unfinished.write_text(json.dumps({**record, **made}, indent=1), encoding="utf-8")

@@ -1,0 +1,94 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Result images: anomalib's, each under a name of its own and with the image as the model has read it."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from anomalib.data import ImageBatch, ImageItem
+from anomalib.visualization import ImageVisualizer
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from PIL import Image
+from torchvision.transforms.v2.functional import to_image
+
+from .output_names import output_names, read_record, write_record
+from .pictures import picture_of
+
+
+class DistinctImageVisualizer(ImageVisualizer):
+    """anomalib's ``ImageVisualizer`` (arguments, pictures) with a result for each input.
+
+    Equal file names in different folders, and those of an earlier run into the same folder, do not overwrite one
+    another: see ``output_names.py``. ``inputs.json`` beside the results says which input each was made of. Images of 16
+    bits are shown as they are read, where anomalib's are white. Without ``output_dir`` the results of each run go to
+    the folder ``images`` of that run.
+    """
+
+    _names: dict[str, str]
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Name the results of all images that will be tested."""
+        del pl_module
+        self._names = {}
+        self._name(trainer, _inputs(trainer.test_dataloaders))
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Name the results of all images that will be predicted on."""
+        del pl_module
+        self._names = {}
+        self._name(trainer, _inputs(trainer.predict_dataloaders))
+
+    def on_test_batch_end(  # type: ignore[override]  # anomalib narrows Lightning's types
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: ImageBatch,
+        batch: ImageBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the results of a batch."""
+        del pl_module, outputs
+        paths = batch.image_path or [f"{dataloader_idx}_{batch_idx}_{number}.png" for number in range(len(batch))]
+        unlisted = [path for path in paths if path not in self._names]
+        if unlisted:
+            self._name(trainer, unlisted)
+        for path, item in zip(paths, batch, strict=True):
+            picture = self.visualize(_as_read(item))
+            if isinstance(picture, Image.Image):
+                file = self._folder(trainer) / self._names[path]
+                file.parent.mkdir(parents=True, exist_ok=True)
+                picture.save(file)
+
+    def _folder(self, trainer: pl.Trainer) -> Path:
+        return Path(self.output_dir or Path(trainer.default_root_dir) / "images")
+
+    def _name(self, trainer: pl.Trainer, inputs: list[str]) -> None:
+        """Name the results of inputs, and note the names."""
+        folder = self._folder(trainer)
+        record = read_record(folder)
+        data: Any = getattr(trainer, "datamodule", None)
+        names = output_names(inputs, record, getattr(data, "name", None), getattr(data, "category", None))
+        self._names |= names
+        if trainer.is_global_zero and names:
+            write_record(folder, record, names)
+
+
+def _inputs(loaders: Any) -> list[str]:  # noqa: ANN401  # whatever Lightning was given
+    """List the images that loaders will draw, as far as their data sets do, with the paths that batches have."""
+    inputs: list[str] = []
+    for loader in CombinedLoader(loaders).flattened:
+        dataset = getattr(loader, "dataset", None)
+        samples = getattr(dataset, "samples", None)
+        listed = getattr(dataset, "image_filenames", ()) if samples is None else samples["image_path"]
+        inputs += [str(Path(path).resolve()) for path in listed]
+    return inputs
+
+
+def _as_read(item: ImageItem) -> ImageItem:
+    """Give an item with the picture of its image in the place of the file, which anomalib would open another way."""
+    if item.image_path is None:
+        return item
+    with Image.open(item.image_path) as file:
+        return item.update(in_place=False, image=to_image(picture_of(file)), image_path=None)

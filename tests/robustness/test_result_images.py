@@ -1,0 +1,89 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Every input has a result of its own, which shows what the model has read; one's fault costs no other its result."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from anomalib.data import MVTecAD
+from anomalib.engine import Engine
+from PIL import Image
+
+from anomalib_grad.data import MultiCategory, PredictImages
+from bad_images import encoded
+from helpers import write_category
+
+
+def engine(folder: Path, **options: Any) -> Engine:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return Engine(default_root_dir=folder, accelerator="cpu", devices=1, **quiet, **options)
+
+
+def results(folder: Path) -> dict[str, str]:
+    """Inputs by the names of their results, each of which is there."""
+    (record,) = folder.rglob("inputs.json")
+    inputs = json.loads(record.read_text())
+    written = {path.relative_to(record.parent).as_posix() for path in record.parent.rglob("*") if path.is_file()}
+    assert written == {*inputs, record.name}
+    return inputs
+
+
+@pytest.fixture
+def images(tmp_path: Path, shop: Path) -> Path:
+    """Two images of one name, and what a system wrote beside them."""
+    for folder, source in (("x", "nut"), ("y", "pin")):
+        (tmp_path / "in" / folder / "good").mkdir(parents=True)
+        shutil.copy(shop / source / "test/good/000.png", tmp_path / "in" / folder / "good/a.png")
+        (tmp_path / "in" / folder / "good/._a.png").write_bytes(b"\0")
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize("library", ["anomalib", "own"])
+def test_images_of_one_name_keep_their_results(images: Path, tmp_path: Path, deployed, library: str) -> None:
+    source: dict[str, Any] = {"data_path": images} if library == "anomalib" else {"dataset": PredictImages(images)}
+    assert len(engine(tmp_path / "out").predict(deployed.model, **source)) == 2  # hidden files are none
+    found = {f"{folder}/good/a.png": str(images / folder / "good/a.png") for folder in "xy"}
+    assert results(tmp_path / "out") == found
+    # another run into the same folder, of another image of a name that is taken
+    shutil.copytree(images / "y", tmp_path / "later/x")
+    engine(tmp_path / "out").predict(deployed.model, dataset=PredictImages(tmp_path / "later/x/good"))
+    engine(tmp_path / "out").predict(deployed.model, dataset=PredictImages(tmp_path / "later/x/good"))
+    later = str(tmp_path / "later/x/good/a.png")
+    assert results(tmp_path / "out") == {**found, "good/a.png": later}
+
+
+def test_products_of_different_roots_keep_their_results_in_a_test(shop: Path, tmp_path: Path, deployed) -> None:
+    write_category(tmp_path / "far/pin", train=2)
+    modules = {"nut": MVTecAD(shop, "nut", num_workers=0), "pin": MVTecAD(tmp_path / "far", "pin", num_workers=0)}
+    data = MultiCategory(datamodules=modules, eval_batch_size=4, num_workers=0)
+    engine(tmp_path / "out").test(deployed.model, datamodule=data)
+    assert len(set(results(tmp_path / "out").values())) == 8
+
+
+def test_each_run_writes_to_its_own_folder(images: Path, tmp_path: Path, deployed) -> None:
+    for run in ("one", "two"):
+        engine(tmp_path / run).predict(deployed.model, dataset=PredictImages(images))
+        assert len(results(tmp_path / run)) == 2
+
+
+def test_one_bad_image_costs_no_other_its_result(
+    images: Path, tmp_path: Path, deployed, caplog: pytest.LogCaptureFixture
+) -> None:
+    (images / "x/good/b.png").write_bytes(b"")
+    found = engine(tmp_path / "out").predict(deployed.model, dataset=PredictImages(images, skip_unreadable=True))
+    assert len(found) == len(results(tmp_path / "out")) == 2
+    assert f"could not read image '{images / 'x/good/b.png'}'" in caplog.text
+
+
+def test_an_image_of_16_bits_is_shown_as_the_model_reads_it(tmp_path: Path, deployed) -> None:
+    (tmp_path / "in").mkdir()
+    values = np.linspace(0, 65535, 72 * 72).reshape(72, 72).astype(np.uint16)
+    (tmp_path / "in/deep.png").write_bytes(encoded(Image.fromarray(values), format="PNG"))
+    engine(tmp_path / "out").predict(deployed.model, dataset=PredictImages(tmp_path / "in"))
+    (result,) = (tmp_path / "out").rglob("deep.png")
+    shown = np.asarray(Image.open(result))[64:, :256]  # below the title
+    assert shown.mean() == pytest.approx(values[18:].mean() / 257, abs=3)
