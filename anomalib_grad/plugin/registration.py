@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adds GRAD and its datamodules to anomalib's registries, so that anomalib finds them by their plain names."""
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
@@ -58,6 +59,9 @@ def _register_model(models: ModuleType) -> None:
     _attach(models, "Grad", grad)  # {"class_path": "Grad"}
     _part(models, "ALLOWED_MODULES").update(MODEL_MODULES)  # {"class_path": "anomalib_grad.Grad"}
     _accept_import_path(models)  # "anomalib_grad.Grad"
+    command_line = vars(sys.modules.get("anomalib.cli.cli", models))  # half imported: it imports the models
+    if "ArgumentParser" in command_line:
+        command_line["ArgumentParser"] = import_module("anomalib_grad.plugin.command_line").CommandLineParser
 
 
 def _accept_import_path(models: ModuleType) -> None:

@@ -157,6 +157,29 @@ def test_every_python_name_resolves_without_an_import(installed):
     assert Path(found["package"]).is_relative_to(installed.site_packages)
 
 
+def test_registration_costs_programs_of_other_models_nothing(installed):
+    found = installed.report(
+        """
+        import json, multiprocessing, sys, threading
+        sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != "RegistrationHook"]
+        from anomalib.models import Padim
+        before = set(sys.modules), set(threading.enumerate()), multiprocessing.get_start_method(allow_none=True)
+        import anomalib_grad
+        anomalib_grad.register()
+        from anomalib_grad import Grad, MultiCategory
+        after = set(sys.modules), set(threading.enumerate()), multiprocessing.get_start_method(allow_none=True)
+        multiprocessing.set_start_method("spawn")
+        print(json.dumps({
+            "loaded": sorted(m for m in after[0] - before[0] if m.partition(".")[0] != "anomalib_grad"),
+            "threads": [t.name for t in after[1] - before[1]],
+            "start method": [before[2], after[2]],
+            "children": len(multiprocessing.active_children()),
+        }))
+        """
+    )
+    assert found == {"loaded": [], "threads": [], "start method": [None, None], "children": 0}
+
+
 def test_importing_this_package_first_registers_as_well(installed):
     found = installed.report(
         """
@@ -238,7 +261,14 @@ def test_every_command_line_name_resolves(installed, tmp_path):
         ["validate", "--model", "Grad", *model, *data, "--print_config"],
         ["fit", *recipe, "--model.fusion", "small", *data, "--print_config"],
     ]
-    answers = installed.report(COMMAND_LINE, json.dumps(commands))["answers"]
+    refused = {
+        "--model.bakcbone": "error: Grad has no argument --model.bakcbone; did you mean --model.backbone?\n",
+        "--model.fusion": "error: unknown fusion 'other'; choose one of residual, mobile, small.\n",
+    }
+    wrong = [["train", "--model", "Grad", *model, *data, argument, "other"] for argument in refused]
+    answers = installed.report(COMMAND_LINE, json.dumps([*commands, *wrong]))["answers"]
+    assert [answer[::2] for answer in answers[len(commands) :]] == [[2, sentence] for sentence in refused.values()]
+    answers = answers[: len(commands)]
     for command, (code, printed, failed) in zip(commands, answers, strict=True):
         assert code == 0, f"{command}: {failed}"
         assert "class_path: anomalib_grad.Grad" in printed, command

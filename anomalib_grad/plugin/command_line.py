@@ -1,0 +1,104 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Errors in the arguments of this package's classes on anomalib's command line: one sentence, and nothing else.
+
+jsonargparse shows them within its usage, the alternatives that it tried, and all other arguments.
+"""
+
+import re
+from difflib import SequenceMatcher
+from importlib import import_module
+from inspect import isclass
+from typing import Any, NoReturn, TypeVar, get_type_hints
+
+from jsonargparse import ArgumentParser
+
+Made = TypeVar("Made")
+
+OURS = "anomalib_grad"
+ALIKE = 0.6
+"""Share of characters in common from which on a name is suggested; difflib's own choice."""
+
+_PROBLEM = re.compile(r'Parser key "([\w.]+)":.*?Problem with given class_path \'([\w.]+)\':\n(.*)', re.DOTALL)
+_UNKNOWN = re.compile(
+    r"Option '([^']+)' is not accepted|Unrecognized arguments: --([\w.]+)|Group '(.+)' does not accept option '([^']+)'"
+)
+_KEY = re.compile(r'Parser key "([\w.]+)"')
+_VALUE = re.compile(r"(?:Given|Got) value: (.*)")
+
+
+class CommandLineParser(ArgumentParser):
+    """jsonargparse's parser; says in one sentence what is wrong with an argument of this package's classes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # jsonargparse's
+        super().__init__(*args, **kwargs)
+        self.add_instantiator(self._build, object, prepend=True)
+
+    def _build(self, class_type: type[Made], *args: Any, **kwargs: Any) -> Made:  # noqa: ANN401  # the constructor's
+        """Make an object; refuse the values that the constructor of one of this package's classes refuses."""
+        try:
+            return class_type(*args, **kwargs)
+        except (OSError, ValueError) as error:
+            if not self.exit_on_error or class_type.__module__.partition(".")[0] != OURS:
+                raise
+            self.exit(2, f"error: {error}\n")
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Refuse what was given; arguments are jsonargparse's."""
+        sentence = describe(message)
+        if sentence is None or not self.exit_on_error:
+            super().error(message, ex)
+        self.exit(2, f"error: {sentence}\n")
+
+
+def describe(message: str) -> str | None:
+    """Say in one sentence what jsonargparse found wrong with an argument of one of this package's classes.
+
+    Args:
+        message: jsonargparse's.
+
+    Returns:
+        The sentence; ``None`` if it is about something else.
+    """
+    problem = _PROBLEM.search(message)
+    if problem is None or problem[2].partition(".")[0] != OURS:
+        return None
+    option, path, cause = problem.groups()
+    module, _, name = path.rpartition(".")
+    class_type = getattr(import_module(module), name)
+    unknown, keys, value = _UNKNOWN.search(cause), _KEY.findall(cause), _VALUE.search(cause)
+    if unknown is not None:
+        given = ".".join(filter(None, unknown.groups()))
+        alike = nearest(given, arguments(class_type))
+        advice = f"did you mean --{option}.{alike}?" if alike else "add -h -v to the command to see what it has."
+        return f"{name} has no argument --{option}.{given}; {advice}"
+    if not keys or value is None:
+        return None
+    argument = ".".join(keys)
+    return f"--{option}.{argument} cannot be {value[1]!r}; it takes {hint_of(class_type, argument)}."
+
+
+def arguments(class_type: type) -> list[str]:
+    """List the arguments of a class as the command line has them, those of nested dataclasses behind a dot."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(class_type, fail_untyped=False)
+    return list(parser.get_defaults(skip_validation=True).keys())
+
+
+def nearest(given: str, names: list[str]) -> str | None:
+    """Find the name that is most like the given one, or whose last part is; ``None`` if none is."""
+
+    def likeness(name: str) -> float:
+        pairs = (given, name), (given.rpartition(".")[2], name.rpartition(".")[2])
+        return max(SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    best = max(names, key=likeness)
+    return best if likeness(best) >= ALIKE else None
+
+
+def hint_of(class_type: type, argument: str) -> str:
+    """Type of an argument, in Python's words."""
+    hint: Any = class_type
+    for name in argument.split("."):
+        hint = get_type_hints(hint.__init__)[name]
+    return hint.__name__ if isclass(hint) and not getattr(hint, "__args__", ()) else str(hint)

@@ -1,0 +1,123 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Errors in arguments: one sentence for this package's classes, jsonargparse's own words for those of others."""
+
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+
+from anomalib_grad.plugin.command_line import CommandLineParser
+
+
+class Base: ...
+
+
+@dataclass
+class Training:
+    """Constants of a training.
+
+    Args:
+        learning_rate: Any.
+        steps: Any.
+    """
+
+    learning_rate: float = 0.1
+    steps: int | None = None
+
+
+TRAINING = Training()
+
+
+class Ours(Base):
+    def __init__(self, backbone: str = "tiny", size: tuple[int, int] = (4, 4), training: Training = TRAINING) -> None:
+        if backbone != "tiny":
+            raise ValueError(f"unknown backbone {backbone!r}; choose tiny.")
+        self.backbone = backbone
+
+
+class Theirs(Base):
+    def __init__(self, backbone: str = "tiny") -> None:
+        if backbone != "tiny":
+            raise ValueError(f"unknown backbone {backbone!r}")
+
+
+@pytest.fixture
+def modules(monkeypatch):
+    """Importable places for the classes: one in this package, one elsewhere."""
+    for path, member in {"anomalib_grad.example": Ours, "another_package": Theirs}.items():
+        module = ModuleType(path)
+        monkeypatch.setattr(member, "__module__", path)
+        setattr(module, member.__name__, member)
+        monkeypatch.setitem(sys.modules, path, module)
+
+
+def parse(*arguments):
+    parser = CommandLineParser()
+    commands = parser.add_subcommands()
+    train = CommandLineParser()
+    train.add_argument("--config", action="config")
+    train.add_subclass_arguments(Base, "model", required=True)
+    commands.add_subcommand("train", train)
+    return parser.instantiate_classes(parser.parse_args(["train", *arguments]))
+
+
+OURS = "--model=anomalib_grad.example.Ours"
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("bakcbone=x", "Ours has no argument --model.bakcbone; did you mean --model.backbone?"),
+        ("zzz=x", "Ours has no argument --model.zzz; add -h -v to the command to see what it has."),
+        (
+            "training.learning_rte=1",
+            "Ours has no argument --model.training.learning_rte; did you mean --model.training.learning_rate?",
+        ),
+        ("learning_rate=1", "Ours has no argument --model.learning_rate; did you mean --model.training.learning_rate?"),
+        ("size=many", "--model.size cannot be 'many'; it takes tuple[int, int]."),
+        ("training.steps=many", "--model.training.steps cannot be 'many'; it takes int | None."),
+        ("training.learning_rate=high", "--model.training.learning_rate cannot be 'high'; it takes float."),
+        ("backbone=smal", "unknown backbone 'smal'; choose tiny."),
+    ],
+)
+def test_one_sentence_is_all_that_is_printed(modules, capsys, given, sentence):
+    with pytest.raises(SystemExit) as stop:
+        parse(OURS, f"--model.{given}")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        ("{bakcbone: x}", "Ours has no argument --model.bakcbone; did you mean --model.backbone?"),
+        (
+            "{training: {learning_rte: 1}}",
+            "Ours has no argument --model.training.learning_rte; did you mean --model.training.learning_rate?",
+        ),
+        ("{training: {steps: many}}", "--model.training.steps cannot be 'many'; it takes int | None."),
+    ],
+)
+def test_a_file_is_answered_as_the_command_line_is(modules, capsys, tmp_path, written, sentence):
+    config = tmp_path / "config.yaml"
+    config.write_text(f"model: {{class_path: anomalib_grad.example.Ours, init_args: {written}}}")
+    with pytest.raises(SystemExit):
+        parse("--config", str(config))
+    assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+def test_right_arguments_make_the_object(modules):
+    made = parse(OURS, "--model.backbone=tiny")
+    assert made.train.model.backbone == "tiny"
+
+
+def test_classes_of_others_are_answered_as_before(modules, capsys):
+    with pytest.raises(SystemExit):
+        parse("--model=another_package.Theirs", "--model.bakcbone=x")
+    printed = capsys.readouterr().err
+    assert "usage:" in printed.lower()
+    assert "Option 'bakcbone' is not accepted" in printed
+    with pytest.raises(ValueError, match="unknown backbone 'x'"):
+        parse("--model=another_package.Theirs", "--model.backbone=x")
