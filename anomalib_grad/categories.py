@@ -35,14 +35,15 @@ class CategoryMixin(pl.LightningModule):
     _learning_categories = False
     _categories_before: Sequence[str] = ()
 
-    def fit_variation(self) -> None:
-        """Learn how much normal images vary."""
-        raise NotImplementedError
-
     @property
     def per_category(self) -> PerCategoryPostProcessor | None:
         """The post-processor, if it keeps categories."""
         return self.post_processor if isinstance(self.post_processor, PerCategoryPostProcessor) else None
+
+    @property
+    def categories(self) -> list[str]:
+        """Names of the categories, in the order of their indices; none where the post-processor keeps none."""
+        return [] if self.per_category is None else self.per_category.categories
 
     @property
     def resumed(self) -> bool:
@@ -153,15 +154,14 @@ class CategoryMixin(pl.LightningModule):
 
     def on_validation_start(self) -> None:
         """Fit before the thresholds are: the epoch's checkpoint is written right after them."""
-        self._categories_before = [] if self.per_category is None else list(self.per_category.categories)
+        self._categories_before = list(self.categories)
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.fit_recogniser()
-            self.fit_variation()
 
     def on_validation_epoch_end(self) -> None:
         """Keep what is usual for a category with its name, where validation data brought others."""
-        if self.per_category is not None and self.per_category.categories != self._categories_before:
-            self.model.rearrange(self._categories_before, self.per_category.categories)
+        if self.categories != self._categories_before:
+            self.model.rearrange(self._categories_before, self.categories)
 
     def on_train_epoch_end(self) -> None:
         """Fit on the whole epoch; if a category is still missing, go on collecting in the next."""

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """GRAD as an anomalib model ("Grid-Based Continuous Normal Representation for Anomaly Detection", arXiv 2402.18293)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from inspect import signature
 from pathlib import Path
@@ -16,14 +16,11 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.seed import isolate_rng
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 
-from .calibration import AUTO_IMAGES, estimate_mse_threshold
 from .categories import CategoryMixin
 from .category_features import CategoryFeatures
-from .components.normal_variation import Errors
 from .data.anomalib_data import LeaveOutHidden, NameMissingSplit
 from .divergence import StopDiverged
 from .evaluation.post_processor import PerCategoryPostProcessor
@@ -31,6 +28,7 @@ from .evaluation.raw_scores import RankRawScores
 from .evaluation.visualizer import DistinctImageVisualizer
 from .export import CategoryExportMixin
 from .feature_cache import CacheSettings, FeatureBatch, FeatureCaching
+from .learning import LearnFromFeatures
 from .optimisation import OptimisationMixin
 from .pre_processor import ConfigurePreProcessor, GradPreProcessor
 from .recipes import DEFAULT_RECIPE, PUBLISHED, build_network, find_recipe, naming_recipe
@@ -40,7 +38,6 @@ from .tiling import describe, rebuild
 from .torch_model import GradModel
 from .training_length import TrainingLengthMixin
 from .training_precision import TrainingPrecisionMixin
-from .training_samples import in_eval_mode, spread, spread_by_category, training_batches
 from .trust.checkpoint_io import WholeCheckpoints, check_before_reading, on_this_machine
 from .trust.configuration import CheckpointConfigurationError, check_configuration, check_weights
 from .trust.faults import CONFIGURATION, MODEL
@@ -51,8 +48,6 @@ from .validation_times import ValidateAtEnd
 
 NOT_GIVEN = Settings()
 RANDOM_STATE = "grad_random_state"
-VARIATION_IMAGES = 100
-"""Training images of a category that suffice to tell how much they vary."""
 POST = "post_processor."
 """Names of thresholds begin so."""
 
@@ -193,8 +188,14 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         """Callbacks of anomalib, the feature cache, whole checkpoints of finite weights, errors that name a file."""
         callbacks = cast("Sequence[Callback]", super().configure_callbacks())
         naming = [NameMissingSplit(), NameUnreadableImages(), NameUnreadableCheckpoint()]
-        own = [self.feature_caching, ValidateAtEnd(), StopDiverged(), WholeCheckpoints(), RankRawScores(), *naming]
-        return [LeaveOutHidden(), *callbacks, *own]  # before the visualiser, which names a result for each image
+        learning = LearnFromFeatures(lambda: self.model, self._features, lambda: self.categories)
+        own = [self.feature_caching, learning, ValidateAtEnd(), StopDiverged(), WholeCheckpoints(), RankRawScores()]
+        return [
+            LeaveOutHidden(),
+            *callbacks,
+            *own,
+            *naming,
+        ]  # before the visualiser, which names a result for each image
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path | IO[bytes], *args: Any, **kwargs: Any) -> "Grad":  # noqa: ANN401
@@ -372,53 +373,9 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             with restoring(f"{RANDOM_STATE!r}"):
                 torch.set_rng_state(self._random_state.cpu())
 
-    def on_train_start(self) -> None:
-        """Learn from training features what the method takes as given, unless a checkpoint brought it.
-
-        That is how they are whitened, and ``k`` where it is ``"auto"``. Every process learns from the same images, so
-        all learn the same.
-        """
-        whitening, threshold = self.model.whitening, self.model.head.mse_threshold
-        with isolate_rng():
-            if whitening is not None and not whitening.images:
-                self.print(f"Learning to whiten features from up to {AUTO_IMAGES} training images.")
-                whitening.fit(self._training_features())
-            if torch.isnan(threshold):
-                self.print(f"Estimating mse_threshold (k) from up to {AUTO_IMAGES} training images.")
-                threshold.copy_(estimate_mse_threshold(map(self.model.head_input, self._training_features())))
-                self.print(f"mse_threshold (k) estimated from training features: {threshold.item():.4g}")
-
-    @torch.no_grad()
-    def fit_variation(self) -> None:
-        """Learn from training images of each category how much they vary, once the head has learnt."""
-        variation = self.model.variation
-        if variation is None:
-            return
-        known = [] if self.per_category is None else self.per_category.categories
-        indices = spread_by_category(self.trainer, VARIATION_IMAGES)
-
-        def errors() -> Errors:
-            for batch in training_batches(self.trainer, self, indices):
-                error = self.model.error(self._features(batch))
-                names = getattr(batch, "category", None) or [None] * len(error)
-                yield error, [known.index(name) if name in known else None for name in names]
-
-        score = self.model.anomaly_map_generator
-        with in_eval_mode(self.model), isolate_rng():
-            variation.fit(errors, len(known), lambda distances: score(distances)[1])
-
-    def on_train_end(self) -> None:
-        """Learn what is usual where no validation did."""
-        if not self.trainer.enable_validation:
-            self.fit_variation()
-
     def _features(self, batch: Batch | FeatureBatch) -> Tensor:
         """Features ``(B, C, h, w)`` of a training batch, computed or from the cache."""
         backbone = self.model.backbone
         if isinstance(batch, FeatureBatch):
             return backbone.join(backbone.unflatten(batch.features.to(torch.get_default_dtype())))
         return backbone(batch.image)
-
-    def _training_features(self) -> Iterator[Tensor]:
-        """Features of training images spread evenly over the data set."""
-        return map(self._features, training_batches(self.trainer, self, spread(self.trainer, AUTO_IMAGES)))

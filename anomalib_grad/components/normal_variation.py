@@ -58,13 +58,14 @@ class NormalVariation(nn.Module):
 
         Args:
             error: Errors ``(B, C, h, w)``.
-            index: Category of each image in [0, K], int64, shape (B,); K, and ``None``, are all products together.
+            index: Category of each image in [0, K], int64, shape (B,); K, and ``None``, are all products together, which
+                are all there is before :meth:`fit`.
 
         Returns:
             Distances ``(B, 1, h, w)``, non-negative, without a unit.
         """
         matrices, usual = self.matrices[-1:], self.usual[-1:]
-        if index is not None:
+        if index is not None and len(self.usual) > 1:
             matrices, usual = self.matrices[index], self.usual[index]  # (B, C, C), (B, 1, h, w)
         with torch.autocast(error.device.type, enabled=False):
             rows = matrices @ error.to(matrices.dtype).flatten(2)  # (B, C, h * w)

@@ -20,7 +20,7 @@ from anomalib_grad.anomaly_map import AnomalyMapGenerator
 from anomalib_grad.components import NormalVariation
 from anomalib_grad.components.normal_variation import Errors
 from anomalib_grad.evaluation.metrics import METRIC_NAMES, CategoryMetrics, Predictions, mean_over_categories
-from anomalib_grad.training_samples import evenly
+from anomalib_grad.learning import evenly
 
 BINS = 4000
 VARIATION_IMAGES = 100

@@ -1,0 +1,144 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""What is learnt from training features beside the weights: how to whiten them, ``k``, and how much they vary."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from anomalib.pre_processing import PreProcessor
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+
+from .calibration import AUTO_IMAGES, estimate_mse_threshold
+from .components.normal_variation import Errors
+from .feature_cache import FeatureBatch, batches_of
+from .torch_model import GradModel
+
+if TYPE_CHECKING:
+    from anomalib.data import Batch
+
+VARIATION_IMAGES = 100
+"""Training images of a category that suffice to tell how much they vary."""
+
+
+class LearnFromFeatures(Callback):
+    """Learns from training features what the method takes as given, unless a checkpoint brought it.
+
+    Every process learns from the same images, so all learn the same.
+
+    Args:
+        network: Gives the network.
+        features: Gives the backbone's features ``(B, C, h, w)`` of a training batch.
+        categories: Gives the names of the categories, in the order of their indices.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[], GradModel],
+        features: "Callable[[Batch | FeatureBatch], Tensor]",
+        categories: Callable[[], Sequence[str]],
+    ) -> None:
+        self._network = network
+        self._features = features
+        self._categories = categories
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Learn to whiten features, and the threshold ``k`` where it is ``"auto"``."""
+        network = self._network()
+        whitening, threshold = network.whitening, network.head.mse_threshold
+
+        def features() -> Iterator[Tensor]:
+            return map(self._features, training_batches(trainer, pl_module, spread(trainer, AUTO_IMAGES)))
+
+        with isolate_rng():
+            if whitening is not None and not whitening.images:
+                pl_module.print(f"Learning to whiten features from up to {AUTO_IMAGES} training images.")
+                whitening.fit(features())
+            if torch.isnan(threshold):
+                pl_module.print(f"Estimating mse_threshold (k) from up to {AUTO_IMAGES} training images.")
+                threshold.copy_(estimate_mse_threshold(map(network.head_input, features())))
+                pl_module.print(f"mse_threshold (k) estimated from training features: {threshold.item():.4g}")
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Learn how much normal images vary before thresholds are fitted."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._learn_variation(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Learn it where no validation follows."""
+        if not trainer.enable_validation:
+            self._learn_variation(trainer, pl_module)
+
+    @torch.no_grad()
+    def _learn_variation(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        network, categories = self._network(), list(self._categories())
+        if network.variation is None:
+            return
+        indices = spread_by_category(trainer, VARIATION_IMAGES)
+
+        def errors() -> Errors:
+            for batch in training_batches(trainer, pl_module, indices):
+                error = network.error(self._features(batch))
+                names = getattr(batch, "category", None) or [None] * len(error)
+                yield error, [categories.index(name) if name in categories else None for name in names]
+
+        with in_eval_mode(network), isolate_rng():
+            network.variation.fit(
+                errors, len(categories), lambda distances: network.anomaly_map_generator(distances)[1]
+            )
+
+
+def training_batches(
+    trainer: pl.Trainer, module: pl.LightningModule, indices: Sequence[int]
+) -> "Iterator[Batch | FeatureBatch]":
+    """Batches of some training images, or of their cached features, pre-processed as for a training step."""
+    loader: Any = trainer.train_dataloader
+    for batch in batches_of(loader, indices):
+        on_device = trainer.strategy.batch_to_device(batch)
+        if isinstance(module.pre_processor, PreProcessor):
+            module.pre_processor.on_train_batch_start(trainer, module, on_device, 0)
+        yield on_device
+
+
+def spread(trainer: pl.Trainer, most: int) -> list[int]:
+    """Indices of at most ``most`` training images, evenly from the whole data set."""
+    return evenly(range(len(dataset_of(trainer))), most)
+
+
+def spread_by_category(trainer: pl.Trainer, most: int) -> list[int]:
+    """Indices of at most ``most`` training images of each category; twice as many where the data have none."""
+    samples = getattr(dataset_of(trainer), "samples", None)
+    if samples is None or "category" not in samples:
+        return spread(trainer, 2 * most)
+    own: dict[str, list[int]] = {}
+    for index, name in enumerate(samples["category"]):
+        own.setdefault(name, []).append(index)
+    return [index for indices in own.values() for index in evenly(indices, most)]
+
+
+def evenly(indices: Sequence[int], most: int) -> list[int]:
+    """Take at most ``most`` of some indices, evenly from all of them."""
+    places = np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int)
+    return [indices[place] for place in places]
+
+
+def dataset_of(trainer: pl.Trainer) -> Any:  # noqa: ANN401  # anomalib's, or of cached features
+    """The data set that is trained on."""
+    loader: Any = trainer.train_dataloader
+    return loader.dataset
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Have a model predict in the block, and do then what it did before."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
