@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is learnt from training features beside the weights: how to whiten them, ``k``, and how much they vary."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,14 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from .calibration import AUTO_IMAGES, estimate_mse_threshold
-from .components.normal_variation import Errors
+from .components.normal_variation import PRIOR_IMAGES, Errors
 from .feature_cache import FeatureBatch, batches_of
 from .torch_model import GradModel
 
 if TYPE_CHECKING:
     from anomalib.data import Batch
+
+logger = logging.getLogger(__name__)
 
 VARIATION_IMAGES = 100
 """Training images of a category that suffice to tell how much they vary."""
@@ -88,9 +91,14 @@ class LearnFromFeatures(Callback):
                 yield error, [categories.index(name) if name in categories else None for name in names]
 
         with in_eval_mode(network), isolate_rng():
-            network.variation.fit(
+            counts = network.variation.fit(
                 errors, len(categories), lambda distances: network.anomaly_map_generator(distances)[1]
             )
+        for index, count in counts.items():
+            if count < PRIOR_IMAGES:
+                name = "The product" if index is None else f"Category {categories[index]!r}"
+                message = "%s has %d training images, which tell little of how much it varies: give it %d or more."
+                logger.warning(message, name, count, PRIOR_IMAGES)
 
 
 def training_batches(

@@ -58,7 +58,7 @@ class NormalVariation(nn.Module):
 
         Args:
             error: Errors ``(B, C, h, w)``.
-            index: Category of each image in [0, K], int64, shape (B,); K, and ``None``, are all products together, which
+            index: Category of each image in [0, K], int64, shape (B,); K and ``None`` are all products together, which
                 are all there is before :meth:`fit`.
 
         Returns:
@@ -72,7 +72,9 @@ class NormalVariation(nn.Module):
             return rows.unflatten(2, error.shape[2:]).norm(dim=1, keepdim=True) / usual
 
     @torch.no_grad()
-    def fit(self, errors: Callable[[], Errors], num_categories: int, score: Callable[[Tensor], Tensor]) -> None:
+    def fit(
+        self, errors: Callable[[], Errors], num_categories: int, score: Callable[[Tensor], Tensor]
+    ) -> dict[int | None, int]:
         """Learn what is usual; runs over the errors twice.
 
         Args:
@@ -80,6 +82,9 @@ class NormalVariation(nn.Module):
                 all.
             num_categories: Number of categories K.
             score: Image scores ``(N,)`` of distances ``(N, 1, h, w)``.
+
+        Returns:
+            Number of images of each category that had any.
 
         Raises:
             ValueError: If there is not one image.
@@ -101,6 +106,7 @@ class NormalVariation(nn.Module):
                 found[index].append(row)
         distances = {index: torch.stack(parts) for index, parts in found.items()}  # (N, 1, h, w) each
         self._take(self.matrices, usual_maps(distances, weights, num_categories, score))
+        return images
 
     def rearrange(self, before: Sequence[str], after: Sequence[str]) -> None:
         """Give the rows the order of other categories; what is usual for all takes the place of unknown ones.
