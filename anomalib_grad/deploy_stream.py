@@ -100,21 +100,22 @@ class Stream:
         free: SimpleQueue[Slot | None] = SimpleQueue()
         for slot in slots:
             free.put(slot)
-        with ThreadPoolExecutor(min(self._in_flight, os.cpu_count() or 1), thread_name_prefix="frames") as readers:
-            stopped = Event()
-            # A source may take its time, or wait for ever, while results are there: it is asked in a thread of its own.
-            Thread(target=self._take, args=(frames, free, begun, readers, stopped), daemon=True).start()
-            try:
-                while (item := begun.get()) is not None:
-                    if isinstance(item, Exception):
-                        raise item
-                    yield self._result(item)
-                    free.put(item.slot)
-            finally:
-                stopped.set()
-                free.put(None)
-                for slot in slots:
-                    slot.stop()
+        readers = ThreadPoolExecutor(min(self._in_flight, os.cpu_count() or 1), thread_name_prefix="frames")
+        stopped = Event()
+        # A source may take its time, or wait for ever, while results are there: it is asked in a thread of its own.
+        Thread(target=self._take, args=(frames, free, begun, readers, stopped), daemon=True).start()
+        try:
+            while (item := begun.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield self._result(item)
+                free.put(item.slot)
+        finally:
+            stopped.set()
+            free.put(None)
+            readers.shutdown(cancel_futures=True)
+            for slot in slots:
+                slot.stop()
 
     def _take(
         self,

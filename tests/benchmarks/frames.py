@@ -1,0 +1,284 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""What frames of a camera's size cost, beside Pillow's resize, the bare model and PaDiM, and whether verdicts stay.
+
+python tests/benchmarks/frames.py [--threads 1] [--root ../shared/native_size] [--plot frames.png]
+
+Grad (grad_tiny, small fusion) and PaDiM (resnet18) have random heads and statistics: they do not change the time. All
+times are medians in milliseconds, taken in turns in one process. onnxruntime is timed where it is installed.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import openvino as ov
+import torch
+from anomalib.deploy import OpenVINOInferencer, TorchInferencer
+from anomalib.models import Padim
+from matplotlib import pyplot as plt
+from measure import in_turns, machine, markdown
+from PIL import Image
+from torchvision.transforms.v2 import Resize
+
+from anomalib_grad import Grad, MultiCategory
+from anomalib_grad.data.reading import read_image
+from anomalib_grad.deploy import CategoryOpenVINOInferencer
+
+SIDES = [(224, 224), (1024, 1024), (2048, 2448), (3000, 4096), (4600, 5300)]
+MODEL = (224, 224)
+FIVE = SIDES[2]
+Judge = Callable[[Any], object]
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """A picture with structure at all scales."""
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 255, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+    return (smooth.astype(np.int16) + generator.integers(-10, 10, smooth.shape)).clip(0, 255).astype(np.uint8)
+
+
+def in_range(model: Grad, images: Iterable[np.ndarray]) -> None:
+    """Give a model the statistics of some images, so that its scores are no raw ones."""
+    with torch.no_grad():
+        raw = [
+            model.model.predict(model.model.backbone(model.pre_processor(torch.from_numpy(i / 255).float()[None])))
+            for i in (image.transpose(2, 0, 1) for image in images)
+        ]
+    values = torch.cat([prediction.pred_score for prediction in raw])
+    post = model.post_processor
+    post.image_min.fill_(0.8 * values.min())
+    post.image_max.fill_(1.2 * values.max())
+    post._image_threshold.fill_(values.median())
+
+
+def padim() -> Padim:
+    """A PaDiM that was fitted to noise."""
+    model = Padim(backbone="resnet18", pre_trained=False)
+    with torch.no_grad():
+        model.model.train()
+        model.model(torch.rand(60, 3, 256, 256))
+        model.model.fit()
+    return model.eval()
+
+
+def quick(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median wall time of each in milliseconds."""
+    return {name: 1000 * timing.wall for name, timing in in_turns(runs, rounds, burst=2).items()}
+
+
+def pillow(frame: np.ndarray | Path) -> np.ndarray:
+    """Make a frame small with Pillow alone."""
+    image = Image.open(frame).convert("RGB") if isinstance(frame, Path) else Image.fromarray(frame)
+    return np.asarray(image.resize(MODEL, Image.Resampling.BILINEAR))
+
+
+def write_files(shop: Path) -> dict[tuple[int, int], Path]:
+    """Write a product of JPEGs of each size; gives its training image."""
+    files = {}
+    for side in SIDES[1:]:
+        image = Image.fromarray(picture(*side))
+        for part in ("test/bad/0", "test/good/0", "train/good/0"):
+            files[side] = shop / megapixels(side) / f"{part}.jpg"
+            files[side].parent.mkdir(parents=True, exist_ok=True)
+            image.save(files[side], quality=92)
+    return files
+
+
+def own_inferencer(judge: Judge, files: dict[tuple[int, int], Path], rounds: int) -> list[list[object]]:
+    """Table 1: our inferencer on arrays and files."""
+    small, rows = picture(*MODEL), []
+    for side in SIDES[1:]:
+        frame = picture(*side)
+        runs: dict[str, Callable[[], object]] = {"model": partial(judge, small)}
+        for name, given in (("array", frame), ("JPEG", files[side])):
+            runs |= {name: partial(judge, given), f"{name} by Pillow": partial(pillow, given)}
+        took = quick(runs, rounds)
+        ratios = [(took[name] - took["model"]) / took[f"{name} by Pillow"] for name in ("array", "JPEG")]
+        rows.append([megapixels(side), *(f"{value:.0f}" for value in took.values()), *(f"{r:.2f}" for r in ratios)])
+    return rows
+
+
+def pre_processing(judges: dict[str, tuple[Judge, Judge]], rounds: int) -> tuple[list[list[object]], dict[str, list]]:
+    """Table 2: time on a large frame less that on a small one, ours beside PaDiM's; and all times."""
+    frames = {side: picture(*side) for side in SIDES}
+    curves: dict[str, list[float]] = {}
+    for side in SIDES:
+        runs = {}
+        for runtime, pair in judges.items():
+            for model, judge in zip(("Grad", "PaDiM"), pair, strict=True):
+                runs[f"{model}, {runtime}"] = partial(judge, frames[side])
+        for name, value in quick(runs, rounds).items():
+            curves.setdefault(name, []).append(value)
+    rows: list[list[object]] = []
+    for number, side in enumerate(SIDES[1:], start=1):
+        for runtime in judges:
+            ours, theirs = (curves[f"{m}, {runtime}"][number] - curves[f"{m}, {runtime}"][0] for m in ("Grad", "PaDiM"))
+            rows.append([megapixels(side), runtime, f"{ours:.0f}", f"{theirs:.0f}", f"{ours / theirs:.2f}"])
+    return rows, curves
+
+
+def reading(files: dict[tuple[int, int], Path], rounds: int) -> list[list[object]]:
+    """Table 3: a JPEG read through MultiCategory at the model's size, beside Pillow."""
+    rows: list[list[object]] = []
+    for side in SIDES[1:]:
+        root = files[side].parents[3]
+        data = MultiCategory(root=root, num_workers=0, categories=[files[side].parents[2].name])
+        data.setup()
+        data.train_data.augmentations = Resize(MODEL, antialias=True)
+        path = Path(data.train_data.samples["image_path"].iloc[0])
+        took = quick({"read": partial(data.train_data.__getitem__, 0), "Pillow": partial(pillow, path)}, rounds)
+        rows.append([megapixels(side), *(f"{v:.0f}" for v in took.values()), f"{took['read'] / took['Pillow']:.2f}"])
+    return rows
+
+
+def streams(inferencer: CategoryOpenVINOInferencer, file: Path, count: int) -> list[list[object]]:
+    """Table 6: frames a second in a loop and in streams, at 5 megapixels."""
+    rows: list[list[object]] = []
+    for name, given in (("array", picture(*FIVE)), ("JPEG", file)):
+        start = time.perf_counter()
+        for _ in range(count):
+            inferencer.predict(given)
+        loop = count / (time.perf_counter() - start)
+        rows.append([name, "loop", f"{loop:.1f}", "1.00", f"{1000 / loop:.0f}"])
+        for in_flight in (2, 4, 8):
+            stream = inferencer.stream([given] * (count + in_flight), in_flight)
+            next(stream)  # threads and requests are there
+            start = time.perf_counter()
+            latency = [result.seconds for result in stream]
+            rate = len(latency) / (time.perf_counter() - start)
+            row = [name, f"stream, {in_flight} in flight", f"{rate:.1f}", f"{rate / loop:.2f}"]
+            rows.append([*row, f"{1000 * np.median(latency):.0f}"])
+    return rows
+
+
+def verdicts(model: Grad, ways: dict[str, Judge], paths: list[Path], folder: Path) -> list[list[object]]:
+    """Table 4: largest deviation of the normalised score from that in process on the full-size file."""
+    enlarged = [folder / f"{number}.png" for number in range(len(paths))]
+    for path, target in zip(paths, enlarged, strict=True):
+        Image.open(path).convert("RGB").resize((4096, 3000), Image.Resampling.BICUBIC).save(target, compress_level=1)
+    forms: dict[str, Callable[[Path], Any]] = {
+        "file": lambda path: path,
+        "Pillow image": lambda path: Image.open(path).convert("RGB"),
+        "array": lambda path: np.asarray(Image.open(path).convert("RGB")),
+        "tensor": lambda path: torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1),
+    }
+    rows: list[list[object]] = []
+    for size, files in (("native", paths), ("12 megapixels", enlarged)):
+        with torch.no_grad():
+            expected = [model(read_image(file)[None]) for file in files]
+        for way, judge in ways.items():
+            for form, load in forms.items():
+                if form != "file" and not way.startswith("ours"):
+                    continue
+                got = [judge(load(file)) for file in files]
+                pairs = [(float(g.pred_score.item()), e.pred_score.item()) for g, e in zip(got, expected, strict=True)]
+                changed = sum((a > 0.5) != (b > 0.5) for a, b in pairs)  # the threshold
+                rows.append([size, way, form, f"{max(abs(a - b) for a, b in pairs):.4f}", f"{changed} of {len(pairs)}"])
+    return rows
+
+
+def megapixels(side: tuple[int, int]) -> str:
+    """Size in megapixels."""
+    return f"{side[0] * side[1] / 1e6:.1f}"
+
+
+def draw(curves: dict[str, list[float]], path: Path) -> None:
+    """Draw times against megapixels."""
+    mpl.use("Agg")
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for name, values in curves.items():
+        axes.plot([h * w / 1e6 for h, w in SIDES], values, marker="o", label=name)
+    axes.set(xlabel="megapixels", ylabel="milliseconds a frame", ylim=(0, None))
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def onnx_judge(path: Path, threads: int) -> Judge | None:
+    """Run an ONNX file on plain onnxruntime, as anomalib's inferencer prepares images; ``None`` without it."""
+    try:
+        import onnxruntime  # noqa: PLC0415  # no dependency of this package
+    except ModuleNotFoundError:
+        return None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda frame: session.run(None, {name: np.ascontiguousarray(OpenVINOInferencer.pre_process(frame))})
+
+
+def main() -> None:
+    """Print the tables and draw the curves."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--root", type=Path, help="folder of real images whose verdicts are compared")
+    parser.add_argument("--plot", type=Path, default=Path("frames.png"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    os.environ["TRUST_REMOTE_CODE"] = "1"  # files of this very run
+    config = {"INFERENCE_NUM_THREADS": args.threads, "EXECUTION_MODE_HINT": "ACCURACY"}
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder, before = Path(name), Path.cwd()
+        paths = sorted(p.resolve() for s in ("*.png", "*.jpg") for p in args.root.rglob(s)) if args.root else []
+        paths = [path for path in paths if "ground_truth" not in path.parts]
+        plot = args.plot.resolve()
+        os.chdir(folder)  # anomalib's cache of compiled models
+        grad = Grad("grad_tiny", fusion="small", image_size=MODEL, mse_threshold=0.1, visualizer=False).eval()
+        real = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+        in_range(grad, real or [picture(300 + 20 * n, 300) for n in range(4)])
+        exports = {
+            model_name: {
+                "openvino": model.to_openvino(folder / model_name),
+                "onnx": model.to_onnx(folder / model_name),
+                "torch": model.to_torch(folder / model_name),
+            }
+            for model_name, model in (("Grad", grad), ("PaDiM", padim()))
+        }
+        files = write_files(folder / "shop")
+        ours = CategoryOpenVINOInferencer(exports["Grad"]["openvino"], "CPU", config)
+        judges: dict[str, tuple[Judge, ...]] = {
+            "OpenVINO": tuple(OpenVINOInferencer(e["openvino"], "CPU", config).predict for e in exports.values()),
+            "torch": tuple(TorchInferencer(e["torch"], device="cpu").predict for e in exports.values()),
+        }
+        on_onnx = tuple(onnx_judge(e["onnx"], args.threads) for e in exports.values())
+        if all(on_onnx):
+            judges["onnxruntime"] = on_onnx  # type: ignore[assignment]
+        print(f"{machine()}, {args.threads} threads, OpenVINO {ov.__version__.partition('-')[0]}\n")
+        print("1. CategoryOpenVINOInferencer; ratio: (time - model) / Pillow\n")
+        heads = ["megapixels", "model", "array", "Pillow", "JPEG", "Pillow, decoding", "ratio array", "ratio JPEG"]
+        print(markdown(heads, own_inferencer(ours.predict, files, args.rounds)))
+        rows, curves = pre_processing(judges, args.rounds)  # type: ignore[arg-type]
+        print("\n2. anomalib's inferencers: time on a large frame less that on a small one\n")
+        print(markdown(["megapixels", "runtime", "Grad", "PaDiM", "ratio"], rows))
+        print("\n3. A training image read through MultiCategory\n")
+        print(markdown(["megapixels", "MultiCategory", "Pillow, decoding", "ratio"], reading(files, args.rounds)))
+        print("\n6. Streams of 5 megapixels\n")
+        print(markdown(["frame", "how", "frames/s", "ratio", "latency ms"], streams(ours, files[FIVE], 30)))
+        if paths:
+            ways = {"ours, OpenVINO": ours.predict}
+            ways |= {f"anomalib's, {runtime}": pair[0] for runtime, pair in judges.items() if runtime != "onnxruntime"}
+            ways["ours, ONNX"] = CategoryOpenVINOInferencer(exports["Grad"]["onnx"], "CPU", config).predict
+            print("\n4. Deviation of the normalised score from that of the model in process on the file\n")
+            print(
+                markdown(
+                    ["size", "way", "given", "largest deviation", "other verdict"], verdicts(grad, ways, paths, folder)
+                )
+            )
+        own = quick({f"{side}": partial(ours.predict, picture(*side)) for side in SIDES}, args.rounds)
+        draw({"Grad, CategoryOpenVINOInferencer": list(own.values()), **curves}, plot)
+        os.chdir(before)
+    print(f"\n{plot}")
+
+
+if __name__ == "__main__":
+    main()
