@@ -26,18 +26,17 @@ class DistinctImageVisualizer(ImageVisualizer):
     """
 
     _names: dict[str, str]
+    _unrecorded: dict[str, str]
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Name the results of all images that will be tested."""
         del pl_module
-        self._names = {}
-        self._name(trainer, _inputs(trainer.test_dataloaders))
+        self._start(trainer, trainer.test_dataloaders)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Name the results of all images that will be predicted on."""
         del pl_module
-        self._names = {}
-        self._name(trainer, _inputs(trainer.predict_dataloaders))
+        self._start(trainer, trainer.predict_dataloaders)
 
     def on_test_batch_end(  # type: ignore[override]  # anomalib narrows Lightning's types
         self,
@@ -54,8 +53,9 @@ class DistinctImageVisualizer(ImageVisualizer):
         unlisted = [path for path in paths if path not in self._names]
         if unlisted:
             self._name(trainer, unlisted)
+        self._record(trainer)
         for path, item in zip(paths, batch, strict=True):
-            picture = self.visualize(_as_read(item))
+            picture = self.visualize(self._as_read(item))
             if isinstance(picture, Image.Image):
                 file = self._folder(trainer) / self._names[path]
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -64,15 +64,32 @@ class DistinctImageVisualizer(ImageVisualizer):
     def _folder(self, trainer: pl.Trainer) -> Path:
         return Path(self.output_dir or Path(trainer.default_root_dir) / "images")
 
+    def _start(self, trainer: pl.Trainer, loaders: Any) -> None:  # noqa: ANN401  # whatever Lightning was given
+        self._names, self._unrecorded = {}, {}
+        self._name(trainer, _inputs(loaders))
+
     def _name(self, trainer: pl.Trainer, inputs: list[str]) -> None:
-        """Name the results of inputs, and note the names."""
-        folder = self._folder(trainer)
-        record = read_record(folder)
+        """Name the results of inputs."""
+        record = {**read_record(self._folder(trainer)), **{name: path for path, name in self._names.items()}}
         data: Any = getattr(trainer, "datamodule", None)
         names = output_names(inputs, record, getattr(data, "name", None), getattr(data, "category", None))
         self._names |= names
-        if trainer.is_global_zero and names:
-            write_record(folder, record, names)
+        self._unrecorded |= names
+
+    def _record(self, trainer: pl.Trainer) -> None:
+        """Note what has been named since the last time; not before there is something to write."""
+        if self._unrecorded and trainer.is_global_zero:
+            folder = self._folder(trainer)
+            write_record(folder, read_record(folder), self._unrecorded)
+        self._unrecorded = {}
+
+    def _as_read(self, item: ImageItem) -> ImageItem:
+        """Give an item with a picture of its image in the place of the file, which anomalib would open another way."""
+        if item.image_path is None:
+            return item
+        with Image.open(item.image_path) as file:
+            picture = to_image(picture_of(file).resize(self.field_size))
+        return item.update(in_place=False, image=picture, image_path=None)
 
 
 def _inputs(loaders: Any) -> list[str]:  # noqa: ANN401  # whatever Lightning was given
@@ -84,11 +101,3 @@ def _inputs(loaders: Any) -> list[str]:  # noqa: ANN401  # whatever Lightning wa
         listed = getattr(dataset, "image_filenames", ()) if samples is None else samples["image_path"]
         inputs += [str(Path(path).resolve()) for path in listed]
     return inputs
-
-
-def _as_read(item: ImageItem) -> ImageItem:
-    """Give an item with the picture of its image in the place of the file, which anomalib would open another way."""
-    if item.image_path is None:
-        return item
-    with Image.open(item.image_path) as file:
-        return item.update(in_place=False, image=to_image(picture_of(file)), image_path=None)

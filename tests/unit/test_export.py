@@ -103,6 +103,16 @@ def test_finish_onnx_hides_the_category_names_nodes_and_drops_traces(tmp_path: P
     assert json.loads(metadata[CATEGORIES_METADATA]) == ["cup", 'a "quoted" name']
 
 
+def test_finish_onnx_names_no_categories_where_none_is_recognised(tmp_path: Path):
+    tensor = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1])
+    output = helper.make_tensor_value_info("pred_score", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Relu", ["image"], ["pred_score"])], "graph", [tensor], [output])
+    onnx.save(helper.make_model(graph), path := tmp_path / "model.onnx")
+    finish_onnx(path, ["cup", "pin"])
+    (metadata,) = [entry for entry in onnx.load(path).metadata_props if entry.key == CATEGORIES_METADATA]
+    assert json.loads(metadata.value) == []
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_portable_gives_back_the_very_tensors(dtype: torch.dtype):
     module = nn.BatchNorm1d(3).to(dtype)

@@ -7,12 +7,15 @@ import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from anomalib.data import Folder
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from anomalib_grad.data import MultiCategory, PredictImages, list_images
+from anomalib_grad.data.anomalib_data import LeaveOutHidden
 from anomalib_grad.data.listing import IMAGE_SUFFIXES
 
 NO_WORKERS = {"num_workers": 0, "train_batch_size": 4, "eval_batch_size": 4}
@@ -70,6 +73,26 @@ def test_hidden_files_are_no_images_in_folders_of_any_layout(tmp_path: Path, pro
     before = subsets(root=root, **FOLDER)
     clutter(root)
     assert subsets(root=root, **FOLDER) == before
+
+
+def test_hidden_files_are_left_out_of_anomalibs_own_data_sets(root: Path) -> None:
+    for name in ("._1.png", ".trash/1.png"):
+        (root / "bee/train/good" / name).parent.mkdir(exist_ok=True)
+        (root / "bee/train/good" / name).write_bytes(b"")
+    (root / ".parts").mkdir()
+    (root / "bee").rename(root / ".parts/bee")  # what lies above the named folder hides nothing
+    own = Folder("bee", root=root / ".parts/bee", normal_dir="train/good", abnormal_dir="test/crack", num_workers=0)
+    own.setup()
+    before = len(own.train_data) + len(own.test_data) + len(own.val_data)
+    LeaveOutHidden().setup(SimpleNamespace(datamodule=own), SimpleNamespace(), "fit")
+    listed = [path for part in (own.train_data, own.val_data, own.test_data) for path in part.samples["image_path"]]
+    assert len(listed) == before - 2
+    assert not [path for path in listed if Path(path).name.startswith(".") or "/.trash/" in path]
+    joined = {"ant": Folder("ant", root=root / "ant", normal_dir="train/good", abnormal_dir="test/crack"), "bee": own}
+    datamodule = MultiCategory(datamodules=joined, **NO_WORKERS)
+    datamodule.setup()
+    LeaveOutHidden().setup(SimpleNamespace(datamodule=datamodule), SimpleNamespace(), "fit")
+    assert set(datamodule.train_data.samples["category"]) == {"ant", "bee"}
 
 
 def test_a_folder_within_a_hidden_one_is_read_if_it_is_named(tmp_path: Path, product: Callable[..., Path]) -> None:
