@@ -29,12 +29,14 @@ from .divergence import StopDiverged
 from .evaluation.post_processor import PerCategoryPostProcessor
 from .export import CategoryExportMixin
 from .feature_cache import CacheSettings, FeatureBatch, FeatureCaching, batches_of
+from .heatmaps import Heatmaps
 from .optimisation import OptimisationMixin
 from .pre_processor import ConfigurePreProcessor, GradPreProcessor
+from .run_end import SayHowToGoOn
 from .tiling import describe, rebuild
 from .torch_model import GradModel
 from .training_length import PUBLISHED_EPOCHS, PublishedLengthMixin
-from .trust.checkpoint_io import WholeCheckpoints, check_before_reading, on_this_machine
+from .trust.checkpoint_files import WholeCheckpoints, check_before_reading, on_this_machine
 from .trust.configuration import check_configuration, check_weights
 from .trust.faults import CONFIGURATION, MODEL
 from .trust.settings import restoring
@@ -244,11 +246,16 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         """Thresholds per category where the data have categories, anomalib's own where they have none."""
         return PerCategoryPostProcessor()
 
+    @classmethod
+    def configure_visualizer(cls) -> Heatmaps:
+        """Heatmaps of anomalib, for the lack of which no figure is lost."""
+        return Heatmaps()
+
     def configure_callbacks(self) -> list[Callback]:
         """Callbacks of anomalib, the feature cache, whole checkpoints of finite weights, errors that name a file."""
         callbacks = cast("Sequence[Callback]", super().configure_callbacks())
         naming = [NameUnreadableImages(), NameUnreadableCheckpoint()]
-        own = [self.feature_caching, StopDiverged(), WholeCheckpoints(), *naming]
+        own = [self.feature_caching, StopDiverged(), WholeCheckpoints(), *naming, SayHowToGoOn()]
         return [*callbacks, *own]
 
     @classmethod
