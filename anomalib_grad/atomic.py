@@ -10,13 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 
 SUFFIX = ".unfinished"
 LEFTOVER_SECONDS = 24 * 3600
 """Age at which a folder to write in belongs to no run any more: a killed one has left it."""
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
 """Errors of a medium, not of what is read or computed meanwhile."""
+_BLOCK = 2**20
+"""Bytes that are written at once to find out whether a disk is full."""
+
+
+class CannotWriteError(OSError):
+    """Something could not be written, because a disk is full or must not be written to."""
 
 
 @contextmanager
@@ -35,27 +41,38 @@ def writing(target: str | Path) -> Iterator[Path]:
     Raises:
         FileNotFoundError: If the target's folder does not exist.
         IsADirectoryError: If the target is a folder.
-        OSError: If the target's folder cannot be written to, or is full.
+        CannotWriteError: If the target's folder cannot be written to, or is full.
     """
     target = Path(target)
     if target.is_dir():
         raise IsADirectoryError(f"{str(target)!r} is a folder; name a file to write.")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {str(target.parent)!r} to write {target.name!r} to; create it.")
-    try:
-        temporary = folder_beside(target)
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    with temporary as folder:
+    with naming_disk(target), folder_beside(target) as folder:
         unfinished = Path(folder) / target.name
-        try:
-            yield unfinished
-            _flush(unfinished)
-            unfinished.replace(target)
-        except OSError as error:
-            if error.errno not in UNWRITABLE:
-                raise
-            raise _cannot_write(target, error) from error
+        yield unfinished
+        _flush(unfinished)
+        unfinished.replace(target)
+
+
+@contextmanager
+def naming_disk(target: Path, size: int = 0) -> Iterator[None]:
+    """Name what could not be written, and what to do, where a disk is full or must not be written to.
+
+    Args:
+        target: The file or folder that is written in the block.
+        size: Bytes that are about to be written: some libraries do not say that the disk is to blame.
+
+    Raises:
+        CannotWriteError: In place of what was raised, which is its cause.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        fault = _fault_of_disk(target, error, size)
+        if fault is None:
+            raise
+        raise cannot_write(target, fault) from error
 
 
 def folder_beside(target: Path) -> "TemporaryDirectory[str]":
@@ -83,9 +100,36 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _cannot_write(target: Path, error: OSError) -> OSError:
-    return OSError(
+def cannot_write(target: Path, error: OSError) -> CannotWriteError:
+    """Say what could not be written, why, and what to do."""
+    return CannotWriteError(
         error.errno,
         f"cannot write {str(target)!r} ({error.strerror}), and what stood there is unchanged; make room or name a "
         f"folder that can be written to, then start again.",
     )
+
+
+def is_of_disk(error: BaseException) -> bool:
+    """Tell whether an error is of the medium that something was to be written to, or of its folder's permissions."""
+    if not isinstance(error, OSError) or isinstance(error, CannotWriteError):  # which is named already
+        return False
+    if error.errno in {errno.EACCES, errno.EPERM} and isinstance(error.filename, str | os.PathLike):
+        return not os.access(_nearest_folder(Path(error.filename)), os.W_OK)  # else something could not be read
+    return error.errno in UNWRITABLE
+
+
+def _fault_of_disk(target: Path, error: OSError | RuntimeError, size: int) -> OSError | None:
+    """Find what the operating system says about a failure; ``None`` if the disk is not to blame."""
+    if isinstance(error, OSError):
+        return error if is_of_disk(error) else None
+    try:
+        with TemporaryFile(dir=_nearest_folder(target)) as file:
+            for _ in range(0, size, _BLOCK):
+                file.write(bytes(_BLOCK))
+    except OSError as fault:
+        return fault
+    return None
+
+
+def _nearest_folder(path: Path) -> Path:
+    return next(parent for parent in path.absolute().parents if parent.is_dir())

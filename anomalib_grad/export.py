@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import onnx
 import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.deploy.export import CompressionType, ExportType
@@ -23,12 +22,12 @@ from anomalib.models.components.base.export_mixin import ExportMixin
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from . import quantization
-from .atomic import folder_beside
+from .atomic import folder_beside, naming_disk
 from .export_seal import seal
 from .resizing import resized_to
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # both are heavy, and whoever imports anomalib imports this file
+    import onnx
     import openvino as ov
 
 logger = logging.getLogger(__name__)
@@ -74,7 +73,7 @@ class CategoryExportMixin(ExportMixin):
         """Export to a torch file; arguments and result are anomalib's."""
         warn_without_threshold(self.post_processor)
         with portable(self):  # type: ignore[arg-type]  # mixed into a module
-            return publish(super().to_torch, export_root, ExportType.TORCH, model_file_name=model_file_name)
+            return self._publish(super().to_torch, export_root, ExportType.TORCH, model_file_name=model_file_name)
 
     def to_onnx(
         self,
@@ -100,7 +99,7 @@ class CategoryExportMixin(ExportMixin):
         with portable(self):  # type: ignore[arg-type]  # mixed into a module
             self._exporting = True
             try:
-                return publish(export, export_root, ExportType.ONNX)
+                return self._publish(export, export_root, ExportType.ONNX)
             finally:
                 self._exporting = False
 
@@ -112,7 +111,12 @@ class CategoryExportMixin(ExportMixin):
             seal(path)
             return path
 
-        return publish(export, export_root, ExportType.OPENVINO, *args, **kwargs)
+        return self._publish(export, export_root, ExportType.OPENVINO, *args, **kwargs)
+
+    def _publish(self, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # those of publish
+        """Export with :func:`publish`; the weights take about as many bytes as they do here."""
+        weights: Any = [*self.parameters(), *self.buffers()]  # type: ignore[attr-defined]  # mixed into a module
+        return publish(*args, size=sum(tensor.nbytes for tensor in weights), **kwargs)
 
     def _compress_ov_model(
         self,
@@ -125,6 +129,8 @@ class CategoryExportMixin(ExportMixin):
     ) -> "ov.Model":
         """Compress with NNCF, in the place of anomalib's way, which cannot read anomalib's own batches."""
         del task
+        from . import quantization  # noqa: PLC0415  # imports NNCF, which starts its telemetry
+
         match compression_type:
             case CompressionType.INT8:
                 return quantization.compress_weights(model)
@@ -176,6 +182,7 @@ def publish(
     export_root: Path | str,
     export_type: ExportType,
     *args: Any,  # noqa: ANN401  # handed to export
+    size: int = 0,
     **kwargs: Any,  # noqa: ANN401
 ) -> Path:
     """Export into a temporary folder, then move the files, so that no half-written model has the final name.
@@ -185,21 +192,26 @@ def publish(
         export_root: anomalib's root folder of exports.
         export_type: Kind of export, which names the folder below it.
         *args: Arguments of ``export``.
+        size: Bytes of the model, about: not every library says that a disk is full.
         **kwargs: Arguments of ``export``.
 
     Returns:
         Final path of the model.
+
+    Raises:
+        CannotWriteError: If the folder cannot be written to, or is full; an older export is unchanged then.
     """
     folder = Path(export_root) / "weights" / export_type.value  # anomalib's convention
-    folder.mkdir(parents=True, exist_ok=True)
-    with folder_beside(folder / "export") as temporary:
-        model = export(Path(temporary), *args, **kwargs)
-        final = folder / model.name
-        weights = [path for path in model.parent.iterdir() if path != model]
-        if weights:
-            final.unlink(missing_ok=True)  # an old model must not meet new weights
-        for path in (*weights, model):
-            path.replace(folder / path.name)
+    with naming_disk(folder, size):
+        folder.mkdir(parents=True, exist_ok=True)
+        with folder_beside(folder / "export") as temporary:
+            model = export(Path(temporary), *args, **kwargs)
+            final = folder / model.name
+            weights = [path for path in model.parent.iterdir() if path != model]
+            if weights:
+                final.unlink(missing_ok=True)  # an old model must not meet new weights
+            for path in (*weights, model):
+                path.replace(folder / path.name)
     return final
 
 
@@ -215,6 +227,8 @@ def finish_onnx(path: Path, categories: list[str], image_size: tuple[int, int] |
         categories: Category names in the order of their indices.
         image_size: Height and width to which the model resizes images first, antialiased; ``None`` if it does not.
     """
+    import onnx  # noqa: PLC0415  # heavy
+
     model = onnx.load(path, load_external_data=False)
     if not any(output.name == CATEGORY for output in model.graph.output):
         categories = []  # the model was fitted on some, but learned to recognise none: it judges all alike

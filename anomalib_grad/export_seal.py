@@ -9,8 +9,6 @@ import re
 import zlib
 from pathlib import Path
 
-import onnx
-
 SEAL = "anomalib_grad_crc32"
 """In ONNX files, whose entries OpenVINO copies when it converts one."""
 XML_SEAL = "anomalib_grad_files_crc32"
@@ -70,6 +68,8 @@ def is_intact(model: bytes, *weights: bytes) -> bool:
 
 def _entry(value: str) -> bytes:
     """Metadata in the form that, behind a whole ONNX file, is a part of it."""
+    import onnx  # noqa: PLC0415  # heavy
+
     entry = onnx.StringStringEntryProto(key=SEAL, value=value)
     content: bytes = onnx.ModelProto(metadata_props=[entry]).SerializeToString()
     return content

@@ -25,20 +25,21 @@ from .data.anomalib_data import LeaveOutHidden, NameMissingSplit
 from .divergence import StopDiverged
 from .evaluation.post_processor import PerCategoryPostProcessor
 from .evaluation.raw_scores import RankRawScores
-from .evaluation.visualizer import DistinctImageVisualizer
 from .export import CategoryExportMixin
 from .feature_cache import CacheSettings, FeatureBatch, FeatureCaching
+from .heatmaps import Heatmaps
 from .learning import LearnFromFeatures
 from .optimisation import OptimisationMixin
 from .pre_processor import ConfigurePreProcessor, GradPreProcessor
 from .recipes import DEFAULT_RECIPE, PUBLISHED, build_network, find_recipe, naming_recipe
+from .run_end import SayHowToGoOn
 from .settings import GROUPS, MapSettings, MethodSettings, Settings, TrainingSettings, filled, group_of
 from .stored_settings import HYPER_PARAMETERS, grouped, stored_arguments
 from .tiling import describe, rebuild
 from .torch_model import GradModel
 from .training_length import TrainingLengthMixin
 from .training_precision import TrainingPrecisionMixin
-from .trust.checkpoint_io import WholeCheckpoints, check_before_reading, on_this_machine
+from .trust.checkpoint_files import WholeCheckpoints, check_before_reading, on_this_machine
 from .trust.configuration import CheckpointConfigurationError, check_configuration, check_weights
 from .trust.faults import CONFIGURATION, MODEL
 from .trust.settings import restoring
@@ -180,22 +181,18 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         return PerCategoryPostProcessor()
 
     @classmethod
-    def configure_visualizer(cls) -> DistinctImageVisualizer:
-        """Result images of which none overwrites another."""
-        return DistinctImageVisualizer()
+    def configure_visualizer(cls) -> Heatmaps:
+        """Result images of which none overwrites another, and for the lack of which no figure is lost."""
+        return Heatmaps()
 
     def configure_callbacks(self) -> list[Callback]:
         """Callbacks of anomalib, the feature cache, whole checkpoints of finite weights, errors that name a file."""
         callbacks = cast("Sequence[Callback]", super().configure_callbacks())
-        naming = [NameMissingSplit(), NameUnreadableImages(), NameUnreadableCheckpoint()]
+        naming = [NameMissingSplit(), NameUnreadableImages(), NameUnreadableCheckpoint(), SayHowToGoOn()]
         learning = LearnFromFeatures(lambda: self.model, self._features, lambda: self.categories)
         own = [self.feature_caching, learning, ValidateAtEnd(), StopDiverged(), WholeCheckpoints(), RankRawScores()]
-        return [
-            LeaveOutHidden(),
-            *callbacks,
-            *own,
-            *naming,
-        ]  # before the visualiser, which names a result for each image
+        # Hidden files are left out before the visualiser names a result for each image.
+        return [LeaveOutHidden(), *callbacks, *own, *naming]
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path | IO[bytes], *args: Any, **kwargs: Any) -> "Grad":  # noqa: ANN401

@@ -7,7 +7,6 @@ from functools import cache
 from typing import Literal
 
 import numpy as np
-import skimage.data
 from numpy.random import Generator
 from numpy.typing import NDArray
 
@@ -49,6 +48,8 @@ CATEGORIES = (*sorted(PHOTOS), PLATE)
 def source(category: str) -> Image:
     """The whole coloured photograph of a category, ``(512, 512, 3)`` uint8."""
     photo = PHOTOS[category]
+    import skimage.data  # noqa: PLC0415  # registration imports this file in every program that uses anomalib
+
     grey = np.asarray(getattr(skimage.data, photo.name)())
     levels = grey.astype(np.float64) if grey.dtype == np.uint8 else grey * 255.0
     values = [value for value, _ in photo.scale]

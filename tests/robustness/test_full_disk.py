@@ -5,21 +5,28 @@
 import os
 import resource
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import onnx
+import openvino as ov
 import pytest
 import torch
+from anomalib.data import PredictDataset
+from anomalib.deploy import ExportType
 from anomalib.engine import Engine
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from anomalib_grad.atomic import LEFTOVER_SECONDS, writing
+from anomalib_grad.atomic import LEFTOVER_SECONDS, CannotWriteError, writing
 from anomalib_grad.data import MultiCategory
+from anomalib_grad.evaluation import PerCategoryEvaluator
 from anomalib_grad.evaluation.records import CategoryResult, TestReport
 from anomalib_grad.evaluation.table import write_csv, write_json
+from anomalib_grad.export import publish
 from anomalib_grad.feature_cache.store import GIB, CacheFile
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.trust.checkpoint_io import WholeCheckpointIO
@@ -51,9 +58,11 @@ def files_up_to(size: int) -> Iterator[None]:
     """Let this process write no file of more bytes: what a quota does."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # Python would keep the half of it
     try:
         yield
     finally:
+        sys.dont_write_bytecode = writes_bytecode
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
@@ -86,6 +95,73 @@ def test_a_file_above_the_quota_leaves_the_old_one_whole(tmp_path: Path, write: 
         write(target, 100_000)
     assert target.read_bytes() == before
     assert list(tmp_path.iterdir()) == [target]
+
+
+def write_torch(path: Path, numbers: int) -> None:
+    torch.save({"weight": torch.ones(numbers)}, path)
+
+
+def write_onnx(path: Path, numbers: int) -> None:
+    weight = onnx.numpy_helper.from_array(np.ones(numbers, np.float32), "weight")
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "graph", [], [], [weight])), path)
+
+
+def write_openvino(path: Path, numbers: int) -> None:
+    weight = ov.opset13.constant(np.ones(numbers, np.float32))
+    ov.save_model(ov.Model([ov.opset13.result(weight)], []), path, compress_to_fp16=False)
+
+
+EXPORTS = {ExportType.TORCH: write_torch, ExportType.ONNX: write_onnx, ExportType.OPENVINO: write_openvino}
+
+
+@pytest.mark.parametrize(("kind", "write"), EXPORTS.items(), ids=[kind.value for kind in EXPORTS])
+def test_an_export_without_room_names_its_folder_and_leaves_the_old_one_whole(
+    tmp_path: Path, kind: ExportType, write: Callable[[Path, int], None]
+) -> None:
+    """The libraries speak of streams, of positions and of error 27."""
+
+    def export(root: Path, numbers: int) -> Path:
+        folder = root / "weights" / kind.value
+        folder.mkdir(parents=True)
+        write(folder / "model.xml", numbers)
+        return folder / "model.xml"
+
+    folder = publish(export, tmp_path, kind, 10).parent
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with files_up_to(2**16), pytest.raises(CannotWriteError, match=rf"cannot write '{folder}' .*make room"):
+        publish(export, tmp_path, kind, 2**18, size=2**20)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_other_faults_of_an_export_are_not_blamed_on_the_disk(tmp_path: Path) -> None:
+    def export(root: Path) -> Path:
+        raise RuntimeError("an operator is not supported")
+
+    with pytest.raises(RuntimeError, match="not supported"):
+        publish(export, tmp_path, ExportType.ONNX, size=1000)
+
+
+def test_a_folder_that_must_not_be_written_to_is_named(small_disk: Path) -> None:
+    make_read_only(small_disk)
+    with pytest.raises(CannotWriteError, match=rf"'{small_disk}/new/weights/torch' \(Read-only file system\)"):
+        publish(write_torch, small_disk / "new", ExportType.TORCH)
+
+
+def test_a_test_whose_heatmaps_have_no_room_prints_its_figures_and_fails(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Grad(**tiny(mse_threshold=1.0))
+    data = MultiCategory(root=shop, eval_batch_size=4, num_workers=0)
+    quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
+    engine = Engine(callbacks=[PerCategoryEvaluator(report=False)], default_root_dir=tmp_path, **quiet)
+    with files_up_to(100), pytest.raises(CannotWriteError, match=r"cannot write '.*/images' \(File too large\)"):
+        engine.test(model, datamodule=data)
+    assert "nut/image_AUROC" in capsys.readouterr().out
+    with files_up_to(100), pytest.raises(CannotWriteError, match=r"cannot write '.*/images' \(File too large\)"):
+        engine.predict(model, dataset=PredictDataset(shop / "nut/test/good"))
+    engine.test(model, datamodule=data)
+    assert all(path.stat().st_size > 100 for path in tmp_path.rglob("*.png"))
+    assert len(list(tmp_path.rglob("*.png"))) >= 4
 
 
 def test_a_checkpoint_for_a_full_disk_leaves_the_old_one_whole(small_disk: Path) -> None:
@@ -137,9 +213,12 @@ def train(shop: Path, folder: Path, action: Callable[[], object], **arguments: o
 
 
 def test_a_disk_that_fills_up_while_training_keeps_the_last_checkpoint(shop: Path, tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"cannot write '.*/model\.ckpt' \(File too large\)"), files_up_to(2**30):
+    with files_up_to(2**30), pytest.raises(OSError, match=r"cannot write '.*/model\.ckpt' \(File too large\)") as error:
         train(shop, tmp_path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, resource.RLIM_INFINITY)))
     (checkpoint,) = tmp_path.glob("Grad/*/v0/weights/lightning/*")
+    assert error.value.__notes__ == [
+        f"Go on from the last checkpoint with: engine.fit(model, ..., ckpt_path='{checkpoint}')"
+    ]
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 0
     assert isinstance(Grad.load_from_checkpoint(checkpoint), Grad)
 

@@ -1,0 +1,60 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Result images, for the lack of which no figure of a test is lost."""
+
+import logging
+from typing import Any
+
+import lightning.pytorch as pl
+
+from .atomic import CannotWriteError, naming_disk
+from .evaluation.visualizer import DistinctImageVisualizer
+
+logger = logging.getLogger(__name__)
+
+
+class Heatmaps(DistinctImageVisualizer):
+    """A result image for each input; a test whose heatmaps have no room goes on to its figures, and fails at its end.
+
+    A prediction, of which the heatmaps are what the command line gives, fails at once.
+    """
+
+    _unwritten: CannotWriteError | None = None
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start anew."""
+        super().on_test_start(trainer, pl_module)
+        self._unwritten = None
+
+    def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # anomalib's
+        """Write the heatmaps of a batch, unless an earlier one could not be written."""
+        if self._unwritten is not None:
+            return
+        try:
+            self._write(trainer, *args, **kwargs)
+        except CannotWriteError as error:
+            logger.warning("%s The test goes on without heatmaps.", error.strerror)
+            self._unwritten = error
+
+    def on_predict_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # anomalib's
+        """Write the heatmaps of a batch.
+
+        Raises:
+            CannotWriteError: If the folder cannot be written to, or is full.
+        """
+        self._write(trainer, *args, **kwargs)
+
+    def _write(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # anomalib's
+        with naming_disk(self._folder(trainer)):
+            super().on_test_batch_end(trainer, *args, **kwargs)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Have a test without its heatmaps fail, now that its figures are printed.
+
+        Raises:
+            CannotWriteError: What the first heatmap failed on.
+        """
+        del trainer, pl_module, stage
+        error, self._unwritten = self._unwritten, None
+        if error is not None:
+            raise error

@@ -1,0 +1,124 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""How a run that does not end well says so: by its exit status, its last checkpoint, and the command that goes on.
+
+Lightning ends a run that is told to stop (SIGTERM, as job schedulers send it) with exit status 0.
+"""
+
+import logging
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from .atomic import cannot_write, is_of_disk
+
+logger = logging.getLogger(__name__)
+
+PROGRAM = "anomalib"
+TRAINING = ("train", "fit")
+CHECKPOINT = "--ckpt_path"
+
+
+class SayHowToGoOn(Callback):
+    """Gives a run that was stopped its exit status, and names the checkpoint and the command that goes on from it.
+
+    A training that has ended is not gone on with by resuming it: that does nothing, and says so.
+    """
+
+    def __init__(self) -> None:
+        self._trained = False
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Expect a training, unless a checkpoint is of one that was stopped early: Lightning trains another epoch."""
+        del pl_module
+        self._trained = False
+        if trainer.ckpt_path is not None and any(map(has_stopped, trainer.early_stopping_callbacks)):
+            trainer.should_stop = True
+
+    def on_train_batch_start(self, *_: object) -> None:
+        """Note that there is a training."""
+        self._trained = True
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say so where a checkpoint was of a training that had ended."""
+        del pl_module
+        if trainer.ckpt_path is not None and not self._trained and trainer.is_global_zero:
+            logger.warning(
+                "nothing is left to train: the training of checkpoint %s has %s to train longer.",
+                trainer.ckpt_path,
+                reached_limit(trainer),
+            )
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Set the exit status, name a folder that cannot be written to, and tell how to go on."""
+        del pl_module
+        if isinstance(exception, SIGTERMException):
+            exception.code = 128 + signal.SIGTERM
+        if isinstance(exception, OSError) and is_of_disk(exception):
+            exception.strerror = cannot_write(Path(exception.filename or trainer.default_root_dir), exception).strerror
+            del exception.filename  # the message has it
+        checkpoint = last_checkpoint(trainer)
+        function = (trainer.state.fn or TrainerFn.FITTING).value
+        way = "" if checkpoint is None else command(function, checkpoint, sys.argv)
+        if isinstance(exception, SystemExit | KeyboardInterrupt):  # no traceback follows
+            stop = "SIGTERM" if isinstance(exception, SIGTERMException) else type(exception).__name__
+            advice = f"go on with: {way}" if way else "no checkpoint was written yet"
+            logger.warning("%s stopped before its end (%s); %s", function, stop, advice)
+        elif way:
+            _add_note(exception, f"Go on from the last checkpoint with: {way}")
+
+
+def has_stopped(early: EarlyStopping) -> bool:
+    """Tell whether early stopping has ended a training, and would do so again."""
+    return early.stopped_epoch > 0 and early.wait_count >= early.patience
+
+
+def reached_limit(trainer: pl.Trainer) -> str:
+    """Describe the limit that a training has reached, and what to do."""
+    if any(map(has_stopped, trainer.early_stopping_callbacks)):
+        return "been stopped by EarlyStopping; leave that out"
+    limit = f"max_steps={trainer.max_steps}" if trainer.max_steps != -1 else f"max_epochs={trainer.max_epochs}"
+    return f"reached {limit}; raise that"
+
+
+def last_checkpoint(trainer: pl.Trainer) -> Path | None:
+    """Find the newest checkpoint on this machine that a run has written, or started from; ``None`` if there is none."""
+    saving = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    written = [path for each in saving for path in (each.best_model_path, each.last_model_path, *each.best_k_models)]
+    files = [path for path in map(Path, filter(None, written)) if path.is_file()]
+    started_from = Path(trainer.ckpt_path) if trainer.ckpt_path else None
+    return max(files, key=lambda path: path.stat().st_mtime, default=started_from)
+
+
+def command(function: str, checkpoint: Path, arguments: list[str]) -> str:
+    """Give what goes on: a command line where there was one, else a line of Python.
+
+    Args:
+        function: The trainer's: ``fit``, ``validate``, ``test`` or ``predict``.
+        checkpoint: Where from.
+        arguments: Those of this program.
+    """
+    program, *given = arguments
+    if Path(program).stem != PROGRAM or not given:
+        return f"engine.{function}(model, ..., ckpt_path={str(checkpoint)!r})"
+    kept = [
+        argument
+        for before, argument in zip(["", *given], given, strict=False)
+        if CHECKPOINT not in {before, argument} and not argument.startswith(f"{CHECKPOINT}=")
+    ]
+    again = [function if argument in TRAINING else argument for argument in kept]
+    return shlex.join([PROGRAM, *again, CHECKPOINT, str(checkpoint)])
+
+
+def _add_note(exception: BaseException, note: str) -> None:
+    """Have the last line of a traceback say it; of Python 3.10, which has no notes, the line before."""
+    if hasattr(exception, "add_note"):
+        exception.add_note(note)
+    else:
+        logger.warning(note)

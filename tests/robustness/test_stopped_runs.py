@@ -1,0 +1,118 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""A run that was stopped says so by its exit status and tells how to go on; one that has ended is not trained again."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from anomalib.callbacks import ModelCheckpoint
+from anomalib.engine import Engine
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+
+from anomalib_grad.data import MultiCategory
+from anomalib_grad.lightning_model import Grad
+from anomalib_grad.run_end import command
+from anomalib_grad.trust.faults import find_fault
+from helpers import TINY
+from whole_run import Process
+
+
+class CountSteps(Callback):
+    steps = 0
+
+    def on_train_batch_end(self, *_: object) -> None:
+        self.steps += 1
+
+
+class NoteCheckpoint(Callback):
+    """Says when there is a checkpoint."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.note = note
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            self.note("saved")
+
+
+def fit(shop: Path, folder: Path, *callbacks: Callback, ckpt_path: Path | None = None, epochs: int = 1) -> Engine:
+    engine = Engine(
+        callbacks=[ModelCheckpoint(folder, "last", enable_version_counter=False), *callbacks],
+        default_root_dir=folder / "results",
+        max_epochs=epochs,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+    )
+    data = MultiCategory(root=shop, train_batch_size=4, eval_batch_size=4, num_workers=0)
+    engine.fit(Grad(**TINY, evaluator=False, visualizer=False), datamodule=data, ckpt_path=ckpt_path)
+    return engine
+
+
+def fit_without_end(shop: Path, folder: Path, note: Callable[[str], None]) -> None:
+    fit(shop, folder, NoteCheckpoint(note), epochs=100_000)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 1, "KeyboardInterrupt")]
+)
+def test_a_stopped_run_is_no_success(shop: Path, tmp_path: Path, number: int, status: int, name: str) -> None:
+    process = Process(fit_without_end, shop, tmp_path, log=tmp_path / "log")
+    process.wait_for("saved")
+    os.kill(process.process.pid, number)
+    process.process.join(60)
+    assert process.process.exitcode == status
+    checkpoint = tmp_path / "last.ckpt"
+    assert (tmp_path / "log").read_text().splitlines()[-1] == (
+        f"fit stopped before its end ({name}); go on with: engine.fit(model, ..., ckpt_path='{checkpoint}')"
+    )
+    assert find_fault(checkpoint) is None
+    assert not list(tmp_path.rglob("*.unfinished"))
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["max_epochs", "stopped early"])
+def test_a_finished_run_is_not_trained_again_and_says_so(
+    shop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, early: bool
+) -> None:
+    def stopping() -> list[Callback]:
+        return [EarlyStopping("train_loss", min_delta=1e9, patience=1)] if early else []
+
+    fit(shop, tmp_path, *stopping(), epochs=9 if early else 1)
+    checkpoint = tmp_path / "last.ckpt"
+    before = torch.load(checkpoint, weights_only=True)["state_dict"]
+    count = CountSteps()
+    engine = fit(shop, tmp_path / "again", *stopping(), count, ckpt_path=checkpoint, epochs=9 if early else 1)
+    assert count.steps == 0
+    after = engine.model.state_dict()
+    assert [name for name in before if not torch.equal(before[name].nan_to_num(), after[name].nan_to_num())] == []
+    reason = "been stopped by EarlyStopping; leave that out" if early else "reached max_epochs=1; raise that"
+    assert f"nothing is left to train: the training of checkpoint {checkpoint} has {reason} to train longer." in (
+        caplog.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["anomalib", "train", "--model", "Grad"], "anomalib fit --model Grad --ckpt_path 'a b.ckpt'"),
+        (
+            ["/env/bin/anomalib", "fit", "--ckpt_path", "old.ckpt", "--model", "Grad", "--ckpt_path=older.ckpt"],
+            "anomalib fit --model Grad --ckpt_path 'a b.ckpt'",
+        ),
+        (["train.py", "fit"], "engine.fit(model, ..., ckpt_path='a b.ckpt')"),
+        (["anomalib"], "engine.fit(model, ..., ckpt_path='a b.ckpt')"),
+    ],
+)
+def test_the_way_on_is_the_same_command_from_the_checkpoint(given: list[str], expected: str) -> None:
+    assert command("fit", Path("a b.ckpt"), given) == expected
+
+
+def test_a_test_that_follows_a_training_is_repeated_alone() -> None:
+    given = ["anomalib", "train", "--model", "Grad"]
+    assert command("test", Path("a.ckpt"), given) == "anomalib test --model Grad --ckpt_path a.ckpt"
