@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import Callback
 from measure import machine, markdown
 
 from anomalib_grad import Grad, MultiCategory
+from anomalib_grad.feature_cache import CacheSettings
 from anomalib_grad.recipes import RECIPES
 
 METRICS = ("image_AUROC", "pixel_AUROC", "pixel_AUPRO")
@@ -68,7 +69,7 @@ def run(name: str, seed: int, args: argparse.Namespace, folder: Path) -> dict[st
         args.backbone,
         pre_trained=args.weights or True,
         feature_cache="disk",
-        cache={"folder": args.features},
+        cache=CacheSettings(folder=args.features),
         visualizer=False,
     )
     limits: dict[str, Any] = {} if args.max_epochs is None else {"max_epochs": args.max_epochs}
