@@ -154,8 +154,8 @@ def masks_of(batch: Batch, model: Grad) -> Tensor | None:
 
 
 @torch.no_grad()
-def figures(model: Grad, data: MultiCategory, scorer: Scorer) -> dict[str, float]:
-    """Compare with the truth.
+def figures(model: Grad, data: MultiCategory, scorer: Scorer, *, stressed: bool) -> dict[str, float]:
+    """Compare with the truth, also on test images made harder where ``stressed``.
 
     Returns:
         ``category/metric``, ``mean/metric``, ``category/stress/image_AUROC``, and the mean F1 of one threshold for each
@@ -163,7 +163,7 @@ def figures(model: Grad, data: MultiCategory, scorer: Scorer) -> dict[str, float
     """
     plain = seen(model, data, None)
     results = accuracy(plain, judged(plain, scorer, data))
-    for stress in STRESSES:
+    for stress in STRESSES if stressed else ():
         batches = seen(model, data, stress)
         scores = torch.cat([scores for _, scores in judged(batches, scorer, data)])
         for category, (own, labels) in by_category(batches, scores).items():

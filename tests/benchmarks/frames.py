@@ -19,7 +19,6 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import openvino as ov
 import torch
 from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from anomalib.models import Padim
@@ -253,7 +252,7 @@ def main() -> None:
         on_onnx = tuple(onnx_judge(e["onnx"], args.threads) for e in exports.values())
         if all(on_onnx):
             judges["onnxruntime"] = on_onnx  # type: ignore[assignment]
-        print(f"{machine()}, {args.threads} threads, OpenVINO {ov.__version__.partition('-')[0]}\n")
+        print(f"{machine()}, {args.threads} threads\n")
         print("1. CategoryOpenVINOInferencer; ratio: (time - model) / Pillow\n")
         heads = ["megapixels", "model", "array", "Pillow", "JPEG", "Pillow, decoding", "ratio array", "ratio JPEG"]
         print(markdown(heads, own_inferencer(ours.predict, files, args.rounds)))
