@@ -21,7 +21,9 @@ from .atomic import cannot_write, is_of_disk
 logger = logging.getLogger(__name__)
 
 PROGRAM = "anomalib"
-TRAINING = ("train", "fit")
+TRAINING = {"train", "fit"}
+COMMANDS = {*TRAINING, "validate", "test", "predict"}
+"""Those that take a checkpoint; of a benchmark, one run is gone on with in Python."""
 CHECKPOINT = "--ckpt_path"
 
 
@@ -105,7 +107,7 @@ def command(function: str, checkpoint: Path, arguments: list[str]) -> str:
         arguments: Those of this program.
     """
     program, *given = arguments
-    if Path(program).stem != PROGRAM or not given:
+    if Path(program).stem != PROGRAM or not COMMANDS.intersection(given):
         return f"engine.{function}(model, ..., ckpt_path={str(checkpoint)!r})"
     kept = [
         argument

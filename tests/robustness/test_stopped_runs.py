@@ -106,6 +106,7 @@ def test_a_finished_run_is_not_trained_again_and_says_so(
             "anomalib fit --model Grad --ckpt_path 'a b.ckpt'",
         ),
         (["train.py", "fit"], "engine.fit(model, ..., ckpt_path='a b.ckpt')"),
+        (["anomalib", "benchmark", "--config", "a.yaml"], "engine.fit(model, ..., ckpt_path='a b.ckpt')"),
         (["anomalib"], "engine.fit(model, ..., ckpt_path='a b.ckpt')"),
     ],
 )
