@@ -1,8 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is learnt from training features beside the weights: how to whiten them, ``k``, and how much they vary."""
+"""What is learnt from training features beside the weights: how to whiten them, ``k``, and what is usual."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from .calibration import AUTO_IMAGES, estimate_mse_threshold
-from .components.normal_variation import PRIOR_IMAGES, Errors
+from .components.normal_scale import PRIOR_IMAGES
 from .feature_cache import FeatureBatch, batches_of
 from .torch_model import GradModel
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-VARIATION_IMAGES = 100
-"""Training images of a category that suffice to tell how much they vary."""
+SCALE_IMAGES = 100
+"""Training images of a category that suffice to tell what is usual for it."""
 
 
 class LearnFromFeatures(Callback):
@@ -68,37 +69,33 @@ class LearnFromFeatures(Callback):
                 pl_module.print(f"mse_threshold (k) estimated from training features: {threshold.item():.4g}")
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Learn how much normal images vary before thresholds are fitted."""
+        """Learn what distance is usual before thresholds are fitted."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._learn_variation(trainer, pl_module)
+            self._learn_scale(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Learn it where no validation follows."""
         if not trainer.enable_validation:
-            self._learn_variation(trainer, pl_module)
+            self._learn_scale(trainer, pl_module)
 
     @torch.no_grad()
-    def _learn_variation(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _learn_scale(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         network, categories = self._network(), list(self._categories())
-        if network.variation is None:
+        if network.normal_scale is None:
             return
-        indices = spread_by_category(trainer, VARIATION_IMAGES)
-
-        def errors() -> Errors:
-            for batch in training_batches(trainer, pl_module, indices):
-                error = network.error(self._features(batch))
-                names = getattr(batch, "category", None) or [None] * len(error)
-                yield error, [categories.index(name) if name in categories else None for name in names]
-
+        scores: defaultdict[int | None, list[Tensor]] = defaultdict(list)
         with in_eval_mode(network), isolate_rng():
-            counts = network.variation.fit(
-                errors, len(categories), lambda distances: network.anomaly_map_generator(distances)[1]
-            )
-        for index, count in counts.items():
-            if count < PRIOR_IMAGES:
+            for batch in training_batches(trainer, pl_module, spread_by_category(trainer, SCALE_IMAGES)):
+                _, own = network.anomaly_map_generator(network.distance_map(self._features(batch)))
+                names = getattr(batch, "category", None) or [None] * len(own)
+                for name, score in zip(names, own, strict=True):
+                    scores[categories.index(name) if name in categories else None].append(score)
+        network.normal_scale.fit({index: torch.stack(values) for index, values in scores.items()}, len(categories))
+        for index, values in scores.items():
+            if len(values) < PRIOR_IMAGES:
                 name = "The product" if index is None else f"Category {categories[index]!r}"
-                message = "%s has %d training images, which tell little of how much it varies: give it %d or more."
-                logger.warning(message, name, count, PRIOR_IMAGES)
+                message = "%s has %d training images, which tell little of what is usual for it: give it %d or more."
+                logger.warning(message, name, len(values), PRIOR_IMAGES)
 
 
 def training_batches(

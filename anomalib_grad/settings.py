@@ -72,8 +72,8 @@ class MapSettings:
         score_window: Side of the average pooling whose maximum is the image score, in pixels.
         score_share: Share of the map, its largest pixels, whose mean is the image score, in (0, 1], in the place of the
             maximum over ``score_window``.
-        scaled: Measure errors by how much normal images of the product vary, so that an image score of 1 means the same
-            for all products; ``False`` as in the paper.
+        scaled: Divide distances by what is usual for their product, so that an image score means the same for all
+            products; ``False`` as in the paper.
     """
 
     score_share: float | None = None

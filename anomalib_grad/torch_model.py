@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .anomaly_map import AnomalyMapGenerator, dissimilarity, layer_dissimilarity, residual_norm
 from .backbone import DEFAULT_BACKBONE, FrozenBackbone
-from .components import GlobalRepresentation, LocalRepresentation, NormalVariation, Whitening
+from .components import GlobalRepresentation, LocalRepresentation, NormalScale, Whitening
 from .head import GradHead
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ class GradModel(nn.Module):
         faithful_padding: Pad EfficientNet-B4 as the authors' port does.
         feature_size: Height and width to which all feature maps are brought; ``None`` takes those of the finest.
         whitening: Whiten the features before the head sees them (``components/whitening.py``); not in the paper.
-        scaled: Measure errors by how much normal images of the product vary (``components/normal_variation.py``); not
-            in the paper.
+        scaled: Divide distances by what is usual for their product (``components/normal_scale.py``); not in the paper.
         distance: What the anomaly map shows: the ``residual`` ``||x - x_hat||_2`` (paper), the ``dissimilarity``
             ``1 - S``, or the ``cosine`` distance ``1 - cos(x, f_n)`` of each layer, weighed by its channels.
         smoothing_window, score_window: Average poolings of the anomaly map and of the image score, in pixels.
@@ -81,8 +80,6 @@ class GradModel(nn.Module):
         super().__init__()
         if distance not in DISTANCES:
             raise ValueError(f"distance must be {', '.join(DISTANCES[:-1])} or {DISTANCES[-1]}, got {distance!r}.")
-        if scaled and distance != "residual":
-            raise ValueError(f"scaled=True measures the residual: leave distance at 'residual', got {distance!r}.")
         self.distance = distance
         self.backbone = FrozenBackbone(backbone, layers, pre_trained, image_size, faithful_padding, feature_size)
         self.whitening = Whitening(self.backbone.channels) if whitening else None
@@ -90,7 +87,7 @@ class GradModel(nn.Module):
         self.anomaly_map_generator = AnomalyMapGenerator(
             self.backbone.feature_size, image_size, smoothing_window, score_window, score_share
         )
-        self.variation = NormalVariation(self.backbone.channels, self.backbone.feature_size) if scaled else None
+        self.normal_scale = NormalScale() if scaled else None
 
         self.configuration: dict[str, Any] = {
             "backbone": backbone,
@@ -145,24 +142,20 @@ class GradModel(nn.Module):
 
         Args:
             features: Features ``(B, C, h, w)``.
-            category: Index of each image's category in [0, K], int64, shape (B,), where errors are scaled by product.
+            category: Index of each image's category in [0, K], int64, shape (B,), where products have units of their own.
         """
-        anomaly_map, pred_score = self.anomaly_map_generator(self._distance(features, category))
+        distance = self.distance_map(features)
+        if self.normal_scale is not None:
+            distance = self.normal_scale(distance, category)
+        anomaly_map, pred_score = self.anomaly_map_generator(distance)
         return InferenceBatch(pred_score=pred_score, anomaly_map=anomaly_map)
 
     def head_input(self, features: Tensor) -> Tensor:
         """Features ``(B, C, h, w)`` as the head sees them: the backbone's own, or whitened."""
         return features if self.whitening is None else self.whitening(features)
 
-    def error(self, features: Tensor) -> Tensor:
-        """What the head cannot explain of features ``(B, C, h, w)`` of the backbone: ``x - x_hat``, of that shape."""
-        features = self.head_input(features)
-        return features - self.head(features).refined
-
-    def _distance(self, features: Tensor, category: Tensor | None) -> Tensor:
-        """How far features ``(B, C, h, w)`` of the backbone are from what is normal: ``(B, 1, h, w)``."""
-        if self.variation is not None:
-            return self.variation(self.error(features), category)
+    def distance_map(self, features: Tensor) -> Tensor:
+        """How far features ``(B, C, h, w)`` of the backbone are from what is normal: ``(B, 1, h, w)``, not scaled."""
         features = self.head_input(features)
         normal = self.head.normal(features)
         if self.distance == "cosine":
@@ -172,10 +165,10 @@ class GradModel(nn.Module):
 
     def make_room(self, state_dict: Mapping[str, Any], prefix: str) -> None:
         """Take the number of categories from a state dict that is about to be loaded; names in it begin with prefix."""
-        if self.variation is not None:
-            self.variation.make_room(state_dict, f"{prefix}variation.")
+        if self.normal_scale is not None:
+            self.normal_scale.make_room(state_dict, f"{prefix}normal_scale.")
 
     def rearrange(self, before: Sequence[str], after: Sequence[str]) -> None:
         """Follow a change of the categories' names and order, in what is known of each."""
-        if self.variation is not None:
-            self.variation.rearrange(before, after)
+        if self.normal_scale is not None:
+            self.normal_scale.rearrange(before, after)

@@ -4,7 +4,7 @@
 
 from .fusion import FUSIONS, Fusion
 from .grid import ContinuousGrid, interpolation_weights, sample_grid
-from .normal_variation import NormalVariation
+from .normal_scale import NormalScale
 from .refinement import refine, similarity
 from .representation import GlobalRepresentation, LocalRepresentation
 from .whitening import Whitening
@@ -15,7 +15,7 @@ __all__ = [
     "Fusion",
     "GlobalRepresentation",
     "LocalRepresentation",
-    "NormalVariation",
+    "NormalScale",
     "Whitening",
     "interpolation_weights",
     "refine",

@@ -17,13 +17,12 @@ from torchvision.transforms.v2 import functional as transforms
 
 from anomalib_grad import Grad, MultiCategory
 from anomalib_grad.anomaly_map import AnomalyMapGenerator
-from anomalib_grad.components import NormalVariation
-from anomalib_grad.components.normal_variation import Errors
+from anomalib_grad.components import NormalScale
 from anomalib_grad.evaluation.metrics import METRIC_NAMES, CategoryMetrics, Predictions, mean_over_categories
 from anomalib_grad.learning import evenly
 
 BINS = 4000
-VARIATION_IMAGES = 100
+SCALE_IMAGES = 100
 NEIGHBOURS = 20_000
 """Training cells that a cell of a test image is compared with."""
 
@@ -67,7 +66,7 @@ def prepared(model: Grad, loader: Any, change: Callable[[Tensor], Tensor] | None
 def training_sample(model: Grad, data: MultiCategory) -> Sample:
     """Backbone features of at most 100 training images of each category, and the categories' indices."""
     names = list(data.train_data.samples["category"])
-    rows = [evenly([i for i, own in enumerate(names) if own == name], VARIATION_IMAGES) for name in data.categories]
+    rows = [evenly([i for i, own in enumerate(names) if own == name], SCALE_IMAGES) for name in data.categories]
     chosen = torch.utils.data.Subset(data.train_data, [index for own in rows for index in own])
     loader = torch.utils.data.DataLoader(chosen, batch_size=16, collate_fn=data.train_data.collate_fn)
     with torch.no_grad():
@@ -77,6 +76,7 @@ def training_sample(model: Grad, data: MultiCategory) -> Sample:
         ]
 
 
+@torch.no_grad()
 def network_scorer(model: Grad, scoring: dict[str, Any], sample: Sample) -> Scorer:
     """Score by the model's own network, under other settings of the map."""
     network, settings = deepcopy(model.model), replace(model.settings.map, **scoring)
@@ -88,16 +88,14 @@ def network_scorer(model: Grad, scoring: dict[str, Any], sample: Sample) -> Scor
         settings.score_window,
         settings.score_share,
     )
-    network.variation = None
+    network.normal_scale = None
     if settings.scaled:
-        variation = NormalVariation(network.backbone.channels, network.backbone.feature_size)
-
-        def errors() -> Errors:
-            return ((network.error(features), indices) for features, indices in sample)
-
-        categories = 1 + max(index for _, indices in sample for index in indices)
-        variation.fit(errors, categories, lambda distances: network.anomaly_map_generator(distances)[1])
-        network.variation = variation
+        scores: dict[int | None, list[Tensor]] = {}
+        for features, indices in sample:
+            for index, own in zip(indices, network.predict(features).pred_score, strict=True):
+                scores.setdefault(index, []).append(own)
+        network.normal_scale = NormalScale()
+        network.normal_scale.fit({index: torch.stack(own) for index, own in scores.items()}, len(scores))
 
     def score(features: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         prediction = network.predict(features, indices)

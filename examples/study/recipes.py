@@ -51,7 +51,7 @@ BETTER = {
     FAITHFUL: Row(Training("fast", steps(500))),
     NEAREST: Row(None),
     PLUS: Row(Training("plus")),
-    "plus, errors not scaled": Row(Training("plus"), {"scaled": False}),
+    "plus, not scaled": Row(Training("plus"), {"scaled": False}),
     "plus, cosine": Row(Training("plus"), {"distance": "cosine", "scaled": False}),
     "plus, largest value": Row(Training("plus"), {"score_share": None, "score_window": 1}),
     "plus, not whitened": Row(Training("plus", {"method": {"whitening": False}})),

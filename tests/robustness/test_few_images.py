@@ -39,7 +39,7 @@ def test_scores_are_finite_and_who_has_few_images_is_told(odd_products, tmp_path
     engine.fit(model, datamodule=data)
     told = [message for message in caplog.messages if "training images, which tell little" in message]
     assert sorted(name for name in data.categories for message in told if repr(name) in message) == list(FEW)
-    assert len(model.model.variation.usual) == 5
+    assert len(model.model.normal_scale.units) == 5
     model.eval()
     for batch in data.test_dataloader():
         prediction = model(batch.image)
@@ -57,5 +57,5 @@ def test_a_product_alone_is_measured_by_itself(odd_products, tmp_path, monkeypat
     engine = Engine(accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, logger=False, limit_val_batches=0)
     engine.fit(model, datamodule=data)
     assert model.model.whitening.images == 12
-    own, every = model.model.variation.usual
-    torch.testing.assert_close(own, every, rtol=0.2, atol=0)
+    own, every = model.model.normal_scale.units
+    torch.testing.assert_close(own, every)
