@@ -142,7 +142,7 @@ class GradModel(nn.Module):
 
         Args:
             features: Features ``(B, C, h, w)``.
-            category: Index of each image's category in [0, K], int64, shape (B,), where products have units of their own.
+            category: Index of each image's category in [0, K], int64, shape (B,), where products have own units.
         """
         distance = self.distance_map(features)
         if self.normal_scale is not None:
