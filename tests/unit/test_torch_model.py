@@ -86,6 +86,26 @@ def test_the_dissimilarity_may_take_the_place_of_the_residual():
     assert (model(10 * images).anomaly_map <= 1.7).all()  # it has no unit
 
 
+def test_each_image_is_measured_in_the_unit_of_its_category():
+    model, images = tiny(scaled=True).eval(), images_of((64, 96))
+    features = model.backbone(images)
+    plain = model.predict(features)
+    model.normal_scale.fit({0: torch.full((90,), 2.0), 1: torch.full((90,), 8.0)}, 2)
+    units = model.normal_scale.units
+    scaled = model.predict(features, torch.tensor([1, 0]))
+    torch.testing.assert_close(scaled.pred_score, plain.pred_score / units[[1, 0]])
+    torch.testing.assert_close(scaled.anomaly_map, plain.anomaly_map / units[[1, 0]].view(-1, 1, 1, 1))
+
+
+def test_the_head_sees_whitened_features():
+    model, images = tiny(whitening=True), images_of((64, 96), 4)
+    model.whitening.fit([model.backbone(images)])
+    seen, _ = model.train()(images)
+    variances = torch.linalg.eigvalsh(seen.transpose(0, 1).flatten(1).cov())
+    assert variances.max() < 1.1
+    assert variances.max() > 0.8
+
+
 def test_features_of_a_large_image_on_a_small_grid():
     """Reduced features are local means: a constant image stays constant, and the head has as many cells as asked."""
     model = tiny(size=(128, 192), feature_size=(8, 12)).eval()
@@ -193,8 +213,12 @@ def test_export_gives_the_same_numbers_for_whole_models(backbone, size, tmp_path
 
 def test_export_gives_the_same_numbers_with_every_departure_from_the_paper(tmp_path):
     size = (96, 96)
-    model = tiny(size=size, feature_size=(8, 8), distance="dissimilarity", score_share=0.06)
+    model = tiny(
+        size=size, feature_size=(8, 8), distance="dissimilarity", score_share=0.06, whitening=True, scaled=True
+    )
     spread_coordinates(model.head)
+    model.whitening.fit([model.backbone(images_of(size, 4))])
+    model.normal_scale.fit({0: torch.tensor([2.0, 3.0])}, 1)
     assert_exports(model, (3, *size), tmp_path)
 
 
