@@ -62,8 +62,9 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
 
     Attributes:
         categories: Names of the categories that the model knows, none if it was trained without.
-        image_size: Height and width that the model looks at; ``None`` for exports that do not say so: they resize
-            large images themselves, slowly, until they are exported again.
+        image_size: Height and width that the model looks at, to which frames are resized first; ``None`` for exports
+            that do not say so: they resize large images themselves, slowly, until they are exported again; and for
+            those whose ``input_size`` is another: they take frames of that size only.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -92,10 +93,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
     ) -> None:
         frames = FrameFormat(None, bits, channel_order, max_pixels).checked()
         super().__init__(path, device, {"EXECUTION_MODE_HINT": "ACCURACY"} | (config or {}))
-        self._fixed_size = input_size(self._graph)
-        if self._fixed_size in {None, self.image_size}:  # a detour over another size would change the scores
-            frames = frames._replace(size=self.image_size)
-        self._frames = frames
+        self._frames = frames._replace(size=self.image_size)
 
     def load_model(self, path: str | Path | tuple[bytes, bytes]) -> tuple[Any, Any, Any]:
         """Read and compile a model, with the recognised category as a further output.
@@ -112,7 +110,9 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         self._core = shared_core()
         self._graph = read_model(self._core, path)
         self.categories = read_categories(self._graph)
-        self.image_size = read_image_size(self._graph)
+        self._fixed_size = input_size(self._graph)
+        image_size = read_image_size(self._graph)  # a detour over another fixed size would change the scores
+        self.image_size = image_size if self._fixed_size in {None, image_size} else None
         compiled = self._compile(self._showing)
         return compiled.input(0), compiled.output(0), compiled
 
