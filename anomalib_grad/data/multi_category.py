@@ -65,7 +65,7 @@ class MultiCategory(AnomalibDataModule):
         train_batch_size: Images per training batch.
         eval_batch_size: Images per validation, test and prediction batch.
         num_workers: Processes that read images, started whenever images are: for each epoch where features are not
-            cached. On Windows and macOS each imports anomalib first, in ten seconds or more; 0 needs none.
+            cached. On Windows and macOS each imports anomalib first, which takes some ten seconds; 0 starts none.
         balanced: Draw training images with replacement, so that every category comes equally often on average. An
             epoch has as many draws as there are images; they follow from ``seed`` and the number of the epoch.
         train_augmentations: For training images.
