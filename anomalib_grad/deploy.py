@@ -15,7 +15,7 @@ from anomalib.data import NumpyImageBatch
 from anomalib.deploy import OpenVINOInferencer
 from openvino import opset13
 
-from .deploy_input import Frame, FrameFormat, as_batch
+from .deploy_input import Frame, FrameFormat, as_batch, input_size
 from .deploy_stream import FrameResult, Stream
 from .evaluation.post_processor import UNKNOWN
 from .export import CATEGORIES_METADATA, CATEGORY, SIZE_METADATA
@@ -62,8 +62,9 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
 
     Attributes:
         categories: Names of the categories that the model knows, none if it was trained without.
-        image_size: Height and width that the model looks at; ``None`` for exports that do not say so: they resize
-            large images themselves, slowly, until they are exported again.
+        image_size: Height and width that the model looks at, to which frames are resized first; ``None`` for exports
+            that do not say so: they resize large images themselves, slowly, until they are exported again; and for
+            those whose ``input_size`` is another: they take frames of that size only.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -92,9 +93,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
     ) -> None:
         frames = FrameFormat(None, bits, channel_order, max_pixels).checked()
         super().__init__(path, device, {"EXECUTION_MODE_HINT": "ACCURACY"} | (config or {}))
-        if self.input_blob.partial_shape[2].is_dynamic:  # else only frames of one size fit
-            frames = frames._replace(size=self.image_size)
-        self._frames = frames
+        self._frames = frames._replace(size=self.image_size)
 
     def load_model(self, path: str | Path | tuple[bytes, bytes]) -> tuple[Any, Any, Any]:
         """Read and compile a model, with the recognised category as a further output.
@@ -111,7 +110,9 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         self._core = shared_core()
         self._graph = read_model(self._core, path)
         self.categories = read_categories(self._graph)
-        self.image_size = read_image_size(self._graph)
+        self._fixed_size = input_size(self._graph)
+        image_size = read_image_size(self._graph)  # a detour over another fixed size would change the scores
+        self.image_size = image_size if self._fixed_size in {None, image_size} else None
         compiled = self._compile(self._showing)
         return compiled.input(0), compiled.output(0), compiled
 
@@ -146,8 +147,8 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
 
         Raises:
             UnreadableImageError: If the file cannot be read; names it.
-            ValueError: If the pixels have another shape or range, or the model does not know the category; lists those
-                that it knows.
+            ValueError: If the pixels have another shape or range, or a size that a model exported with ``input_size``
+                does not take, or the model does not know the category; lists those that it knows.
         """
         index = self._index(category)
         inputs = self._inputs(image, index)
@@ -207,6 +208,12 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
     def _inputs(self, image: Frame, category: int | None) -> dict[str, np.ndarray]:
         """The model's inputs: images ``(B, 3, H, W)``, and the index of their category if that is told."""
         images = np.ascontiguousarray(as_batch(image, self._frames).transpose(0, 3, 1, 2))
+        if self._fixed_size not in {None, images.shape[2:]}:
+            fixed, given = (" x ".join(map(str, size)) for size in (self._fixed_size, images.shape[2:]))
+            raise ValueError(
+                f"The model was exported for images of {fixed} pixels, height x width, and this one has {given}; "
+                "export it without input_size, and it takes any size."
+            )
         told = {} if category is None else {CATEGORY: np.full(len(images), category, dtype=np.int64)}
         return {self.input_blob.any_name: images, **told}
 

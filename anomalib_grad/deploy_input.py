@@ -3,7 +3,7 @@
 """What an exported model may be given, as the batch that it takes."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from PIL.Image import Image
 
 from .data.pixels import resized, rgb_pixels, scaled
 from .data.reading import read_pixels
+
+if TYPE_CHECKING:
+    import openvino as ov
 
 Frame = str | Path | np.ndarray | Image | torch.Tensor
 _DIMENSIONS = range(2, 5)
@@ -53,6 +56,12 @@ class FrameFormat(NamedTuple):
 
 
 _AS_THEY_ARE = FrameFormat()
+
+
+def input_size(model: "ov.Model") -> tuple[int, int] | None:
+    """Height and width that a model exported with ``input_size`` insists on, ``None`` if it takes any."""
+    height, width = model.input(0).partial_shape[2], model.input(0).partial_shape[3]
+    return (height.get_length(), width.get_length()) if height.is_static and width.is_static else None
 
 
 def as_batch(image: Frame, frames: FrameFormat = _AS_THEY_ARE) -> np.ndarray:

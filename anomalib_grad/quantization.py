@@ -23,6 +23,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 from torchmetrics import Metric
 
+from .deploy_input import input_size
+
 logger = logging.getLogger(__name__)
 
 CALIBRATION_IMAGES = 300  # NNCF's default and anomalib's advice
@@ -149,12 +151,6 @@ def predict_batch(compiled: ov.CompiledModel, batch: ImageBatch, size: tuple[int
     if gt_mask is not None and "anomaly_map" in values:  # the model's maps have the model's size, not the image's
         gt_mask = functional.interpolate(gt_mask[:, None].float(), values["anomaly_map"].shape[-2:])[:, 0].bool()
     return ImageBatch(image=batch.image, gt_label=batch.gt_label, gt_mask=gt_mask, **values)
-
-
-def input_size(model: ov.Model) -> tuple[int, int] | None:
-    """Height and width that a model exported with ``input_size`` insists on, ``None`` if it takes any."""
-    height, width = model.input(0).partial_shape[2], model.input(0).partial_shape[3]
-    return (height.get_length(), width.get_length()) if height.is_static and width.is_static else None
 
 
 def fit_to_input(images: Tensor, size: tuple[int, int] | None) -> Tensor:

@@ -188,8 +188,8 @@ class Judge:
             return error
 
     def judge(self, files: list[tuple[str, bytes | OSError]]) -> Iterator[dict[str, Any]]:
-        """Judge a batch of files; neighbours of the same size go through the model together."""
-        decoded = ((path, decode(content)) for path, content in files)
+        """Judge a batch of files; neighbours that have the same size, or are brought to it, go through together."""
+        decoded = ((path, decode(content, self.inferencer.image_size)) for path, content in files)
         for _, group in groupby(decoded, key=lambda item: getattr(item[1], "shape", None)):
             paths, images = zip(*group, strict=True)
             if isinstance(images[0], np.ndarray):
@@ -236,13 +236,13 @@ class Judge:
         return place.path.removeprefix(self.settings.out.path + "/")
 
 
-def decode(content: bytes | OSError) -> np.ndarray | Exception:
-    """Decode a file as the inferencer does, to (H, W, 3) in [0, 1], or return why that is impossible."""
+def decode(content: bytes | OSError, size: tuple[int, int] | None) -> np.ndarray | Exception:
+    """Decode a file as the inferencer does, to (H, W, 3) in [0, 1] at its size, or return why that is impossible."""
     if isinstance(content, OSError):
         return content
     try:
         with Image.open(io.BytesIO(content)) as image:
-            return rgb_pixels(image)
+            return rgb_pixels(image, size)
     except UnidentifiedImageError:
         return UnidentifiedImageError("this is no image in a format that Pillow reads")
     except Exception as error:  # noqa: BLE001  # every image format has failures of its own

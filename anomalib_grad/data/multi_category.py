@@ -64,7 +64,8 @@ class MultiCategory(AnomalibDataModule):
             here replace theirs. ``root``, ``categories``, ``dataset`` and ``dataset_args`` do not apply.
         train_batch_size: Images per training batch.
         eval_batch_size: Images per validation, test and prediction batch.
-        num_workers: Processes that read images.
+        num_workers: Processes that read images, started whenever images are: for each epoch where features are not
+            cached. On Windows and macOS each imports anomalib first, which takes some ten seconds; 0 starts none.
         balanced: Draw training images with replacement, so that every category comes equally often on average. An
             epoch has as many draws as there are images; they follow from ``seed`` and the number of the epoch.
         train_augmentations: For training images.

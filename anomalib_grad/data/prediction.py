@@ -9,6 +9,8 @@ from typing import cast
 from anomalib.data import ImageBatch, ImageItem, PredictDataset
 from torchvision.transforms.v2 import Transform
 
+from anomalib_grad.resizing import resized_to
+
 from .listing import IMAGE_SUFFIXES, list_images
 from .reading import read_image
 from .unreadable import list_faulty
@@ -22,7 +24,8 @@ class PredictImages(PredictDataset):
     Args:
         path: An image, or a folder; images in the folders below it are taken as well, hidden files never
             (``listing.py``).
-        transform: What is applied to each image; ``None``: nothing.
+        transform: What is applied to each image; ``None``: nothing. Where it resizes first, large images are read at
+            that size.
         image_size: Unused, as in anomalib: the model resizes.
         skip_unreadable: Decode every image once beforehand, leave out those that cannot be read, and list them in a
             warning, so that the others keep their results. ``False`` stops at the first that cannot be read.
@@ -59,7 +62,7 @@ class PredictImages(PredictDataset):
             UnreadableImageError: If that is impossible; names the file.
         """
         path = self.image_filenames[index]
-        image = read_image(path)
+        image = read_image(path, resized_to(self.transform))
         return ImageItem(image=self.transform(image) if self.transform else image, image_path=str(path))
 
     @property

@@ -230,4 +230,7 @@ class CategoryStatistics(PostProcessor):
         if rule is not None and name not in self._explained:
             self._explained.add(name)
             owner = f"Category {name!r} has" if name != UNNAMED else "The validation data have"
-            logger.warning("%s %s. Add such validation images for a better one.", owner, rule)
+            other = (
+                "" if self.false_alarm_rate else ", or set the model's false_alarm_rate, which needs only normal ones"
+            )
+            logger.warning("%s %s. Add such validation images for a better one%s.", owner, rule, other)

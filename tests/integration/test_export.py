@@ -347,7 +347,22 @@ def test_an_export_of_a_fixed_size_agrees_on_that_size(model: Grad, tmp_path: Pa
     with torch.no_grad():
         predicted = model(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
     assert_same(infer(path, image), predicted)
-    assert_same(CategoryOpenVINOInferencer(path, device="CPU", config=EXACT).predict(image), predicted)
+    inferencer = CategoryOpenVINOInferencer(path, device="CPU", config=EXACT)
+    assert_same(inferencer.predict(image), predicted)
+    with pytest.raises(ValueError, match=r"images of 96 x 80 pixels, .* this one has 50 x 300; export it without"):
+        inferencer.predict(picture(50, 300))
+    refused, judged = inferencer.stream([picture(50, 300), image])
+    assert "this one has 50 x 300" in str(refused.error)
+    assert_same(judged.prediction, predicted)
+
+
+def test_an_export_fixed_to_the_models_own_size_takes_frames_of_any(model: Grad, tmp_path: Path):
+    inferencer = CategoryOpenVINOInferencer(model.to_onnx(tmp_path, input_size=(64, 64)), device="CPU", config=EXACT)
+    for height, width in SIZES[:3]:
+        image = picture(height, width).astype(np.float32)  # uint8 would be resized in 8 bits
+        with torch.no_grad():
+            predicted = model(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
+        assert_same(inferencer.predict(image), predicted)
 
 
 def test_the_openvino_graph_names_what_may_be_quantised(exports: dict[str, Path]):

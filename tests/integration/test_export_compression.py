@@ -9,6 +9,7 @@ import numpy as np
 import openvino as ov
 import pytest
 import torch
+from anomalib.data.utils import read_image
 from anomalib.engine import Engine
 from anomalib.metrics import AUROC
 
@@ -91,6 +92,23 @@ def assert_close(compressed: dict[str, tuple[float, list[str]]], exact: dict[str
         assert compressed[name][0] == pytest.approx(score, abs=0.1)
         assert compressed[name][1] == category
     assert compressed != exact  # something was rounded
+
+
+def test_strictness_set_after_training_holds_here_and_in_later_exports(
+    model: Grad, exact: Path, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    images = torch.stack([read_image(path, as_tensor=True) for path in sorted(shop.glob("*/test/*/*.png"))])
+    monkeypatch.setattr(model.post_processor, "image_sensitivity", 0.1)
+    model.eval()
+    with torch.no_grad():
+        strict = model(images)
+    later = CategoryOpenVINOInferencer(model.to_onnx(tmp_path), device="CPU", config=EXACT).predict(images)
+    before = CategoryOpenVINOInferencer(exact, device="CPU", config=EXACT).predict(images)
+    for exported, least in ((later, 0.9), (before, 0.5)):
+        np.testing.assert_allclose(exported.pred_score.ravel(), strict.pred_score, atol=1e-3)
+        assert exported.pred_label.ravel().tolist() == (strict.pred_score > least).tolist()
+    assert strict.pred_label.tolist() == later.pred_label.ravel().tolist()
+    assert 0 < later.pred_label.sum() < before.pred_label.sum()
 
 
 def test_the_engine_quantises_with_a_datamodule(model: Grad, engine: Engine, shop: Path, exact: Path, tmp_path: Path):

@@ -358,20 +358,33 @@ def test_the_command_line_trains_a_recipe_and_predicts_and_exports_with_nothing_
 
 
 @pytest.mark.slow
-def test_benchmark_pipeline_runs_with_every_name(installed, tmp_path):
+def test_benchmarks_of_many_products_and_of_two_models_lack_no_figure(installed, tmp_path):
+    """A file for each model: anomalib's pipeline loses the results of models that do not take the same arguments."""
     write_products(tmp_path / "products", ("bolt", "nut"))
-    arguments = {**MODEL, "image_size": [64, 64], "training": {"max_epochs": 1}}
+    grad = {**MODEL, "image_size": [64, 64], "training": {"max_epochs": 1}}
+    padim = {"backbone": "resnet18", "layers": ["layer1", "layer2"], "pre_trained": False}
     data = {"root": str(tmp_path / "products"), "num_workers": 0, "train_batch_size": 4}
-    benchmark = {
-        "seed": 1,
-        "model": {"class_path": {"grid": ["Grad", "anomalib_grad.Grad"]}, "init_args": arguments},
-        "data": {"class_path": "MultiCategory", "init_args": data},
-    }
-    config = tmp_path / "benchmark.yaml"
-    config.write_text(json.dumps({"accelerator": "cpu", "benchmark": benchmark}))  # JSON is YAML
-    installed.run(RUN_IN_FOLDER, "benchmark", "--config", str(config), str(tmp_path))
-    (table,) = (tmp_path / "runs").rglob("results.csv")
-    results = pd.read_csv(table)
-    assert list(results["model.class_path"]) == ["Grad", "anomalib_grad.Grad"]
-    assert results["image_AUROC"].between(0, 1).all()
-    assert results["bolt/image_AUROC"].between(0, 1).all()
+    each = {"class_path": "MVTecAD", "init_args": {**data, "category": {"grid": ["bolt", "nut"]}}}
+    benchmarks = [
+        (["Grad", "anomalib_grad.Grad"], grad, {"class_path": "MultiCategory", "init_args": data}),
+        (["Grad"], grad, each),
+        (["Padim"], padim, each),
+    ]
+    for index, (names, arguments, products) in enumerate(benchmarks):
+        model = {"class_path": {"grid": names}, "init_args": arguments}
+        config = {"accelerator": "cpu", "benchmark": {"seed": 1, "model": model, "data": products}}
+        (tmp_path / f"{index}.yaml").write_text(json.dumps(config))  # JSON is YAML
+    commands = [["benchmark", "--config", f"{index}.yaml"] for index in range(len(benchmarks))]
+    folder = f"import os; os.chdir({str(tmp_path)!r})\n"
+    answers = installed.report(folder + COMMAND_LINE, json.dumps(commands))["answers"]
+    assert [code for code, *_ in answers] == [0, 0, 0], answers
+
+    tables = [pd.read_csv(file) for file in sorted((tmp_path / "runs").rglob("results.csv"))]
+    assert list(tables[0]["model.class_path"]) == ["Grad", "anomalib_grad.Grad"]
+    assert tables[0]["bolt/image_AUROC"].between(0, 1).all()
+    rows = pd.concat(tables[1:])
+    assert list(zip(rows["model.class_path"], rows["data.init_args.category"], strict=True)) == [
+        (model, product) for model in ("Grad", "Padim") for product in ("bolt", "nut")
+    ]
+    for figure in ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score"):
+        assert pd.concat(tables)[figure].between(0, 1).all(), figure

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import Resize
 
+from anomalib_grad.data import PredictImages
 from anomalib_grad.data.pixels import resized
 from anomalib_grad.data.reading import read_image
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
@@ -81,6 +83,15 @@ def test_an_export_that_does_not_name_its_size_is_given_whole_frames(deployed: A
     predicted = older.predict(frame)
     assert predicted.image.shape[1:3] == LARGE
     np.testing.assert_allclose(predicted.pred_score, deployed.inferencer.predict(frame).pred_score, rtol=RAW)
+
+
+def test_prediction_reads_files_at_the_size_that_its_transform_resizes_to(
+    deployed: Any, frame: np.ndarray, tmp_path: Path
+) -> None:
+    file = tmp_path / "frame.png"
+    Image.fromarray(frame).save(file)
+    (item,) = PredictImages(file, transform=Resize(SMALL, antialias=True))
+    assert torch.equal(item.image.permute(1, 2, 0), torch.from_numpy(deployed.inferencer.predict(file).image[0]))
 
 
 def test_a_grey_frame_is_what_its_file_is(deployed: Any, frame: np.ndarray, tmp_path: Path) -> None:

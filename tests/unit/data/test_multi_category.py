@@ -190,8 +190,10 @@ def test_balanced_training_draws_every_category_equally_often(root: Path) -> Non
 def test_copies_workers_and_subsets(root: Path) -> None:
     datamodule = prepared(root=root, num_workers=2)
     assert sum(len(batch) for batch in datamodule.test_dataloader()) == 21
-    revived = pickle.loads(pickle.dumps(datamodule.test_data))  # noqa: S301
-    assert torch.equal(revived[5].image, copy.deepcopy(datamodule.test_data)[5].image)
+    loader = datamodule.test_dataloader()
+    revived, collate = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))  # noqa: S301  # as for spawned workers
+    assert torch.equal(collate([revived[5]]).image[0], copy.deepcopy(datamodule.test_data)[5].image)
+    assert pickle.loads(pickle.dumps(datamodule)).categories == datamodule.categories  # noqa: S301
     both = datamodule.train_data + datamodule.test_data
     assert len(both) == 32
     picked = both.subsample([0, 31])

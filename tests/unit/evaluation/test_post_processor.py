@@ -241,7 +241,8 @@ def test_category_without_anomalies_takes_its_highest_normal_score(caplog: pytes
     assert float(fitted.category_pixel_threshold[2]) == 120.0
     assert [record.message for record in caplog.records if "rivet" in record.message] == [
         "Category 'rivet' has no anomalous image: its threshold is its highest normal score. "
-        "Add such validation images for a better one."
+        "Add such validation images for a better one, or set the model's false_alarm_rate, which needs only normal "
+        "ones."
     ]
 
 
