@@ -14,7 +14,7 @@ from helpers import write_category
 
 MODEL = (
     *("--model", "Grad", "--model.backbone", "grad_tiny", "--model.image_size", "[64, 64]"),
-    *("--model.fusion", "small", "--model.num_blocks", "0"),
+    *("--model.fusion", "small", "--model.method.num_blocks", "0"),
 )
 DATA = ("--data", "MVTecAD", "--data.root", "data", "--data.category", "nut", "--data.num_workers", "0")
 

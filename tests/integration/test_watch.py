@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from anomalib_grad.lightning_model import Grad
-from helpers import TINY
+from helpers import tiny
 
 WATCH = Path(__file__).parents[2] / "examples/watch.py"
 
@@ -21,7 +21,7 @@ WATCH = Path(__file__).parents[2] / "examples/watch.py"
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that calls everything anomalous."""
-    model = Grad(**TINY | {"backbone": "grad_tiny", "pre_trained": True}, mse_threshold=0.1).eval()
+    model = Grad(**tiny(backbone="grad_tiny", pre_trained=True, mse_threshold=0.1)).eval()
     model.post_processor._image_threshold.fill_(0.0)
     return model.to_onnx(tmp_path_factory.mktemp("watch"))
 

@@ -100,7 +100,10 @@ def test_training_and_prediction_take_every_file_and_neighbours_do_not_matter(
 
 def test_an_exported_model_scores_every_file_as_the_model_in_process_does(files: Files, deployed) -> None:
     names = readable(files)
-    outputs = {name: deployed.model(read_image(path)[None]) for name, path in names.items()}
+    size = (
+        deployed.inferencer.image_size
+    )  # files are resized in 8 bits, as for training and prediction through MultiCategory
+    outputs = {name: deployed.model(read_image(path, size)[None]) for name, path in names.items()}
     expected = {name: output.pred_score.item() for name, output in outputs.items()}
     exported = {name: deployed.inferencer.predict(path).pred_score.item() for name, path in names.items()}
     assert np.isfinite(list(expected.values())).all()

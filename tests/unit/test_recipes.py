@@ -36,7 +36,9 @@ GIVEN: list[tuple[dict[str, Any], str, Any]] = [
     ({"image_size": (224, 224)}, "image_size", [224, 224]),
     ({"fusion": "mobile"}, "fusion", "mobile"),
     ({"method": {"num_blocks": 11}}, "num_blocks", 11),
-    ({"map": {"distance": "residual"}}, "distance", "residual"),
+    ({"map": {"scaled": False}}, "scaled", False),
+    ({"map": {"score_window": 32}}, "score_share", None),
+    ({"method": {"whitening": False}}, "whitening", False),
     ({"map": {"smoothing_window": 21}}, "smoothing_window", 21),
 ]
 
@@ -52,7 +54,7 @@ def test_an_argument_wins_over_the_recipe_also_where_it_is_the_published_value(
 
 @pytest.mark.parametrize(
     ("given", "epochs", "steps"),
-    [({}, None, 300), ({"steps": 100}, None, 100), ({"max_epochs": 7}, 7, None), ({"learning_rate": 1.0}, None, 300)],
+    [({}, None, 1000), ({"steps": 100}, None, 100), ({"max_epochs": 7}, 7, None), ({"learning_rate": 1.0}, None, 1000)],
 )
 def test_a_length_that_is_given_takes_the_place_of_the_recipes(
     given: dict[str, Any], epochs: int | None, steps: int | None
