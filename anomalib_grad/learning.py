@@ -51,6 +51,13 @@ class LearnFromFeatures(Callback):
         self._features = features
         self._categories = categories
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Forget what was usual for the categories of an earlier training; a checkpoint to go on from comes later."""
+        del trainer, pl_module
+        scale = self._network().normal_scale
+        if stage == "fit" and scale is not None:
+            scale.reset()
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Learn to whiten features, and the threshold ``k`` where it is ``"auto"``."""
         network = self._network()

@@ -69,6 +69,10 @@ class NormalScale(nn.Module):
             units[index] = geometric_mean([own[index], every], [weights[index], 1 - weights[index]])  # type: ignore[index]
         self._take(torch.stack(units))
 
+    def reset(self) -> None:
+        """Forget what is usual; the unit is 1 until the next :meth:`fit`."""
+        self._take(torch.ones(1))
+
     def rearrange(self, before: Sequence[str], after: Sequence[str]) -> None:
         """Give the units the order of other categories; what is usual for all takes the place of unknown ones.
 

@@ -59,3 +59,15 @@ def test_a_product_alone_is_measured_by_itself(odd_products, tmp_path, monkeypat
     assert model.model.whitening.images == 12
     own, every = model.model.normal_scale.units
     torch.testing.assert_close(own, every)
+
+
+def test_a_training_on_more_products_follows_one_on_fewer(odd_products, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    model = Grad(**tiny(**LIKE_PLUS))
+    for categories in (["many"], ["copies", "five", "flat", "many"]):
+        data = MultiCategory(
+            root=odd_products, categories=categories, train_batch_size=6, eval_batch_size=16, num_workers=0
+        )
+        Engine(accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, logger=False).fit(model, datamodule=data)
+        assert len(model.model.normal_scale.units) == len(categories) + 1
