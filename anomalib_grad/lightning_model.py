@@ -19,33 +19,33 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 
-from .categories import CategoryMixin
-from .category_features import CategoryFeatures
+from .backbone.tiling import describe, rebuild
+from .categories.features import CategoryFeatures
+from .categories.mixin import CategoryMixin
 from .data.anomalib_data import LeaveOutHidden, NameMissingSplit
-from .divergence import StopDiverged
-from .evaluation.post_processor import PerCategoryPostProcessor
-from .evaluation.raw_scores import RankRawScores
-from .export import CategoryExportMixin
-from .feature_cache import CacheSettings, FeatureBatch, FeatureCaching
-from .heatmaps import Heatmaps
-from .learning import LearnFromFeatures
-from .optimisation import OptimisationMixin
-from .pre_processor import ConfigurePreProcessor, GradPreProcessor
+from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor
+from .data.unreadable_images import NameUnreadableImages
+from .deploy.export import CategoryExportMixin
+from .feature_cache import FeatureBatch, FeatureCaching
+from .files.checkpoint_files import WholeCheckpoints, check_before_reading, on_this_machine
+from .files.configuration import CheckpointConfigurationError, check_configuration, check_weights
+from .files.faults import CONFIGURATION, MODEL
+from .files.restoring import restoring
+from .files.unreadable_checkpoints import CheckpointFileError, NameUnreadableCheckpoint, describe_failure
 from .recipes import DEFAULT_RECIPE, PUBLISHED, build_network, find_recipe, naming_recipe
-from .run_end import SayHowToGoOn
-from .settings import GROUPS, MapSettings, MethodSettings, Settings, TrainingSettings, filled, group_of
-from .stored_settings import HYPER_PARAMETERS, grouped, stored_arguments
-from .tiling import describe, rebuild
+from .report.heatmaps import Heatmaps
+from .settings import GROUPS, CacheSettings, MapSettings, MethodSettings, Settings, TrainingSettings, filled, group_of
+from .settings.stored import HYPER_PARAMETERS, grouped, stored_arguments
+from .thresholds.post_processor import PerCategoryPostProcessor
+from .thresholds.raw_scores import RankRawScores
 from .torch_model import GradModel
-from .training_length import TrainingLengthMixin
-from .training_precision import TrainingPrecisionMixin
-from .trust.checkpoint_files import WholeCheckpoints, check_before_reading, on_this_machine
-from .trust.configuration import CheckpointConfigurationError, check_configuration, check_weights
-from .trust.faults import CONFIGURATION, MODEL
-from .trust.settings import restoring
-from .trust.unreadable_checkpoints import CheckpointFileError, NameUnreadableCheckpoint, describe_failure
-from .trust.unreadable_images import NameUnreadableImages
-from .validation_times import ValidateAtEnd
+from .training.divergence import StopDiverged
+from .training.learning import LearnFromFeatures
+from .training.length import TrainingLengthMixin
+from .training.optimisation import OptimisationMixin
+from .training.precision import TrainingPrecisionMixin
+from .training.run_end import SayHowToGoOn
+from .training.validation import ValidateAtEnd
 
 NOT_GIVEN = Settings()
 RANDOM_STATE = "grad_random_state"

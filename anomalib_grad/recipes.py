@@ -8,10 +8,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .backbone import DEFAULT_BACKBONE, check_image_size
-from .calibration import resolve_mse_threshold
+from .backbone.frozen import DEFAULT_BACKBONE, check_image_size
 from .settings import BOTH_LAYERS, MapSettings, MethodSettings, Settings, TrainingSettings
 from .torch_model import GradModel
+from .training.mse_threshold import resolve_mse_threshold
 
 DEFAULT_RECIPE = "crad"
 

@@ -13,9 +13,9 @@ from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
 from .anomaly_map import AnomalyMapGenerator, dissimilarity, layer_dissimilarity, residual_norm
-from .backbone import DEFAULT_BACKBONE, FrozenBackbone
+from .backbone.frozen import DEFAULT_BACKBONE, FrozenBackbone
 from .components import GlobalRepresentation, LocalRepresentation, NormalScale, Whitening
-from .head import GradHead
+from .components.head import GradHead
 
 if TYPE_CHECKING:
     from anomalib.data.utils.tiler import Tiler
@@ -49,7 +49,7 @@ class GradModel(nn.Module):
             Authors: 21 and 32.
         score_share: Share of the anomaly map, its largest pixels, whose mean is the image score in the place of the
             maximum over ``score_window``. Authors: ``None``.
-        **head: Arguments of :class:`~anomalib_grad.head.GradHead`.
+        **head: Arguments of :class:`~anomalib_grad.components.head.GradHead`.
 
     Raises:
         ValueError: If an argument is out of range; the message says what is possible.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from anomalib_grad.checkpoint import to_authors_key
-from anomalib_grad.head import GradHead
+from anomalib_grad.components.head import GradHead
 
 
 class EasyDict(dict):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from anomalib_grad.anomaly_map import residual_norm
 from anomalib_grad.components import refine, similarity
-from anomalib_grad.head import GradHead
+from anomalib_grad.components.head import GradHead
 
 STAGES = 1e-5
 """Largest deviation allowed in a stage, relative to its largest value."""

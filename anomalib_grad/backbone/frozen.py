@@ -15,11 +15,12 @@ from timm.models import PretrainedCfg
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import tiny_backbone  # noqa: F401  # makes timm know the built-in backbone grad_tiny
-from .backbone_cut import cut, cut_unused
-from .backbone_weights import load_pretrained
-from .resizing import resize_antialiased
+from anomalib_grad.data.resizing import resize_antialiased
+
+from . import tiny  # noqa: F401  # makes timm know the built-in backbone grad_tiny
+from .cut import cut, cut_unused
 from .tiling import check_tiles, map_tiles
+from .weights import load_pretrained
 
 if TYPE_CHECKING:
     from anomalib.data.utils.tiler import Tiler

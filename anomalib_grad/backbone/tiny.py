@@ -4,7 +4,7 @@
 
 Importing this module registers the model with timm: ``timm.create_model("grad_tiny", features_only=True,
 pretrained=True)`` works like for any other timm backbone. How it was made and what it is good for is told in
-``weights/README.md``.
+``grad_tiny/README.md``.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-WEIGHTS_FILE = Path(__file__).parent / "weights" / "grad_tiny.safetensors"
+WEIGHTS_FILE = Path(__file__).parent / "grad_tiny" / "grad_tiny.safetensors"
 
 # stride -> output channels, those of the teacher MobileNetV2
 _CHANNELS = {8: 32, 16: 96}

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from timm.models import PretrainedCfg, load_state_dict
 from torch import Tensor, nn
 
-from .trust.torch_files import read_shapes
+from anomalib_grad.files.torch_files import read_shapes
 
 NETWORK_TIMEOUT = 5.0
 """Seconds after which the model hub counts as out of reach."""

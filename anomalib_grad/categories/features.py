@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .evaluation.distributed import all_gather
+from .distributed import all_gather
 
 
 class CategoryFeatures:

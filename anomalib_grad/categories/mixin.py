@@ -11,10 +11,11 @@ import torch
 from anomalib.data import Batch, InferenceBatch
 from torch import Tensor, nn
 
-from .category_features import CategoryFeatures
-from .evaluation.post_processor import PerCategoryPostProcessor
-from .export import CategoryInferenceBatch, ExplainedInferenceBatch
-from .torch_model import GradModel
+from anomalib_grad.deploy.export import CategoryInferenceBatch, ExplainedInferenceBatch
+from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
+from anomalib_grad.torch_model import GradModel
+
+from .features import CategoryFeatures
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from anomalib_grad.backbone_weights import BackboneWeightsError
+from anomalib_grad.backbone.weights import BackboneWeightsError
 
 _THRESHOLDS = """\
 It has no thresholds yet, as the authors' files have none. Fit them on validation images before testing, because

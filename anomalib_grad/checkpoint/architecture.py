@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the configuration in an authors' file says about backbone, layers and image size."""
 
-from anomalib_grad.backbone import DEFAULT_BACKBONE, is_faithful
-from anomalib_grad.trust.arguments import is_oversized
+from anomalib_grad.backbone.frozen import DEFAULT_BACKBONE, is_faithful
+from anomalib_grad.files.arguments import is_oversized
 
 from .archive import AuthorsCheckpointError
 from .authors_file import AuthorsFile

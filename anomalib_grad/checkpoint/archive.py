@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from anomalib_grad.trust import torch_files
+from anomalib_grad.files import torch_files
 
 
 class AuthorsCheckpointError(ValueError):

@@ -7,8 +7,8 @@ from pathlib import Path
 import lightning.pytorch as pl
 from torch import Tensor
 
-from anomalib_grad.atomic import writing
-from anomalib_grad.backbone import FrozenBackbone
+from anomalib_grad.backbone.frozen import FrozenBackbone
+from anomalib_grad.files.atomic import writing
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.settings import MethodSettings
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anomalib_grad.calibration import AUTHORS_MSE_THRESHOLD
 from anomalib_grad.components import FUSIONS
-from anomalib_grad.head import GradHead
+from anomalib_grad.components.head import GradHead
+from anomalib_grad.training.mse_threshold import AUTHORS_MSE_THRESHOLD
 
 from .archive import AuthorsCheckpointError
 from .authors_file import AuthorsFile, read_authors_file
@@ -55,7 +55,7 @@ def load_authors_head(path: str | Path, feature_size: tuple[int, int] | None = N
 
 
 def recognise_head(file: AuthorsFile, feature_size: tuple[int, int] | None = None) -> dict[str, Any]:
-    """Find the arguments of :class:`~anomalib_grad.head.GradHead` that fit a file, and hold every tensor to them.
+    """Find the arguments of ``GradHead`` that fit a file, and hold every tensor to them.
 
     Args:
         file: An authors' file.

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Names of the head's tensors in the authors' files and in :class:`anomalib_grad.head.GradHead`."""
+"""Names of the head's tensors in the authors' files and in :class:`anomalib_grad.components.head.GradHead`."""
 
 import re
 

@@ -11,11 +11,11 @@ import torch
 from anomalib.utils.serialization import anomalib_safe_globals
 from torch import Tensor
 
-from anomalib_grad.atomic import writing
-from anomalib_grad.backbone import is_faithful
-from anomalib_grad.calibration import AUTHORS_MSE_THRESHOLD
+from anomalib_grad.backbone.frozen import is_faithful
+from anomalib_grad.files.atomic import writing
 from anomalib_grad.lightning_model import CONFIGURATION, Grad
 from anomalib_grad.torch_model import GradModel
+from anomalib_grad.training.mse_threshold import AUTHORS_MSE_THRESHOLD
 
 from .architecture import AUTHORS_BACKBONE, TIMM
 from .archive import AuthorsCheckpointError, check_archive, load_plain

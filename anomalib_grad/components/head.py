@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .components import Fusion, GlobalRepresentation, LocalRepresentation, refine, similarity
+from . import Fusion, GlobalRepresentation, LocalRepresentation, refine, similarity
 
 
 class Refinement(NamedTuple):

@@ -6,11 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from anomalib_grad.data.textures.datamodule import Textures
+
     from .dataclasses import CategoryImageBatch, CategoryImageItem
     from .listing import list_images
     from .multi_category import MultiCategory
     from .prediction import PredictImages
-    from .textures import Textures
 
 __all__ = ["CategoryImageBatch", "CategoryImageItem", "MultiCategory", "PredictImages", "Textures", "list_images"]
 

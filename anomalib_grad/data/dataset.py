@@ -15,10 +15,9 @@ from anomalib.data.utils import LabelName
 from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Mask
 
-from anomalib_grad.resizing import resized_to
-
 from .dataclasses import CategoryImageBatch, CategoryImageItem
 from .reading import UnreadableImageError, check_image, read_image, read_mask
+from .resizing import resized_to
 
 
 class MultiCategoryDataset(AnomalibDataset):

@@ -4,7 +4,7 @@
 
 anomalib trains on antialiased images but exports a resize without antialiasing, so an exported model sees other pixels
 than it was trained on. ``interpolate(antialias=True)`` cannot be exported either: OpenVINO computes something else for
-it. :class:`~anomalib_grad.resizing.AntialiasedResize` gives the same pixels in torch, ONNX and OpenVINO.
+it. :class:`~anomalib_grad.data.resizing.AntialiasedResize` gives the same pixels in torch, ONNX and OpenVINO.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize, Transform
 from .resizing import AntialiasedResize, resized_to
 
 if TYPE_CHECKING:
-    from .lightning_model import Grad
+    from anomalib_grad.lightning_model import Grad
 
 DEFAULT_IMAGE_SIZE = (224, 224)
 

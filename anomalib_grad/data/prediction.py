@@ -9,10 +9,9 @@ from typing import cast
 from anomalib.data import ImageBatch, ImageItem, PredictDataset
 from torchvision.transforms.v2 import Transform
 
-from anomalib_grad.resizing import resized_to
-
 from .listing import IMAGE_SUFFIXES, list_images
 from .reading import read_image
+from .resizing import resized_to
 from .unreadable import list_faulty
 
 

@@ -18,11 +18,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from PIL import Image
 
-from anomalib_grad.data.dataset import MultiCategoryDataset
-from anomalib_grad.data.pixels import read_wrongly_by_anomalib
-from anomalib_grad.data.prediction import PredictImages
-from anomalib_grad.data.reading import UnreadableImageError, check_image, read_mask, refuse_pipes
-from anomalib_grad.data.unreadable import files_by_image
+from .dataset import MultiCategoryDataset
+from .pixels import read_wrongly_by_anomalib
+from .prediction import PredictImages
+from .reading import UnreadableImageError, check_image, read_mask, refuse_pipes
+from .unreadable import files_by_image
 
 NAMED = 5
 """Files named in one message."""

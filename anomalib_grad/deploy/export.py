@@ -22,9 +22,10 @@ from anomalib.models.components.base.export_mixin import ExportMixin
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from .atomic import folder_beside, naming_disk
-from .export_seal import seal
-from .resizing import resized_to
+from anomalib_grad.data.resizing import resized_to
+from anomalib_grad.files.atomic import folder_beside, naming_disk
+
+from .seal import seal
 
 if TYPE_CHECKING:  # both are heavy, and whoever imports anomalib imports this file
     import onnx

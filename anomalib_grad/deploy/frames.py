@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from .data.pixels import resized, rgb_pixels, scaled
-from .data.reading import read_pixels
+from anomalib_grad.data.pixels import resized, rgb_pixels, scaled
+from anomalib_grad.data.reading import read_pixels
 
 if TYPE_CHECKING:
     import openvino as ov

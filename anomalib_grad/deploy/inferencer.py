@@ -15,11 +15,12 @@ from anomalib.data import NumpyImageBatch
 from anomalib.deploy import OpenVINOInferencer
 from openvino import opset13
 
-from .deploy_input import Frame, FrameFormat, as_batch, input_size
-from .deploy_stream import FrameResult, Stream
-from .evaluation.post_processor import UNKNOWN
+from anomalib_grad.thresholds.post_processor import UNKNOWN
+
 from .export import CATEGORIES_METADATA, CATEGORY, SIZE_METADATA
-from .export_seal import files_of, is_intact
+from .frames import Frame, FrameFormat, as_batch, input_size
+from .seal import files_of, is_intact
+from .stream import FrameResult, Stream
 
 if TYPE_CHECKING:
     from openvino.utils.data_helpers.wrappers import OVDict

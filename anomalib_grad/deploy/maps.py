@@ -10,7 +10,7 @@ import torch
 from anomalib.data import NumpyImageBatch
 from torch.nn import functional
 
-from .data.reading import opened
+from anomalib_grad.data.reading import opened
 
 T = TypeVar("T", bound=np.ndarray | None)
 

@@ -23,7 +23,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 from torchmetrics import Metric
 
-from .deploy_input import input_size
+from .frames import input_size
 
 logger = logging.getLogger(__name__)
 

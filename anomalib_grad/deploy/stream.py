@@ -14,7 +14,7 @@ import numpy as np
 import openvino as ov
 from anomalib.data import NumpyImageBatch
 
-from .deploy_input import Frame
+from .frames import Frame
 
 if TYPE_CHECKING:
     from openvino.utils.data_helpers.wrappers import OVDict

@@ -1,42 +1,21 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Per-category metrics, thresholds and the test report."""
+"""Figures of every product, and the test report that they become. Names are imported when first used."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anomalib_grad.evaluation.evaluator import PerCategoryEvaluator
-    from anomalib_grad.evaluation.html import write_html
-    from anomalib_grad.evaluation.post_processor import PerCategoryPostProcessor
-    from anomalib_grad.evaluation.records import CategoryRecord, CategoryResult, Example, TestReport
-    from anomalib_grad.evaluation.visualizer import DistinctImageVisualizer
+    from .evaluator import PerCategoryEvaluator
 
-_MODULES = {
-    "CategoryRecord": "records",
-    "CategoryResult": "records",
-    "DistinctImageVisualizer": "visualizer",
-    "Example": "records",
+__all__ = ["PerCategoryEvaluator"]
+
+_HOME = {
     "PerCategoryEvaluator": "evaluator",
-    "PerCategoryPostProcessor": "post_processor",
-    "TestReport": "records",
-    "write_html": "html",
 }
 
-__all__ = [
-    "CategoryRecord",
-    "CategoryResult",
-    "DistinctImageVisualizer",
-    "Example",
-    "PerCategoryEvaluator",
-    "PerCategoryPostProcessor",
-    "TestReport",
-    "write_html",
-]
 
-
-def __getattr__(name: str) -> object:
-    """Import a public name when it is first used: its module may need anomalib, which takes seconds."""
-    if name not in _MODULES:
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # the type of whichever public name is asked for
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

@@ -12,9 +12,10 @@ import numpy as np
 from anomalib.data import ImageBatch
 from torch import Tensor
 
-from anomalib_grad.evaluation.coordinates import GLOBAL, LOCAL, LocalSample, sample_local
-from anomalib_grad.evaluation.examples import Shelf, candidate, load_example
-from anomalib_grad.evaluation.records import CategoryRecord
+from anomalib_grad.report.records import CategoryRecord
+
+from .coordinates import GLOBAL, LOCAL, LocalSample, sample_local
+from .examples import Shelf, candidate, load_example
 
 
 @dataclass(frozen=True)

@@ -19,20 +19,21 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich.console import Console
 
-from anomalib_grad.evaluation.collector import Collector
-from anomalib_grad.evaluation.coordinates import CoordinateTap
-from anomalib_grad.evaluation.distributed import all_gather, own_samples
-from anomalib_grad.evaluation.metrics import (
+from anomalib_grad.categories.distributed import all_gather, own_samples
+from anomalib_grad.evaluation.build import build_report, write_report
+from anomalib_grad.report.records import METRIC_NAMES
+from anomalib_grad.report.table import results_table
+
+from .collector import Collector
+from .coordinates import CoordinateTap
+from .metrics import (
     IMAGE_FIELDS,
-    METRIC_NAMES,
     PIXEL_FIELDS,
     CategoryMetrics,
     Counts,
     Predictions,
     mean_over_categories,
 )
-from anomalib_grad.evaluation.report import build_report, write_report
-from anomalib_grad.evaluation.table import results_table
 
 MEAN = "mean"
 

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_grad.evaluation.pictures import picture_of
-from anomalib_grad.evaluation.records import Example
+from anomalib_grad.report.pictures import picture_of
+from anomalib_grad.report.records import Example
 
 THUMBNAIL = 160
 EXAMPLES = 4

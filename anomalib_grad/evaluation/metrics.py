@@ -12,10 +12,11 @@ import torch
 from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, F1Max
 from torch import Tensor
 
-from anomalib_grad.evaluation.binned import BinnedPixelCurves
-from anomalib_grad.evaluation.distributed import all_gather
+from anomalib_grad.categories.distributed import all_gather
+from anomalib_grad.report.records import METRIC_NAMES
 
-METRIC_NAMES = ("image_AUROC", "image_F1Max", "pixel_AUROC", "pixel_AUPRO")
+from .binned import BinnedPixelCurves
+
 IMAGE_FIELDS = ("pred_score", "gt_label")
 PIXEL_FIELDS = ("anomaly_map", "gt_mask")
 

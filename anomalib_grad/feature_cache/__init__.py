@@ -8,6 +8,5 @@ callback that puts the cache in place of the training images; the other files ar
 
 from .callback import FeatureCaching
 from .dataset import FeatureBatch, batches_of
-from .settings import CacheSettings
 
-__all__ = ["CacheSettings", "FeatureBatch", "FeatureCaching", "batches_of"]
+__all__ = ["FeatureBatch", "FeatureCaching", "batches_of"]

@@ -11,13 +11,14 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
-from anomalib_grad.tiling import describe
+from anomalib_grad.backbone.tiling import describe
+from anomalib_grad.settings import CacheSettings
 
 from .conditions import obstacle, passes
 from .dataset import CachedFeatures, cached_loader
 from .filling import fill_shared, filler, pre_processing_of
 from .fingerprint import fingerprint, hash_images, hash_weights
-from .settings import CacheSettings, check_place, is_automatic
+from .place import check_place, choose_place, is_automatic
 from .store import GIB, CacheFile
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class FeatureCaching(Callback):
         self.rows, self._name = None, name  # the old rows make room
         shape = (len(dataset), backbone.row_length)
         size = shape[0] * shape[1] * dtype.itemsize
-        place = self.settings.choose_place(self.place, size, trainer.world_size)
+        place = choose_place(self.settings, self.place, size, trainer.world_size)
         fill = filler(trainer, model, images)
         if place == "memory":
             self.rows = np.empty(shape, dtype)

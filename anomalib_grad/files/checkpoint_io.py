@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
 
-from anomalib_grad.atomic import writing
-
+from .atomic import writing
 from .checkpoint_files import check_before_reading, local_path, on_this_machine
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from .atomic import CannotWriteError, naming_disk
-from .evaluation.visualizer import DistinctImageVisualizer
+from anomalib_grad.files.atomic import CannotWriteError, naming_disk
+
+from .visualizer import DistinctImageVisualizer
 
 logger = logging.getLogger(__name__)
 

@@ -21,10 +21,11 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
-from anomalib_grad.atomic import writing
-from anomalib_grad.evaluation import plots
-from anomalib_grad.evaluation.post_processor import UNKNOWN
-from anomalib_grad.evaluation.records import CategoryRecord, CategoryResult, Example, TestReport
+from anomalib_grad.files.atomic import writing
+from anomalib_grad.thresholds.post_processor import UNKNOWN
+
+from . import plots
+from .records import CategoryRecord, CategoryResult, Example, TestReport
 
 _METRICS = ("image_AUROC", "image_F1Max", "pixel_AUROC", "pixel_AUPRO")
 _THUMBNAIL_SIDE = 192  # pixels, twice what the page shows

@@ -13,8 +13,8 @@ from pathlib import Path, PurePath
 
 from anomalib.utils.path import generate_output_filename
 
-from anomalib_grad.atomic import writing
 from anomalib_grad.data.listing import IMAGE_SUFFIXES
+from anomalib_grad.files.atomic import writing
 
 RECORD = "inputs.json"
 """File beside the results that says which input each was made of."""

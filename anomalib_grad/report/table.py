@@ -13,9 +13,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from anomalib_grad.atomic import writing
-from anomalib_grad.evaluation.metrics import METRIC_NAMES
-from anomalib_grad.evaluation.records import CategoryResult, TestReport
+from anomalib_grad.files.atomic import writing
+
+from .records import METRIC_NAMES, CategoryResult, TestReport
 
 LEVELS = ("image", "pixel")
 COLUMNS = (*(field.name for field in fields(CategoryResult)), *(f"{level}_categories" for level in LEVELS))

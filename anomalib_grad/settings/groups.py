@@ -6,15 +6,16 @@
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from .feature_cache.settings import CacheSettings
-from .schedule import SCHEDULES
-
+SCHEDULES = ("step", "cosine")
 PRECISIONS = ("auto", "trainer")
+DTYPES = ("float32", "float16")
 BOTH_LAYERS = "both"
 """``layers`` that takes the maps at strides 8 and 16, also where a recipe takes the latter alone."""
 
@@ -155,6 +156,44 @@ class TrainingSettings:
     def has_length(self) -> bool:
         """Whether it says how long to train."""
         return self.max_epochs is not None or self.steps is not None
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """How backbone features are kept.
+
+    Args:
+        dtype: ``float32``, or ``float16`` for half the size and features rounded to 3 digits.
+        gib: Largest size of the cache in GiB; on disk of all caches in the folder, of which the least recently used are
+            removed.
+        folder: Folder of caches on disk; default: ``~/.cache/anomalib_grad/features``. A checkpoint's is not followed.
+    """
+
+    dtype: str | None = None
+    gib: float | None = None
+    folder: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range, naming it."""
+        if self.dtype not in {None, *DTYPES}:
+            raise ValueError(f"cache.dtype must be {' or '.join(DTYPES)}, got {self.dtype!r}.")
+        if self.gib is not None and not (isinstance(self.gib, Real) and self.gib > 0):
+            raise ValueError(f"cache.gib must be more than 0, got {self.gib!r}.")
+
+    @property
+    def limit(self) -> float:
+        """Largest size in GiB."""
+        return 8.0 if self.gib is None else self.gib
+
+    @property
+    def resolved_folder(self) -> Path:
+        """Folder of the caches on disk."""
+        return default_folder() if self.folder is None else Path(self.folder)
+
+
+def default_folder() -> Path:
+    """Folder of the caches: ``anomalib_grad/features`` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anomalib_grad" / "features"
 
 
 @dataclass(frozen=True)

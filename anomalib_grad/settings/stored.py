@@ -9,8 +9,9 @@ from typing import Any
 
 from anomalib.utils.serialization import anomalib_safe_globals
 
-from .settings import GROUPS
-from .trust.torch_files import load_shapes
+from anomalib_grad.files.torch_files import load_shapes
+
+from .groups import GROUPS
 
 HYPER_PARAMETERS = "hyper_parameters"
 """Where Lightning keeps constructor arguments in a checkpoint."""

@@ -14,9 +14,10 @@ from anomalib.post_processing import PostProcessor
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from anomalib_grad.components.recogniser import CategoryRecogniser
-from anomalib_grad.evaluation.false_alarms import check_rate
-from anomalib_grad.evaluation.validation_scores import ScoreSummary, gather_summaries, merge_all, select
+from anomalib_grad.categories.recogniser import CategoryRecogniser
+
+from .false_alarms import check_rate
+from .validation_scores import ScoreSummary, gather_summaries, merge_all, select
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ _STATISTICS = ("image_threshold", "pixel_threshold", "image_min", "image_max", "
 class CategoryStatistics(PostProcessor):
     """anomalib's post-processor that fits a row of statistics per category beside the pooled ones.
 
-    Arguments and attributes are those of :class:`~anomalib_grad.evaluation.post_processor.PerCategoryPostProcessor`,
+    Arguments and attributes are those of :class:`~anomalib_grad.thresholds.post_processor.PerCategoryPostProcessor`,
     which applies the statistics.
     """
 

@@ -16,10 +16,11 @@ import torch
 from anomalib.data import Batch, InferenceBatch
 from torch import Tensor
 
-from anomalib_grad.evaluation.category_statistics import CategoryStatistics
-from anomalib_grad.evaluation.normalization import normalize
-from anomalib_grad.evaluation.statistics import first_known, per_image
-from anomalib_grad.trust.settings import check_post_processing
+from anomalib_grad.files.restoring import check_post_processing
+
+from .category_statistics import CategoryStatistics
+from .normalization import normalize
+from .statistics import first_known, per_image
 
 logger = logging.getLogger(__name__)
 

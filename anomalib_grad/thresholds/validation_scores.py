@@ -11,9 +11,10 @@ import torch
 from anomalib.data import Batch
 from torch import Tensor
 
-from anomalib_grad.evaluation.distributed import all_gather
-from anomalib_grad.evaluation.false_alarms import false_alarm_threshold
-from anomalib_grad.evaluation.score_histogram import ScoreHistogram, best_f1_score
+from anomalib_grad.categories.distributed import all_gather
+
+from .false_alarms import false_alarm_threshold
+from .score_histogram import ScoreHistogram, best_f1_score
 
 
 class Scores(NamedTuple):

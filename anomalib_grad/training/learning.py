@@ -16,10 +16,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
-from .calibration import AUTO_IMAGES, estimate_mse_threshold
-from .components.normal_scale import PRIOR_IMAGES
-from .feature_cache import FeatureBatch, batches_of
-from .torch_model import GradModel
+from anomalib_grad.components.normal_scale import PRIOR_IMAGES
+from anomalib_grad.feature_cache import FeatureBatch, batches_of
+from anomalib_grad.torch_model import GradModel
+
+from .mse_threshold import AUTO_IMAGES, estimate_mse_threshold
 
 if TYPE_CHECKING:
     from anomalib.data import Batch

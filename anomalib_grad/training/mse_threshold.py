@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from .backbone import is_faithful
+from anomalib_grad.backbone.frozen import is_faithful
 
 AUTHORS_MSE_THRESHOLD = 10.0
 AUTO_SHARE = 0.6

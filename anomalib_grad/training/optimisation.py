@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from anomalib_grad.settings import TrainingSettings
+from anomalib_grad.torch_model import GradModel
+
+from .length import find_timer
 from .pasting import hard_mean, paste_patches
 from .schedule import authors_step_decay, cosine_decay
-from .settings import TrainingSettings
-from .torch_model import GradModel
-from .training_length import find_timer
 
 
 class OptimisationMixin(pl.LightningModule):
@@ -45,7 +46,7 @@ class OptimisationMixin(pl.LightningModule):
 
         With ``pasted_patches`` or ``channel_dropout``, what is normal is made of features of which parts are covered or
         missing, and refines the whole ones. With ``hard_mining``, the mean over cells is
-        :func:`~anomalib_grad.pasting.hard_mean`.
+        :func:`~anomalib_grad.training.pasting.hard_mean`.
         """
         seen = paste_patches(features, self.pasted_patches) if self.pasted_patches else features
         seen = functional.dropout2d(seen, self.channel_dropout) if self.channel_dropout else seen

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from .atomic import cannot_write, is_of_disk
+from anomalib_grad.files.atomic import cannot_write, is_of_disk
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,6 @@ from functools import partial
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-SCHEDULES = ("step", "cosine")
-
 
 def step_decay_factor(epoch: int, step: int, gamma: float) -> float:
     """Factor on the learning rate in 0-based ``epoch``: ``gamma`` to the number of drops so far.

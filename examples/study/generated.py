@@ -15,7 +15,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalib_grad.data.textures_defects import hole, scratch, stain
+from anomalib_grad.data.textures.defects import hole, scratch, stain
 
 Pixels = NDArray[np.uint8]
 SIZE = 256

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomalib_grad.components import FUSIONS
-from anomalib_grad.head import GradHead
-from anomalib_grad.training_precision import computes_bfloat16
+from anomalib_grad.components.head import GradHead
+from anomalib_grad.training.precision import computes_bfloat16
 
 CELLS = (28, 28)
 

@@ -18,8 +18,8 @@ from torch.nn import functional
 from torchmetrics.functional.classification import binary_auroc
 
 from anomalib_grad import GradModel, MultiCategory
-from anomalib_grad.calibration import estimate_mse_threshold
-from anomalib_grad.pre_processor import GradPreProcessor
+from anomalib_grad.data.pre_processor import GradPreProcessor
+from anomalib_grad.training.mse_threshold import estimate_mse_threshold
 
 BATCH = 16
 

@@ -22,8 +22,8 @@ from lightning.pytorch.callbacks import Callback
 from measure import machine, markdown
 
 from anomalib_grad import Grad, MultiCategory
-from anomalib_grad.feature_cache import CacheSettings
 from anomalib_grad.recipes import RECIPES
+from anomalib_grad.settings import CacheSettings
 
 METRICS = ("image_AUROC", "pixel_AUROC", "pixel_AUPRO")
 PRODUCTS = ("ballscrew", "bottle", "commutator", "cookie")

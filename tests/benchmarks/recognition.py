@@ -19,8 +19,8 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_f1_score
 
 from anomalib_grad import Grad, MultiCategory
-from anomalib_grad.categories import pool
-from anomalib_grad.components.recogniser import CategoryRecogniser
+from anomalib_grad.categories.mixin import pool
+from anomalib_grad.categories.recogniser import CategoryRecogniser
 
 
 @torch.no_grad()

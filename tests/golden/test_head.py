@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from anomalib_grad.anomaly_map import AnomalyMapGenerator, upsampling_matrix
 from anomalib_grad.checkpoint import from_authors_key
-from anomalib_grad.head import GradHead
+from anomalib_grad.components.head import GradHead
 from stages import STAGES, head_stages
 
 GRADIENTS = 1e-4

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_grad.pre_processor import GradPreProcessor
+from anomalib_grad.data.pre_processor import GradPreProcessor
 from helpers import DEVIATION
 
 IMAGES = {"a_900x900": (11, 30), "b_700x1024": (12, 32), "c_256x256": (13, 16)}

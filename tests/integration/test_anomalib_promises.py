@@ -14,7 +14,7 @@ from anomalib.deploy import CompressionType, OpenVINOInferencer
 from anomalib.engine import Engine
 
 from anomalib_grad import Grad
-from anomalib_grad.divergence import DivergenceError
+from anomalib_grad.training.divergence import DivergenceError
 from helpers import write_category
 
 SMALL: dict[str, Any] = {

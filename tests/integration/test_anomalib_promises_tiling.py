@@ -17,7 +17,7 @@ from anomalib.pipelines.tiled_ensemble import EvalTiledEnsemble, TrainTiledEnsem
 
 from anomalib_grad import Grad
 from anomalib_grad.backbone import FrozenBackbone
-from anomalib_grad.trust.configuration import CheckpointConfigurationError
+from anomalib_grad.files.configuration import CheckpointConfigurationError
 from helpers import TINY, write_category
 
 LARGE = {**TINY, "image_size": (64, 128)}

@@ -19,7 +19,7 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
-from anomalib_grad.export import CATEGORIES_METADATA, SIZE_METADATA
+from anomalib_grad.deploy.export import CATEGORIES_METADATA, SIZE_METADATA
 from anomalib_grad.lightning_model import Grad
 from helpers import TINY, tiny
 

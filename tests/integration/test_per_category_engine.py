@@ -14,9 +14,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
 from anomalib_grad.data import MultiCategory
-from anomalib_grad.evaluation import PerCategoryEvaluator, TestReport, evaluator
-from anomalib_grad.evaluation.report import _resolution
+from anomalib_grad.evaluation import PerCategoryEvaluator, evaluator
+from anomalib_grad.evaluation.build import _resolution
 from anomalib_grad.lightning_model import Grad
+from anomalib_grad.report import TestReport
 
 METRICS = ("image_AUROC", "image_F1Max", "pixel_AUROC", "pixel_AUPRO")
 COLUMNS = {f"{category}/{name}" for category in ("bottle", "cookie", "mean") for name in METRICS}

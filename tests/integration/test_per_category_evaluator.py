@@ -18,8 +18,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from anomalib_grad.data import CategoryImageBatch, CategoryImageItem
-from anomalib_grad.evaluation import PerCategoryEvaluator, PerCategoryPostProcessor
+from anomalib_grad.evaluation import PerCategoryEvaluator
 from anomalib_grad.evaluation.metrics import Predictions
+from anomalib_grad.thresholds import PerCategoryPostProcessor
 
 SIZE = 32
 IMAGES = {"bottle": 9, "cookie": 7, "nut": 2, "screw": 1}  # an odd number, so that one of two processes repeats one

@@ -12,8 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
 from anomalib_grad.data import MultiCategory
+from anomalib_grad.files.configuration import CheckpointConfigurationError
 from anomalib_grad.lightning_model import Grad
-from anomalib_grad.trust.configuration import CheckpointConfigurationError
 from helpers import tiny
 
 

@@ -16,9 +16,9 @@ from anomalib.engine import Engine
 from lightning.pytorch import Trainer
 from PIL import Image
 
+from anomalib_grad.files.configuration import CheckpointConfigurationError
+from anomalib_grad.files.unreadable_checkpoints import CheckpointFileError
 from anomalib_grad.lightning_model import Grad
-from anomalib_grad.trust.configuration import CheckpointConfigurationError
-from anomalib_grad.trust.unreadable_checkpoints import CheckpointFileError
 from helpers import TINY, write_category
 
 

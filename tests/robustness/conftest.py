@@ -12,8 +12,8 @@ from anomalib.engine import Engine
 from anomalib_grad.checkpoint.convert import save_model
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
-from anomalib_grad.evaluation import PerCategoryPostProcessor
 from anomalib_grad.lightning_model import Grad
+from anomalib_grad.thresholds import PerCategoryPostProcessor
 from bad_images import Variant, corpus
 from helpers import TINY, tiny
 

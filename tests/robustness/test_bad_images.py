@@ -16,8 +16,8 @@ from PIL import Image
 
 from anomalib_grad.data.pixels import read_wrongly_by_anomalib, rgb_pixels
 from anomalib_grad.data.reading import UnreadableImageError, check_image, read_image, read_mask
-from anomalib_grad.deploy_input import as_batch
-from anomalib_grad.evaluation.pictures import picture_of
+from anomalib_grad.deploy.frames import as_batch
+from anomalib_grad.report.pictures import picture_of
 from bad_images import EITHER, REFUSED, Variant, corpus, masks
 
 CORPUS = corpus()

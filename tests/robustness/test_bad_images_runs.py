@@ -23,8 +23,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from anomalib_grad.data import MultiCategory, PredictImages
 from anomalib_grad.data.reading import UnreadableImageError, read_image
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
-from anomalib_grad.evaluation import PerCategoryPostProcessor
 from anomalib_grad.lightning_model import Grad
+from anomalib_grad.thresholds import PerCategoryPostProcessor
 from bad_images import REFUSED, Variant, encoded, png, scene, tiff
 from helpers import TINY, tiny, write_category
 

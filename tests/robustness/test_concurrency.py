@@ -14,9 +14,9 @@ from anomalib.callbacks import ModelCheckpoint
 from anomalib.engine import Engine
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 
-from anomalib_grad.atomic import writing
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.feature_cache.store import GIB, CacheFile
+from anomalib_grad.files.atomic import writing
 from anomalib_grad.lightning_model import Grad
 from whole_run import ARGUMENTS, Process
 

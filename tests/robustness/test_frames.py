@@ -17,7 +17,7 @@ from anomalib_grad.data import PredictImages
 from anomalib_grad.data.pixels import resized
 from anomalib_grad.data.reading import read_image
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
-from anomalib_grad.deploy_input import FrameFormat, as_batch
+from anomalib_grad.deploy.frames import FrameFormat, as_batch
 
 LARGE, SMALL = (900, 1100), (64, 64)
 GREY_LEVEL = 1 / 255 + 1e-6

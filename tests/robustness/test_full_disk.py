@@ -21,15 +21,15 @@ from anomalib.deploy import ExportType
 from anomalib.engine import Engine
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from anomalib_grad.atomic import LEFTOVER_SECONDS, CannotWriteError, writing
 from anomalib_grad.data import MultiCategory
+from anomalib_grad.deploy.export import publish
 from anomalib_grad.evaluation import PerCategoryEvaluator
-from anomalib_grad.evaluation.records import CategoryResult, TestReport
-from anomalib_grad.evaluation.table import write_csv, write_json
-from anomalib_grad.export import publish
 from anomalib_grad.feature_cache.store import GIB, CacheFile
+from anomalib_grad.files.atomic import LEFTOVER_SECONDS, CannotWriteError, writing
+from anomalib_grad.files.checkpoint_io import WholeCheckpointIO
 from anomalib_grad.lightning_model import Grad
-from anomalib_grad.trust.checkpoint_io import WholeCheckpointIO
+from anomalib_grad.report.records import CategoryResult, TestReport
+from anomalib_grad.report.table import write_csv, write_json
 from helpers import tiny, write_category
 
 NO_ROOM = r"cannot write '.*/images/inputs\.json' \(File too large\)"

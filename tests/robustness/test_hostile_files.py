@@ -23,14 +23,14 @@ from lightning.pytorch import Trainer
 from rich.console import Console
 
 from anomalib_grad.backbone import FrozenBackbone
-from anomalib_grad.backbone_weights import BackboneWeightsError
+from anomalib_grad.backbone.weights import BackboneWeightsError
 from anomalib_grad.checkpoint.to_authors import to_authors
 from anomalib_grad.data import MultiCategory
-from anomalib_grad.evaluation.records import CategoryResult, TestReport
-from anomalib_grad.evaluation.table import results_table
 from anomalib_grad.feature_cache.store import CacheFile
+from anomalib_grad.files.unreadable_checkpoints import CheckpointFileError
 from anomalib_grad.lightning_model import Grad
-from anomalib_grad.trust.unreadable_checkpoints import CheckpointFileError
+from anomalib_grad.report.records import CategoryResult, TestReport
+from anomalib_grad.report.table import results_table
 from helpers import TINY, write_category
 from hostile import change
 

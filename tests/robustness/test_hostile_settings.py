@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from anomalib_grad.backbone_weights import BackboneWeightsError
+from anomalib_grad.backbone.weights import BackboneWeightsError
+from anomalib_grad.files.configuration import CheckpointConfigurationError
+from anomalib_grad.files.unreadable_checkpoints import CheckpointFileError
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.settings import MethodSettings
-from anomalib_grad.trust.configuration import CheckpointConfigurationError
-from anomalib_grad.trust.unreadable_checkpoints import CheckpointFileError
 from helpers import TINY
 from hostile import Call, change
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from anomalib_grad.trust.checkpoint_io import WholeCheckpointIO
+from anomalib_grad.files.checkpoint_io import WholeCheckpointIO
 from whole_run import END, PHASES, Process, run
 
 EPOCHS = 8

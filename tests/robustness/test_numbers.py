@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from anomalib_grad.components.recogniser import CategoryRecogniser
+from anomalib_grad.categories.recogniser import CategoryRecogniser
 from anomalib_grad.data import MultiCategory
-from anomalib_grad.evaluation import PerCategoryPostProcessor
-from anomalib_grad.evaluation.normalization import normalize
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.recipes import PUBLISHED, build_network
 from anomalib_grad.settings import Settings
+from anomalib_grad.thresholds import PerCategoryPostProcessor
+from anomalib_grad.thresholds.normalization import normalize
 from anomalib_grad.torch_model import GradModel
 from helpers import TINY, tiny
 

@@ -15,9 +15,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
 from anomalib_grad.data import MultiCategory
+from anomalib_grad.files.faults import find_fault
 from anomalib_grad.lightning_model import Grad
-from anomalib_grad.run_end import command
-from anomalib_grad.trust.faults import find_fault
+from anomalib_grad.training.run_end import command
 from helpers import TINY
 from whole_run import Process
 

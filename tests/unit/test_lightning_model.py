@@ -10,9 +10,9 @@ import torch
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Trainer
 
-from anomalib_grad.evaluation import PerCategoryPostProcessor
+from anomalib_grad.files.configuration import CheckpointConfigurationError
 from anomalib_grad.lightning_model import Grad
-from anomalib_grad.trust.configuration import CheckpointConfigurationError
+from anomalib_grad.thresholds import PerCategoryPostProcessor
 from helpers import TINY, tiny
 
 

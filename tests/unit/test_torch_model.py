@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomalib_grad.anomaly_map import AnomalyMapGenerator, residual_norm
-from anomalib_grad.head import GradHead
+from anomalib_grad.components.head import GradHead
 from anomalib_grad.torch_model import GradModel, TrainingOutput
 
 TINY = {"pre_trained": False, "fusion": "small", "num_blocks": 1, "smoothing_window": 5, "score_window": 8}

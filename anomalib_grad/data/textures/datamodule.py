@@ -8,11 +8,12 @@ from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import TestSplitMode, ValSplitMode
 from torchvision.transforms.v2 import Transform
 
-from .discovery import check_names
-from .multi_category import MultiCategory
-from .mvtec_layout import MVTecLayout
-from .textures_files import TexturesSpec, ensure_written
-from .textures_sources import CATEGORIES
+from anomalib_grad.data.discovery import check_names
+from anomalib_grad.data.multi_category import MultiCategory
+from anomalib_grad.data.mvtec_layout import MVTecLayout
+
+from .files import TexturesSpec, ensure_written
+from .sources import CATEGORIES
 
 
 class Textures(MultiCategory):

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from .textures_plate import HOLES, plate
-from .textures_sources import CATEGORIES, PLATE, Image, Mask, crop, relight
+from .plate import HOLES, plate
+from .sources import CATEGORIES, PLATE, Image, Mask, crop, relight
 
 Field = NDArray[np.float64]
 Pixels = NDArray[np.uint8] | NDArray[np.float64]

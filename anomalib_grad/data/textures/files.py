@@ -14,8 +14,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from .textures_defects import DEFECTS
-from .textures_sources import CATEGORIES, Part, crop
+from .defects import DEFECTS
+from .sources import CATEGORIES, Part, crop
 
 MANIFEST = "textures.json"
 LARGEST = 192  # pixels; the test part of a photograph is 205 pixels wide

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from .textures_plate import plate
+from .plate import plate
 
 Image = NDArray[np.uint8]  # (h, w, 3) RGB
 Mask = NDArray[np.bool_]  # (h, w)

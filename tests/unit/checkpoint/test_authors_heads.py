@@ -16,7 +16,7 @@ from anomalib_grad.checkpoint.backbone_keys import (
     last_block_of_layer,
     layer_of_block,
 )
-from anomalib_grad.head import GradHead
+from anomalib_grad.components.head import GradHead
 from authors_files import configuration, edit_pickle, head_tensors, randomise, save
 
 SHARED_NAMES = Path(__file__).parents[4] / "shared/golden/efficientnet_b4_timm_state_dict.json"

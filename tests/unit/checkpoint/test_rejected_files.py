@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomalib_grad.atomic import writing
 from anomalib_grad.checkpoint import AuthorsCheckpointError, load_authors_head
 from anomalib_grad.checkpoint.__main__ import main
-from anomalib_grad.head import GradHead
+from anomalib_grad.components.head import GradHead
+from anomalib_grad.files.atomic import writing
 from authors_files import configuration, head_tensors, randomise, save, truncate
 
 HEAD = "module.reconstruction."

@@ -21,7 +21,7 @@ from PIL import Image
 from torchvision.transforms.v2 import Compose, Resize
 
 from anomalib_grad.data import CategoryImageBatch, MultiCategory
-from anomalib_grad.evaluation import DistinctImageVisualizer
+from anomalib_grad.report import DistinctImageVisualizer
 from helpers import write_category
 
 NO_WORKERS = {"num_workers": 0, "train_batch_size": 4, "eval_batch_size": 4}

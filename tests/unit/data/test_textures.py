@@ -14,7 +14,7 @@ from anomalib.data.utils import ValSplitMode
 
 from anomalib_grad.data import CategoryImageBatch
 from anomalib_grad.data.textures import Textures
-from anomalib_grad.data.textures_files import TexturesSpec, ensure_written
+from anomalib_grad.data.textures.files import TexturesSpec, ensure_written
 
 TINY = {"image_size": 64, "n_train": 3, "n_test_good": 2, "n_defect": 1}
 SPEC = TexturesSpec(**TINY)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import skimage.data
 
-from anomalib_grad.data.textures_defects import DEFECTS
-from anomalib_grad.data.textures_plate import plate
-from anomalib_grad.data.textures_sources import CATEGORIES, PHOTOS, crop, source
+from anomalib_grad.data.textures.defects import DEFECTS
+from anomalib_grad.data.textures.plate import plate
+from anomalib_grad.data.textures.sources import CATEGORIES, PHOTOS, crop, source
 
 CASES = [(category, defect) for category in CATEGORIES for defect in DEFECTS]
 RENDERED = ("plate", "missing")  # drawn without the hole rather than painted over
@@ -53,8 +53,8 @@ def test_training_and_test_crops_come_from_disjoint_parts(category: str, monkeyp
     whole = np.zeros_like(source(category))
     whole[:, :307] = 100  # the training part
     whole[:, 307:] = 200
-    monkeypatch.setattr("anomalib_grad.data.textures_sources.source", lambda _: whole)
-    monkeypatch.setattr("anomalib_grad.data.textures_sources.relight", lambda picture, _: picture)
+    monkeypatch.setattr("anomalib_grad.data.textures.sources.source", lambda _: whole)
+    monkeypatch.setattr("anomalib_grad.data.textures.sources.relight", lambda picture, _: picture)
     for seed in range(50):
         assert set(np.unique(crop(category, "train", 192, np.random.default_rng(seed)))) == {100}
         assert set(np.unique(crop(category, "test", 192, np.random.default_rng(seed)))) == {200}

@@ -19,8 +19,8 @@ from anomalib_grad.evaluation.collector import Collector
 from anomalib_grad.evaluation.coordinates import GLOBAL, LOCAL, CoordinateTap, sample_local
 from anomalib_grad.evaluation.examples import THUMBNAIL, Shelf, candidate, load_example
 from anomalib_grad.evaluation.notes import recognition_notes, threshold_notes
-from anomalib_grad.evaluation.records import CategoryResult, TestReport
-from anomalib_grad.evaluation.table import COLUMNS, results_table, write_csv, write_json
+from anomalib_grad.report.records import CategoryResult, TestReport
+from anomalib_grad.report.table import COLUMNS, results_table, write_csv, write_json
 
 REPORT = TestReport(
     model="Grad",

@@ -8,10 +8,11 @@ from anomalib.data import ImageBatch
 from anomalib.metrics import AUPRO, AUROC, F1Max
 from torch.utils.data import DataLoader, DistributedSampler
 
+from anomalib_grad.categories.distributed import own_samples
 from anomalib_grad.evaluation.binned import BinnedPixelCurves
-from anomalib_grad.evaluation.distributed import own_samples
-from anomalib_grad.evaluation.metrics import METRIC_NAMES, CategoryMetrics, Counts, Predictions, mean_over_categories
+from anomalib_grad.evaluation.metrics import CategoryMetrics, Counts, Predictions, mean_over_categories
 from anomalib_grad.evaluation.notes import data_notes
+from anomalib_grad.report.records import METRIC_NAMES
 
 
 def random_predictions(n: int, seed: int, size: int = 32, scale: float = 1.0) -> Predictions:

@@ -22,7 +22,8 @@ from anomalib_grad import Grad
 from anomalib_grad.data.dataset import MultiCategoryDataset
 from anomalib_grad.feature_cache.conditions import first_augmentation, obstacle, passes
 from anomalib_grad.feature_cache.fingerprint import hash_images
-from anomalib_grad.feature_cache.settings import CacheSettings
+from anomalib_grad.feature_cache.place import choose_place
+from anomalib_grad.settings import CacheSettings
 from helpers import tiny, write_category
 
 Memory = namedtuple("Memory", "available")
@@ -111,22 +112,22 @@ def test_a_cache_stands_in_memory_or_on_disk_as_there_is_room(
 ) -> None:
     settings = CacheSettings(folder=tmp_path / "not" / "there", gib=1)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(2000))
-    assert settings.choose_place("auto", 900, processes=1) == "memory"
-    assert settings.choose_place("auto", 900, processes=2) == "disk"
-    assert settings.choose_place("auto", 1100, processes=1) == "disk"
+    assert choose_place(settings, "auto", 900, processes=1) == "memory"
+    assert choose_place(settings, "auto", 900, processes=2) == "disk"
+    assert choose_place(settings, "auto", 1100, processes=1) == "disk"
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with caplog.at_level(logging.WARNING):
-        assert settings.choose_place("auto", 1100, processes=1) is None
+        assert choose_place(settings, "auto", 1100, processes=1) is None
     assert "fit neither into memory nor into" in caplog.text
-    assert settings.choose_place("memory", 1100, processes=1) == "memory"  # as told
+    assert choose_place(settings, "memory", 1100, processes=1) == "memory"  # as told
 
 
 def test_a_cache_above_its_bound_is_off_or_refused_if_it_was_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert CacheSettings(gib=1).choose_place("auto", 2**31, processes=1) is None
+        assert choose_place(CacheSettings(gib=1), "auto", 2**31, processes=1) is None
     assert "take 2.00 GiB and cache.gib allows 1" in caplog.text
     with pytest.raises(ValueError, match=r"raise it, or halve them with cache.dtype float16"):
-        CacheSettings(gib=1).choose_place("disk", 2**31, processes=1)
+        choose_place(CacheSettings(gib=1), "disk", 2**31, processes=1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,7 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""The frozen backbone: which network, which of its feature maps, whose weights."""
+
+from .frozen import FrozenBackbone, default_layers, list_feature_maps, select_layers
+
+__all__ = ["FrozenBackbone", "default_layers", "list_feature_maps", "select_layers"]

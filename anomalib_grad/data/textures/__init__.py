@@ -1,0 +1,7 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Generated textures: products with defects and masks, for trying things out without any data."""
+
+from .datamodule import Textures
+
+__all__ = ["Textures"]

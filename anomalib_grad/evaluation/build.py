@@ -1,0 +1,130 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""From metrics and collected images to the report, and from there to files."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from anomalib.post_processing import PostProcessor
+from torch import Tensor, nn
+
+from anomalib_grad.evaluation.collector import Collector
+from anomalib_grad.evaluation.coordinates import find
+from anomalib_grad.evaluation.metrics import Counts
+from anomalib_grad.report.records import CategoryResult, TestReport
+from anomalib_grad.report.table import write_csv, write_json
+from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
+
+from .notes import data_notes, recognition_notes, threshold_notes
+
+logger = logging.getLogger(__name__)
+
+
+def build_report(
+    model: str,
+    counts: Mapping[str, Counts],
+    values: Mapping[str, Mapping[str, float]],
+    collector: Collector,
+    post_processor: PostProcessor | None,
+) -> TestReport:
+    """Join what is known about a test.
+
+    Args:
+        model: Name of the model.
+        counts: What was seen, by category.
+        values: Metrics by category, and ``mean``.
+        collector: What all processes have collected.
+        post_processor: The model's post-processor, if it has one.
+
+    Returns:
+        The report.
+
+    Raises:
+        FileNotFoundError: If the file of a test image is no longer there.
+    """
+    raw = {name: _raw_threshold(post_processor, name) for name in counts}
+    normalized = is_normalized(post_processor)
+    records = [
+        collector.record(name, _threshold_of_scores(post_processor, raw[name]), normalized)
+        for name in counts
+        if name in collector.logs
+    ]
+    notes = data_notes(counts) + _threshold_notes(post_processor, list(counts)) + recognition_notes(records)
+    if collector.split_forward:
+        notes.append("No coordinates are drawn for batches that the model took in several pieces.")
+    return TestReport(
+        model=model,
+        results=[
+            CategoryResult(n, c.n_normal, c.n_anomalous, **values[n], threshold=raw[n]) for n, c in counts.items()
+        ],
+        mean=CategoryResult(
+            "mean",
+            sum(c.n_normal for c in counts.values()),
+            sum(c.n_anomalous for c in counts.values()),
+            **values["mean"],
+            threshold=math.nan,
+        ),
+        records=records,
+        notes=notes,
+    )
+
+
+def write_report(report: TestReport, folder: Path, module: nn.Module) -> None:
+    """Write ``per_category.csv``, ``per_category.json`` and ``report.html``.
+
+    Args:
+        report: The report.
+        folder: Where to; made if missing.
+        module: The Lightning module under test; if it has grids, the page draws their cells.
+    """
+    from anomalib_grad.report.html import write_html  # noqa: PLC0415  # loads matplotlib and jinja2
+
+    write_csv(report, folder / "per_category.csv")
+    write_json(report, folder / "per_category.json")
+    write_html(
+        report,
+        folder / "report.html",
+        local_resolution=_resolution(module, "model.local_representation.grid"),
+        global_resolution=_resolution(module, "model.global_representation.grid"),
+    )
+    logger.info("Results per category: %s", folder / "report.html")
+
+
+def is_normalized(post_processor: PostProcessor | None) -> bool:
+    """Whether the post-processor brings scores and maps to [0, 1]."""
+    if post_processor is None or not post_processor.enable_normalization:
+        return False
+    return not bool(torch.isnan(post_processor.image_min))
+
+
+def _raw_threshold(post_processor: PostProcessor | None, category: str) -> float:
+    if post_processor is None:
+        return math.nan
+    if isinstance(post_processor, PerCategoryPostProcessor):
+        return post_processor.category_threshold(category)
+    return float(post_processor.image_threshold)
+
+
+def _threshold_of_scores(post_processor: PostProcessor | None, raw: float) -> float:
+    if post_processor is not None and is_normalized(post_processor):
+        return float(post_processor.normalized_image_threshold)
+    return raw
+
+
+def _threshold_notes(post_processor: PostProcessor | None, categories: list[str]) -> list[str]:
+    if not isinstance(post_processor, PerCategoryPostProcessor):
+        return ["All categories share one pooled threshold: the model's post-processor keeps none per category."]
+    own = dict(zip(post_processor.categories, post_processor.category_image_threshold.tolist(), strict=True))
+    fitted = [name for name in categories if not math.isnan(own.get(name, math.nan))]
+    return threshold_notes(fitted, [name for name in categories if name not in fitted])
+
+
+def _resolution(module: nn.Module, name: str) -> int | None:
+    """Cells per axis of a grid of the model; ``None`` without such a grid, or if its axes differ."""
+    cells = find(module, f"{name}.cells")  # (1, C, cells of each axis...)
+    return cells.shape[2] if isinstance(cells, Tensor) and len(set(cells.shape[2:])) == 1 else None

@@ -1,0 +1,122 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Thresholds by a rate of false alarms: what they promise, on every kind of distribution, without any anomaly."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import ImageBatch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from anomalib_grad.data.dataclasses import CategoryImageBatch
+from anomalib_grad.thresholds.false_alarms import false_alarm_threshold
+from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
+
+DISTRIBUTIONS = {
+    "normal": lambda random, n: random.normal(size=n),
+    "gamma": lambda random, n: random.gamma(2.0, size=n),
+    "uniform": lambda random, n: random.uniform(size=n),
+    "lognormal": lambda random, n: random.lognormal(sigma=0.5, size=n),
+}
+
+
+def realised_rate(draw, n: int, rate: float, repetitions: int = 3000) -> float:
+    """Mean share of new normal scores above the threshold that n old ones gave."""
+    random = np.random.default_rng(0)
+    fresh = np.sort(draw(random, 100_000))
+    thresholds = [false_alarm_threshold(draw(random, n).tolist(), rate) for _ in range(repetitions)]
+    return float(1 - np.searchsorted(fresh, thresholds).mean() / len(fresh))
+
+
+@pytest.mark.parametrize("draw", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
+@pytest.mark.parametrize(("n", "rate"), [(19, 0.1), (50, 0.05), (200, 0.01)])
+def test_the_promise_holds_where_the_scores_suffice(draw, n: int, rate: float) -> None:
+    assert 0.5 * rate < realised_rate(draw, n, rate) < 1.1 * rate
+
+
+@pytest.mark.parametrize("draw", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
+def test_the_tail_goes_on_below_the_rates_that_the_scores_show(draw) -> None:
+    assert realised_rate(draw, 30, 0.01) < 0.025
+
+
+scores = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=40)
+
+
+@given(scores=scores, low=st.floats(0.001, 0.4), high=st.floats(0.4, 0.9))
+def test_a_lower_rate_never_has_a_lower_threshold(scores: list[float], low: float, high: float) -> None:
+    assert false_alarm_threshold(scores, low) >= false_alarm_threshold(scores, high)
+
+
+@given(scores=scores, rate=st.floats(0.001, 0.9), scale=st.sampled_from([0.25, 4.0]), shift=st.integers(-8, 8))
+def test_the_unit_does_not_matter(scores: list[float], rate: float, scale: float, shift: int) -> None:
+    moved = false_alarm_threshold([scale * score + shift for score in scores], rate)
+    assert moved == pytest.approx(scale * false_alarm_threshold(scores, rate) + shift, rel=1e-6, abs=1e-3)
+
+
+def test_few_scores() -> None:
+    assert math.isnan(false_alarm_threshold([], 0.1))
+    assert false_alarm_threshold([2.0], 0.01) == 2.0
+    assert false_alarm_threshold([2.0, 2.0, 2.0], 0.01) == 2.0
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1])
+def test_a_rate_that_is_none_is_refused(rate: float) -> None:
+    with pytest.raises(ValueError, match="false_alarm_rate must lie between 0 and 1"):
+        PerCategoryPostProcessor(false_alarm_rate=rate)
+
+
+class NotChecking:
+    """As much of a trainer as the post-processor looks at."""
+
+    sanity_checking = False
+    datamodule = None
+
+
+def normal_batch(scores: Tensor, category: str | None) -> ImageBatch:
+    """Normal images whose maps have twice the score as their largest value."""
+    maps = torch.zeros(len(scores), 4, 4)
+    maps[:, 1, 2] = 2 * scores
+    fields = {
+        "image": torch.zeros(len(scores), 3, 4, 4),
+        "gt_label": torch.zeros(len(scores), dtype=torch.bool),
+        "gt_mask": torch.zeros(len(scores), 4, 4, dtype=torch.bool),
+        "pred_score": scores,
+        "anomaly_map": maps,
+    }
+    return ImageBatch(**fields) if category is None else CategoryImageBatch(**fields, category=[category] * len(scores))
+
+
+def validated(*batches: ImageBatch) -> PerCategoryPostProcessor:
+    post_processor = PerCategoryPostProcessor(false_alarm_rate=0.1)
+    for batch in batches:
+        post_processor.on_validation_batch_end(NotChecking(), None, batch)
+    post_processor.on_validation_epoch_end(NotChecking(), None)
+    return post_processor
+
+
+def test_every_category_has_its_own_and_new_products_the_pooled_one() -> None:
+    low, high = torch.arange(1.0, 20.0), torch.arange(101.0, 120.0)
+    post_processor = validated(normal_batch(low, "nut"), normal_batch(high, "pin"))
+    assert post_processor.image_thresholds.tolist() == [18, 118, 117]
+    assert post_processor.pixel_thresholds.tolist() == [36, 236, 234]
+    restored = PerCategoryPostProcessor()
+    restored.load_checkpoint_config(post_processor.checkpoint_config())
+    restored.load_state_dict(post_processor.state_dict())
+    assert restored.false_alarm_rate == 0.1
+    assert restored.image_thresholds.tolist() == [18, 118, 117]
+
+
+def test_too_few_images_for_a_rate_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    validated(normal_batch(torch.arange(1.0, 9.0), "nut"), normal_batch(torch.arange(1.0, 10.0), "pin"))
+    assert "Category 'nut' has 8 normal images: a false_alarm_rate below 0.11 is extrapolated from them." in caplog.text
+    assert "'pin'" not in caplog.text
+
+
+def test_it_works_without_categories() -> None:
+    post_processor = validated(normal_batch(torch.arange(1.0, 20.0), None))
+    assert post_processor.image_threshold == 18
+    assert post_processor.pixel_threshold == 36

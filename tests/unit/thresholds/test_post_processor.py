@@ -1,0 +1,370 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Statistics per category are fitted, applied and explained; without categories they are anomalib's."""
+
+import logging
+import pickle
+from types import SimpleNamespace
+
+import pytest
+import torch
+from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.metrics import F1AdaptiveThreshold, MinMax
+from anomalib.post_processing import PostProcessor
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anomalib_grad.data import CategoryImageBatch
+from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
+
+TRAINER = SimpleNamespace(sanity_checking=False, datamodule=None)
+# Scores of two products; each separates its anomalies perfectly, on its own scale, and no common threshold does.
+SCORES = {
+    "bolt": ([1.0, 1.2, 1.4, 3.0, 3.5], [0, 0, 0, 1, 1]),
+    "cap": ([10.0, 12.0, 14.0, 30.0, 35.0], [0, 0, 0, 1, 1]),
+}
+POOLED = ("_image_threshold", "_pixel_threshold", "image_min", "image_max", "pixel_min", "pixel_max")
+
+
+def make_batch(names: list[str] | None, scores: list[float], labels: list[int], *, masks: bool = True) -> ImageBatch:
+    """Images whose map is half the score everywhere, and the whole score on the anomalous pixel."""
+    score, label = torch.tensor(scores), torch.tensor(labels, dtype=torch.bool)
+    maps = (score / 2)[:, None, None].repeat(1, 4, 4)
+    maps[:, 0, 0] = score
+    mask = torch.zeros(len(scores), 4, 4, dtype=torch.bool)
+    mask[:, 0, 0] = label
+    fields = {
+        "image": torch.zeros(len(scores), 3, 4, 4),
+        "gt_label": label,
+        "gt_mask": mask if masks else None,
+        "pred_score": score,
+        "anomaly_map": maps,
+    }
+    return ImageBatch(**fields) if names is None else CategoryImageBatch(**fields, category=names)
+
+
+def mixed_batches() -> list[ImageBatch]:
+    """Batches in which the two products alternate."""
+    (bolt, labels), (cap, _) = SCORES["bolt"], SCORES["cap"]
+    return [make_batch(["cap", "bolt"], [cap[i], bolt[i]], [labels[i], labels[i]]) for i in range(5)]
+
+
+def fit(batches: list[ImageBatch], post_processor: PostProcessor | None = None) -> PerCategoryPostProcessor:
+    post_processor = post_processor or PerCategoryPostProcessor()
+    for batch in batches:
+        post_processor.on_validation_batch_end(TRAINER, None, batch)
+    post_processor.on_validation_epoch_end(TRAINER, None)
+    return post_processor
+
+
+def judge(post_processor: PostProcessor, batch: ImageBatch) -> list[bool]:
+    post_processor.on_test_batch_end(TRAINER, None, batch)
+    return batch.pred_label.tolist()
+
+
+def f1(predicted: list[bool], truth: list[int]) -> float:
+    hits = sum(p and t for p, t in zip(predicted, truth, strict=True))
+    return 2 * hits / (sum(predicted) + sum(truth))
+
+
+# ---------------------------------------------------------------------- fitting
+
+
+def test_statistics_equal_anomalib_metrics_on_each_category_and_pooled() -> None:
+    fitted = fit(mixed_batches())
+    assert fitted.categories == ["bolt", "cap"]
+    for index, name in enumerate(fitted.categories):
+        own = make_batch(None, *SCORES[name])
+        for level, fields in (("image", ["pred_score", "gt_label"]), ("pixel", ["anomaly_map", "gt_mask"])):
+            threshold, extremes = F1AdaptiveThreshold(fields=fields), MinMax(fields=fields[:1])
+            threshold.update(own)
+            extremes.update(own)
+            low, high = extremes.compute()
+            found, wanted = getattr(fitted, f"category_{level}_threshold")[index], threshold.compute()
+            scores = getattr(own, fields[0])  # labels ask for more than the threshold, anomalib's is the lowest
+            assert torch.equal(scores > found, scores >= wanted)
+            assert getattr(fitted, f"category_{level}_min")[index] == low
+            assert getattr(fitted, f"category_{level}_max")[index] == high
+    pooled = fit(mixed_batches(), PostProcessor())
+    for name in POOLED:
+        if "threshold" not in name:
+            assert torch.equal(getattr(fitted, name), getattr(pooled, name))
+    scores = torch.tensor([score for own, _ in SCORES.values() for score in own])
+    assert torch.equal(scores > fitted._image_threshold, scores >= pooled._image_threshold)
+
+
+def assert_same_verdicts(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    """Normalised scores stand on the same side of the threshold, and where anomalib orders them, in the same order."""
+    assert torch.equal(ours > 0.5, theirs > 0.5)
+    assert_same_order(ours, theirs)
+
+
+def assert_same_order(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    """Normalised scores stand in the same order where anomalib orders them."""
+    order = ours.flatten().argsort()
+    assert (theirs.flatten()[order].diff() >= 0).all()
+
+
+def test_each_product_is_judged_on_its_own_scale() -> None:
+    # anomalib calls a score anomalous when it exceeds the lowest anomalous one, so its pooled threshold misses that one
+    scores, labels = [1.1, 3.4, 11.0, 34.0], [0, 1, 0, 1]
+    own = judge(fit(mixed_batches()), make_batch(["bolt", "bolt", "cap", "cap"], scores, labels))
+    pooled = judge(fit(mixed_batches(), PostProcessor()), make_batch(None, scores, labels))
+    assert f1(own, labels) == 1.0
+    assert f1(pooled, labels) < 1.0
+
+
+def test_memory_does_not_grow_with_the_pixels() -> None:
+    def held(batches: int) -> int:
+        post_processor = PerCategoryPostProcessor()
+        for _ in range(batches):
+            for batch in mixed_batches():
+                post_processor.on_validation_batch_end(TRAINER, None, batch)
+        return len(pickle.dumps(post_processor))
+
+    few, many = held(2), held(12)
+    assert many - few < 10 * 10 * 100  # ten images of each product more, some numbers for each and no maps
+
+
+@pytest.mark.parametrize("matching", [True, False])
+@pytest.mark.parametrize("masks", [True, False])
+def test_without_categories_statistics_are_anomalibs_and_the_lowest_anomaly_is_found(
+    masks: bool, matching: bool
+) -> None:
+    batches = [make_batch(None, *SCORES[name], masks=masks) for name in SCORES]
+    mine, base = (
+        fit(batches, kind(enable_threshold_matching=matching)) for kind in (PerCategoryPostProcessor, PostProcessor)
+    )
+    for name in POOLED[2:]:
+        torch.testing.assert_close(getattr(mine, name), getattr(base, name), rtol=0, atol=0, equal_nan=True)
+    scores = torch.tensor([score for own, _ in SCORES.values() for score in own])
+    assert torch.equal(scores > mine._image_threshold, scores >= base._image_threshold)
+    torch.testing.assert_close(mine._pixel_threshold, base._pixel_threshold, rtol=1e-3, atol=0, equal_nan=True)
+    ours, theirs = make_batch(None, *SCORES["cap"]), make_batch(None, *SCORES["cap"])
+    assert judge(mine, ours) == judge(base, theirs)
+    assert_same_order(ours.pred_score, theirs.pred_score)
+
+
+def test_pooled_row_equals_anomalib_for_unknown_products() -> None:
+    mine, base = fit(mixed_batches()), fit(mixed_batches(), PostProcessor())
+    ours, theirs = make_batch(["rivet"] * 5, *SCORES["bolt"]), make_batch(None, *SCORES["bolt"])
+    judged = judge(mine, ours)
+    judge(base, theirs)
+    # anomalib misses the lowest anomalous score, which is its threshold
+    assert judged == [score >= base._image_threshold.item() for score in SCORES["bolt"][0]]
+    assert_same_order(ours.pred_score, theirs.pred_score)
+    assert_same_verdicts(ours.anomaly_map, theirs.anomaly_map)
+
+
+def test_sanity_check_leaves_nothing() -> None:
+    post_processor = PerCategoryPostProcessor()
+    sanity = SimpleNamespace(sanity_checking=True, datamodule=None)
+    post_processor.on_validation_batch_end(sanity, None, mixed_batches()[0])
+    post_processor.on_validation_epoch_end(sanity, None)
+    assert post_processor.categories == []
+    assert post_processor.image_threshold.isnan()
+
+
+def test_later_validation_replaces_the_rows_it_sees_and_keeps_the_others() -> None:
+    fitted = fit(mixed_batches())
+    scores, labels = SCORES["bolt"]
+    fit([make_batch(["bolt"] * 5, [2 * score for score in scores], labels)], fitted)
+    assert fitted.category_threshold("bolt") == pytest.approx(4.4)  # between 2.8 and 6
+    assert fitted.category_threshold("cap") == 22.0  # between 14 and 30
+
+
+def test_new_category_replaces_all_where_none_was_learned() -> None:
+    fitted = fit(mixed_batches())
+    fit([make_batch(["dish"] * 2, [5.0, 9.0], [0, 1])], fitted)
+    assert fitted.categories == ["dish"]
+
+
+def test_new_category_is_refused_where_others_are_recognised_and_nothing_is_lost() -> None:
+    fitted = fit(mixed_batches())
+    fitted.recogniser.fit(torch.tensor([[0.0], [0.1], [5.0], [5.1]]), torch.tensor([0, 0, 1, 1]), 2)
+    before = {name: value.clone() for name, value in fitted.state_dict().items()}
+    unseen = make_batch(["dish", "cap"], [5.0, 9.0], [0, 1])
+    with pytest.raises(ValueError, match=r"hold dish, which the model was not trained on; .* that it knows: bolt"):
+        fit([unseen], fitted)
+    assert fitted.categories == ["bolt", "cap"]
+    assert all(torch.equal(value, before[name]) for name, value in fitted.state_dict().items() if "category" in name)
+    assert fitted.recogniser(torch.tensor([[0.05], [5.05]])).tolist() == [0, 1]
+    fit(mixed_batches(), fitted)  # what was refused is not counted later
+    assert all(torch.equal(value, before[name]) for name, value in fitted.state_dict().items() if "category" in name)
+
+
+def test_a_named_category_that_is_not_trained_on_is_refused_before_training() -> None:
+    post_processor = PerCategoryPostProcessor()
+    post_processor.category = "cog"
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(categories=["bolt", "cap"]))
+    with pytest.raises(ValueError, match="No category is called 'cog'; choose one of those known: bolt, cap"):
+        post_processor.on_fit_start(trainer, None)
+
+
+def test_datamodule_names_the_categories_at_the_start() -> None:
+    post_processor = PerCategoryPostProcessor()
+    trainer = SimpleNamespace(sanity_checking=False, datamodule=SimpleNamespace(categories=["bolt", "cap", "rivet"]))
+    post_processor.on_fit_start(trainer, None)
+    assert post_processor.categories == ["bolt", "cap", "rivet"]
+    assert post_processor.recogniser(torch.rand(1, 3)).tolist() == [3]
+    for batch in mixed_batches():
+        post_processor.on_validation_batch_end(trainer, None, batch)
+    post_processor.on_validation_epoch_end(trainer, None)
+    assert post_processor.category_threshold("cap") == 22.0  # between 14 and 30
+    assert post_processor.category_threshold("rivet") == float(post_processor.image_threshold)
+
+
+@pytest.mark.parametrize("flags", [{"enable_thresholding": False}, {"enable_normalization": False}])
+def test_switched_off_parts_are_not_fitted(flags: dict[str, bool]) -> None:
+    fitted = fit(mixed_batches(), PerCategoryPostProcessor(**flags))
+    assert fitted.category_image_threshold.isnan().all() == ("enable_thresholding" in flags)
+    assert fitted.category_image_min.isnan().all() == ("enable_normalization" in flags)
+    batch = make_batch(["cap"] * 5, *SCORES["cap"])
+    fitted.on_test_batch_end(TRAINER, None, batch)
+    if "enable_thresholding" in flags:
+        assert batch.pred_label is None
+    else:
+        assert batch.pred_label.tolist() == [False, False, False, True, True]
+        assert batch.pred_score.tolist() == SCORES["cap"][0]
+
+
+# ---------------------------------------------------------------------- incomplete validation data
+
+
+def test_category_without_anomalies_takes_its_highest_normal_score(caplog: pytest.LogCaptureFixture) -> None:
+    normal = make_batch(["rivet"] * 3, [100.0, 110.0, 120.0], [0, 0, 0])
+    with caplog.at_level(logging.WARNING):
+        fitted = fit([*mixed_batches(), normal])
+        fit([*mixed_batches(), normal], fitted)
+    assert fitted.category_threshold("rivet") == 120.0
+    assert float(fitted.category_pixel_threshold[2]) == 120.0
+    assert [record.message for record in caplog.records if "rivet" in record.message] == [
+        "Category 'rivet' has no anomalous image: its threshold is its highest normal score. "
+        "Add such validation images for a better one, or set the model's false_alarm_rate, which needs only normal "
+        "ones."
+    ]
+
+
+@pytest.mark.parametrize("empty_masks", [True, False])
+def test_category_without_masks_takes_the_pooled_pixel_threshold(
+    caplog: pytest.LogCaptureFixture, empty_masks: bool
+) -> None:
+    unmasked = make_batch(["rivet"] * 5, [score + 100 for score in SCORES["cap"][0]], SCORES["cap"][1], masks=False)
+    if empty_masks:
+        unmasked.gt_mask = torch.zeros(5, 4, 4, dtype=torch.bool)
+    with caplog.at_level(logging.WARNING):
+        fitted = fit([*mixed_batches(), unmasked])
+    assert fitted.category_threshold("rivet") == 122.0  # between 114 and 130
+    assert fitted.category_pixel_threshold[2].isnan()
+    assert fitted.pixel_thresholds[2] == fitted.pixel_threshold
+    assert not fitted.category_pixel_threshold[:2].isnan().any()
+    assert sum("'rivet' has no masks" in record.message for record in caplog.records) == 1
+
+
+def test_no_masks_at_all_means_image_thresholds_for_pixels() -> None:
+    fitted = fit([make_batch([name] * 5, *SCORES[name], masks=False) for name in SCORES])
+    assert torch.equal(fitted.pixel_thresholds, fitted.image_thresholds)
+    separate = fit(
+        [make_batch([name] * 5, *SCORES[name], masks=False) for name in SCORES],
+        PerCategoryPostProcessor(enable_threshold_matching=False),
+    )
+    assert separate.pixel_thresholds.isnan().all()
+
+
+# ---------------------------------------------------------------------- who names the category
+
+
+def test_names_come_from_the_attribute_then_the_batch_then_the_model() -> None:
+    fitted = fit(mixed_batches())
+    batch = make_batch(["bolt", "cap"], [1.0, 1.0], [0, 0])
+    batch.explanation = ["cap", "cap"]
+    assert fitted.category_index(batch).tolist() == [0, 1]
+    recognised = make_batch(None, [1.0] * 3, [0] * 3)
+    assert fitted.category_index(recognised) is None
+    recognised.explanation = ["cap", "unknown", "a scratch on the left"]
+    assert fitted.category_index(recognised).tolist() == [1, 2, 2]
+    fitted.category = "bolt"
+    assert fitted.category_index(batch).tolist() == [0, 0]
+    assert fitted.category_names(torch.tensor([1, 2, 0])) == ["cap", "unknown", "bolt"]
+
+
+def test_unknown_name_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    fitted = fit(mixed_batches())
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            judge(fitted, make_batch(["rivet", "cap"], [1.0, 1.0], [0, 0]))
+    assert sum("rivet" in record.message for record in caplog.records) == 1
+
+
+def test_unknown_attribute_is_an_error_that_lists_the_known_names() -> None:
+    fitted = fit(mixed_batches())
+    fitted.category = "rivet"
+    with pytest.raises(ValueError, match="bolt, cap"):
+        judge(fitted, make_batch(None, [1.0], [0]))
+    with pytest.raises(ValueError, match="bolt, cap"):
+        fitted(InferenceBatch(pred_score=torch.ones(1), anomaly_map=torch.ones(1, 1, 4, 4)))
+
+
+def test_repeated_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="cap"):
+        PerCategoryPostProcessor().set_categories(["cap", "bolt", "cap"])
+
+
+# ---------------------------------------------------------------------- forward
+
+
+def test_forward_agrees_with_the_test_path() -> None:
+    fitted = fit(mixed_batches())
+    batch = make_batch(["cap", "bolt", "rivet"], [20.0, 2.0, 7.0], [0, 0, 0])
+    predictions = InferenceBatch(pred_score=batch.pred_score.clone(), anomaly_map=batch.anomaly_map[:, None].clone())
+    index = fitted.category_index(batch)
+    judge(fitted, batch)
+    out = fitted(predictions, index)
+    assert torch.equal(out.pred_score, batch.pred_score)
+    assert torch.equal(out.pred_label, batch.pred_label)
+    assert torch.equal(out.anomaly_map[:, 0], batch.anomaly_map)
+    assert torch.equal(out.pred_mask[:, 0], batch.pred_mask)
+
+
+@pytest.mark.parametrize("with_score", [True, False])
+def test_forward_without_index_gives_anomalibs_verdicts(with_score: bool) -> None:
+    mine, base = fit(mixed_batches()), fit(mixed_batches(), PostProcessor())
+    predictions = InferenceBatch(
+        pred_score=torch.tensor([1.0, 20.0]) if with_score else None, anomaly_map=20 * torch.rand(2, 1, 4, 4)
+    )
+    everything_pooled = torch.full((2,), 2)
+    for out in (mine(predictions), mine(predictions, everything_pooled)):
+        theirs = base(predictions)
+        assert torch.equal(out.pred_label, theirs.pred_label)
+        assert torch.equal(out.pred_mask, theirs.pred_mask)
+        assert_same_verdicts(out.pred_score, theirs.pred_score)
+        assert_same_verdicts(out.anomaly_map, theirs.anomaly_map)
+
+
+def test_forward_takes_the_attribute() -> None:
+    fitted = fit(mixed_batches())
+    predictions = InferenceBatch(pred_score=torch.tensor([20.0]), anomaly_map=torch.ones(1, 1, 4, 4))
+    by_index = fitted(predictions, torch.tensor([1]))
+    fitted.category = "cap"
+    assert torch.equal(fitted(predictions).pred_score, by_index.pred_score)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    scores=st.lists(st.floats(0, 40, width=32), min_size=2, max_size=8),
+    category=st.sampled_from(["bolt", "cap", "rivet"]),
+    sensitivity=st.floats(0, 1),
+)
+def test_normalisation_keeps_the_order_within_a_category(
+    scores: list[float], category: str, sensitivity: float
+) -> None:
+    fitted = fit(mixed_batches(), PerCategoryPostProcessor(image_sensitivity=sensitivity))
+    batch = make_batch([category] * len(scores), sorted(scores), [0] * len(scores))
+    labels = judge(fitted, batch)
+    assert (batch.pred_score.diff() >= 0).all()
+    assert ((batch.pred_score >= 0) & (batch.pred_score <= 1)).all()
+    assert labels == sorted(labels)
+    middle = make_batch([category], [fitted.category_threshold(category)], [0])
+    judge(fitted, middle)
+    assert middle.pred_score.item() == pytest.approx(0.5)
