@@ -33,7 +33,7 @@ from .files.faults import CONFIGURATION, MODEL
 from .files.restoring import restoring
 from .files.unreadable_checkpoints import CheckpointFileError, NameUnreadableCheckpoint, describe_failure
 from .recipes import DEFAULT_RECIPE, PUBLISHED, build_network, find_recipe, naming_recipe
-from .report.heatmaps import Heatmaps
+from .report.visualizer import DistinctImageVisualizer
 from .settings import GROUPS, CacheSettings, MapSettings, MethodSettings, Settings, TrainingSettings, filled, group_of
 from .settings.stored import HYPER_PARAMETERS, grouped, stored_arguments
 from .thresholds.post_processor import PerCategoryPostProcessor
@@ -181,9 +181,9 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         return PerCategoryPostProcessor()
 
     @classmethod
-    def configure_visualizer(cls) -> Heatmaps:
+    def configure_visualizer(cls) -> DistinctImageVisualizer:
         """Result images of which none overwrites another, and for the lack of which no figure is lost."""
-        return Heatmaps()
+        return DistinctImageVisualizer()
 
     def configure_callbacks(self) -> list[Callback]:
         """Callbacks of anomalib, the feature cache, whole checkpoints of finite weights, errors that name a file."""
