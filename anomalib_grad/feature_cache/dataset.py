@@ -53,7 +53,7 @@ class CachedFeatures(Dataset[FeatureBatch]):
         return FeatureBatch(torch.from_numpy(np.asarray(self.rows[list(indices)])), names)
 
 
-def pass_through(batch: Any) -> FeatureBatch:  # noqa: ANN401  # torch takes collate functions for ones of lists
+def as_it_is(batch: Any) -> FeatureBatch:  # noqa: ANN401  # torch takes collate functions for ones of lists
     """Leave a batch as it is: the data set makes batches by itself."""
     return batch
 
