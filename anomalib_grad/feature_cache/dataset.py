@@ -68,9 +68,7 @@ def cached_loader(loader: DataLoader, features: CachedFeatures) -> DataLoader:
         if loader.batch_size is None
         else {"batch_size": loader.batch_size, "sampler": loader.sampler, "drop_last": loader.drop_last}
     )
-    return DataLoader(
-        features, collate_fn=pass_through, generator=loader.generator, pin_memory=loader.pin_memory, **order
-    )
+    return DataLoader(features, collate_fn=as_it_is, generator=loader.generator, pin_memory=loader.pin_memory, **order)
 
 
 def batches_of(loader: DataLoader, indices: Sequence[int]) -> DataLoader:
