@@ -17,6 +17,8 @@ from anomalib_grad.data import MultiCategory, PredictImages
 from bad_images import encoded
 from helpers import write_category
 
+pytestmark = pytest.mark.slow
+
 
 def engine(folder: Path, **options: Any) -> Engine:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
