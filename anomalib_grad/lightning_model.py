@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from .categories.learning import POOLED, LearnToRecognise, pool
 from .checkpoint.own import MEANS, RANDOM_STATE, THRESHOLDS, fit_network, leave_out_copies, load, note, settings_in
 from .data.anomalib_data import LeaveOutHidden, NameMissingSplit
+from .data.copies import TrainOnCopies
 from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor
 from .data.unreadable_images import NameUnreadableImages
 from .deploy.export import CategoryExportMixin
@@ -193,6 +194,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         callbacks = cast("Sequence[Callback]", super().configure_callbacks())
         naming = [NameMissingSplit(), NameUnreadableImages(), NameUnreadableCheckpoint(), SayHowToGoOn()]
         own: list[Callback] = [
+            TrainOnCopies(lambda: self.settings.training.copies or 0),
             self.feature_caching,
             LearnFromFeatures(lambda: self.model, self._features, lambda: self.categories),
             LearnToRecognise(lambda: getattr(self.per_category, "recogniser", None), lambda: self.categories),

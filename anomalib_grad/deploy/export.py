@@ -54,16 +54,19 @@ class ExportedGraph(LightningModule):
     """What is exported: a model, with the index of each image's category in the place of its name.
 
     Args:
-        model: Has ``judge``, which gives the prediction on images ``(B, 3, H, W)`` and the indices ``(B,)``, if any.
+        model: The model, whose parts keep their names.
+        judge: Gives its prediction on images ``(B, 3, H, W)`` and the indices ``(B,)``, if any.
     """
 
-    def __init__(self, model: Any) -> None:  # noqa: ANN401  # a module with that method
+    def __init__(self, model: nn.Module, judge: Callable[[Tensor], tuple[InferenceBatch, Tensor | None]]) -> None:
         super().__init__()
-        self.judged = model
+        for name, part in model.named_children():
+            self.add_module(name, part)
+        self._judge = judge
 
     def forward(self, images: Tensor) -> InferenceBatch | CategoryInferenceBatch:
         """Predict on images of any size."""
-        prediction, category = self.judged.judge(images)
+        prediction, category = self._judge(images)
         return prediction if category is None else CategoryInferenceBatch(**prediction._asdict(), category=category)
 
 
@@ -76,6 +79,7 @@ class CategoryExportMixin(ExportMixin):
 
     pre_processor: nn.Module | None
     post_processor: nn.Module | None
+    judge: Callable[[Tensor], tuple[InferenceBatch, Tensor | None]]
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to a torch file; arguments and result are anomalib's."""
@@ -98,7 +102,7 @@ class CategoryExportMixin(ExportMixin):
         kwargs = {"opset_version": OPSET_VERSION, "external_data": False, "verbose": False} | kwargs
 
         def export(root: Path) -> Path:
-            path = ExportMixin.to_onnx(ExportedGraph(self), root, model_file_name, input_size, **kwargs)  # type: ignore[arg-type]  # mixed into a module
+            path = ExportMixin.to_onnx(ExportedGraph(self, self.judge), root, model_file_name, input_size, **kwargs)  # type: ignore[arg-type]  # mixed into a module
             size = resized_to(getattr(self.pre_processor, "transform", None))
             finish_onnx(path, list(getattr(self.post_processor, "categories", [])), size)
             seal(path)
@@ -250,4 +254,4 @@ def module_of(node: "onnx.NodeProto") -> str:
     """Qualified name of the torch module that a node was exported from, empty if none is noted."""
     noted = {entry.key: entry.value for entry in node.metadata_props}
     scopes = literal_eval(noted.get("pkg.torch.onnx.name_scopes", "[]"))  # modules from the outermost, then the node
-    return scopes[-2].removeprefix("judged.") if len(scopes) > 1 else ""
+    return scopes[-2] if len(scopes) > 1 else ""

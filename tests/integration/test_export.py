@@ -40,6 +40,7 @@ def know_two_categories(model: Grad) -> None:
     """Fit recogniser and statistics on dark and bright pictures, so that no score is clamped."""
     images = torch.stack([torch.as_tensor(picture(64, 64, seed)).permute(2, 0, 1) / 255 for seed in range(8)])
     images[4:] = 0.5 + images[4:] / 2
+    model.eval()
     with torch.no_grad():
         features = model.model.backbone(model.pre_processor(images))
         raw = model.model(features=features)
