@@ -33,7 +33,7 @@ from .files.configuration import check_weights
 from .files.restoring import restoring
 from .files.unreadable_checkpoints import NameUnreadableCheckpoint
 from .recipes import DEFAULT_RECIPE, build_network, find_recipe, naming_recipe
-from .report.heatmaps import Heatmaps
+from .report.visualizer import DistinctImageVisualizer
 from .settings import CacheSettings, MapSettings, MethodSettings, Settings, TrainingSettings
 from .thresholds.post_processor import PerCategoryPostProcessor
 from .thresholds.raw_scores import RankRawScores
@@ -185,9 +185,9 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         return PerCategoryPostProcessor()
 
     @classmethod
-    def configure_visualizer(cls) -> Heatmaps:
+    def configure_visualizer(cls) -> DistinctImageVisualizer:
         """Result images of which none overwrites another, and for the lack of which no figure is lost."""
-        return Heatmaps()
+        return DistinctImageVisualizer()
 
     def configure_callbacks(self) -> list[Callback]:
         """Callbacks of anomalib, the feature cache, whole checkpoints of finite weights, errors that name a file."""

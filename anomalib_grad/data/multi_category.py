@@ -286,7 +286,7 @@ class MultiCategory(AnomalibDataModule):
         if repeated:
             logger.warning(
                 "%d result images will overwrite one another (first: %s); put the categories below one folder, or give "
-                "the model visualizer=anomalib_grad.evaluation.DistinctImageVisualizer()",
+                "the model visualizer=anomalib_grad.report.DistinctImageVisualizer()",
                 len(repeated),
                 repeated[0],
             )

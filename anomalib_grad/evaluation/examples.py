@@ -40,7 +40,7 @@ class Candidate:
 
 
 @dataclass
-class Shelf:
+class TopExamples:
     """The candidates with the highest (or lowest) scores seen so far; ties go by path, whatever the order of arrival.
 
     Attributes:

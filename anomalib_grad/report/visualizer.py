@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Result images: anomalib's, each under a name of its own and with the image as the model has read it."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from PIL import Image
 from torchvision.transforms.v2.functional import to_image
 
+from anomalib_grad.files.atomic import CannotWriteError, naming_disk
+
 from .output_names import output_names, read_record, write_record
 from .pictures import picture_of
+
+logger = logging.getLogger(__name__)
 
 
 class DistinctImageVisualizer(ImageVisualizer):
@@ -23,14 +28,19 @@ class DistinctImageVisualizer(ImageVisualizer):
     another: see ``output_names.py``. ``inputs.json`` beside the results says which input each was made of. Images of 16
     bits are shown as they are read, where anomalib's are white. Without ``output_dir`` the results of each run go to
     the folder ``images`` of that run.
+
+    A test whose results have no room goes on to its figures and fails at its end. A prediction, of which the results
+    are what the command line gives, fails at once.
     """
 
     _names: dict[str, str]
     _unrecorded: dict[str, str]
+    _unwritten: CannotWriteError | None = None
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Name the results of all images that will be tested."""
         del pl_module
+        self._unwritten = None
         self._start(trainer, trainer.test_dataloaders)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -38,7 +48,36 @@ class DistinctImageVisualizer(ImageVisualizer):
         del pl_module
         self._start(trainer, trainer.predict_dataloaders)
 
-    def on_test_batch_end(  # type: ignore[override]  # anomalib narrows Lightning's types
+    def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # anomalib's
+        """Write the results of a batch, unless an earlier one could not be written."""
+        if self._unwritten is not None:
+            return
+        try:
+            self._write(trainer, *args, **kwargs)
+        except CannotWriteError as error:
+            logger.warning("%s The test goes on without heatmaps.", error.strerror)
+            self._unwritten = error
+
+    def on_predict_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # anomalib's
+        """Write the results of a batch.
+
+        Raises:
+            CannotWriteError: If the folder cannot be written to, or is full.
+        """
+        self._write(trainer, *args, **kwargs)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Have a test without its results fail, now that its figures are printed.
+
+        Raises:
+            CannotWriteError: What the first result failed on.
+        """
+        del trainer, pl_module, stage
+        error, self._unwritten = self._unwritten, None
+        if error is not None:
+            raise error
+
+    def _write(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
@@ -47,19 +86,21 @@ class DistinctImageVisualizer(ImageVisualizer):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the results of a batch."""
+        """Write the results of a batch; arguments are Lightning's."""
         del pl_module, outputs
         paths = batch.image_path or [f"{dataloader_idx}_{batch_idx}_{number}.png" for number in range(len(batch))]
-        unlisted = [path for path in paths if path not in self._names]
-        if unlisted:
-            self._name(trainer, unlisted)
-        self._record(trainer)
-        for path, item in zip(paths, batch, strict=True):
-            picture = self.visualize(self._as_read(item))
-            if isinstance(picture, Image.Image):
-                file = self._folder(trainer) / self._names[path]
-                file.parent.mkdir(parents=True, exist_ok=True)
-                picture.save(file)
+        folder = self._folder(trainer)
+        with naming_disk(folder):
+            unlisted = [path for path in paths if path not in self._names]
+            if unlisted:
+                self._name(trainer, unlisted)
+            self._record(trainer)
+            for path, item in zip(paths, batch, strict=True):
+                picture = self.visualize(self._as_read(item))
+                if isinstance(picture, Image.Image):
+                    file = folder / self._names[path]
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    picture.save(file)
 
     def _folder(self, trainer: pl.Trainer) -> Path:
         return Path(self.output_dir or Path(trainer.default_root_dir) / "images")

@@ -17,7 +17,7 @@ from torch import nn
 from anomalib_grad.data import CategoryImageBatch
 from anomalib_grad.evaluation.collector import Collector
 from anomalib_grad.evaluation.coordinates import GLOBAL, LOCAL, CoordinateTap, sample_local
-from anomalib_grad.evaluation.examples import THUMBNAIL, Shelf, candidate, load_example
+from anomalib_grad.evaluation.examples import THUMBNAIL, TopExamples, candidate, load_example
 from anomalib_grad.evaluation.notes import recognition_notes, threshold_notes
 from anomalib_grad.report.records import CategoryResult, TestReport
 from anomalib_grad.report.table import COLUMNS, results_table, write_csv, write_json
@@ -91,7 +91,7 @@ def test_the_mean_says_of_how_many_categories_it_is(defined: tuple[int, int], sa
 
 
 @pytest.mark.parametrize("highest", [True, False])
-def test_shelf_keeps_the_extremes_whatever_the_order(highest: bool):
+def test_the_extremes_are_kept_whatever_the_order(highest: bool):
     scores = [0.3, 1.0, 1.0, 0.1, 0.7, 1.0, 0.0, 0.0]
     everything = [
         candidate(f"{i}.png", anomalous=True, score=s, anomaly_map=torch.zeros(4, 4), mask=None)
@@ -99,11 +99,11 @@ def test_shelf_keeps_the_extremes_whatever_the_order(highest: bool):
     ]
     kept = []
     for order in (everything, everything[::-1]):
-        shelf = Shelf(highest=highest, size=3)
+        top = TopExamples(highest=highest, size=3)
         for found in order:
-            if shelf.admits(found.score, found.path):
-                shelf.add(found)
-        kept.append([(found.score, found.path) for found in shelf.candidates])
+            if top.admits(found.score, found.path):
+                top.add(found)
+        kept.append([(found.score, found.path) for found in top.candidates])
     assert kept[0] == kept[1]
     assert kept[0] == (
         [(1.0, "1.png"), (1.0, "2.png"), (1.0, "5.png")]
