@@ -5,6 +5,7 @@
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from helpers import TINY, write_category
 PROJECT = Path(__file__).parents[2]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+DOCUMENTED = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
 NAMED_FILE = re.compile(r"(?<![\w/.])((?:anomalib_grad|configs|examples|tests|tools|docs)/[\w/.-]*\w)")
 
 
@@ -70,6 +72,16 @@ def test_files_that_are_named_exist(page: Path) -> None:
     assert [name for name in sorted(named) if not (PROJECT / name).exists()] == []
 
 
+def test_the_readme_is_read_in_five_minutes() -> None:
+    assert len((PROJECT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_names_of_the_reference_can_be_imported_as_they_stand_there() -> None:
+    names = [name.rpartition(".") for name in DOCUMENTED.findall((PROJECT / "docs/reference.md").read_text())]
+    assert names
+    assert [f"{module}.{own}" for module, _, own in names if not hasattr(import_module(module), own)] == []
+
+
 def test_the_site_builds_and_documents_every_public_name(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],
@@ -80,6 +92,10 @@ def test_the_site_builds_and_documents_every_public_name(tmp_path: Path) -> None
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    deciding = re.findall(r"\d+\.\d ± \d\.\d", (PROJECT / "README.md").read_text())
+    shown = (tmp_path / "benchmarks/index.html").read_text()
+    assert deciding
+    assert [figure for figure in deciding if figure not in shown] == []  # written down in the README only
     reference = (tmp_path / "reference/index.html").read_text()
     for name in ("Grad", "GradModel", "MultiCategory", "register"):
         assert re.search(rf'id="anomalib_grad\.[\w.]*\.{name}"', reference), name
