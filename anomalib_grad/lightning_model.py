@@ -28,10 +28,10 @@ from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor
 from .data.unreadable_images import NameUnreadableImages
 from .deploy.export import CategoryExportMixin
 from .feature_cache import FeatureBatch, FeatureCaching, FeatureSource
-from .files.checkpoint_files import WholeCheckpoints
 from .files.configuration import check_weights
 from .files.restoring import restoring
 from .files.unreadable_checkpoints import NameUnreadableCheckpoint
+from .files.whole_checkpoints import WholeCheckpoints
 from .recipes import DEFAULT_RECIPE, build_network, find_recipe, naming_recipe
 from .report.visualizer import DistinctImageVisualizer
 from .settings import CacheSettings, MapSettings, MethodSettings, Settings, TrainingSettings
