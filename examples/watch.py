@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -105,6 +106,7 @@ def main() -> None:
     parser.add_argument("--alarms", type=Path, default=Path("alarms"), help="where pictures of alarms go")
     parser.add_argument("--category", help="the product, if it is always the same; recognised otherwise")
     parser.add_argument("--bits", type=int, default=16, help="bits that files of 16 use")
+    parser.add_argument("--max-pixels", type=int, help="pixels of the largest file; default: Pillow's limit")
     parser.add_argument("--in-flight", type=int, default=4, help="frames that are worked on at a time")
     parser.add_argument("--settle", type=float, default=0.5, help="seconds after which a file counts as written")
     parser.add_argument("--once", action="store_true", help="end when all files that are there were judged")
@@ -113,7 +115,8 @@ def main() -> None:
     camera = args.source.isdigit()
     if not camera and not Path(args.source).is_dir():
         raise SystemExit(f"{args.source} is neither a folder nor the number of a camera.")
-    inferencer = CategoryOpenVINOInferencer(args.model, device="CPU", bits=args.bits, channel_order="BGR")
+    told: dict[str, Any] = {"bits": args.bits, "channel_order": "BGR", "max_pixels": args.max_pixels}
+    inferencer = CategoryOpenVINOInferencer(args.model, device="CPU", **told)
     frames = camera_frames(int(args.source)) if camera else whole_files(Path(args.source), args.settle, args.once)
     stream = inferencer.stream(frames, in_flight=args.in_flight, category=args.category)
     console, verdicts, seconds = Console(highlight=False, soft_wrap=True), Counter[str](), []

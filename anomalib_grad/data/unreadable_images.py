@@ -21,7 +21,7 @@ from PIL import Image
 from .dataset import MultiCategoryDataset
 from .pixels import read_wrongly_by_anomalib
 from .prediction import PredictImages
-from .reading import UnreadableImageError, check_image, read_mask, refuse_pipes
+from .reading import AS_THEY_SAY, FileFormat, UnreadableImageError, check_image, read_mask, refuse_pipes
 from .unreadable import files_by_image
 
 NAMED = 5
@@ -52,9 +52,13 @@ class NameUnreadableImages(Callback):
         del pl_module
         if not isinstance(exception, Exception) or not comes_from_data_loading(exception):
             return
-        files = sorted({file for dataset in datasets_in_use(trainer) for file in files_of(dataset)})
+        files = {
+            file: getattr(dataset, "file_format", AS_THEY_SAY)
+            for dataset in datasets_in_use(trainer)
+            for file in files_of(dataset)
+        }
         with ThreadPoolExecutor() as readers:
-            causes = list(filter(None, readers.map(cause_of_failure, files)))
+            causes = list(filter(None, readers.map(lambda file: cause_of_failure(file, files[file]), sorted(files))))
         if causes:
             message = (
                 f"cannot read {enumerated(causes)}: replace or remove what is damaged, or leave it out with "
@@ -93,12 +97,12 @@ def files_of(dataset: object) -> Iterator[tuple[str, bool]]:
     yield from ((str(path), False) for path in getattr(dataset, "image_filenames", []))
 
 
-def cause_of_failure(file: tuple[str, bool]) -> str | None:
+def cause_of_failure(file: tuple[str, bool], file_format: FileFormat) -> str | None:
     """Read an image, or a mask; describe it and the cause if it cannot be read."""
     path, is_mask = file
-    read: Callable[[str], object] = read_mask if is_mask else check_image
+    read: Callable[[str, FileFormat], object] = read_mask if is_mask else check_image
     try:
-        read(path)
+        read(path, file_format)
     except UnreadableImageError as error:
         return f"{path} ({type(error.__cause__).__name__}: {error.__cause__})"
     return None

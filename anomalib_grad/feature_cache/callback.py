@@ -91,7 +91,7 @@ class FeatureCaching(Callback):
         dtype = np.dtype(self.settings.dtype or "float32")
         name = fingerprint(
             hash_images(dataset.samples["image_path"]),
-            [getattr(dataset, "augmentations", None), pre_processing_of(model)],
+            [getattr(dataset, name, None) for name in ("file_format", "augmentations")] + [pre_processing_of(model)],
             [backbone.name, backbone.layers, backbone.image_size, hash_weights(backbone.network)],
             describe(backbone.tiler),
             [trainer.precision, dtype.name],

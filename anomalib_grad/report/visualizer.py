@@ -12,8 +12,10 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from PIL import Image
 from torchvision.transforms.v2.functional import to_image
 
+from anomalib_grad.data.reading import FileFormat, open_up_to
+
 from .output_names import output_names, read_record, write_record
-from .pictures import picture_of
+from .pictures import file_format_of, picture_of
 
 
 class DistinctImageVisualizer(ImageVisualizer):
@@ -27,6 +29,7 @@ class DistinctImageVisualizer(ImageVisualizer):
 
     _names: dict[str, str]
     _unrecorded: dict[str, str]
+    _files: FileFormat
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Name the results of all images that will be tested."""
@@ -66,6 +69,7 @@ class DistinctImageVisualizer(ImageVisualizer):
 
     def _start(self, trainer: pl.Trainer, loaders: Any) -> None:  # noqa: ANN401  # whatever Lightning was given
         self._names, self._unrecorded = {}, {}
+        self._files = file_format_of(loaders)
         self._name(trainer, _inputs(loaders))
 
     def _name(self, trainer: pl.Trainer, inputs: list[str]) -> None:
@@ -87,8 +91,8 @@ class DistinctImageVisualizer(ImageVisualizer):
         """Give an item with a picture of its image in the place of the file, which anomalib would open another way."""
         if item.image_path is None:
             return item
-        with Image.open(item.image_path) as file:
-            picture = to_image(picture_of(file).resize(self.field_size))
+        with open_up_to(item.image_path, self._files.max_pixels) as file:
+            picture = to_image(picture_of(file, self._files.bits).resize(self.field_size))
         return item.update(in_place=False, image=picture, image_path=None)
 
 

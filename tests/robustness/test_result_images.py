@@ -79,11 +79,17 @@ def test_one_bad_image_costs_no_other_its_result(
     assert f"could not read image '{images / 'x/good/b.png'}'" in caplog.text
 
 
-def test_an_image_of_16_bits_is_shown_as_the_model_reads_it(tmp_path: Path, deployed) -> None:
+@pytest.mark.parametrize("bits", [16, 12])
+def test_an_image_of_16_bits_is_shown_as_the_model_reads_it(
+    tmp_path: Path, deployed, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "in").mkdir()
-    values = np.linspace(0, 65535, 72 * 72).reshape(72, 72).astype(np.uint16)
+    values = np.linspace(0, 2**bits - 1, 72 * 72).reshape(72, 72).astype(np.uint16)
     (tmp_path / "in/deep.png").write_bytes(encoded(Image.fromarray(values), format="PNG"))
-    engine(tmp_path / "out").predict(deployed.model, dataset=PredictImages(tmp_path / "in"))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # the guard refuses twice as many
+    told = PredictImages(tmp_path / "in", bits=bits, max_pixels=72 * 72)
+    engine(tmp_path / "out").predict(deployed.model, dataset=told)
+    monkeypatch.undo()
     (result,) = (tmp_path / "out").rglob("deep.png")
     shown = np.asarray(Image.open(result))[64:, :256]  # below the title
-    assert shown.mean() == pytest.approx(values[18:].mean() / 257, abs=3)
+    assert shown.mean() == pytest.approx(255 * values[18:].mean() / (2**bits - 1), abs=3)
