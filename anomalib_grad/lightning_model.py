@@ -33,7 +33,7 @@ from .files.faults import CONFIGURATION, MODEL
 from .files.restoring import restoring
 from .files.unreadable_checkpoints import CheckpointFileError, NameUnreadableCheckpoint, describe_failure
 from .recipes import DEFAULT_RECIPE, PUBLISHED, build_network, find_recipe, naming_recipe
-from .report.heatmaps import Heatmaps
+from .report.heatmaps import Heatmaps, distinct
 from .settings import GROUPS, CacheSettings, MapSettings, MethodSettings, Settings, TrainingSettings, filled, group_of
 from .settings.stored import HYPER_PARAMETERS, grouped, stored_arguments
 from .thresholds.post_processor import PerCategoryPostProcessor
@@ -143,7 +143,7 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             )
         if post_processor is True:
             post_processor = PerCategoryPostProcessor(false_alarm_rate=false_alarm_rate)
-        super().__init__(pre_processor, post_processor, evaluator, visualizer)
+        super().__init__(pre_processor, post_processor, evaluator, distinct(visualizer))
         self.model: GradModel = model
         self.recipe = recipe
         self.feature_caching = FeatureCaching(feature_cache, settings.cache)

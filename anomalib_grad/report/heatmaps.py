@@ -3,13 +3,16 @@
 """Result images, for the lack of which no figure of a test is lost."""
 
 import logging
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
+from anomalib.visualization import ImageVisualizer
 
 from anomalib_grad.files.atomic import CannotWriteError, naming_disk
 
 from .visualizer import DistinctImageVisualizer
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -59,3 +62,16 @@ class Heatmaps(DistinctImageVisualizer):
         error, self._unwritten = self._unwritten, None
         if error is not None:
             raise error
+
+
+def distinct(visualizer: T) -> T | Heatmaps:
+    """Give anomalib's own visualiser, whose results of equal names overwrite one another, as :class:`Heatmaps`.
+
+    Args:
+        visualizer: What a model was given; all else comes back as it is.
+    """
+    if type(visualizer) is not ImageVisualizer:
+        return visualizer
+    heatmaps = Heatmaps()
+    vars(heatmaps).update(vars(visualizer))
+    return heatmaps

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from anomalib.data import MVTecAD
 from anomalib.engine import Engine
+from anomalib.visualization import ImageVisualizer
 from PIL import Image
 
 from anomalib_grad.data import MultiCategory, PredictImages
+from anomalib_grad.lightning_model import Grad
 from bad_images import encoded
-from helpers import write_category
+from helpers import tiny, write_category
 
 
 def engine(folder: Path, **options: Any) -> Engine:
@@ -54,6 +56,15 @@ def test_images_of_one_name_keep_their_results(images: Path, tmp_path: Path, dep
     engine(tmp_path / "out").predict(deployed.model, dataset=PredictImages(tmp_path / "later/x/good"))
     later = str(tmp_path / "later/x/good/a.png")
     assert results(tmp_path / "out") == {**found, "good/a.png": later}
+
+
+def test_a_visualizer_of_anomalibs_keeps_them_as_well(images: Path, tmp_path: Path) -> None:
+    own = ImageVisualizer(fields=["image"], field_size=(50, 40), output_dir=tmp_path / "mine")
+    model = Grad(**tiny(mse_threshold=0.1), visualizer=own)
+    engine(tmp_path / "out").predict(model, dataset=PredictImages(images))
+    assert len(results(tmp_path / "mine")) == 2
+    with Image.open(tmp_path / "mine/x/good/a.png") as result:
+        assert result.width < 256
 
 
 def test_products_of_different_roots_keep_their_results_in_a_test(shop: Path, tmp_path: Path, deployed) -> None:
