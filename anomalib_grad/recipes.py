@@ -148,6 +148,8 @@ def build_network(settings: Settings, pre_trained: bool | str | Path) -> GradMod
         fusion=complete.fusion,
         **asdict(settings.method) | {"mse_threshold": threshold},
         **asdict(settings.map),
+        pasted_patches=complete.training.pasted_patches,
+        channel_dropout=complete.training.channel_dropout,
     )
 
 

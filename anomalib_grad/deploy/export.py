@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from anomalib.data import AnomalibDataModule
+from anomalib.data import AnomalibDataModule, InferenceBatch
 from anomalib.deploy.export import CompressionType, ExportType
 from anomalib.models.components.base.export_mixin import ExportMixin
+from lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -49,14 +50,21 @@ class CategoryInferenceBatch(NamedTuple):
     category: Tensor
 
 
-class ExplainedInferenceBatch(NamedTuple):
-    """anomalib's InferenceBatch and the category name of each image, in anomalib's free-text field."""
+class ExportedGraph(LightningModule):
+    """What is exported: a model, with the index of each image's category in the place of its name.
 
-    pred_score: Tensor
-    pred_label: Tensor | None
-    anomaly_map: Tensor
-    pred_mask: Tensor | None
-    explanation: list[str]
+    Args:
+        model: Has ``judge``, which gives the prediction on images ``(B, 3, H, W)`` and the indices ``(B,)``, if any.
+    """
+
+    def __init__(self, model: Any) -> None:  # noqa: ANN401  # a module with that method
+        super().__init__()
+        self.judged = model
+
+    def forward(self, images: Tensor) -> InferenceBatch | CategoryInferenceBatch:
+        """Predict on images of any size."""
+        prediction, category = self.judged.judge(images)
+        return prediction if category is None else CategoryInferenceBatch(**prediction._asdict(), category=category)
 
 
 class CategoryExportMixin(ExportMixin):
@@ -68,7 +76,6 @@ class CategoryExportMixin(ExportMixin):
 
     pre_processor: nn.Module | None
     post_processor: nn.Module | None
-    _exporting = False
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to a torch file; arguments and result are anomalib's."""
@@ -91,18 +98,14 @@ class CategoryExportMixin(ExportMixin):
         kwargs = {"opset_version": OPSET_VERSION, "external_data": False, "verbose": False} | kwargs
 
         def export(root: Path) -> Path:
-            path = ExportMixin.to_onnx(self, root, model_file_name, input_size, **kwargs)
+            path = ExportMixin.to_onnx(ExportedGraph(self), root, model_file_name, input_size, **kwargs)  # type: ignore[arg-type]  # mixed into a module
             size = resized_to(getattr(self.pre_processor, "transform", None))
             finish_onnx(path, list(getattr(self.post_processor, "categories", [])), size)
             seal(path)
             return path
 
         with portable(self):  # type: ignore[arg-type]  # mixed into a module
-            self._exporting = True
-            try:
-                return self._publish(export, export_root, ExportType.ONNX)
-            finally:
-                self._exporting = False
+            return self._publish(export, export_root, ExportType.ONNX)
 
     def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
         """Export to OpenVINO, compressed on request; arguments and result are anomalib's."""
@@ -247,4 +250,4 @@ def module_of(node: "onnx.NodeProto") -> str:
     """Qualified name of the torch module that a node was exported from, empty if none is noted."""
     noted = {entry.key: entry.value for entry in node.metadata_props}
     scopes = literal_eval(noted.get("pkg.torch.onnx.name_scopes", "[]"))  # modules from the outermost, then the node
-    return scopes[-2] if len(scopes) > 1 else ""
+    return scopes[-2].removeprefix("judged.") if len(scopes) > 1 else ""

@@ -42,7 +42,7 @@ def know_two_categories(model: Grad) -> None:
     images[4:] = 0.5 + images[4:] / 2
     with torch.no_grad():
         features = model.model.backbone(model.pre_processor(images))
-        raw = model.model.predict(features)
+        raw = model.model(features=features)
     post_processor = model.post_processor
     post_processor.set_categories(["bright", "dark"])
     labels = torch.tensor([1] * 4 + [0] * 4)
