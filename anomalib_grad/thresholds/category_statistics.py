@@ -22,7 +22,7 @@ from .validation_scores import ScoreSummary, gather_summaries, merge_all, select
 logger = logging.getLogger(__name__)
 
 VALIDATE = "Run engine.validate(model, datamodule=...), or go on with the training to its end."
-MORE_IMAGES = "Add images, or raise the datamodule's test_split_ratio or val_split_ratio, which leave none of so few, and train again."
+MORE_IMAGES = "Add images, or raise the datamodule's test_split_ratio or val_split_ratio, and train again."
 
 UNNAMED = ""
 """Stands for the category of images whose batch names none."""
