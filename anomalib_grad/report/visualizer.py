@@ -92,7 +92,8 @@ class DistinctImageVisualizer(ImageVisualizer):
         if item.image_path is None:
             return item
         with open_up_to(item.image_path, self._files.max_pixels) as file:
-            file.draft("RGB", (2 * self.field_size[0], 2 * self.field_size[1]))  # a large JPEG need not be decoded whole
+            width, height = self.field_size
+            file.draft("RGB", (2 * width, 2 * height))  # a large JPEG need not be decoded whole
             picture = to_image(picture_of(file, self._files.bits).resize(self.field_size))
         return item.update(in_place=False, image=picture, image_path=None)
 
