@@ -33,7 +33,7 @@ from .files.restoring import restoring
 from .files.unreadable_checkpoints import NameUnreadableCheckpoint
 from .files.whole_checkpoints import WholeCheckpoints
 from .recipes import DEFAULT_RECIPE, build_network, find_recipe, naming_recipe
-from .report.visualizer import DistinctImageVisualizer
+from .report.visualizer import DistinctImageVisualizer, distinct
 from .settings import CacheSettings, MapSettings, MethodSettings, Settings, TrainingSettings
 from .thresholds.post_processor import PerCategoryPostProcessor
 from .thresholds.raw_scores import RankRawScores
@@ -148,7 +148,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             )
         if post_processor is True:
             post_processor = PerCategoryPostProcessor(false_alarm_rate=false_alarm_rate)
-        super().__init__(pre_processor, post_processor, evaluator, visualizer)
+        super().__init__(pre_processor, post_processor, evaluator, distinct(visualizer))
         self.model: GradModel = model
         self.recipe = recipe
         self.own_length = OwnLength()

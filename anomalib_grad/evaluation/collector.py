@@ -12,6 +12,7 @@ import numpy as np
 from anomalib.data import ImageBatch
 from torch import Tensor
 
+from anomalib_grad.data.reading import AS_THEY_SAY, FileFormat
 from anomalib_grad.report.records import CategoryRecord
 
 from .coordinates import GLOBAL, LOCAL, LocalSample, sample_local
@@ -58,10 +59,12 @@ class Collector:
     That is about 1 kB an image for models with coordinates, and at most 1 MB a category.
 
     Attributes:
+        files: What image files do not say of themselves.
         logs: What was kept, by category.
         split_forward: Whether a batch did not come through the model in one piece, so that its coordinates are unknown.
     """
 
+    files: FileFormat = AS_THEY_SAY
     logs: dict[str, CategoryLog] = field(default_factory=dict)
     split_forward: bool = False
 
@@ -103,7 +106,7 @@ class Collector:
         images = sorted(log.images, key=lambda image: image.path)
         value_range = (0.0, 1.0) if normalized else (log.lowest, log.highest)
         examples = {
-            name: [load_example(found, *value_range) for found in top.candidates]
+            name: [load_example(found, *value_range, self.files) for found in top.candidates]
             for name, top in (("best", log.best), ("worst", log.worst), ("false_alarms", log.false_alarms))
         }
         samples = [image.local for image in images if image.local is not None]
