@@ -11,7 +11,7 @@ import torch
 from anomalib.data import Batch, InferenceBatch
 from torch import Tensor, nn
 
-from anomalib_grad.deploy.export import CategoryInferenceBatch, ExplainedInferenceBatch
+from anomalib_grad.deploy.export import RAW, ExplainedInferenceBatch, ExportedBatch
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 from anomalib_grad.torch_model import GradModel
 
@@ -100,11 +100,13 @@ class CategoryMixin(pl.LightningModule):
         """Post-process raw predictions, each image by its category; adds index (export) or name of the category."""
         if self.post_processor is None:
             return predictions
+        if self.per_category is not None and self._exporting:
+            processed = self.per_category(predictions, index)._asdict()
+            raw = dict(zip(RAW, (predictions.pred_score, predictions.anomaly_map), strict=True))
+            return cast("InferenceBatch", ExportedBatch(**processed, **raw, category=index))  # type: ignore[arg-type]
         if index is None or self.per_category is None:
             return cast("InferenceBatch", self.post_processor(predictions))
         processed = self.per_category(predictions, index)._asdict()
-        if self._exporting:
-            return cast("InferenceBatch", CategoryInferenceBatch(**processed, category=index))
         names = self.per_category.category_names(index)
         return cast("InferenceBatch", ExplainedInferenceBatch(**processed, explanation=names))
 

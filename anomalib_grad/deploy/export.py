@@ -11,7 +11,7 @@ import json
 import logging
 from ast import literal_eval
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,8 +24,11 @@ from torchmetrics import Metric
 
 from anomalib_grad.data.resizing import resized_to
 from anomalib_grad.files.atomic import folder_beside, naming_disk
+from anomalib_grad.thresholds.model_thresholds import ModelThresholds
+from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 
 from .seal import seal
+from .threshold_files import CATEGORIES_METADATA, THRESHOLDS_METADATA, keep_exact
 
 if TYPE_CHECKING:  # both are heavy, and whoever imports anomalib imports this file
     import onnx
@@ -34,19 +37,25 @@ if TYPE_CHECKING:  # both are heavy, and whoever imports anomalib imports this f
 logger = logging.getLogger(__name__)
 
 CATEGORY = "category"
-CATEGORIES_METADATA = "anomalib_grad_categories"
+RAW = ("raw_score", "raw_map")
+"""Names of the tensors that hold scores and maps in the units of the thresholds."""
 SIZE_METADATA = "anomalib_grad_image_size"
 OPSET_VERSION = 18  # the exporter's own; a lower one is a conversion afterwards that fails
 
 
-class CategoryInferenceBatch(NamedTuple):
-    """anomalib's InferenceBatch and the category index of each image; what an exported graph computes."""
+class ExportedBatch(NamedTuple):
+    """anomalib's InferenceBatch, what it was computed from, and the category index of each image, if there are any.
+
+    All of it is in an exported graph; anomalib's four are its outputs.
+    """
 
     pred_score: Tensor
     pred_label: Tensor | None
     anomaly_map: Tensor
     pred_mask: Tensor | None
-    category: Tensor
+    raw_score: Tensor
+    raw_map: Tensor
+    category: Tensor | None
 
 
 class ExplainedInferenceBatch(NamedTuple):
@@ -93,16 +102,20 @@ class CategoryExportMixin(ExportMixin):
         def export(root: Path) -> Path:
             path = ExportMixin.to_onnx(self, root, model_file_name, input_size, **kwargs)
             size = resized_to(getattr(self.pre_processor, "transform", None))
-            finish_onnx(path, list(getattr(self.post_processor, "categories", [])), size)
+            finish_onnx(path, list(getattr(self.post_processor, "categories", [])), size, self.post_processor)
             seal(path)
             return path
 
-        with portable(self):  # type: ignore[arg-type]  # mixed into a module
+        with portable(self), self._holding_table():  # type: ignore[arg-type]  # mixed into a module
             self._exporting = True
             try:
                 return self._publish(export, export_root, ExportType.ONNX)
             finally:
                 self._exporting = False
+
+    def _holding_table(self) -> AbstractContextManager[None]:
+        """Have the graph hold thresholds and ranges under their names, if there are any."""
+        return getattr(self.post_processor, "holding_table", nullcontext)()
 
     def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
         """Export to OpenVINO, compressed on request; arguments and result are anomalib's."""
@@ -110,6 +123,8 @@ class CategoryExportMixin(ExportMixin):
         def export(root: Path, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
             path = ExportMixin.to_openvino(self, root, *args, **kwargs)
             seal(path)
+            if isinstance(self.post_processor, PerCategoryPostProcessor):
+                keep_exact(path, self.post_processor)
             return path
 
         return self._publish(export, export_root, ExportType.OPENVINO, *args, **kwargs)
@@ -216,7 +231,12 @@ def publish(
     return final
 
 
-def finish_onnx(path: Path, categories: list[str], image_size: tuple[int, int] | None = None) -> None:
+def finish_onnx(
+    path: Path,
+    categories: list[str],
+    image_size: tuple[int, int] | None = None,
+    post_processor: nn.Module | None = None,
+) -> None:
     """Finish an exported ONNX file, in place.
 
     The tensor ``category`` stays in the graph but is no output any more; the names of the categories and the size of
@@ -227,19 +247,24 @@ def finish_onnx(path: Path, categories: list[str], image_size: tuple[int, int] |
         path: ONNX file.
         categories: Category names in the order of their indices.
         image_size: Height and width to which the model resizes images first, antialiased; ``None`` if it does not.
+        post_processor: What thresholds are known by; ``None`` if that is nothing.
     """
     import onnx  # noqa: PLC0415  # heavy
 
     model = onnx.load(path, load_external_data=False)
     if not any(output.name == CATEGORY for output in model.graph.output):
         categories = []  # the model was fitted on some, but learned to recognise none: it judges all alike
-    for output in [output for output in model.graph.output if output.name == CATEGORY]:
+    for output in [output for output in model.graph.output if output.name in {CATEGORY, *RAW}]:
         model.graph.output.remove(output)
     for node in model.graph.node:
         node.name = f"{module_of(node)}/{node.name}"
         del node.metadata_props[:]
     size = {} if image_size is None else {SIZE_METADATA: json.dumps(image_size)}
-    onnx.helper.set_model_props(model, {CATEGORIES_METADATA: json.dumps(categories), **size})
+    known = {}
+    if isinstance(post_processor, PerCategoryPostProcessor):
+        thresholds = ModelThresholds.of(post_processor, categories)
+        known = {THRESHOLDS_METADATA: json.dumps(thresholds.to_plain())}
+    onnx.helper.set_model_props(model, {CATEGORIES_METADATA: json.dumps(categories), **size, **known})
     onnx.save(model, path)
 
 
