@@ -25,6 +25,7 @@ from anomalib_grad.files.atomic import writing
 from anomalib_grad.thresholds.post_processor import UNKNOWN
 
 from . import plots
+from .neighbours import neighbouring
 from .records import CategoryRecord, CategoryResult, Example, TestReport
 
 _METRICS = ("image_AUROC", "image_F1Max", "pixel_AUROC", "pixel_AUPRO")
@@ -165,15 +166,13 @@ def _roc(
 
 
 def _scores(record: CategoryRecord, result: CategoryResult) -> dict[str, Any]:
-    """Histograms of one category and what its threshold does to the test images."""
+    """Histograms of one category, what its threshold does to the test images, and what neighbouring ones would."""
     scores, anomalous = _finite(record)
-    above = scores > record.threshold
     return {
         "category": record.category,
         "auroc": result.image_AUROC,
         "threshold": record.threshold,
-        "false_alarms": int((above & ~anomalous).sum()),
-        "missed": int((~above & anomalous).sum()),
+        "neighbours": neighbouring(record),
         "figure": _figure_uri(plots.score_figure(scores, anomalous, record.threshold), "svg"),
     }
 

@@ -15,6 +15,7 @@ import torch
 from .category_statistics import STATISTICS, UNKNOWN
 from .false_alarms import check_rate
 from .known_images import KnownImage, scores_of, thinned
+from .normalization import denormalize
 from .post_processor import PerCategoryPostProcessor
 from .record import ThresholdRecord
 from .rules import Fit, fit
@@ -127,10 +128,7 @@ class ModelThresholds:
         threshold = self._value(row, "image_threshold") if middle is None else middle
         if not self.normalized or math.isnan(low) or level == HALF:
             return threshold
-        below, above = threshold - low, high - threshold
-        below, above = below if below > 0 else above, above if above > 0 else below
-        extent = below if level < HALF else above
-        return threshold + (2 * level - 1) * (extent if extent > 0 else 1.0)
+        return denormalize(level, low, high, threshold)
 
     def _value(self, row: int, name: str) -> float:
         return float(self.table[row, STATISTICS.index(name)])

@@ -91,12 +91,12 @@ def neighbours(
         steps: How many images away, on either side.
 
     Returns:
-        Thresholds in falling order, ``threshold`` itself among them: from strict to lenient is from last to first.
+        Thresholds in falling order, ``threshold`` itself among them, none if that is nan; the last is the strictest.
     """
     scores = sorted({image.score for image in images if math.isfinite(image.score)})
-    if math.isnan(threshold) or not scores:
+    if math.isnan(threshold):
         return []
-    ends = [*scores, scores[-1]]
+    ends = [*scores, *scores[-1:]]
     here = sum(not called_anomalous(score, threshold) for score in scores)  # scores up to the threshold
     places = sorted({place for step in steps for place in (here - step, here + step) if 0 < place <= len(scores)})
     found = [(ends[place - 1] + ends[place]) / 2 for place in places]
