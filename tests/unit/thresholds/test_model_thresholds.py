@@ -15,7 +15,9 @@ from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 from anomalib_grad.thresholds.record import ThresholdRecord
 
-NORMAL = [KnownImage(f"good/{score}.png", anomalous=False, score=score, peak=2 * score) for score in map(float, range(9))]
+NORMAL = [
+    KnownImage(f"good/{score}.png", anomalous=False, score=score, peak=2 * score) for score in map(float, range(9))
+]
 BAD = [KnownImage(f"bad/{score}.png", anomalous=True, score=score, peak=2 * score) for score in (7.5, 20.0)]
 
 
@@ -26,7 +28,9 @@ def thresholds(rate: float | None = None, **settings: float | bool) -> ModelThre
     for level, scale in (("image", 1.0), ("pixel", 2.0)):
         for part, value in (("threshold", 8.0), ("min", 0.0), ("max", 20.0)):
             getattr(post_processor, f"category_{level}_{part}").fill_(value * scale)
-            getattr(post_processor, f"_{level}_{part}" if part == "threshold" else f"{level}_{part}").fill_(value * scale)
+            getattr(post_processor, f"_{level}_{part}" if part == "threshold" else f"{level}_{part}").fill_(
+                value * scale
+            )
     post_processor.records = {"cup": ThresholdRecord.of("best F1", "validation", 8.0, NORMAL + BAD, rate)}
     return ModelThresholds.of(post_processor)
 
