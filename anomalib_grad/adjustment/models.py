@@ -209,7 +209,7 @@ def scorer(model: Grad) -> Callable[[Path, str | None], tuple[float, float]]:
         images = read_image(image, size).unsqueeze(0).as_subclass(torch.Tensor)  # (1, 3, H, W)
         features = model.model.backbone(model.pre_processor(images) if model.pre_processor else images)
         index = None if product is None else _post_processor(model.per_category, image).indices_of([product])
-        predicted = model.model.predict(features, index)
+        predicted = model.model(features=features, category=index)
         found = cast("torch.Tensor", predicted.pred_score), cast("torch.Tensor", predicted.anomaly_map)
         return float(found[0]), float(found[1].max())
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from anomalib.data import AnomalibDataModule
+from anomalib.data import AnomalibDataModule, InferenceBatch
 from anomalib.deploy.export import CompressionType, ExportType
 from anomalib.models.components.base.export_mixin import ExportMixin
+from lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -43,6 +44,9 @@ SIZE_METADATA = "anomalib_grad_image_size"
 OPSET_VERSION = 18  # the exporter's own; a lower one is a conversion afterwards that fails
 
 
+Judge = Callable[[Tensor], tuple[InferenceBatch, InferenceBatch, Tensor | None]]
+
+
 class ExportedBatch(NamedTuple):
     """anomalib's InferenceBatch, what it was computed from, and the category index of each image, if there are any.
 
@@ -58,14 +62,28 @@ class ExportedBatch(NamedTuple):
     category: Tensor | None
 
 
-class ExplainedInferenceBatch(NamedTuple):
-    """anomalib's InferenceBatch and the category name of each image, in anomalib's free-text field."""
+class ExportedGraph(LightningModule):
+    """What is exported: a model, with the index of each image's category in the place of its name.
 
-    pred_score: Tensor
-    pred_label: Tensor | None
-    anomaly_map: Tensor
-    pred_mask: Tensor | None
-    explanation: list[str]
+    Args:
+        model: The model, whose parts keep their names.
+        judge: Gives its prediction on images ``(B, 3, H, W)``, what it was before the post-processing, and the
+            indices ``(B,)``, if any.
+    """
+
+    def __init__(self, model: nn.Module, judge: Judge) -> None:
+        super().__init__()
+        for name, part in model.named_children():
+            self.add_module(name, part)
+        self._judge = judge
+
+    def forward(self, images: Tensor) -> InferenceBatch | ExportedBatch:
+        """Predict on images of any size."""
+        prediction, raw, category = self._judge(images)
+        if not isinstance(self.post_processor, PerCategoryPostProcessor):
+            return prediction
+        values = dict(zip(RAW, (raw.pred_score, raw.anomaly_map), strict=True))
+        return ExportedBatch(**prediction._asdict(), **values, category=category)  # type: ignore[arg-type]
 
 
 class CategoryExportMixin(ExportMixin):
@@ -77,7 +95,7 @@ class CategoryExportMixin(ExportMixin):
 
     pre_processor: nn.Module | None
     post_processor: nn.Module | None
-    _exporting = False
+    judge: Judge
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to a torch file; arguments and result are anomalib's."""
@@ -100,18 +118,14 @@ class CategoryExportMixin(ExportMixin):
         kwargs = {"opset_version": OPSET_VERSION, "external_data": False, "verbose": False} | kwargs
 
         def export(root: Path) -> Path:
-            path = ExportMixin.to_onnx(self, root, model_file_name, input_size, **kwargs)
+            path = ExportMixin.to_onnx(ExportedGraph(self, self.judge), root, model_file_name, input_size, **kwargs)  # type: ignore[arg-type]  # mixed into a module
             size = resized_to(getattr(self.pre_processor, "transform", None))
             finish_onnx(path, list(getattr(self.post_processor, "categories", [])), size, self.post_processor)
             seal(path)
             return path
 
         with portable(self), self._holding_table():  # type: ignore[arg-type]  # mixed into a module
-            self._exporting = True
-            try:
-                return self._publish(export, export_root, ExportType.ONNX)
-            finally:
-                self._exporting = False
+            return self._publish(export, export_root, ExportType.ONNX)
 
     def _holding_table(self) -> AbstractContextManager[None]:
         """Have the graph hold thresholds and ranges under their names, if there are any."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -52,9 +51,8 @@ def build_report(
     raw = {name: _raw_threshold(post_processor, name) for name in counts}
     normalized = is_normalized(post_processor)
     records = [
-        replace(
-            collector.record(name, _threshold_of_scores(post_processor, raw[name]), normalized),
-            raw=_raw_range(post_processor, name),
+        collector.record(
+            name, _threshold_of_scores(post_processor, raw[name]), normalized, _raw_range(post_processor, name)
         )
         for name in counts
         if name in collector.logs

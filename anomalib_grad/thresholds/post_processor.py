@@ -123,6 +123,19 @@ class PerCategoryPostProcessor(CategoryStatistics):
             return None
         return self.indices_of(names)
 
+    def recognise(self, pooled: Tensor) -> Tensor | None:
+        """Category index of each image by what the backbone sees, or that of :attr:`category` if set.
+
+        Args:
+            pooled: Features averaged over the image, shape (B, C).
+
+        Returns:
+            Indices in [0, K], int64, shape (B,), or None before the recogniser is fitted.
+        """
+        if self.category is not None:
+            return self.same_index(self.category, pooled)
+        return self.recogniser(pooled) if self.recogniser.fitted else None
+
     def indices_of(self, names: Iterable[str]) -> Tensor:
         """Indices of category names, K for those that are unknown: int64, shape (B,)."""
         indices = {name: index for index, name in enumerate(self.categories)}

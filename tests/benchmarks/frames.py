@@ -49,7 +49,7 @@ def in_range(model: Grad, images: Iterable[np.ndarray]) -> None:
     """Give a model the statistics of some images, so that its scores are no raw ones."""
     with torch.no_grad():
         raw = [
-            model.model.predict(model.model.backbone(model.pre_processor(torch.from_numpy(i / 255).float()[None])))
+            model.model(model.pre_processor(torch.from_numpy(i / 255).float()[None]))
             for i in (image.transpose(2, 0, 1) for image in images)
         ]
     values = torch.cat([prediction.pred_score for prediction in raw])
