@@ -352,27 +352,26 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         """
         del args, kwargs
         with torch.no_grad(), in_eval_mode(self.model):
-            prediction, category = self.judge(batch)
+            prediction, _, category = self.judge(batch)
         if category is None or self.per_category is None:
             return prediction
         names = self.per_category.category_names(category)
         return cast("InferenceBatch", ExplainedInferenceBatch(**prediction._asdict(), explanation=names))
 
-    def judge(self, images: Tensor) -> tuple[InferenceBatch, Tensor | None]:
+    def judge(self, images: Tensor) -> tuple[InferenceBatch, InferenceBatch, Tensor | None]:
         """Predict on images ``(B, 3, H, W)`` of any size.
 
         Returns:
-            The prediction, post-processed, and the index of the category ``(B,)`` that each image is judged by: the one
-            named to the model, else the one recognised; ``None`` without categories.
+            The prediction, post-processed; what it was before, in the unit of the thresholds; and the index of the
+            category ``(B,)`` that each image is judged by: the one named to the model, else the one recognised, or
+            ``None`` without categories.
         """
         features = self.model.backbone(self.pre_processor(images) if self.pre_processor else images)
         category = None if self.per_category is None else self.per_category.recognise(pool(features))
-        prediction = self.model(features=features, category=category)
+        raw = self.model(features=features, category=category)
         if self.per_category is not None:
-            prediction = self.per_category(prediction, category)
-        elif self.post_processor is not None:
-            prediction = self.post_processor(prediction)
-        return prediction, category
+            return self.per_category(raw, category), raw, category
+        return raw if self.post_processor is None else self.post_processor(raw), raw, category
 
     def _predict(self, batch: Batch) -> Batch:
         """Add raw predictions to a batch, and the names of the categories that the model takes its images for.

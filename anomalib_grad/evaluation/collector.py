@@ -88,13 +88,16 @@ class Collector:
             for category, log in other.logs.items():
                 self.logs.setdefault(category, CategoryLog()).merge(log)
 
-    def record(self, category: str, threshold: float, normalized: bool) -> CategoryRecord:
+    def record(
+        self, category: str, threshold: float, normalized: bool, raw: tuple[float, float, float] | None = None
+    ) -> CategoryRecord:
         """Turn what was kept of a category into what the report draws.
 
         Args:
             category: Name of the category.
             threshold: Image threshold on the scale of the scores, nan if unknown.
             normalized: Whether anomaly maps are on [0, 1] already; if not, the category's own range becomes [0, 1].
+            raw: Scores of the model that were normalised to 0, 1 and 0.5, if they were.
 
         Returns:
             The record; images are in the order of their paths.
@@ -115,6 +118,7 @@ class Collector:
             scores=np.array([image.score for image in images], dtype=float),
             anomalous=np.array([image.anomalous for image in images], dtype=bool),
             threshold=threshold,
+            raw=raw,
             **examples,
             global_coordinates=_stack([image.global_coordinates for image in images]),
             local_coordinates=np.concatenate([s.coordinates for s in samples]) if samples else None,
