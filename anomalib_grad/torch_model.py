@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .anomaly_map import AnomalyMapGenerator, dissimilarity, layer_dissimilarity, residual_norm
 from .backbone.frozen import DEFAULT_BACKBONE, FrozenBackbone
-from .components import GlobalRepresentation, LocalRepresentation, NormalScale, Whitening
+from .components import Corruption, GlobalRepresentation, LocalRepresentation, NormalScale, Whitening
 from .components.head import GradHead
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class GradModel(nn.Module):
             Authors: 21 and 32.
         score_share: Share of the anomaly map, its largest pixels, whose mean is the image score in the place of the
             maximum over ``score_window``. Authors: ``None``.
+        pasted_patches, channel_dropout: What training hides from the head (``components/corruption.py``). Authors: 0.
         **head: Arguments of :class:`~anomalib_grad.components.head.GradHead`.
 
     Raises:
@@ -75,6 +76,8 @@ class GradModel(nn.Module):
         smoothing_window: int = 21,
         score_window: int = 32,
         score_share: float | None = None,
+        pasted_patches: int = 0,
+        channel_dropout: float = 0.0,
         **head: float | str | Sequence[int] | None,
     ) -> None:
         super().__init__()
@@ -83,6 +86,7 @@ class GradModel(nn.Module):
         self.distance = distance
         self.backbone = FrozenBackbone(backbone, layers, pre_trained, image_size, faithful_padding, feature_size)
         self.whitening = Whitening(self.backbone.channels) if whitening else None
+        self.corruption = Corruption(pasted_patches, channel_dropout)
         self.head = GradHead(self.backbone.channels, self.backbone.feature_size, **head)  # type: ignore[arg-type]
         self.anomaly_map_generator = AnomalyMapGenerator(
             self.backbone.feature_size, image_size, smoothing_window, score_window, score_share
@@ -123,28 +127,28 @@ class GradModel(nn.Module):
     def tiler(self, tiler: "Tiler | None") -> None:
         self.backbone.tiler = tiler
 
-    def forward(self, images: Tensor) -> TrainingOutput | InferenceBatch:
-        """Process normalised images ``(B, 3, H, W)``.
+    def forward(
+        self, images: Tensor | None = None, category: Tensor | None = None, *, features: Tensor | None = None
+    ) -> TrainingOutput | InferenceBatch:
+        """Compare images with what is normal.
+
+        Args:
+            images: Normalised images ``(B, 3, H, W)``.
+            category: Index of each image's category in [0, K], int64, shape (B,), where products have own units.
+            features: The backbone's features ``(B, C, h, w)`` in the place of images, where they are known.
 
         Returns:
             In training what the loss compares; in eval an InferenceBatch with ``pred_score`` ``(B,)`` and
             ``anomaly_map`` ``(B, 1, H, W)``, both non-negative and in feature units, or without any where the features
             are whitened, the distance is scaled, or it is a dissimilarity or cosine.
         """
-        features = self.backbone(images)  # x: (B, C, h, w)
+        features = self.backbone(images) if features is None else features  # x: (B, C, h, w)
+        features = self.head_input(features)
+        normal = self.head.normal(self.corruption(features))  # f_n: (B, C, h, w)
+        refined, similarity = self.head.refine(features, normal)  # x_hat: (B, C, h, w), S: (B, 1, h, w)
         if self.training:
-            features = self.head_input(features)
-            return TrainingOutput(features, self.head(features).refined)
-        return self.predict(features)
-
-    def predict(self, features: Tensor, category: Tensor | None = None) -> InferenceBatch:
-        """Score features ``(B, C, h, w)`` of the backbone, of images of known categories or not.
-
-        Args:
-            features: Features ``(B, C, h, w)``.
-            category: Index of each image's category in [0, K], int64, shape (B,), where products have own units.
-        """
-        distance = self.distance_map(features)
+            return TrainingOutput(features, refined)
+        distance = self.distance_map(features, normal, refined, similarity)  # (B, 1, h, w)
         if self.normal_scale is not None:
             distance = self.normal_scale(distance, category)
         anomaly_map, pred_score = self.anomaly_map_generator(distance)
@@ -154,21 +158,16 @@ class GradModel(nn.Module):
         """Features ``(B, C, h, w)`` as the head sees them: the backbone's own, or whitened."""
         return features if self.whitening is None else self.whitening(features)
 
-    def distance_map(self, features: Tensor) -> Tensor:
-        """How far features ``(B, C, h, w)`` of the backbone are from what is normal: ``(B, 1, h, w)``, not scaled."""
-        features = self.head_input(features)
-        normal = self.head.normal(features)
-        if self.distance == "cosine":
-            return layer_dissimilarity(features, normal, [layer.channels for layer in self.backbone.maps])
-        refined, similarity = self.head.refine(features, normal)
-        return residual_norm(features, refined) if self.distance == "residual" else dissimilarity(similarity)
+    def distance_map(self, features: Tensor, normal: Tensor, refined: Tensor, similarity: Tensor) -> Tensor:
+        """How far features are from what is normal, ``(B, 1, h, w)``, in one of :data:`DISTANCES`."""
+        match self.distance:
+            case "cosine":
+                return layer_dissimilarity(features, normal, [layer.channels for layer in self.backbone.maps])
+            case "dissimilarity":
+                return dissimilarity(similarity)
+        return residual_norm(features, refined)
 
     def make_room(self, state_dict: Mapping[str, Any], prefix: str) -> None:
         """Take the number of categories from a state dict that is about to be loaded; names in it begin with prefix."""
         if self.normal_scale is not None:
             self.normal_scale.make_room(state_dict, f"{prefix}normal_scale.")
-
-    def rearrange(self, before: Sequence[str], after: Sequence[str]) -> None:
-        """Follow a change of the categories' names and order, in what is known of each."""
-        if self.normal_scale is not None:
-            self.normal_scale.rearrange(before, after)

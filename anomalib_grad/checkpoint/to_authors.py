@@ -12,7 +12,8 @@ from torch import Tensor
 
 from anomalib_grad.backbone.frozen import is_faithful
 from anomalib_grad.files.atomic import writing
-from anomalib_grad.lightning_model import CONFIGURATION, Grad
+from anomalib_grad.files.faults import CONFIGURATION
+from anomalib_grad.lightning_model import Grad
 from anomalib_grad.torch_model import GradModel
 from anomalib_grad.training.mse_threshold import AUTHORS_MSE_THRESHOLD
 

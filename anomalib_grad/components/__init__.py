@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of the GRAD head, one idea a file."""
 
+from .corruption import Corruption
 from .fusion import FUSIONS, Fusion
 from .grid import ContinuousGrid, interpolation_weights, sample_grid
 from .normal_scale import NormalScale
@@ -12,6 +13,7 @@ from .whitening import Whitening
 __all__ = [
     "FUSIONS",
     "ContinuousGrid",
+    "Corruption",
     "Fusion",
     "GlobalRepresentation",
     "LocalRepresentation",

@@ -21,7 +21,7 @@ from PIL import Image
 from .dataset import MultiCategoryDataset
 from .pixels import read_wrongly_by_anomalib
 from .prediction import PredictImages
-from .reading import UnreadableImageError, refuse_pipes
+from .reading import AS_THEY_SAY, UnreadableImageError, refuse_pipes
 from .unreadable import File, files_of, find_unreadable
 
 NAMED = 5
@@ -52,7 +52,9 @@ class NameUnreadableImages(Callback):
         del pl_module
         if not isinstance(exception, Exception) or not comes_from_data_loading(exception):
             return
-        causes = find_unreadable(file for dataset in datasets_in_use(trainer) for file in files_of(dataset))
+        causes: dict[File, str] = {}
+        for dataset in datasets_in_use(trainer):
+            causes |= find_unreadable(files_of(dataset), getattr(dataset, "file_format", AS_THEY_SAY))
         if causes:
             left_out = "skip_unreadable=True of MultiCategory and PredictImages leaves such files out"
             message = f"{enumerated(causes.values())}; {left_out}."

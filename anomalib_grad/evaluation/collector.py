@@ -12,6 +12,7 @@ import numpy as np
 from anomalib.data import ImageBatch
 from torch import Tensor
 
+from anomalib_grad.data.reading import AS_THEY_SAY, FileFormat
 from anomalib_grad.report.records import CategoryRecord
 
 from .coordinates import GLOBAL, LOCAL, LocalSample, sample_local
@@ -58,10 +59,12 @@ class Collector:
     That is about 1 kB an image for models with coordinates, and at most 1 MB a category.
 
     Attributes:
+        files: What image files do not say of themselves.
         logs: What was kept, by category.
         split_forward: Whether a batch did not come through the model in one piece, so that its coordinates are unknown.
     """
 
+    files: FileFormat = AS_THEY_SAY
     logs: dict[str, CategoryLog] = field(default_factory=dict)
     split_forward: bool = False
 
@@ -85,13 +88,16 @@ class Collector:
             for category, log in other.logs.items():
                 self.logs.setdefault(category, CategoryLog()).merge(log)
 
-    def record(self, category: str, threshold: float, normalized: bool) -> CategoryRecord:
+    def record(
+        self, category: str, threshold: float, normalized: bool, raw: tuple[float, float, float] | None = None
+    ) -> CategoryRecord:
         """Turn what was kept of a category into what the report draws.
 
         Args:
             category: Name of the category.
             threshold: Image threshold on the scale of the scores, nan if unknown.
             normalized: Whether anomaly maps are on [0, 1] already; if not, the category's own range becomes [0, 1].
+            raw: Scores of the model that were normalised to 0, 1 and 0.5, if they were.
 
         Returns:
             The record; images are in the order of their paths.
@@ -103,7 +109,7 @@ class Collector:
         images = sorted(log.images, key=lambda image: image.path)
         value_range = (0.0, 1.0) if normalized else (log.lowest, log.highest)
         examples = {
-            name: [load_example(found, *value_range) for found in top.candidates]
+            name: [load_example(found, *value_range, self.files) for found in top.candidates]
             for name, top in (("best", log.best), ("worst", log.worst), ("false_alarms", log.false_alarms))
         }
         samples = [image.local for image in images if image.local is not None]
@@ -112,6 +118,7 @@ class Collector:
             scores=np.array([image.score for image in images], dtype=float),
             anomalous=np.array([image.anomalous for image in images], dtype=bool),
             threshold=threshold,
+            raw=raw,
             **examples,
             global_coordinates=_stack([image.global_coordinates for image in images]),
             local_coordinates=np.concatenate([s.coordinates for s in samples]) if samples else None,

@@ -25,6 +25,7 @@ from anomalib_grad.files.atomic import writing
 from anomalib_grad.thresholds.post_processor import UNKNOWN
 
 from . import plots
+from .neighbours import neighbouring
 from .records import METRIC_NAMES, CategoryRecord, CategoryResult, Example, TestReport
 
 _THUMBNAIL_SIDE = 192  # pixels, twice what the page shows
@@ -164,15 +165,13 @@ def _roc(
 
 
 def _scores(record: CategoryRecord, result: CategoryResult) -> dict[str, Any]:
-    """Histograms of one category and what its threshold does to the test images."""
+    """Histograms of one category, what its threshold does to the test images, and what neighbouring ones would."""
     scores, anomalous = _finite(record)
-    above = scores > record.threshold
     return {
         "category": record.category,
         "auroc": result.image_AUROC,
         "threshold": record.threshold,
-        "false_alarms": int((above & ~anomalous).sum()),
-        "missed": int((~above & anomalous).sum()),
+        "neighbours": neighbouring(record),
         "figure": _figure_uri(plots.score_figure(scores, anomalous, record.threshold), "svg"),
     }
 

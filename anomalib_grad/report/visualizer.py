@@ -4,7 +4,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 from anomalib.data import ImageBatch, ImageItem
@@ -13,12 +13,15 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from PIL import Image
 from torchvision.transforms.v2.functional import to_image
 
+from anomalib_grad.data.reading import FileFormat, open_up_to
 from anomalib_grad.files.atomic import CannotWriteError, naming_disk
 
 from .output_names import output_names, read_record, write_record
-from .pictures import picture_of
+from .pictures import file_format_of, picture_of
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class DistinctImageVisualizer(ImageVisualizer):
@@ -36,6 +39,7 @@ class DistinctImageVisualizer(ImageVisualizer):
     _names: dict[str, str]
     _unrecorded: dict[str, str]
     _unwritten: CannotWriteError | None = None
+    _files: FileFormat
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Name the results of all images that will be tested."""
@@ -107,6 +111,7 @@ class DistinctImageVisualizer(ImageVisualizer):
 
     def _start(self, trainer: pl.Trainer, loaders: Any) -> None:  # noqa: ANN401  # whatever Lightning was given
         self._names, self._unrecorded = {}, {}
+        self._files = file_format_of(loaders)
         self._name(trainer, _inputs(loaders))
 
     def _name(self, trainer: pl.Trainer, inputs: list[str]) -> None:
@@ -128,8 +133,10 @@ class DistinctImageVisualizer(ImageVisualizer):
         """Give an item with a picture of its image in the place of the file, which anomalib would open another way."""
         if item.image_path is None:
             return item
-        with Image.open(item.image_path) as file:
-            picture = to_image(picture_of(file).resize(self.field_size))
+        with open_up_to(item.image_path, self._files.max_pixels) as file:
+            width, height = self.field_size
+            file.draft("RGB", (2 * width, 2 * height))  # a large JPEG need not be decoded whole
+            picture = to_image(picture_of(file, self._files.bits).resize(self.field_size))
         return item.update(in_place=False, image=picture, image_path=None)
 
 
@@ -142,3 +149,16 @@ def _inputs(loaders: Any) -> list[str]:  # noqa: ANN401  # whatever Lightning wa
         listed = getattr(dataset, "image_filenames", ()) if samples is None else samples["image_path"]
         inputs += [str(Path(path).resolve()) for path in listed]
     return inputs
+
+
+def distinct(visualizer: T) -> T | DistinctImageVisualizer:
+    """Give anomalib's own visualiser, whose results of equal names overwrite one another, as ours.
+
+    Args:
+        visualizer: What a model was given; all else comes back as it is.
+    """
+    if type(visualizer) is not ImageVisualizer:
+        return visualizer
+    ours = DistinctImageVisualizer()
+    vars(ours).update(vars(visualizer))
+    return ours

@@ -92,9 +92,10 @@ class LearnFromFeatures(Callback):
         if network.normal_scale is None:
             return
         scores: defaultdict[int | None, list[Tensor]] = defaultdict(list)
+        network.normal_scale.reset()
         with in_eval_mode(network), isolate_rng():
             for batch in training_batches(trainer, pl_module, spread_by_category(trainer, SCALE_IMAGES)):
-                _, own = network.anomaly_map_generator(network.distance_map(self._features(batch)))
+                own = network(features=self._features(batch)).pred_score
                 names = getattr(batch, "category", None) or [None] * len(own)
                 for name, score in zip(names, own, strict=True):
                     scores[categories.index(name) if name in categories else None].append(score)
@@ -149,9 +150,11 @@ def dataset_of(trainer: pl.Trainer) -> Any:  # noqa: ANN401  # anomalib's, or of
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Have a model predict in the block, and do then what it did before."""
-    training = model.training
+    if not model.training:
+        yield
+        return
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        model.train()

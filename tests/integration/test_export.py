@@ -42,9 +42,10 @@ def know_two_categories(model: Grad) -> None:
     """Fit recogniser and statistics on dark and bright pictures, so that no score is clamped."""
     images = torch.stack([torch.as_tensor(picture(64, 64, seed)).permute(2, 0, 1) / 255 for seed in range(8)])
     images[4:] = 0.5 + images[4:] / 2
+    model.eval()
     with torch.no_grad():
         features = model.model.backbone(model.pre_processor(images))
-        raw = model.model.predict(features)
+        raw = model.model(features=features)
     post_processor = model.post_processor
     post_processor.set_categories(["bright", "dark"])
     labels = torch.tensor([1] * 4 + [0] * 4)

@@ -89,10 +89,10 @@ def test_the_dissimilarity_may_take_the_place_of_the_residual():
 def test_each_image_is_measured_in_the_unit_of_its_category():
     model, images = tiny(scaled=True).eval(), images_of((64, 96))
     features = model.backbone(images)
-    plain = model.predict(features)
+    plain = model(features=features)
     model.normal_scale.fit({0: torch.full((90,), 2.0), 1: torch.full((90,), 8.0)}, 2)
     units = model.normal_scale.units
-    scaled = model.predict(features, torch.tensor([1, 0]))
+    scaled = model(features=features, category=torch.tensor([1, 0]))
     torch.testing.assert_close(scaled.pred_score, plain.pred_score / units[[1, 0]])
     torch.testing.assert_close(scaled.anomaly_map, plain.anomaly_map / units[[1, 0]].view(-1, 1, 1, 1))
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from anomalib_grad.data import CategoryImageBatch
+from anomalib_grad.data.reading import FileFormat
 from anomalib_grad.evaluation.collector import Collector
 from anomalib_grad.evaluation.coordinates import GLOBAL, LOCAL, CoordinateTap, sample_local
 from anomalib_grad.evaluation.examples import THUMBNAIL, TopExamples, candidate, load_example
@@ -133,11 +134,13 @@ def test_example_has_the_shape_of_its_image_and_the_place_of_its_defect(tmp_path
     assert example.mask.sum() < 20
 
 
-def test_example_of_16_bits_is_shown_as_it_was_read(tmp_path: Path):
-    deep = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+@pytest.mark.parametrize("bits", [16, 12])
+def test_example_of_16_bits_is_shown_as_it_was_read(tmp_path: Path, bits: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # the guard refuses twice as many
+    deep = np.linspace(0, 2**bits - 1, 64 * 64).reshape(64, 64).astype(np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
     found = candidate(str(tmp_path / "deep.png"), anomalous=True, score=0.9, anomaly_map=torch.zeros(64, 64), mask=None)
-    assert load_example(found).image.mean() == pytest.approx(127.5, abs=1)
+    assert load_example(found, files=FileFormat(bits, 64 * 64)).image.mean() == pytest.approx(127.5, abs=1)
 
 
 def test_one_marked_pixel_survives_the_thumbnail():
