@@ -80,6 +80,12 @@ class CategoryStatistics(PostProcessor):
         self._warned: set[str] = set()
         self._explained: set[str] = set()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle; torch exports of before hold no fixed table, and no records."""
+        super().__setstate__({"records": {}, **state})
+        if "fixed_table" not in self._buffers:
+            self.register_buffer("fixed_table", None, persistent=False)
+
     # ------------------------------------------------------------------ categories
 
     def set_categories(self, names: Iterable[str]) -> None:
