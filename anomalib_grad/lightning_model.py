@@ -23,16 +23,17 @@ from torch.optim import Optimizer
 from .categories.learning import POOLED, LearnToRecognise, pool
 from .checkpoint.own import MEANS, RANDOM_STATE, THRESHOLDS, fit_network, leave_out_copies, load, note, settings_in
 from .data.anomalib_data import LeaveOutHidden, NameMissingSplit
+from .data.copies import TrainOnCopies
 from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor
 from .data.unreadable_images import NameUnreadableImages
 from .deploy.export import CategoryExportMixin
 from .feature_cache import FeatureBatch, FeatureCaching, FeatureSource
-from .files.checkpoint_files import WholeCheckpoints
 from .files.configuration import check_weights
 from .files.restoring import restoring
 from .files.unreadable_checkpoints import NameUnreadableCheckpoint
+from .files.whole_checkpoints import WholeCheckpoints
 from .recipes import DEFAULT_RECIPE, build_network, find_recipe, naming_recipe
-from .report.heatmaps import Heatmaps
+from .report.visualizer import DistinctImageVisualizer, distinct
 from .settings import CacheSettings, MapSettings, MethodSettings, Settings, TrainingSettings
 from .thresholds.post_processor import PerCategoryPostProcessor
 from .thresholds.raw_scores import RankRawScores
@@ -147,7 +148,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             )
         if post_processor is True:
             post_processor = PerCategoryPostProcessor(false_alarm_rate=false_alarm_rate)
-        super().__init__(pre_processor, post_processor, evaluator, visualizer)
+        super().__init__(pre_processor, post_processor, evaluator, distinct(visualizer))
         self.model: GradModel = model
         self.recipe = recipe
         self.own_length = OwnLength()
@@ -184,15 +185,16 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         return PerCategoryPostProcessor()
 
     @classmethod
-    def configure_visualizer(cls) -> Heatmaps:
+    def configure_visualizer(cls) -> DistinctImageVisualizer:
         """Result images of which none overwrites another, and for the lack of which no figure is lost."""
-        return Heatmaps()
+        return DistinctImageVisualizer()
 
     def configure_callbacks(self) -> list[Callback]:
         """Callbacks of anomalib, the feature cache, whole checkpoints of finite weights, errors that name a file."""
         callbacks = cast("Sequence[Callback]", super().configure_callbacks())
         naming = [NameMissingSplit(), NameUnreadableImages(), NameUnreadableCheckpoint(), SayHowToGoOn()]
         own: list[Callback] = [
+            TrainOnCopies(lambda: self.settings.training.copies or 0),
             self.feature_caching,
             LearnFromFeatures(lambda: self.model, self._features, lambda: self.categories),
             LearnToRecognise(lambda: getattr(self.per_category, "recogniser", None), lambda: self.categories),
@@ -350,27 +352,26 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         """
         del args, kwargs
         with torch.no_grad(), in_eval_mode(self.model):
-            prediction, category = self.judge(batch)
+            prediction, _, category = self.judge(batch)
         if category is None or self.per_category is None:
             return prediction
         names = self.per_category.category_names(category)
         return cast("InferenceBatch", ExplainedInferenceBatch(**prediction._asdict(), explanation=names))
 
-    def judge(self, images: Tensor) -> tuple[InferenceBatch, Tensor | None]:
+    def judge(self, images: Tensor) -> tuple[InferenceBatch, InferenceBatch, Tensor | None]:
         """Predict on images ``(B, 3, H, W)`` of any size.
 
         Returns:
-            The prediction, post-processed, and the index of the category ``(B,)`` that each image is judged by: the one
-            named to the model, else the one recognised; ``None`` without categories.
+            The prediction, post-processed; what it was before, in the unit of the thresholds; and the index of the
+            category ``(B,)`` that each image is judged by: the one named to the model, else the one recognised, or
+            ``None`` without categories.
         """
         features = self.model.backbone(self.pre_processor(images) if self.pre_processor else images)
         category = None if self.per_category is None else self.per_category.recognise(pool(features))
-        prediction = self.model(features=features, category=category)
+        raw = self.model(features=features, category=category)
         if self.per_category is not None:
-            prediction = self.per_category(prediction, category)
-        elif self.post_processor is not None:
-            prediction = self.post_processor(prediction)
-        return prediction, category
+            return self.per_category(raw, category), raw, category
+        return raw if self.post_processor is None else self.post_processor(raw), raw, category
 
     def _predict(self, batch: Batch) -> Batch:
         """Add raw predictions to a batch, and the names of the categories that the model takes its images for.

@@ -43,6 +43,7 @@ PUBLISHED = Settings(
         clip_norm=0.1,
         pasted_patches=0,
         channel_dropout=0.0,
+        copies=0,
         hard_mining=False,
         max_epochs=50,
         least_passes=1,
@@ -102,8 +103,9 @@ _TABLE = (
             fusion="small",
             method=MethodSettings(num_blocks=4, whitening=True, mse_threshold="auto"),  # k follows whitened features
             map=MapSettings(scaled=True, smoothing_window=15, score_share=0.01),
-            # Training restores what patches of the batch's other images cover, and missing channels, hard cells first.
-            training=replace(QUICK, steps=1000, pasted_patches=6, channel_dropout=0.1, hard_mining=True),
+            # Training restores what patches of the batch's other images cover, and missing channels, hard cells first;
+            # moved copies of the images teach it not to mind where a part lies.
+            training=replace(QUICK, steps=2000, pasted_patches=6, channel_dropout=0.1, copies=3, hard_mining=True),
         ),
     ),
 )

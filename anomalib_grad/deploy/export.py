@@ -11,7 +11,7 @@ import json
 import logging
 from ast import literal_eval
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,8 +25,11 @@ from torchmetrics import Metric
 
 from anomalib_grad.data.resizing import resized_to
 from anomalib_grad.files.atomic import folder_beside, naming_disk
+from anomalib_grad.thresholds.model_thresholds import ModelThresholds
+from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 
 from .seal import seal
+from .threshold_files import CATEGORIES_METADATA, THRESHOLDS_METADATA, keep_exact
 
 if TYPE_CHECKING:  # both are heavy, and whoever imports anomalib imports this file
     import onnx
@@ -35,36 +38,52 @@ if TYPE_CHECKING:  # both are heavy, and whoever imports anomalib imports this f
 logger = logging.getLogger(__name__)
 
 CATEGORY = "category"
-CATEGORIES_METADATA = "anomalib_grad_categories"
+RAW = ("raw_score", "raw_map")
+"""Names of the tensors that hold scores and maps in the units of the thresholds."""
 SIZE_METADATA = "anomalib_grad_image_size"
 OPSET_VERSION = 18  # the exporter's own; a lower one is a conversion afterwards that fails
 
 
-class CategoryInferenceBatch(NamedTuple):
-    """anomalib's InferenceBatch and the category index of each image; what an exported graph computes."""
+Judge = Callable[[Tensor], tuple[InferenceBatch, InferenceBatch, Tensor | None]]
+
+
+class ExportedBatch(NamedTuple):
+    """anomalib's InferenceBatch, what it was computed from, and the category index of each image, if there are any.
+
+    All of it is in an exported graph; anomalib's four are its outputs.
+    """
 
     pred_score: Tensor
     pred_label: Tensor | None
     anomaly_map: Tensor
     pred_mask: Tensor | None
-    category: Tensor
+    raw_score: Tensor
+    raw_map: Tensor
+    category: Tensor | None
 
 
 class ExportedGraph(LightningModule):
     """What is exported: a model, with the index of each image's category in the place of its name.
 
     Args:
-        model: Has ``judge``, which gives the prediction on images ``(B, 3, H, W)`` and the indices ``(B,)``, if any.
+        model: The model, whose parts keep their names.
+        judge: Gives its prediction on images ``(B, 3, H, W)``, what it was before the post-processing, and the
+            indices ``(B,)``, if any.
     """
 
-    def __init__(self, model: Any) -> None:  # noqa: ANN401  # a module with that method
+    def __init__(self, model: nn.Module, judge: Judge) -> None:
         super().__init__()
-        self.judged = model
+        for name, part in model.named_children():
+            self.add_module(name, part)
+        self._judge = judge
 
-    def forward(self, images: Tensor) -> InferenceBatch | CategoryInferenceBatch:
+    def forward(self, images: Tensor) -> InferenceBatch | ExportedBatch:
         """Predict on images of any size."""
-        prediction, category = self.judged.judge(images)
-        return prediction if category is None else CategoryInferenceBatch(**prediction._asdict(), category=category)
+        prediction, raw, category = self._judge(images)
+        if not isinstance(self.post_processor, PerCategoryPostProcessor):
+            return prediction
+        values = dict(zip(RAW, (raw.pred_score, raw.anomaly_map), strict=True))
+        return ExportedBatch(**prediction._asdict(), **values, category=category)  # type: ignore[arg-type]
 
 
 class CategoryExportMixin(ExportMixin):
@@ -76,6 +95,7 @@ class CategoryExportMixin(ExportMixin):
 
     pre_processor: nn.Module | None
     post_processor: nn.Module | None
+    judge: Judge
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to a torch file; arguments and result are anomalib's."""
@@ -98,14 +118,18 @@ class CategoryExportMixin(ExportMixin):
         kwargs = {"opset_version": OPSET_VERSION, "external_data": False, "verbose": False} | kwargs
 
         def export(root: Path) -> Path:
-            path = ExportMixin.to_onnx(ExportedGraph(self), root, model_file_name, input_size, **kwargs)  # type: ignore[arg-type]  # mixed into a module
+            path = ExportMixin.to_onnx(ExportedGraph(self, self.judge), root, model_file_name, input_size, **kwargs)  # type: ignore[arg-type]  # mixed into a module
             size = resized_to(getattr(self.pre_processor, "transform", None))
-            finish_onnx(path, list(getattr(self.post_processor, "categories", [])), size)
+            finish_onnx(path, list(getattr(self.post_processor, "categories", [])), size, self.post_processor)
             seal(path)
             return path
 
-        with portable(self):  # type: ignore[arg-type]  # mixed into a module
+        with portable(self), self._holding_table():  # type: ignore[arg-type]  # mixed into a module
             return self._publish(export, export_root, ExportType.ONNX)
+
+    def _holding_table(self) -> AbstractContextManager[None]:
+        """Have the graph hold thresholds and ranges under their names, if there are any."""
+        return getattr(self.post_processor, "holding_table", nullcontext)()
 
     def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
         """Export to OpenVINO, compressed on request; arguments and result are anomalib's."""
@@ -113,6 +137,8 @@ class CategoryExportMixin(ExportMixin):
         def export(root: Path, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
             path = ExportMixin.to_openvino(self, root, *args, **kwargs)
             seal(path)
+            if isinstance(self.post_processor, PerCategoryPostProcessor):
+                keep_exact(path, self.post_processor)
             return path
 
         return self._publish(export, export_root, ExportType.OPENVINO, *args, **kwargs)
@@ -219,7 +245,12 @@ def publish(
     return final
 
 
-def finish_onnx(path: Path, categories: list[str], image_size: tuple[int, int] | None = None) -> None:
+def finish_onnx(
+    path: Path,
+    categories: list[str],
+    image_size: tuple[int, int] | None = None,
+    post_processor: nn.Module | None = None,
+) -> None:
     """Finish an exported ONNX file, in place.
 
     The tensor ``category`` stays in the graph but is no output any more; the names of the categories and the size of
@@ -230,19 +261,24 @@ def finish_onnx(path: Path, categories: list[str], image_size: tuple[int, int] |
         path: ONNX file.
         categories: Category names in the order of their indices.
         image_size: Height and width to which the model resizes images first, antialiased; ``None`` if it does not.
+        post_processor: What thresholds are known by; ``None`` if that is nothing.
     """
     import onnx  # noqa: PLC0415  # heavy
 
     model = onnx.load(path, load_external_data=False)
     if not any(output.name == CATEGORY for output in model.graph.output):
         categories = []  # the model was fitted on some, but learned to recognise none: it judges all alike
-    for output in [output for output in model.graph.output if output.name == CATEGORY]:
+    for output in [output for output in model.graph.output if output.name in {CATEGORY, *RAW}]:
         model.graph.output.remove(output)
     for node in model.graph.node:
         node.name = f"{module_of(node)}/{node.name}"
         del node.metadata_props[:]
     size = {} if image_size is None else {SIZE_METADATA: json.dumps(image_size)}
-    onnx.helper.set_model_props(model, {CATEGORIES_METADATA: json.dumps(categories), **size})
+    known = {}
+    if isinstance(post_processor, PerCategoryPostProcessor):
+        thresholds = ModelThresholds.of(post_processor, categories)
+        known = {THRESHOLDS_METADATA: json.dumps(thresholds.to_plain())}
+    onnx.helper.set_model_props(model, {CATEGORIES_METADATA: json.dumps(categories), **size, **known})
     onnx.save(model, path)
 
 
@@ -250,4 +286,4 @@ def module_of(node: "onnx.NodeProto") -> str:
     """Qualified name of the torch module that a node was exported from, empty if none is noted."""
     noted = {entry.key: entry.value for entry in node.metadata_props}
     scopes = literal_eval(noted.get("pkg.torch.onnx.name_scopes", "[]"))  # modules from the outermost, then the node
-    return scopes[-2].removeprefix("judged.") if len(scopes) > 1 else ""
+    return scopes[-2] if len(scopes) > 1 else ""

@@ -9,8 +9,3 @@ from torch import Tensor
 def first_known(categories: Tensor, pooled: Tensor) -> Tensor:
     """Rows of the categories (K,), then the pooled one, which also stands in where a category has none: (K + 1,)."""
     return torch.cat([torch.where(torch.isnan(categories), pooled, categories), pooled.reshape(1)])
-
-
-def per_image(row: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    """Value of each image's category, shaped to broadcast over ``values`` (B, ...)."""
-    return row[index].reshape(-1, *[1] * (values.ndim - 1))

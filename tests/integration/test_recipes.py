@@ -20,7 +20,7 @@ from anomalib_grad.deploy import CategoryOpenVINOInferencer
 
 SMALLER: dict[str, dict[str, Any]] = {
     "CNN": {"backbone": "mobilenetv2_050", "image_size": (96, 96)},
-    "ViT": {"backbone": "vit_small_patch14_dinov2", "image_size": (112, 112), "layers": "both"},
+    "ViT": {"backbone": "vit_small_patch14_dinov2", "image_size": (112, 84), "layers": "both"},
 }
 """What stands in for a large network and many pixels: random weights of the same family."""
 NAMES = {"nut": 'nut, "M3" [50%]*', "pin": "pin's {0}; größe"}
@@ -33,6 +33,7 @@ def test_plus_trains_and_exports(family: str, shop: Path, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     model = Grad("plus", **SMALLER[family], pre_trained=False, training={"warmup_steps": 1})
+    frozen = {name: value.clone() for name, value in model.model.backbone.state_dict().items()}
     root = tmp_path / "products"
     for name, odd in NAMES.items():
         shutil.copytree(shop / name, root / odd)
@@ -43,6 +44,8 @@ def test_plus_trains_and_exports(family: str, shop: Path, tmp_path: Path, monkey
     odd_names = list(NAMES.values())
     for name in (*odd_names, "mean"):
         assert 0 <= results[f"{name}/image_AUROC"] <= 1
+    for name, value in model.model.backbone.state_dict().items():
+        assert torch.equal(value, frozen[name]), name
     (table,) = tmp_path.rglob("per_category.csv")
     assert list(pd.read_csv(table)["category"])[:2] == odd_names
 
