@@ -363,8 +363,8 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
 
         Returns:
             The prediction, post-processed; what it was before, in the unit of the thresholds; and the index of the
-            category ``(B,)`` that each image is judged by: the one named to the model, else the one recognised; ``None``
-            without categories.
+            category ``(B,)`` that each image is judged by: the one named to the model, else the one recognised, or
+            ``None`` without categories.
         """
         features = self.model.backbone(self.pre_processor(images) if self.pre_processor else images)
         category = None if self.per_category is None else self.per_category.recognise(pool(features))
