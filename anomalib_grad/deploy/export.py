@@ -255,8 +255,8 @@ def finish_onnx(
 
     The tensor ``category`` stays in the graph but is no output any more; the names of the categories and the size of
     images go to the metadata; every node is named after the module that it comes from, which tells the quantisation
-    what it is; thresholds stand in the file itself, where they can be replaced; the exporter's stack traces, most of the
-    metadata and full of local paths, go.
+    what it is; thresholds stand in the file itself, where they can be replaced; the exporter's stack traces, most of
+    the metadata and full of local paths, go.
 
     Args:
         path: ONNX file.
