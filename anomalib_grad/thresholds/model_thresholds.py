@@ -225,8 +225,8 @@ class ModelThresholds:
         row, name = self.row(product), self.names[self.row(product)]
         if self.normalized and math.isnan(self._value(row, "image_min")):
             raise ValueError(
-                "The model knows no range of scores yet, so a threshold alone would mean nothing: validate the checkpoint "
-                "and export it again, or fit the threshold on images (fit)."
+                "The model knows no range of scores yet, so a threshold alone would mean nothing: validate the "
+                "checkpoint and export it again, or fit the threshold on images (fit)."
             )
         before = self.threshold(product)
         self.table[row, STATISTICS.index("image_threshold")] = found.image
