@@ -152,7 +152,7 @@ def links_to_nothing(files: Sequence[Path], skip: bool) -> set[Path]:
     """
     missing = sorted(path for path in files if not path.exists())
     if missing and not skip:
-        raise ValueError(f"{missing[0]} is a link to {missing[0].resolve()}, which is not there; mend or remove it")
+        raise ValueError(f"{missing[0]} is a link to {missing[0].resolve()}, which is not there; repair or remove it")
     if missing:
         listed = "\n".join(f"  {path} -> {path.resolve()}" for path in missing)
         logger.warning("left out, %d links to files that are not there:\n%s", len(missing), listed)

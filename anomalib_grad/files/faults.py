@@ -96,7 +96,7 @@ def _fault_of_content(content: object, size: int) -> str | None:
 
 
 def _fault_of_weights(weights: Mapping[str, Tensor]) -> str | None:
-    """Look for weights that are no numbers: a model of them calls every image normal. So do infinite thresholds."""
+    """Look for NaN and infinite weights, of which a model calls every image normal, and infinite thresholds."""
     unstored = find_unstored(weights)
     if unstored is not None:
         return f"its weight {unstored!r} of shape {tuple(weights[unstored].shape)} is not stored in full"
@@ -131,7 +131,7 @@ def _checkpoint_paths(state: Mapping[Any, Any]) -> Iterator[Any]:
 
 
 def _leads_astray(path: object, folder: object) -> bool:
-    """Tell whether a path is none, is a URL beyond the folder's, or leads up after it led down."""
+    """Tell whether a path is a URL beyond the folder's, leads up after it led down, or is not even a text."""
     if not isinstance(path, str):
         return True
     if "://" in path:

@@ -38,7 +38,7 @@ def check_checkpoint(
 
     Raises:
         CheckpointFileError: If it is a pipe, which would be waited for, or damaged, holds Python objects, names a
-            function of its own to be called or a file of others to be deleted, or has weights that are no numbers.
+            function of its own to be called or a file of others to be deleted, or has NaN or infinite weights.
     """
     fault = find_fault(path, extra_safe_globals)
     if fault is not None and fault != OTHER_MODEL:

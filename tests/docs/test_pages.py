@@ -71,6 +71,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"folder": folder, "engine": engine, "data": data, "Grad": Grad}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
 def test_python_blocks_run_in_their_order(
     page: Path, trained: dict[str, Any], monkeypatch: pytest.MonkeyPatch, no_network: None
@@ -123,6 +124,7 @@ def test_names_of_the_reference_can_be_imported_as_they_stand_there() -> None:
     assert [f"{module}.{own}" for module, _, own in names if not hasattr(import_module(module), own)] == []
 
 
+@pytest.mark.slow
 def test_the_site_builds_and_documents_every_public_name(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path],

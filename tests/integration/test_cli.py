@@ -20,6 +20,8 @@ from safetensors.torch import save_file
 from command_lines import COMMAND_LINES
 from helpers import write_category
 
+pytestmark = pytest.mark.slow
+
 NO_NETWORK = """
 import socket
 

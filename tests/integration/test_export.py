@@ -24,6 +24,8 @@ from anomalib_grad.deploy.export import CATEGORIES_METADATA, SIZE_METADATA
 from anomalib_grad.lightning_model import Grad
 from helpers import TINY, tiny
 
+pytestmark = pytest.mark.slow
+
 NATIVE = Path(__file__).parents[3] / "shared/native_size"
 SIZES = [(256, 256), (64, 64), (50, 300), (900, 700), (1531, 2000)]
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}

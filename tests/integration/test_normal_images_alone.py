@@ -16,6 +16,8 @@ from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds.raw_scores import RankRawScores
 from helpers import TINY, tiny, write_category
 
+pytestmark = pytest.mark.slow
+
 
 def engine(folder: Path) -> Engine:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}

@@ -21,6 +21,8 @@ from PIL import Image
 
 from command_lines import COMMAND_LINES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 HOOKED = "any(type(f).__name__ == 'RegistrationHook' for f in sys.meta_path)"
 MODEL = {"backbone": "mobilenetv2_100", "layers": ["blocks.2", "blocks.4"], "pre_trained": False, "fusion": "small"}
@@ -308,7 +310,6 @@ def write_products(root: Path, categories: tuple[str, ...]) -> None:
             Image.fromarray(mask).save(masks / f"{index:03}_mask.png")
 
 
-@pytest.mark.slow
 def test_the_command_line_trains_a_recipe_and_predicts_and_exports_with_nothing_repeated(installed, tmp_path):
     write_products(tmp_path / "products", ("bolt", "nut"))
     results = tmp_path / "results/Grad/products/v0"
@@ -337,7 +338,6 @@ def inside(folder: Path) -> str:
     return f"import os; os.chdir({str(folder)!r})\n"
 
 
-@pytest.mark.slow
 def test_benchmarks_of_many_products_and_of_two_models_lack_no_figure(installed, tmp_path):
     """A file for each model: anomalib's pipeline loses the results of models that do not take the same arguments."""
     write_products(tmp_path / "products", ("bolt", "nut"))

@@ -20,6 +20,8 @@ from PIL import Image, ImageDraw
 from anomalib_grad import Grad, MultiCategory
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 
+pytestmark = pytest.mark.slow
+
 SMALLER: dict[str, dict[str, Any]] = {
     "CNN": {"backbone": "mobilenetv2_050", "image_size": (96, 96)},
     "ViT": {"backbone": "vit_small_patch14_dinov2", "image_size": (112, 84), "layers": "both"},
@@ -29,7 +31,6 @@ NAMES = {"nut": 'nut, "M3" [50%]*', "pin": "pin's {0}; größe"}
 """What people call products."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", SMALLER)
 def test_plus_trains_and_exports(family: str, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

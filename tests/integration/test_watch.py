@@ -18,6 +18,8 @@ from PIL import Image
 from anomalib_grad.lightning_model import Grad
 from helpers import tiny
 
+pytestmark = pytest.mark.slow
+
 WATCH = Path(__file__).parents[2] / "examples/watch.py"
 
 

@@ -19,6 +19,8 @@ from anomalib_grad.data.reading import read_image
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.deploy.frames import FrameFormat, as_batch
 
+pytestmark = pytest.mark.slow
+
 LARGE, SMALL = (900, 1100), (64, 64)
 GREY_LEVEL = 1 / 255 + 1e-6
 RAW = 0.01

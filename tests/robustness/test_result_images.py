@@ -19,6 +19,8 @@ from anomalib_grad.lightning_model import Grad
 from bad_images import encoded
 from helpers import tiny, write_category
 
+pytestmark = pytest.mark.slow
+
 
 def engine(folder: Path, **options: Any) -> Engine:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
