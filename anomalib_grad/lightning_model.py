@@ -20,7 +20,8 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .categories.learning import POOLED, LearnToRecognise, pool
+from .categories.learning import POOLED, LearnToRecognise
+from .categories.recogniser import pool
 from .checkpoint.own import MEANS, RANDOM_STATE, THRESHOLDS, fit_network, leave_out_copies, load, note, settings_in
 from .data.anomalib_data import LeaveOutHidden, NameMissingSplit
 from .data.copies import TrainOnCopies
