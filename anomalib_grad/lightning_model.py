@@ -21,8 +21,10 @@ from torch import Tensor, nn
 
 from .backbone.tiling import describe, rebuild
 from .categories.features import CategoryFeatures
+from .categories.ignoring import FollowIgnoreMasks
 from .categories.mixin import CategoryMixin
 from .data.anomalib_data import LeaveOutHidden, NameMissingSplit
+from .data.ignoring import of_the_rest
 from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor
 from .data.unreadable_images import NameUnreadableImages
 from .deploy.export import CategoryExportMixin
@@ -190,7 +192,16 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         callbacks = cast("Sequence[Callback]", super().configure_callbacks())
         naming = [NameMissingSplit(), NameUnreadableImages(), NameUnreadableCheckpoint(), SayHowToGoOn()]
         learning = LearnFromFeatures(lambda: self.model, self._features, lambda: self.categories)
-        own = [self.feature_caching, learning, ValidateAtEnd(), StopDiverged(), WholeCheckpoints(), RankRawScores()]
+        ignoring = FollowIgnoreMasks(lambda: self.model, lambda: self.categories)
+        own = [
+            self.feature_caching,
+            ignoring,
+            learning,
+            ValidateAtEnd(),
+            StopDiverged(),
+            WholeCheckpoints(),
+            RankRawScores(),
+        ]
         # Hidden files are left out before the visualiser names a result for each image.
         return [LeaveOutHidden(), *callbacks, *own, *naming]
 
@@ -325,9 +336,18 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
     def _predict(self, batch: Batch) -> Batch:
         features = self.model.backbone(batch.image)
         recognised = self.category_index(features)
-        batch.update(**self.model.predict(features, self.judged_index(batch, recognised))._asdict())
+        index = self.judged_index(batch, recognised)
+        batch.update(**self.model.predict(features, index)._asdict())
+        if self.model.ignored is not None:
+            batch.update(**of_the_rest(batch, self.model.ignored.pixels(index)))
         self.name_categories(batch, recognised)
         return batch
+
+    def ignored_pixels(self, batch: Batch) -> Tensor | None:
+        """Pixels ``(B, H, W)`` or ``(1, H, W)`` that were not judged in a batch; ``None`` if nothing is ignored."""
+        if self.model.ignored is None:
+            return None
+        return self.model.ignored.pixels(None if self.per_category is None else self.per_category.category_index(batch))
 
     def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
         """Add predictions to a validation batch."""

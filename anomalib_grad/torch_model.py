@@ -9,13 +9,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
-from .anomaly_map import AnomalyMapGenerator, dissimilarity, layer_dissimilarity, residual_norm
+from .anomaly_map import (
+    AnomalyMapGenerator,
+    dissimilarity,
+    layer_dissimilarity,
+    residual_norm,
+    upsampling_matrix,
+)
 from .backbone.frozen import DEFAULT_BACKBONE, FrozenBackbone
 from .components import GlobalRepresentation, LocalRepresentation, NormalScale, Whitening
 from .components.head import GradHead
+from .components.ignored_regions import IgnoredRegions
 
 if TYPE_CHECKING:
     from anomalib.data.utils.tiler import Tiler
@@ -88,6 +96,7 @@ class GradModel(nn.Module):
             self.backbone.feature_size, image_size, smoothing_window, score_window, score_share
         )
         self.normal_scale = NormalScale() if scaled else None
+        self.ignored: IgnoredRegions | None = None  # nothing is, until data say so; the graph is then as it was
 
         self.configuration: dict[str, Any] = {
             "backbone": backbone,
@@ -142,17 +151,25 @@ class GradModel(nn.Module):
 
         Args:
             features: Features ``(B, C, h, w)``.
-            category: Index of each image's category in [0, K], int64, shape (B,), where products have own units.
+            category: Index of each image's category in [0, K], int64, shape (B,), where products have own units or
+                ignored regions.
         """
-        distance = self.distance_map(features)
+        distance = self.judged_distance(features, category)
         if self.normal_scale is not None:
             distance = self.normal_scale(distance, category)
         anomaly_map, pred_score = self.anomaly_map_generator(distance)
+        if self.ignored is not None:
+            anomaly_map = self.ignored.cut(anomaly_map, category)
         return InferenceBatch(pred_score=pred_score, anomaly_map=anomaly_map)
 
     def head_input(self, features: Tensor) -> Tensor:
         """Features ``(B, C, h, w)`` as the head sees them: the backbone's own, or whitened."""
         return features if self.whitening is None else self.whitening(features)
+
+    def judged_distance(self, features: Tensor, category: Tensor | None = None) -> Tensor:
+        """:meth:`distance_map` without what is ignored in images of their category, as in :meth:`predict`."""
+        distance = self.distance_map(features)
+        return distance if self.ignored is None else self.ignored.weigh(distance, category)
 
     def distance_map(self, features: Tensor) -> Tensor:
         """How far features ``(B, C, h, w)`` of the backbone are from what is normal: ``(B, 1, h, w)``, not scaled."""
@@ -163,8 +180,38 @@ class GradModel(nn.Module):
         refined, similarity = self.head.refine(features, normal)
         return residual_norm(features, refined) if self.distance == "residual" else dissimilarity(similarity)
 
+    @torch.inference_mode(mode=False)  # a test runs in it, and its tensors cannot be loaded into later
+    def ignore(self, kept: Mapping[str, Tensor], categories: Sequence[str]) -> None:
+        """Ignore regions of some products' images, beside those ignored in others already; none of any without any.
+
+        Args:
+            kept: Pixels that are judged, bool, shape (H, W), by the name of the product, ``""`` where the model tells
+                none apart. Names that are not among the categories are passed over.
+            categories: Names of the K categories, in the order of their indices.
+        """
+        if not kept:
+            self.ignored = None
+            return
+        rows = torch.ones(len(categories) + 1, 1, *self.anomaly_map_generator.image_size, dtype=torch.bool)
+        if self.ignored is not None and self.ignored.kept.shape == rows.shape:
+            rows = self.ignored.kept.cpu().clone()
+        for row, name in enumerate(categories or [""]):
+            if name in kept:
+                rows[row] = kept[name]
+        self._ignore_all_but(rows)
+
+    def _ignore_all_but(self, kept: Tensor) -> None:
+        generator = self.anomaly_map_generator
+        height, width = map(upsampling_matrix, self.backbone.feature_size, generator.image_size)
+        self.ignored = IgnoredRegions(kept, (height, width)).to(generator.map_height.device)
+
     def make_room(self, state_dict: Mapping[str, Any], prefix: str) -> None:
         """Take the number of categories from a state dict that is about to be loaded; names in it begin with prefix."""
+        self.ignored = None
+        kept = state_dict.get(f"{prefix}ignored.kept")
+        if isinstance(kept, Tensor) and kept.ndim == 4 and len(kept):  # noqa: PLR2004
+            size = self.anomaly_map_generator.image_size
+            self._ignore_all_but(torch.ones(len(kept), 1, *size, dtype=torch.bool))
         if self.normal_scale is not None:
             self.normal_scale.make_room(state_dict, f"{prefix}normal_scale.")
 
@@ -172,3 +219,5 @@ class GradModel(nn.Module):
         """Follow a change of the categories' names and order, in what is known of each."""
         if self.normal_scale is not None:
             self.normal_scale.rearrange(before, after)
+        if self.ignored is not None:
+            self._ignore_all_but(self.ignored.rearranged(before, after))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 from anomalib.data import ImageBatch, ImageItem
 from anomalib.visualization import ImageVisualizer
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
@@ -13,7 +14,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import to_image
 
 from .output_names import output_names, read_record, write_record
-from .pictures import picture_of
+from .pictures import hatched, picture_of
 
 
 class DistinctImageVisualizer(ImageVisualizer):
@@ -48,14 +49,16 @@ class DistinctImageVisualizer(ImageVisualizer):
         dataloader_idx: int = 0,
     ) -> None:
         """Write the results of a batch."""
-        del pl_module, outputs
+        del outputs
+        ignored = getattr(pl_module, "ignored_pixels", lambda _: None)(batch)
         paths = batch.image_path or [f"{dataloader_idx}_{batch_idx}_{number}.png" for number in range(len(batch))]
         unlisted = [path for path in paths if path not in self._names]
         if unlisted:
             self._name(trainer, unlisted)
         self._record(trainer)
-        for path, item in zip(paths, batch, strict=True):
-            picture = self.visualize(self._as_read(item))
+        left_out = [None] * len(batch) if ignored is None else ignored.expand(len(batch), -1, -1).cpu().numpy()
+        for path, item, own in zip(paths, batch, left_out, strict=True):
+            picture = self.visualize(self._as_read(item, own))
             if isinstance(picture, Image.Image):
                 file = self._folder(trainer) / self._names[path]
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -83,13 +86,18 @@ class DistinctImageVisualizer(ImageVisualizer):
             write_record(folder, read_record(folder), self._unrecorded)
         self._unrecorded = {}
 
-    def _as_read(self, item: ImageItem) -> ImageItem:
-        """Give an item with a picture of its image in the place of the file, which anomalib would open another way."""
+    def _as_read(self, item: ImageItem, ignored: np.ndarray | None) -> ImageItem:
+        """Give an item with a picture of its image in the place of the file, which anomalib would open another way.
+
+        What is ignored, ``(H, W)`` bool, is hatched.
+        """
         if item.image_path is None:
             return item
         with Image.open(item.image_path) as file:
-            picture = to_image(picture_of(file).resize(self.field_size))
-        return item.update(in_place=False, image=picture, image_path=None)
+            picture = picture_of(file).resize(self.field_size)
+        if ignored is not None:
+            picture = hatched(picture, ignored)
+        return item.update(in_place=False, image=to_image(picture), image_path=None)
 
 
 def _inputs(loaders: Any) -> list[str]:  # noqa: ANN401  # whatever Lightning was given

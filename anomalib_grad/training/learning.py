@@ -94,10 +94,13 @@ class LearnFromFeatures(Callback):
         scores: defaultdict[int | None, list[Tensor]] = defaultdict(list)
         with in_eval_mode(network), isolate_rng():
             for batch in training_batches(trainer, pl_module, spread_by_category(trainer, SCALE_IMAGES)):
-                _, own = network.anomaly_map_generator(network.distance_map(self._features(batch)))
-                names = getattr(batch, "category", None) or [None] * len(own)
-                for name, score in zip(names, own, strict=True):
-                    scores[categories.index(name) if name in categories else None].append(score)
+                features = self._features(batch)
+                names = getattr(batch, "category", None) or [None] * len(features)
+                places = [categories.index(name) if name in categories else None for name in names]
+                known = [len(categories) if place is None else place for place in places]
+                judged = network.judged_distance(features, torch.tensor(known, device=features.device))
+                for place, score in zip(places, network.anomaly_map_generator(judged)[1], strict=True):
+                    scores[place].append(score)
         network.normal_scale.fit({index: torch.stack(values) for index, values in scores.items()}, len(categories))
         for index, values in scores.items():
             if len(values) < PRIOR_IMAGES:
