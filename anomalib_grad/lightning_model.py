@@ -42,6 +42,8 @@ from .thresholds.post_processor import PerCategoryPostProcessor
 from .thresholds.raw_scores import RankRawScores
 from .torch_model import GradModel
 from .training.divergence import StopDiverged
+from .training.extension import Extending
+from .training.feature_sample import FeatureSample
 from .training.learning import LearnFromFeatures
 from .training.length import TrainingLengthMixin
 from .training.optimisation import OptimisationMixin
@@ -51,6 +53,7 @@ from .training.validation import ValidateAtEnd
 
 NOT_GIVEN = Settings()
 RANDOM_STATE = "grad_random_state"
+SAMPLE = "grad_feature_sample"
 POST = "post_processor."
 """Names of thresholds begin so."""
 
@@ -80,6 +83,9 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         feature_cache: Keep the backbone's features of the training images, which never change without augmentation:
             in ``"memory"``, on ``"disk"``, or ``"auto"``, wherever there is room if training sees images twice.
             ``False`` computes them in every epoch. Augmented training images are never cached.
+        extends: Checkpoint of an old model from which training starts: its settings, weights and statistics. The data
+            hold all of its products and new ones, or new ones only (``training/extension.py``).
+        replaces: Names of the old model's products that those of the data take the place of.
         false_alarm_rate: Share of normal images that may be called anomalous, in (0, 1): thresholds are set by normal
             validation images alone. ``None`` takes the thresholds of best F1 on normal and anomalous ones.
         category: Name of the only category in front of the camera, for test, prediction and export with a model of
@@ -117,6 +123,8 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         map: MapSettings = NOT_GIVEN.map,  # noqa: A002  # --model.map
         cache: CacheSettings = NOT_GIVEN.cache,
         feature_cache: bool | str = "auto",
+        extends: str | Path | None = None,
+        replaces: Sequence[str] | None = None,
         false_alarm_rate: float | None = None,
         category: str | None = None,
         pre_processor: nn.Module | bool = True,
@@ -153,6 +161,8 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         self._pre_trained = pre_trained
         self._take(settings)
         self._category_features = CategoryFeatures()
+        self._sample = FeatureSample()
+        self._extending = Extending(extends, replaces or (), self._sample)
         self._random_state: Tensor | None = None
         if category is not None:
             self.name_category(category)
@@ -191,10 +201,13 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         """Callbacks of anomalib, the feature cache, whole checkpoints of finite weights, errors that name a file."""
         callbacks = cast("Sequence[Callback]", super().configure_callbacks())
         naming = [NameMissingSplit(), NameUnreadableImages(), NameUnreadableCheckpoint(), SayHowToGoOn()]
-        learning = LearnFromFeatures(lambda: self.model, self._features, lambda: self.categories)
+        learning = LearnFromFeatures(
+            lambda: self.model, self._features, lambda: self.categories, self._extending.replayed
+        )
         ignoring = FollowIgnoreMasks(lambda: self.model, lambda: self.categories)
         own = [
             self.feature_caching,
+            self._extending,
             ignoring,
             learning,
             ValidateAtEnd(),
@@ -242,6 +255,7 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             "tiling": describe(self.model.tiler),
         }
         checkpoint[RANDOM_STATE] = torch.get_rng_state()
+        checkpoint[SAMPLE] = dict(self._sample.rows)
         self._leave_out_copies(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -272,6 +286,8 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         check_weights(kept, weights)
         self.model.backbone.mark_weights_ready()
         self._random_state = checkpoint.get(RANDOM_STATE)
+        with restoring(f"{SAMPLE!r}"):
+            self._sample.load(checkpoint.get(SAMPLE), self.model.backbone.row_length)
 
     def _adopt_settings(self, checkpoint: dict[str, Any]) -> None:
         """Become a model of the checkpoint's settings in all that the user did not give, so that nothing is repeated.
@@ -370,9 +386,12 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         """Train on a batch of images, or of features from the cache (method section 7)."""
         del args, kwargs
         features = self._features(batch)
+        self.remember_features(features, batch)
+        replayed = self._extending.replay(len(features))
+        if replayed is not None:
+            features = torch.cat([features, self._features(self.trainer.strategy.batch_to_device(replayed))])
         with self.step_precision():
             loss = self.training_loss(self.model.head_input(features))
-        self.remember_features(features, batch)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(features))
         return loss
 
@@ -386,6 +405,9 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         self.model.backbone.ensure_weights()
         self.say_precision()
         self.settle_length()
+        if self.trainer.is_global_zero:  # what processes remember is joined
+            for batch in self._extending.replayed():
+                self.remember_features(self._features(self.trainer.strategy.batch_to_device(batch)), batch)  # type: ignore[arg-type]
         if self.resumed and self._random_state is not None:
             with restoring(f"{RANDOM_STATE!r}"):
                 torch.set_rng_state(self._random_state.cpu())

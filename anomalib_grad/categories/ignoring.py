@@ -32,7 +32,9 @@ class FollowIgnoreMasks(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the masks; a training that goes on takes them again."""
         del pl_module
-        self._network().ignore({}, ())
+        trained = getattr(getattr(trainer, "datamodule", None), "categories", None)
+        if trained is None or set(self._categories()) <= set(trained):
+            self._network().ignore({}, ())  # those of products that are kept without their images stay
         self._take(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from anomalib.data import MVTecAD
+from anomalib.data import Folder
 from anomalib.engine import Engine
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
@@ -44,7 +44,7 @@ def run(masked_shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A Grad that was trained and tested on the shop with the mask."""
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
-    model = Grad(**{**TINY, "backbone": "grad_tiny", "pre_trained": True, "method": {"num_blocks": 1, "scaled": True}})
+    model = Grad(**{**TINY, "backbone": "grad_tiny", "pre_trained": True, "map": {**TINY["map"], "scaled": True}})
     data = MultiCategory(root=masked_shop, train_batch_size=4, eval_batch_size=4, num_workers=0)
     engine = Engine(max_epochs=1, default_root_dir=folder, accelerator="cpu", devices=1, logger=False)
     engine.fit(model, datamodule=data)
@@ -98,8 +98,8 @@ def test_a_checkpoint_and_an_export_ignore_as_the_model_does(run: Run, masked_sh
         assert torch.equal(again.anomaly_map, expected.anomaly_map)
         assert torch.equal(again.pred_score, expected.pred_score)
         theirs = exported.predict(path, category=product)
-        assert np.abs(theirs.anomaly_map - expected.anomaly_map.numpy()).max() < 1e-3
-        assert theirs.pred_score == pytest.approx(expected.pred_score.item(), abs=1e-3)
+        assert np.abs(theirs.anomaly_map - expected.anomaly_map.numpy()).max() < 5e-3  # of pixels resized in 8 bits
+        assert theirs.pred_score == pytest.approx(expected.pred_score.item(), abs=5e-3)
     assert (exported.predict(image_of(masked_shop, "nut"), category="nut").anomaly_map[..., :32] == 0).all()
 
 
@@ -119,7 +119,8 @@ def test_a_model_whose_data_have_no_mask_is_as_ever(run: Run, shop: Path, tmp_pa
 
 def test_a_model_of_one_product_ignores_as_well(masked_shop: Path, tmp_path: Path) -> None:
     model = Grad(**TINY)
-    data = MVTecAD(root=masked_shop, category="nut", eval_batch_size=4, num_workers=0)
+    folders = {"normal_dir": "train/good", "normal_test_dir": "test/good", "abnormal_dir": "test/spot"}
+    data = Folder(name="nut", root=masked_shop / "nut", **folders, eval_batch_size=4, num_workers=0)
     Engine(default_root_dir=tmp_path, accelerator="cpu", logger=False).validate(model, datamodule=data)
     assert (model.eval()(pixels(image_of(masked_shop, "nut"))).anomaly_map[..., :32] == 0).all()
 

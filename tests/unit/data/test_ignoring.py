@@ -56,11 +56,16 @@ def test_the_mask_in_a_folder_counts_and_the_one_that_is_given_wins(
 
 def test_the_mask_is_no_image_where_images_lie_beside_it(root: Path) -> None:
     write_mask(root / "nut/train/good/ignore.png", LEFT)
-    arguments = {"normal_dir": ".", "normal_split_ratio": 0.2}
-    data = MultiCategory(root=root / "nut/train", categories=["good"], dataset="Folder", dataset_args=arguments)
+    data = MultiCategory(
+        root=root / "nut/train",
+        categories=["good"],
+        dataset="Folder",
+        dataset_args={"normal_dir": "."},
+        test_split_mode="none",
+        val_split_mode="none",
+    )
     data.setup()
-    paths = [*data.train_data.samples["image_path"], *data.test_data.samples["image_path"]]
-    assert len(paths) == 4
+    assert len(data.train_data) == 4
     assert data.ignore_masks.keys() == {"good"}
 
 
