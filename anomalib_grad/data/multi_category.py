@@ -123,7 +123,7 @@ class MultiCategory(AnomalibDataModule):
         val_split_ratio: float | None = None,
         seed: int | None = 0,
         skip_unreadable: bool = False,
-        ignore: str | dict[str, str] | None = None,
+        ignore: dict[str, str] | str | None = None,
     ) -> None:
         super().__init__(
             train_batch_size=train_batch_size,
