@@ -24,6 +24,7 @@ from .backbone.frozen import DEFAULT_BACKBONE, FrozenBackbone
 from .components import GlobalRepresentation, LocalRepresentation, NormalScale, Whitening
 from .components.head import GradHead
 from .components.ignored_regions import IgnoredRegions
+from .files.configuration import check_weights
 
 if TYPE_CHECKING:
     from anomalib.data.utils.tiler import Tiler
@@ -114,6 +115,11 @@ class GradModel(nn.Module):
         }
 
     @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images and of their anomaly maps, in pixels."""
+        return self.anomaly_map_generator.image_size
+
+    @property
     def local_representation(self) -> LocalRepresentation:
         """The head's local representation."""
         return self.head.local_representation
@@ -192,7 +198,7 @@ class GradModel(nn.Module):
         if not kept:
             self.ignored = None
             return
-        rows = torch.ones(len(categories) + 1, 1, *self.anomaly_map_generator.image_size, dtype=torch.bool)
+        rows = torch.ones(len(categories) + 1, 1, *self.image_size, dtype=torch.bool)
         if self.ignored is not None and self.ignored.kept.shape == rows.shape:
             rows = self.ignored.kept.cpu().clone()
         for row, name in enumerate(categories or [""]):
@@ -201,17 +207,22 @@ class GradModel(nn.Module):
         self._ignore_all_but(rows)
 
     def _ignore_all_but(self, kept: Tensor) -> None:
-        generator = self.anomaly_map_generator
-        height, width = map(upsampling_matrix, self.backbone.feature_size, generator.image_size)
-        self.ignored = IgnoredRegions(kept, (height, width)).to(generator.map_height.device)
+        height, width = map(upsampling_matrix, self.backbone.feature_size, self.image_size)
+        self.ignored = IgnoredRegions(kept, (height, width)).to(self.anomaly_map_generator.map_height.device)
 
     def make_room(self, state_dict: Mapping[str, Any], prefix: str) -> None:
-        """Take the number of categories from a state dict that is about to be loaded; names in it begin with prefix."""
+        """Take the number of categories from a state dict that is about to be loaded; names in it begin with prefix.
+
+        Raises:
+            CheckpointConfigurationError: If masks in it are not of the size of the images.
+        """
         self.ignored = None
         kept = state_dict.get(f"{prefix}ignored.kept")
-        if isinstance(kept, Tensor) and kept.ndim == 4 and len(kept):  # noqa: PLR2004
-            size = self.anomaly_map_generator.image_size
-            self._ignore_all_but(torch.ones(len(kept), 1, *size, dtype=torch.bool))
+        if isinstance(kept, Tensor):
+            rows = max(len(kept), 1) if kept.ndim else 1
+            expected = torch.empty(rows, 1, *self.image_size, dtype=torch.bool, device="meta")  # takes no memory
+            check_weights({"ignored.kept": expected}, {"ignored.kept": kept})
+            self._ignore_all_but(torch.ones(kept.shape, dtype=torch.bool))
         if self.normal_scale is not None:
             self.normal_scale.make_room(state_dict, f"{prefix}normal_scale.")
 

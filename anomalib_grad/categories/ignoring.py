@@ -65,5 +65,5 @@ class FollowIgnoreMasks(Callback):
                 f"{next(iter(masks.values()))} belongs to one of several products, which this model does not tell "
                 f"apart; leave its post_processor at True, or take the mask away."
             )
-        size = self._network().anomaly_map_generator.image_size
+        size = self._network().image_size
         self._network().ignore({name: kept_pixels(path, size) for name, path in masks.items()}, categories)

@@ -103,8 +103,11 @@ class Extending(Callback):
         self._keep(pl_module, [])
         if self.path is None or trainer.ckpt_path is not None:
             return
-        restore(pl_module, self.path, pl_module.checkpoint_safe_globals())  # type: ignore[operator]  # anomalib's
         post_processor = post_processor_of(pl_module)
+        given = None if post_processor is None else post_processor.false_alarm_rate
+        restore(pl_module, self.path, pl_module.checkpoint_safe_globals())  # type: ignore[operator]  # anomalib's
+        if post_processor is not None and given is not None:
+            post_processor.false_alarm_rate = given
         old = [] if post_processor is None else post_processor.categories
         new = list(getattr(getattr(trainer, "datamodule", None), "categories", ()))
         kept = products_to_keep(old, new, self.replaces, list(self._sample.rows))
