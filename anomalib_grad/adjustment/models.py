@@ -17,6 +17,7 @@ from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.deploy.threshold_files import read_export, write_export
 from anomalib_grad.files.atomic import writing
 from anomalib_grad.files.checkpoint_io import WholeCheckpointIO
+from anomalib_grad.files.restoring import restoring
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
@@ -161,14 +162,15 @@ class _Checkpoint:
         configuration = self._content.get(POST_CONFIGURATION)
         weights = {
             name.removeprefix(POST): value
-            for name, value in self._content["state_dict"].items()
+            for name, value in self._content.get("state_dict", {}).items()
             if name.startswith(POST)
         }
         if configuration is None or "category_image_threshold" not in weights:
             _post_processor(None, self.path)
         post_processor = PerCategoryPostProcessor()
-        post_processor.load_checkpoint_config(configuration or {})
-        post_processor.load_state_dict(weights)
+        with restoring("post-processor"):
+            post_processor.load_checkpoint_config(configuration or {})
+            post_processor.load_state_dict(weights)
         return post_processor
 
     def read(self) -> ModelThresholds:

@@ -3,6 +3,6 @@
 """The frozen backbone: which network, which of its feature maps, whose weights."""
 
 from .frozen import FrozenBackbone
-from .layers import default_layers, list_feature_maps, select_layers
+from .layers import FeatureMap, default_layers, list_feature_maps, select_layers
 
-__all__ = ["FrozenBackbone", "default_layers", "list_feature_maps", "select_layers"]
+__all__ = ["FeatureMap", "FrozenBackbone", "default_layers", "list_feature_maps", "select_layers"]

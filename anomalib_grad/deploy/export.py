@@ -29,7 +29,7 @@ from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 
 from .seal import seal
-from .threshold_files import CATEGORIES_METADATA, THRESHOLDS_METADATA, keep_exact
+from .threshold_files import CATEGORIES_METADATA, TABLE, THRESHOLDS_METADATA, keep_exact
 
 if TYPE_CHECKING:  # both are heavy, and whoever imports anomalib imports this file
     import onnx
@@ -255,7 +255,8 @@ def finish_onnx(
 
     The tensor ``category`` stays in the graph but is no output any more; the names of the categories and the size of
     images go to the metadata; every node is named after the module that it comes from, which tells the quantisation
-    what it is; the exporter's stack traces, most of the metadata and full of local paths, go.
+    what it is; thresholds stand in the file itself, where they can be replaced; the exporter's stack traces, most of
+    the metadata and full of local paths, go.
 
     Args:
         path: ONNX file.
@@ -270,6 +271,11 @@ def finish_onnx(
         categories = []  # the model was fitted on some, but learned to recognise none: it judges all alike
     for output in [output for output in model.graph.output if output.name in {CATEGORY, *RAW}]:
         model.graph.output.remove(output)
+    for constant in model.graph.initializer:
+        if constant.name == TABLE and onnx.external_data_helper.uses_external_data(constant):
+            onnx.external_data_helper.load_external_data_for_tensor(constant, str(path.parent))
+            constant.data_location = onnx.TensorProto.DEFAULT
+            del constant.external_data[:]
     for node in model.graph.node:
         node.name = f"{module_of(node)}/{node.name}"
         del node.metadata_props[:]

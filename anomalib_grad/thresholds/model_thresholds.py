@@ -223,6 +223,11 @@ class ModelThresholds:
                 "set that to 0.5 in the checkpoint's post-processor and export again, then set products one by one."
             )
         row, name = self.row(product), self.names[self.row(product)]
+        if self.normalized and math.isnan(self._value(row, "image_min")):
+            raise ValueError(
+                "The model knows no range of scores yet, so a threshold alone would mean nothing: validate the "
+                "checkpoint and export it again, or fit the threshold on images (fit)."
+            )
         before = self.threshold(product)
         self.table[row, STATISTICS.index("image_threshold")] = found.image
         if not math.isnan(found.pixel):
@@ -240,12 +245,13 @@ class ModelThresholds:
             finite = [value for value in values if math.isfinite(value)]
             if not finite or math.isnan(threshold):
                 continue
+            low = self._value(row, f"{level}_min")
+            if level == "image" or math.isnan(low):  # the lowest value of a map is not known: distances begin at 0
+                low = min(finite) if level == "image" else 0.0
             beyond = self._value(row, f"{level}_max") - self._value(row, f"{level}_threshold")
-            if level == "image":  # the lowest value of a map is not known here
-                self.table[row, STATISTICS.index("image_min")] = min(finite)
-            if not math.isnan(beyond):
-                highest = max(*finite, threshold + beyond)
-                self.table[row, STATISTICS.index(f"{level}_max")] = highest
+            beyond = threshold - low if math.isnan(beyond) else beyond
+            self.table[row, STATISTICS.index(f"{level}_min")] = low
+            self.table[row, STATISTICS.index(f"{level}_max")] = max(*finite, threshold + beyond)
 
     def _known(self, product: str | None) -> ThresholdRecord:
         record = self.record(product)

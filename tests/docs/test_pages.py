@@ -44,8 +44,10 @@ SCRIPT_FOLDERS = {PROJECT / "examples", PROJECT / "tests/benchmarks"}
 
 
 def blocks(page: Path) -> list[str]:
-    """Python blocks of a page; trainings are cut down to one epoch."""
-    return [re.sub(r"max_epochs=\d+", "max_epochs=1", code) for _, code in BLOCK.findall(page.read_text())]
+    """Python blocks of a page; trainings are cut down to one epoch, of small images unless the page says a size."""
+    text = re.sub(r"max_epochs=\d+", "max_epochs=1", page.read_text())
+    text = re.sub(r'fusion="small"(?=\)|, false)', 'fusion="small", image_size=(96, 96)', text)
+    return [code for _, code in BLOCK.findall(text)]
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
 from PIL import Image
 
+from anomalib_grad.adjustment import fit, set_threshold
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.deploy.export import CATEGORIES_METADATA, SIZE_METADATA
 from anomalib_grad.lightning_model import Grad
@@ -339,12 +340,12 @@ def test_a_half_precision_model_without_categories_exports_in_float32_and_stays_
     torch.manual_seed(0)
     model = Grad(**tiny(backbone="grad_tiny", mse_threshold=0.1)).half().eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    exported, pickled = model.to_onnx(tmp_path), model.to_torch(tmp_path)
+    path, pickled = model.to_onnx(tmp_path), model.to_torch(tmp_path)
     assert model.dtype == torch.float16
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, before[name], equal_nan=True, rtol=0, atol=0)  # dtype and device included
 
-    inferencer = CategoryOpenVINOInferencer(exported, device="CPU", config=EXACT)
+    inferencer = CategoryOpenVINOInferencer(path, device="CPU", config=EXACT)
     image = picture(96, 80)
     exported = inferencer.predict(image.astype(np.float32))  # uint8 would be resized in 8 bits
     assert inferencer.categories == []
@@ -352,6 +353,14 @@ def test_a_half_precision_model_without_categories_exports_in_float32_and_stays_
     with pytest.raises(ValueError, match="trained without categories"):
         inferencer.predict(image, category="bottle")
     assert_same(exported, infer(pickled, image))
+
+    with pytest.raises(ValueError, match="no range of scores yet"):
+        set_threshold(path, threshold=1.0)
+    Image.fromarray(image).save(tmp_path / "image.png")
+    score = fit(path, tmp_path / "image.png").threshold(None)
+    for factor, anomalous in ((0.9, True), (1.1, False)):
+        set_threshold(path, threshold=factor * score)
+        assert bool(infer(path, tmp_path / "image.png").pred_label) is anomalous
 
 
 @pytest.mark.parametrize("export", ["to_openvino", "to_onnx"])

@@ -52,7 +52,7 @@ def test_anomalibs_folder_without_validation_images_is_told_the_setting(tmp_path
 
 
 def test_images_too_few_for_a_validation_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_category(tmp_path / "nut", train=4, good=0, defects=0)
+    write_category(tmp_path / "nut", train=8, good=0, defects=0)
     data = Folder("nut", root=tmp_path / "nut", normal_dir="train/good", num_workers=0)  # anomalib's default splits
     engine(tmp_path).fit(Grad(**tiny(mse_threshold=0.1)), datamodule=data)
     assert "no thresholds, so its labels mean nothing: there are no validation images. Add images" in caplog.text

@@ -97,12 +97,12 @@ def test_an_image_of_16_bits_is_shown_as_the_model_reads_it(
     tmp_path: Path, deployed, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "in").mkdir()
-    values = np.linspace(0, 2**bits - 1, 72 * 72).reshape(72, 72).astype(np.uint16)
+    values = np.linspace(0, 2**bits - 1, 120 * 120).reshape(120, 120).astype(np.uint16)
     (tmp_path / "in/deep.png").write_bytes(encoded(Image.fromarray(values), format="PNG"))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # the guard refuses twice as many
-    told = PredictImages(tmp_path / "in", bits=bits, max_pixels=72 * 72)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)  # the guard refuses twice as many
+    told = PredictImages(tmp_path / "in", bits=bits, max_pixels=120 * 120)
     engine(tmp_path / "out").predict(deployed.model, dataset=told)
     monkeypatch.undo()
     (result,) = (tmp_path / "out").rglob("deep.png")
     shown = np.asarray(Image.open(result))[64:, :256]  # below the title
-    assert shown.mean() == pytest.approx(255 * values[18:].mean() / (2**bits - 1), abs=3)
+    assert shown.mean() == pytest.approx(255 * values[30:].mean() / (2**bits - 1), abs=3)
