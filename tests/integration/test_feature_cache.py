@@ -19,6 +19,8 @@ from anomalib_grad import Grad, MultiCategory
 from anomalib_grad.data.dataset import MultiCategoryDataset
 from helpers import tiny, write_category
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 3
 IMAGES = 12  # of both categories of the shop
 

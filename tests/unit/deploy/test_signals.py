@@ -14,6 +14,8 @@ REPLACE = """
 import signal, sys, time
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 
+pytestmark = pytest.mark.slow
+
 handled = []
 signal.signal(signal.SIGALRM, lambda *_: handled.append(1))
 first, second = (CategoryOpenVINOInferencer(sys.argv[1], device="CPU") for _ in range(2))
