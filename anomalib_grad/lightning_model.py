@@ -3,64 +3,69 @@
 """GRAD as an anomalib model ("Grid-Based Continuous Normal Representation for Anomaly Detection", arXiv 2402.18293)."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from inspect import signature
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
+import lightning.pytorch as pl
 import torch
 from anomalib import LearningType
 from anomalib.data import AnomalibDataModule, Batch, InferenceBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.types import STEP_OUTPUT
+from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from .backbone.tiling import describe, rebuild
-from .categories.features import CategoryFeatures
 from .categories.ignoring import FollowIgnoreMasks
-from .categories.mixin import CategoryMixin
+from .categories.learning import POOLED, LearnToRecognise
+from .categories.recogniser import pool
+from .checkpoint.own import MEANS, RANDOM_STATE, THRESHOLDS, fit_network, leave_out_copies, load, note, settings_in
 from .data.anomalib_data import LeaveOutHidden, NameMissingSplit
+from .data.copies import TrainOnCopies
 from .data.ignoring import of_the_rest
 from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor
 from .data.unreadable_images import NameUnreadableImages
 from .deploy.export import CategoryExportMixin
-from .feature_cache import FeatureBatch, FeatureCaching
-from .files.checkpoint_files import WholeCheckpoints, check_before_reading, on_this_machine
-from .files.configuration import CheckpointConfigurationError, check_configuration, check_weights
-from .files.faults import CONFIGURATION, MODEL
+from .feature_cache import FeatureBatch, FeatureCaching, FeatureSource
+from .files.configuration import check_weights
 from .files.restoring import restoring
-from .files.unreadable_checkpoints import CheckpointFileError, NameUnreadableCheckpoint, describe_failure
-from .recipes import DEFAULT_RECIPE, PUBLISHED, build_network, find_recipe, naming_recipe
-from .report.heatmaps import Heatmaps
-from .settings import GROUPS, CacheSettings, MapSettings, MethodSettings, Settings, TrainingSettings, filled, group_of
-from .settings.stored import HYPER_PARAMETERS, grouped, stored_arguments
+from .files.unreadable_checkpoints import NameUnreadableCheckpoint
+from .files.whole_checkpoints import WholeCheckpoints
+from .recipes import DEFAULT_RECIPE, build_network, find_recipe, naming_recipe
+from .report.visualizer import DistinctImageVisualizer, distinct
+from .settings import CacheSettings, MapSettings, MethodSettings, Settings, TrainingSettings
 from .thresholds.post_processor import PerCategoryPostProcessor
 from .thresholds.raw_scores import RankRawScores
 from .torch_model import GradModel
 from .training.divergence import StopDiverged
 from .training.extension import Extending
-from .training.feature_sample import FeatureSample
-from .training.learning import LearnFromFeatures
-from .training.length import TrainingLengthMixin
-from .training.optimisation import OptimisationMixin
-from .training.precision import TrainingPrecisionMixin
+from .training.feature_sample import SAMPLE, FeatureSample
+from .training.learning import LearnFromFeatures, in_eval_mode
+from .training.length import OwnLength, training_steps
+from .training.loss import training_loss
+from .training.optimisation import build_optimizer
+from .training.precision import say_precision, step_precision
 from .training.run_end import SayHowToGoOn
 from .training.validation import ValidateAtEnd
 
 NOT_GIVEN = Settings()
-RANDOM_STATE = "grad_random_state"
-SAMPLE = "grad_feature_sample"
-POST = "post_processor."
-"""Names of thresholds begin so."""
 
 
-class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
-    TrainingLengthMixin, TrainingPrecisionMixin, OptimisationMixin, CategoryMixin, CategoryExportMixin, AnomalibModule
-):
+class ExplainedInferenceBatch(NamedTuple):
+    """anomalib's InferenceBatch and the category name of each image, in anomalib's free-text field."""
+
+    pred_score: Tensor
+    pred_label: Tensor | None
+    anomaly_map: Tensor
+    pred_mask: Tensor | None
+    explanation: list[str]
+
+
+class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onnx: as in anomalib
     """Grid-based continuous normal representation: one model for one or many product categories.
 
     A frozen backbone gives features; two small coordinate networks look up a learned, continuous representation of
@@ -153,24 +158,28 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             )
         if post_processor is True:
             post_processor = PerCategoryPostProcessor(false_alarm_rate=false_alarm_rate)
-        super().__init__(pre_processor, post_processor, evaluator, visualizer)
+        super().__init__(pre_processor, post_processor, evaluator, distinct(visualizer))
         self.model: GradModel = model
         self.recipe = recipe
-        self.feature_caching = FeatureCaching(feature_cache, settings.cache)
+        self.own_length = OwnLength()
+        self.feature_caching = FeatureCaching(feature_cache, settings.cache, self._feature_source)
         self._given = given
         self._pre_trained = pre_trained
         self._take(settings)
-        self._category_features = CategoryFeatures()
+        self._random_state: Tensor | None = None
         self._sample = FeatureSample()
         self._extending = Extending(extends, replaces or (), self._sample)
-        self._random_state: Tensor | None = None
         if category is not None:
-            self.name_category(category)
+            if self.per_category is None:
+                raise ValueError(
+                    f"category={category!r} needs thresholds per category: leave post_processor at True, or pass a "
+                    f"PerCategoryPostProcessor."
+                )
+            self.per_category.category = category
 
     def _take(self, settings: Settings) -> None:
         """Train and cache by some settings, and have checkpoints hold them as plain data."""
         self.settings = settings
-        self.set_training(settings.training)
         self.feature_caching.settings = settings.cache
         self.save_hyperparameters({"recipe": self.recipe, **settings.plain()})
 
@@ -193,24 +202,24 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
         return PerCategoryPostProcessor()
 
     @classmethod
-    def configure_visualizer(cls) -> Heatmaps:
+    def configure_visualizer(cls) -> DistinctImageVisualizer:
         """Result images of which none overwrites another, and for the lack of which no figure is lost."""
-        return Heatmaps()
+        return DistinctImageVisualizer()
 
     def configure_callbacks(self) -> list[Callback]:
         """Callbacks of anomalib, the feature cache, whole checkpoints of finite weights, errors that name a file."""
         callbacks = cast("Sequence[Callback]", super().configure_callbacks())
         naming = [NameMissingSplit(), NameUnreadableImages(), NameUnreadableCheckpoint(), SayHowToGoOn()]
-        learning = LearnFromFeatures(
-            lambda: self.model, self._features, lambda: self.categories, self._extending.replayed
-        )
-        ignoring = FollowIgnoreMasks(lambda: self.model, lambda: self.categories)
-        own = [
+        own: list[Callback] = [
+            TrainOnCopies(lambda: self.settings.training.copies or 0),
             self.feature_caching,
             self._extending,
-            ignoring,
-            learning,
-            ValidateAtEnd(),
+            FollowIgnoreMasks(lambda: self.model, lambda: self.categories),
+            LearnFromFeatures(lambda: self.model, self._features, lambda: self.categories, self._extending.replayed),
+            LearnToRecognise(
+                lambda: getattr(self.per_category, "recogniser", None), lambda: self.categories, self._remembered
+            ),
+            ValidateAtEnd(lambda: self.settings.training.validate_every),
             StopDiverged(),
             WholeCheckpoints(),
             RankRawScores(),
@@ -227,109 +236,127 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             FileNotFoundError: If it is not there.
             TypeError: If an argument is none of Grad's; Lightning would pass over it.
         """
-        expected = {**signature(super().load_from_checkpoint).parameters, **signature(cls).parameters}
-        unknown = next((name for name in kwargs if name not in expected), None)
-        if unknown is not None and not any(
-            part.kind is part.VAR_KEYWORD for part in signature(cls).parameters.values()
-        ):
-            raise TypeError(f"{cls.__name__} takes no argument {unknown!r}; constants stand in {', '.join(GROUPS)}.")
-        with on_this_machine(checkpoint_path) as path:
-            check_before_reading(path, cls.checkpoint_safe_globals(), name=checkpoint_path)
-            try:
-                arguments = stored_arguments(path, cls.checkpoint_safe_globals())
-                for name in GROUPS.keys() & kwargs.keys():
-                    kwargs[name] = filled(group_of(name, kwargs[name]), group_of(name, arguments.get(name)))
-                return cast("Grad", super().load_from_checkpoint(path, *args, **arguments | kwargs))
-            except Exception as error:
-                failure = describe_failure(path, error)
-                if failure is None:
-                    raise
-                raise CheckpointFileError(failure) from error
+        return cast("Grad", load(cls, super().load_from_checkpoint, checkpoint_path, *args, **kwargs))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note the configuration that the weights belong to, and where the random numbers stand."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint[CONFIGURATION] = {
-            **self.model.configuration,
-            "mse_threshold": self.model.head.mse_threshold.item(),
-            "tiling": describe(self.model.tiler),
-        }
-        checkpoint[RANDOM_STATE] = torch.get_rng_state()
+        note(checkpoint, self.model)
         checkpoint[SAMPLE] = dict(self._sample.rows)
-        self._leave_out_copies(checkpoint)
+        leave_out_copies(checkpoint, self.children())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take settings and weights from the checkpoint, the backbone's among them.
+        """Become the model of a checkpoint in all that the user did not give, so that nothing is repeated.
+
+        anomalib builds the model from its command line before it opens the checkpoint.
 
         Raises:
             CheckpointConfigurationError: If the user gave other settings than the checkpoint's, it is not of Grad, or
                 its weights were changed.
         """
-        self._adopt_settings(checkpoint)
-        configuration = dict(self.model.configuration)
-        if isinstance(self._given.method.mse_threshold, int | float):  # asked for, not the default or an estimate
-            configuration["mse_threshold"] = self.model.head.mse_threshold.item()
-        if self.model.tiler is not None:
-            configuration["tiling"] = describe(self.model.tiler)
-        self._leave_out_copies(checkpoint)
-        check_configuration(configuration, checkpoint.get(CONFIGURATION))
-        self.model.make_room(checkpoint["state_dict"], MODEL)
-        check_weights(self.model.state_dict(prefix=MODEL), checkpoint["state_dict"])
-        with restoring("'tiling'"):
-            self.model.tiler = rebuild(checkpoint[CONFIGURATION].get("tiling", configuration.get("tiling")))
+        found = settings_in(checkpoint, self._given, self.recipe)
+        if found is not None and found[1] != self.settings:
+            self.recipe, settings = found
+            with restoring("settings"):
+                network = build_network(settings, self._pre_trained)
+            network.tiler = self.model.tiler
+            self.model = network.to(self.device)
+            self._take(settings)
+        leave_out_copies(checkpoint, self.children())
+        fit_network(self.model, self._given, checkpoint)
         with restoring("pre-processor or post-processor"):
             super().on_load_checkpoint(checkpoint)
-        self._resize_data()
-        self.make_room(checkpoint["state_dict"], self.model.backbone.channels)
+        datamodule = getattr(self._trainer, "datamodule", None)
+        if isinstance(datamodule, AnomalibDataModule):
+            datamodule._update_augmentations()  # it was set up before, for images of another size
         weights = checkpoint["state_dict"]
-        kept = {name: row for name, row in self.state_dict().items() if name in weights or name.startswith(POST)}
-        check_weights(kept, weights)
+        if self.per_category is not None and weights.get(MEANS) is not None and weights[MEANS].numel():
+            self.per_category.recogniser.reset(len(self.categories), self.model.backbone.channels)
+        own = self.state_dict()
+        check_weights({name: own[name] for name in own if name in weights or name.startswith(THRESHOLDS)}, weights)
         self.model.backbone.mark_weights_ready()
         self._random_state = checkpoint.get(RANDOM_STATE)
         with restoring(f"{SAMPLE!r}"):
             self._sample.load(checkpoint.get(SAMPLE), self.model.backbone.row_length)
 
-    def _adopt_settings(self, checkpoint: dict[str, Any]) -> None:
-        """Become a model of the checkpoint's settings in all that the user did not give, so that nothing is repeated.
+    # ------------------------------------------------------------------ training
 
-        anomalib builds the model from its command line before it opens the checkpoint.
+    @AnomalibModule.trainer.setter  # type: ignore[attr-defined]
+    def trainer(self, trainer: pl.Trainer | None) -> None:
+        """Attach a trainer; one without any limit gets this model's length."""
+        if isinstance(trainer, pl.Trainer):
+            self.own_length.begin(trainer, self.settings.training)
+        AnomalibModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
+
+    def on_fit_start(self) -> None:
+        """Read the backbone's weights before anything else: a machine that cannot have them says so at once.
+
+        A resumed fit draws the random numbers that the interrupted one would have drawn; this has to be settled before
+        the first batch is shuffled.
         """
-        stored = grouped(checkpoint.get(HYPER_PARAMETERS) or {})
-        if not stored or CONFIGURATION not in checkpoint:
-            return
-        with restoring(f"{HYPER_PARAMETERS!r}"):
-            settings = self._given.over(Settings.of(stored)).over(PUBLISHED)
-            if settings == self.settings:
-                return
-            recipe = find_recipe(stored["recipe"]).name
-            if self.recipe not in {DEFAULT_RECIPE, recipe}:
-                raise CheckpointConfigurationError(
-                    f"the checkpoint was trained by recipe {recipe!r}, not {self.recipe!r}: leave the recipe out, the "
-                    f"checkpoint brings all settings."
-                )
-            network = build_network(settings, self._pre_trained)
-            network.tiler = self.model.tiler
-            self.model = network.to(self.device)
-            self.recipe = recipe
-            self._take(settings)
+        self.model.backbone.ensure_weights()
+        say_precision(str(self.settings.training.precision), self)
+        self.own_length.settle(self.trainer, self.settings.training)
+        if self.trainer.ckpt_path is not None and self._random_state is not None:
+            with restoring(f"{RANDOM_STATE!r}"):
+                torch.set_rng_state(self._random_state.cpu())
 
-    def _resize_data(self) -> None:
-        """Have anomalib's datamodule read images at the size that the checkpoint brought; it was set up before."""
-        datamodule = getattr(self._trainer, "datamodule", None)
-        if isinstance(datamodule, AnomalibDataModule):
-            datamodule._update_augmentations()
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with a rate for the networks and one for the grids (method section 7)."""
+        return build_optimizer(self.model.head, self.settings.training, lambda: training_steps(self.trainer))
 
-    def _leave_out_copies(self, checkpoint: dict[str, Any]) -> None:
-        """Take from a checkpoint what it holds twice.
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer was told to, and as the authors do if it was not."""
+        limit = self.settings.training.clip_norm if gradient_clip_val is None else gradient_clip_val
+        self.clip_gradients(optimizer, limit, gradient_clip_algorithm or "norm")
 
-        anomalib's components are callbacks as well as modules, and Lightning writes and reads the state of both: the
-        second copy would win, unseen by whoever looks at the weights.
-        """
-        components = {module.state_key for module in self.children() if isinstance(module, Callback)}
-        states = checkpoint.get("callbacks") or {}
-        checkpoint["callbacks"] = {name: state for name, state in states.items() if name not in components}
+    def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
+        """Train on a batch of images, or of features from the cache (method section 7)."""
+        del args, kwargs
+        features = self._features(batch)
+        pooled, replayed = pool(features), self._extending.replay(len(features))
+        if replayed is not None:
+            features = torch.cat([features, self._features(self.trainer.strategy.batch_to_device(replayed))])
+        settings = self.settings.training
+        with step_precision(str(settings.precision), self.trainer, self.device):
+            output = self.model(features=features)
+            loss = training_loss(*output, hard_mining=bool(settings.hard_mining))
+        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(features))
+        return {"loss": loss, POOLED: pooled}
+
+    def _features(self, batch: Batch | FeatureBatch) -> Tensor:
+        """Features ``(B, C, h, w)`` of a training batch, computed or from the cache."""
+        backbone = self.model.backbone
+        if isinstance(batch, FeatureBatch):
+            return backbone.join(backbone.unflatten(batch.features.to(torch.get_default_dtype())))
+        return backbone(batch.image)
+
+    def _remembered(self) -> list[tuple[Tensor, Sequence[str]]]:
+        """Pooled features of products that a training does not see, with their names."""
+        batches = map(self.trainer.strategy.batch_to_device, self._extending.replayed())
+        return [(pool(self._features(batch)), batch.category or ()) for batch in batches]
+
+    def _feature_source(self) -> FeatureSource:
+        """What makes features of training images."""
+        transform = self.pre_processor.transform if isinstance(self.pre_processor, PreProcessor) else None
+        return FeatureSource(self.model.backbone, transform)
 
     # ------------------------------------------------------------------ inference
+
+    @property
+    def per_category(self) -> PerCategoryPostProcessor | None:
+        """The post-processor, if it keeps categories."""
+        return self.post_processor if isinstance(self.post_processor, PerCategoryPostProcessor) else None
+
+    @property
+    def categories(self) -> list[str]:
+        """Names of the categories, in the order of their indices; none where the post-processor keeps none."""
+        return [] if self.per_category is None else self.per_category.categories
 
     def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:  # noqa: ANN401  # anomalib's
         """Predict on images of any size, as an exported model does, without gradients: those are ``model``'s.
@@ -343,20 +370,43 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             anomalib's InferenceBatch, post-processed; with the recognised categories where there are any.
         """
         del args, kwargs
-        with nullcontext() if self._exporting else torch.no_grad():  # without, the exporter keeps the modules' names
-            images = self.pre_processor(batch) if self.pre_processor else batch
-            features = self.model.backbone(images)
-            category = self.category_index(features)
-            return self.post_process(self.model.predict(features, category), category)
+        with torch.no_grad(), in_eval_mode(self.model):
+            prediction, _, category = self.judge(batch)
+        if category is None or self.per_category is None:
+            return prediction
+        names = self.per_category.category_names(category)
+        return cast("InferenceBatch", ExplainedInferenceBatch(**prediction._asdict(), explanation=names))
 
-    def _predict(self, batch: Batch) -> Batch:
-        features = self.model.backbone(batch.image)
-        recognised = self.category_index(features)
-        index = self.judged_index(batch, recognised)
-        batch.update(**self.model.predict(features, index)._asdict())
+    def judge(self, images: Tensor) -> tuple[InferenceBatch, InferenceBatch, Tensor | None]:
+        """Predict on images ``(B, 3, H, W)`` of any size.
+
+        Returns:
+            The prediction, post-processed; what it was before, in the unit of the thresholds; and the index of the
+            category ``(B,)`` that each image is judged by: the one named to the model, else the one recognised, or
+            ``None`` without categories.
+        """
+        features = self.model.backbone(self.pre_processor(images) if self.pre_processor else images)
+        category = None if self.per_category is None else self.per_category.recognise(pool(features))
+        raw = self.model(features=features, category=category)
+        if self.per_category is not None:
+            return self.per_category(raw, category), raw, category
+        return raw if self.post_processor is None else self.post_processor(raw), raw, category
+
+    def predict_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
+        """Add raw predictions to a batch, and the names of the categories that the model takes its images for.
+
+        Each image is judged by the category that its data name, else by that one; so does the post-processor next.
+        """
+        del args, kwargs
+        features, category = self.model.backbone(batch.image), None
+        if self.per_category is not None:
+            recognised = self.per_category.recognise(pool(features))
+            if recognised is not None and hasattr(batch, "explanation"):
+                batch.explanation = self.per_category.category_names(recognised)
+            category = self.per_category.category_index(batch)
+        batch.update(**self.model(features=features, category=category)._asdict())
         if self.model.ignored is not None:
-            batch.update(**of_the_rest(batch, self.model.ignored.pixels(index)))
-        self.name_categories(batch, recognised)
+            batch.update(**of_the_rest(batch, self.model.ignored.pixels(category)))
         return batch
 
     def ignored_pixels(self, batch: Batch) -> Tensor | None:
@@ -365,56 +415,4 @@ class Grad(  # type: ignore[misc]  # to_onnx: as in anomalib
             return None
         return self.model.ignored.pixels(None if self.per_category is None else self.per_category.category_index(batch))
 
-    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
-        """Add predictions to a validation batch."""
-        del args, kwargs
-        return self._predict(batch)
-
-    def test_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
-        """Add predictions to a test batch, with the category that the model takes each image for."""
-        del args, kwargs
-        return self._predict(batch)
-
-    def predict_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
-        """Add predictions to a batch, with the category that the model takes each image for."""
-        del args, kwargs
-        return self._predict(batch)
-
-    # ------------------------------------------------------------------ training
-
-    def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
-        """Train on a batch of images, or of features from the cache (method section 7)."""
-        del args, kwargs
-        features = self._features(batch)
-        self.remember_features(features, batch)
-        replayed = self._extending.replay(len(features))
-        if replayed is not None:
-            features = torch.cat([features, self._features(self.trainer.strategy.batch_to_device(replayed))])
-        with self.step_precision():
-            loss = self.training_loss(self.model.head_input(features))
-        self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(features))
-        return loss
-
-    def on_fit_start(self) -> None:
-        """Read the backbone's weights before anything else: a machine that cannot have them says so at once.
-
-        A resumed fit draws the random numbers that the interrupted one would have drawn; this has to be settled before
-        the first batch is shuffled.
-        """
-        super().on_fit_start()
-        self.model.backbone.ensure_weights()
-        self.say_precision()
-        self.settle_length()
-        if self.trainer.is_global_zero:  # what processes remember is joined
-            for batch in self._extending.replayed():
-                self.remember_features(self._features(self.trainer.strategy.batch_to_device(batch)), batch)  # type: ignore[arg-type]
-        if self.resumed and self._random_state is not None:
-            with restoring(f"{RANDOM_STATE!r}"):
-                torch.set_rng_state(self._random_state.cpu())
-
-    def _features(self, batch: Batch | FeatureBatch) -> Tensor:
-        """Features ``(B, C, h, w)`` of a training batch, computed or from the cache."""
-        backbone = self.model.backbone
-        if isinstance(batch, FeatureBatch):
-            return backbone.join(backbone.unflatten(batch.features.to(torch.get_default_dtype())))
-        return backbone(batch.image)
+    validation_step = test_step = predict_step  # type: ignore[assignment]

@@ -21,7 +21,7 @@ from .anomaly_map import (
     upsampling_matrix,
 )
 from .backbone.frozen import DEFAULT_BACKBONE, FrozenBackbone
-from .components import GlobalRepresentation, LocalRepresentation, NormalScale, Whitening
+from .components import Corruption, GlobalRepresentation, LocalRepresentation, NormalScale, Whitening
 from .components.head import GradHead
 from .components.ignored_regions import IgnoredRegions
 from .files.configuration import check_weights
@@ -58,6 +58,7 @@ class GradModel(nn.Module):
             Authors: 21 and 32.
         score_share: Share of the anomaly map, its largest pixels, whose mean is the image score in the place of the
             maximum over ``score_window``. Authors: ``None``.
+        pasted_patches, channel_dropout: What training hides from the head (``components/corruption.py``). Authors: 0.
         **head: Arguments of :class:`~anomalib_grad.components.head.GradHead`.
 
     Raises:
@@ -84,6 +85,8 @@ class GradModel(nn.Module):
         smoothing_window: int = 21,
         score_window: int = 32,
         score_share: float | None = None,
+        pasted_patches: int = 0,
+        channel_dropout: float = 0.0,
         **head: float | str | Sequence[int] | None,
     ) -> None:
         super().__init__()
@@ -92,12 +95,14 @@ class GradModel(nn.Module):
         self.distance = distance
         self.backbone = FrozenBackbone(backbone, layers, pre_trained, image_size, faithful_padding, feature_size)
         self.whitening = Whitening(self.backbone.channels) if whitening else None
+        self.corruption = Corruption(pasted_patches, channel_dropout)
         self.head = GradHead(self.backbone.channels, self.backbone.feature_size, **head)  # type: ignore[arg-type]
         self.anomaly_map_generator = AnomalyMapGenerator(
             self.backbone.feature_size, image_size, smoothing_window, score_window, score_share
         )
         self.normal_scale = NormalScale() if scaled else None
-        self.ignored: IgnoredRegions | None = None  # nothing is, until data say so; the graph is then as it was
+        self.ignored: IgnoredRegions | None
+        self.register_module("ignored", None)  # nothing is until data say so, and the graph has no trace of it
 
         self.configuration: dict[str, Any] = {
             "backbone": backbone,
@@ -113,6 +118,13 @@ class GradModel(nn.Module):
             "score_share": score_share,
             **self.head.configuration,
         }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle; exports of before know neither corruption nor ignored regions."""
+        super().__setstate__(state)
+        if "corruption" not in self._modules:
+            self.corruption = Corruption()
+        self._modules.setdefault("ignored", None)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -138,29 +150,31 @@ class GradModel(nn.Module):
     def tiler(self, tiler: "Tiler | None") -> None:
         self.backbone.tiler = tiler
 
-    def forward(self, images: Tensor) -> TrainingOutput | InferenceBatch:
-        """Process normalised images ``(B, 3, H, W)``.
+    def forward(
+        self, images: Tensor | None = None, category: Tensor | None = None, *, features: Tensor | None = None
+    ) -> TrainingOutput | InferenceBatch:
+        """Compare images with what is normal.
+
+        Args:
+            images: Normalised images ``(B, 3, H, W)``.
+            category: Index of each image's category in [0, K], int64, shape (B,), where products have own units or
+                ignored regions.
+            features: The backbone's features ``(B, C, h, w)`` in the place of images, where they are known.
 
         Returns:
             In training what the loss compares; in eval an InferenceBatch with ``pred_score`` ``(B,)`` and
             ``anomaly_map`` ``(B, 1, H, W)``, both non-negative and in feature units, or without any where the features
             are whitened, the distance is scaled, or it is a dissimilarity or cosine.
         """
-        features = self.backbone(images)  # x: (B, C, h, w)
+        features = self.backbone(images) if features is None else features  # x: (B, C, h, w)
+        features = self.head_input(features)
+        normal = self.head.normal(self.corruption(features))  # f_n: (B, C, h, w)
+        refined, similarity = self.head.refine(features, normal)  # x_hat: (B, C, h, w), S: (B, 1, h, w)
         if self.training:
-            features = self.head_input(features)
-            return TrainingOutput(features, self.head(features).refined)
-        return self.predict(features)
-
-    def predict(self, features: Tensor, category: Tensor | None = None) -> InferenceBatch:
-        """Score features ``(B, C, h, w)`` of the backbone, of images of known categories or not.
-
-        Args:
-            features: Features ``(B, C, h, w)``.
-            category: Index of each image's category in [0, K], int64, shape (B,), where products have own units or
-                ignored regions.
-        """
-        distance = self.judged_distance(features, category)
+            return TrainingOutput(features, refined)
+        distance = self.distance_map(features, normal, refined, similarity)  # (B, 1, h, w)
+        if self.ignored is not None:
+            distance = self.ignored.weigh(distance, category)
         if self.normal_scale is not None:
             distance = self.normal_scale(distance, category)
         anomaly_map, pred_score = self.anomaly_map_generator(distance)
@@ -172,19 +186,14 @@ class GradModel(nn.Module):
         """Features ``(B, C, h, w)`` as the head sees them: the backbone's own, or whitened."""
         return features if self.whitening is None else self.whitening(features)
 
-    def judged_distance(self, features: Tensor, category: Tensor | None = None) -> Tensor:
-        """:meth:`distance_map` without what is ignored in images of their category, as in :meth:`predict`."""
-        distance = self.distance_map(features)
-        return distance if self.ignored is None else self.ignored.weigh(distance, category)
-
-    def distance_map(self, features: Tensor) -> Tensor:
-        """How far features ``(B, C, h, w)`` of the backbone are from what is normal: ``(B, 1, h, w)``, not scaled."""
-        features = self.head_input(features)
-        normal = self.head.normal(features)
-        if self.distance == "cosine":
-            return layer_dissimilarity(features, normal, [layer.channels for layer in self.backbone.maps])
-        refined, similarity = self.head.refine(features, normal)
-        return residual_norm(features, refined) if self.distance == "residual" else dissimilarity(similarity)
+    def distance_map(self, features: Tensor, normal: Tensor, refined: Tensor, similarity: Tensor) -> Tensor:
+        """How far features are from what is normal, ``(B, 1, h, w)``, in one of :data:`DISTANCES`."""
+        match self.distance:
+            case "cosine":
+                return layer_dissimilarity(features, normal, [layer.channels for layer in self.backbone.maps])
+            case "dissimilarity":
+                return dissimilarity(similarity)
+        return residual_norm(features, refined)
 
     @torch.inference_mode(mode=False)  # a test runs in it, and its tensors cannot be loaded into later
     def ignore(self, kept: Mapping[str, Tensor], categories: Sequence[str]) -> None:
@@ -227,8 +236,6 @@ class GradModel(nn.Module):
             self.normal_scale.make_room(state_dict, f"{prefix}normal_scale.")
 
     def rearrange(self, before: Sequence[str], after: Sequence[str]) -> None:
-        """Follow a change of the categories' names and order, in what is known of each."""
-        if self.normal_scale is not None:
-            self.normal_scale.rearrange(before, after)
+        """Follow a change of the categories' names and order in what is ignored."""
         if self.ignored is not None:
             self._ignore_all_but(self.ignored.rearranged(before, after))

@@ -2,18 +2,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of the GRAD head, one idea a file."""
 
+from .corruption import Corruption
 from .fusion import FUSIONS, Fusion
-from .grid import ContinuousGrid, interpolation_weights, sample_grid
+from .head import GradHead, refine, similarity
 from .normal_scale import NormalScale
-from .refinement import refine, similarity
-from .representation import GlobalRepresentation, LocalRepresentation
+from .representation import (
+    ContinuousGrid,
+    GlobalRepresentation,
+    LocalRepresentation,
+    interpolation_weights,
+    sample_grid,
+)
 from .whitening import Whitening
 
 __all__ = [
     "FUSIONS",
     "ContinuousGrid",
+    "Corruption",
     "Fusion",
     "GlobalRepresentation",
+    "GradHead",
     "LocalRepresentation",
     "NormalScale",
     "Whitening",

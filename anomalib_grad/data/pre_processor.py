@@ -8,7 +8,7 @@ it. :class:`~anomalib_grad.data.resizing.AntialiasedResize` gives the same pixel
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 from anomalib.pre_processing import PreProcessor
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -16,9 +16,6 @@ from torch import nn
 from torchvision.transforms.v2 import Compose, Normalize, Resize, Transform
 
 from .resizing import AntialiasedResize, resized_to
-
-if TYPE_CHECKING:
-    from anomalib_grad.lightning_model import Grad
 
 DEFAULT_IMAGE_SIZE = (224, 224)
 
@@ -69,7 +66,7 @@ class ConfigurePreProcessor:
     Called on the class it normalises as the default backbone expects, on a model as that model's backbone does.
     """
 
-    def __get__(self, model: "Grad | None", owner: "type[Grad]") -> Callable[..., GradPreProcessor]:
+    def __get__(self, model: Any, owner: type) -> Callable[..., GradPreProcessor]:  # noqa: ANN401  # whose class this is
         """Return the function ``configure_pre_processor(image_size=None)``, image size in pixels."""
         network = getattr(model, "model", None)  # none on the class, nor while a model is being built
         backbone = network.backbone if network else None

@@ -11,21 +11,25 @@ import json
 import logging
 from ast import literal_eval
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from anomalib.data import AnomalibDataModule
+from anomalib.data import AnomalibDataModule, InferenceBatch
 from anomalib.deploy.export import CompressionType, ExportType
 from anomalib.models.components.base.export_mixin import ExportMixin
+from lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from anomalib_grad.data.resizing import resized_to
 from anomalib_grad.files.atomic import folder_beside, naming_disk
+from anomalib_grad.thresholds.model_thresholds import ModelThresholds
+from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 
 from .seal import seal
+from .threshold_files import CATEGORIES_METADATA, TABLE, THRESHOLDS_METADATA, keep_exact
 
 if TYPE_CHECKING:  # both are heavy, and whoever imports anomalib imports this file
     import onnx
@@ -34,29 +38,52 @@ if TYPE_CHECKING:  # both are heavy, and whoever imports anomalib imports this f
 logger = logging.getLogger(__name__)
 
 CATEGORY = "category"
-CATEGORIES_METADATA = "anomalib_grad_categories"
+RAW = ("raw_score", "raw_map")
+"""Names of the tensors that hold scores and maps in the units of the thresholds."""
 SIZE_METADATA = "anomalib_grad_image_size"
 OPSET_VERSION = 18  # the exporter's own; a lower one is a conversion afterwards that fails
 
 
-class CategoryInferenceBatch(NamedTuple):
-    """anomalib's InferenceBatch and the category index of each image; what an exported graph computes."""
+Judge = Callable[[Tensor], tuple[InferenceBatch, InferenceBatch, Tensor | None]]
+
+
+class ExportedBatch(NamedTuple):
+    """anomalib's InferenceBatch, what it was computed from, and the category index of each image, if there are any.
+
+    All of it is in an exported graph; anomalib's four are its outputs.
+    """
 
     pred_score: Tensor
     pred_label: Tensor | None
     anomaly_map: Tensor
     pred_mask: Tensor | None
-    category: Tensor
+    raw_score: Tensor
+    raw_map: Tensor
+    category: Tensor | None
 
 
-class ExplainedInferenceBatch(NamedTuple):
-    """anomalib's InferenceBatch and the category name of each image, in anomalib's free-text field."""
+class ExportedGraph(LightningModule):
+    """What is exported: a model, with the index of each image's category in the place of its name.
 
-    pred_score: Tensor
-    pred_label: Tensor | None
-    anomaly_map: Tensor
-    pred_mask: Tensor | None
-    explanation: list[str]
+    Args:
+        model: The model, whose parts keep their names.
+        judge: Gives its prediction on images ``(B, 3, H, W)``, what it was before the post-processing, and the
+            indices ``(B,)``, if any.
+    """
+
+    def __init__(self, model: nn.Module, judge: Judge) -> None:
+        super().__init__()
+        for name, part in model.named_children():
+            self.add_module(name, part)
+        self._judge = judge
+
+    def forward(self, images: Tensor) -> InferenceBatch | ExportedBatch:
+        """Predict on images of any size."""
+        prediction, raw, category = self._judge(images)
+        if not isinstance(self.post_processor, PerCategoryPostProcessor):
+            return prediction
+        values = dict(zip(RAW, (raw.pred_score, raw.anomaly_map), strict=True))
+        return ExportedBatch(**prediction._asdict(), **values, category=category)  # type: ignore[arg-type]
 
 
 class CategoryExportMixin(ExportMixin):
@@ -68,7 +95,7 @@ class CategoryExportMixin(ExportMixin):
 
     pre_processor: nn.Module | None
     post_processor: nn.Module | None
-    _exporting = False
+    judge: Judge
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to a torch file; arguments and result are anomalib's."""
@@ -91,18 +118,18 @@ class CategoryExportMixin(ExportMixin):
         kwargs = {"opset_version": OPSET_VERSION, "external_data": False, "verbose": False} | kwargs
 
         def export(root: Path) -> Path:
-            path = ExportMixin.to_onnx(self, root, model_file_name, input_size, **kwargs)
+            path = ExportMixin.to_onnx(ExportedGraph(self, self.judge), root, model_file_name, input_size, **kwargs)  # type: ignore[arg-type]  # mixed into a module
             size = resized_to(getattr(self.pre_processor, "transform", None))
-            finish_onnx(path, list(getattr(self.post_processor, "categories", [])), size)
+            finish_onnx(path, list(getattr(self.post_processor, "categories", [])), size, self.post_processor)
             seal(path)
             return path
 
-        with portable(self):  # type: ignore[arg-type]  # mixed into a module
-            self._exporting = True
-            try:
-                return self._publish(export, export_root, ExportType.ONNX)
-            finally:
-                self._exporting = False
+        with portable(self), self._holding_table():  # type: ignore[arg-type]  # mixed into a module
+            return self._publish(export, export_root, ExportType.ONNX)
+
+    def _holding_table(self) -> AbstractContextManager[None]:
+        """Have the graph hold thresholds and ranges under their names, if there are any."""
+        return getattr(self.post_processor, "holding_table", nullcontext)()
 
     def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
         """Export to OpenVINO, compressed on request; arguments and result are anomalib's."""
@@ -110,6 +137,8 @@ class CategoryExportMixin(ExportMixin):
         def export(root: Path, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
             path = ExportMixin.to_openvino(self, root, *args, **kwargs)
             seal(path)
+            if isinstance(self.post_processor, PerCategoryPostProcessor):
+                keep_exact(path, self.post_processor)
             return path
 
         return self._publish(export, export_root, ExportType.OPENVINO, *args, **kwargs)
@@ -216,30 +245,46 @@ def publish(
     return final
 
 
-def finish_onnx(path: Path, categories: list[str], image_size: tuple[int, int] | None = None) -> None:
+def finish_onnx(
+    path: Path,
+    categories: list[str],
+    image_size: tuple[int, int] | None = None,
+    post_processor: nn.Module | None = None,
+) -> None:
     """Finish an exported ONNX file, in place.
 
     The tensor ``category`` stays in the graph but is no output any more; the names of the categories and the size of
     images go to the metadata; every node is named after the module that it comes from, which tells the quantisation
-    what it is; the exporter's stack traces, most of the metadata and full of local paths, go.
+    what it is; thresholds stand in the file itself, where they can be replaced; the exporter's stack traces, most of
+    the metadata and full of local paths, go.
 
     Args:
         path: ONNX file.
         categories: Category names in the order of their indices.
         image_size: Height and width to which the model resizes images first, antialiased; ``None`` if it does not.
+        post_processor: What thresholds are known by; ``None`` if that is nothing.
     """
     import onnx  # noqa: PLC0415  # heavy
 
     model = onnx.load(path, load_external_data=False)
     if not any(output.name == CATEGORY for output in model.graph.output):
         categories = []  # the model was fitted on some, but learned to recognise none: it judges all alike
-    for output in [output for output in model.graph.output if output.name == CATEGORY]:
+    for output in [output for output in model.graph.output if output.name in {CATEGORY, *RAW}]:
         model.graph.output.remove(output)
+    for constant in model.graph.initializer:
+        if constant.name == TABLE and onnx.external_data_helper.uses_external_data(constant):
+            onnx.external_data_helper.load_external_data_for_tensor(constant, str(path.parent))
+            constant.data_location = onnx.TensorProto.DEFAULT
+            del constant.external_data[:]
     for node in model.graph.node:
         node.name = f"{module_of(node)}/{node.name}"
         del node.metadata_props[:]
     size = {} if image_size is None else {SIZE_METADATA: json.dumps(image_size)}
-    onnx.helper.set_model_props(model, {CATEGORIES_METADATA: json.dumps(categories), **size})
+    known = {}
+    if isinstance(post_processor, PerCategoryPostProcessor):
+        thresholds = ModelThresholds.of(post_processor, categories)
+        known = {THRESHOLDS_METADATA: json.dumps(thresholds.to_plain())}
+    onnx.helper.set_model_props(model, {CATEGORIES_METADATA: json.dumps(categories), **size, **known})
     onnx.save(model, path)
 
 

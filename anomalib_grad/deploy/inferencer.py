@@ -13,14 +13,15 @@ import numpy as np
 import openvino as ov
 from anomalib.data import NumpyImageBatch
 from anomalib.deploy import OpenVINOInferencer
-from openvino import opset13
 
 from anomalib_grad.thresholds.post_processor import UNKNOWN
 
-from .export import CATEGORIES_METADATA, CATEGORY, SIZE_METADATA
+from .export import CATEGORY, SIZE_METADATA
 from .frames import Frame, FrameFormat, as_batch, input_size
+from .graph import show_category, show_raw, tell_category
 from .seal import files_of, is_intact
 from .stream import FrameResult, Stream
+from .threshold_files import CATEGORIES_METADATA
 
 if TYPE_CHECKING:
     from openvino.utils.data_helpers.wrappers import OVDict
@@ -133,6 +134,14 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         """The model that is told the category; compiled when first asked for."""
         return PerThread(self._compile(tell_category(self._graph)))
 
+    @cached_property
+    def _raw(self) -> "PerThread":
+        return PerThread(self._compile(show_raw(self._graph)))
+
+    @cached_property
+    def _told_raw(self) -> "PerThread":
+        return PerThread(self._compile(show_raw(tell_category(self._graph))))
+
     def predict(self, image: Frame, category: str | None = None) -> NumpyImageBatch:
         """Run inference on an image, or on several as an array or tensor.
 
@@ -155,6 +164,25 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         inputs = self._inputs(image, index)
         model = self._recognising if index is None else self._told
         return self._result(inputs, model(inputs), category)
+
+    def raw_scores(self, image: Frame, category: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Score images in the unit of the model's thresholds, not normalised.
+
+        Args:
+            image: As of :meth:`predict`.
+            category: Category of all the images, or ``"unknown"``; recognised if ``None``.
+
+        Returns:
+            Scores ``(B,)``, and the largest value of each map, ``(B,)``.
+
+        Raises:
+            ValueError: As of :meth:`predict`, and if the model was exported by a version that does not show them.
+        """
+        unknown = len(self.categories) if self.categories and category == UNKNOWN else None
+        index = self._index(category) if unknown is None else unknown
+        inputs = self._inputs(image, index)
+        score, anomaly_map = (self._raw if index is None else self._told_raw)(inputs).values()
+        return score.reshape(-1), anomaly_map.reshape(len(anomaly_map), -1).max(axis=1)
 
     def stream(
         self, frames: Iterable[Frame], in_flight: int = 4, category: str | None = None
@@ -331,32 +359,3 @@ def read_metadata(model: ov.Model, key: str, name: str, is_valid: Callable[[obje
     if not is_valid(value):
         raise ValueError(f"the exported model's {name} are damaged ({noted!r:.60}); export or copy it again.")
     return value
-
-
-def recognised_category(model: ov.Model) -> ov.Output:
-    """Find the tensor of the recognised category inside a model."""
-    outputs = (output for operation in model.get_ops() for output in operation.outputs())
-    return next(output for output in outputs if CATEGORY in output.get_names())
-
-
-def show_category(model: ov.Model) -> ov.Model:
-    """Copy a model and make the category that it recognises its last output."""
-    model = model.clone()
-    recognised = recognised_category(model)
-    recognised.get_tensor().set_names({CATEGORY})
-    model.add_outputs(recognised)
-    return model
-
-
-def tell_category(model: ov.Model) -> ov.Model:
-    """Copy a model and make the category its second input, int64 indices of shape ``(B,)``, instead of recognising."""
-    model = model.clone()
-    recognised = recognised_category(model)
-    recognised.get_tensor().set_names(set())
-    told = opset13.parameter([-1], recognised.get_element_type(), name=CATEGORY)
-    told.output(0).get_tensor().set_names({CATEGORY})
-    for consumer in recognised.get_target_inputs():
-        consumer.replace_source_output(told.output(0))
-    model.add_parameters([told])
-    model.validate_nodes_and_infer_types()
-    return model

@@ -14,7 +14,8 @@ SEAL = "anomalib_grad_crc32"
 XML_SEAL = "anomalib_grad_files_crc32"
 _XML_START = b"<"
 _END = b"</rt_info>"
-_LINE = re.compile(rb'\t<%b value="([0-9a-f]{8})" />\n\t' % XML_SEAL.encode())
+_LINE = re.compile(rb'\t<%b value="([0-9a-f]{8})(?:-(\d+))?" />\n\t' % XML_SEAL.encode())
+"""Check sum, and of how many bytes of weights it is: those of all where it does not say."""
 
 
 def check_sum(*files: bytes) -> str:
@@ -41,12 +42,32 @@ def files_of(model: Path) -> list[Path]:
 def seal(model: Path) -> None:
     """Note the check sum of the files of an exported model in its own metadata."""
     content, *weights = (file.read_bytes() for file in files_of(model))
+    model.write_bytes(sealed(content, *weights))
+
+
+def sealed(model: bytes, *weights: bytes) -> bytes:
+    """Note the check sum of files in the metadata of the first, in the place of an older one.
+
+    Args:
+        model: Content of an .onnx or .xml file.
+        weights: Content of the file of its weights, if it has them apart. An .xml file stays intact when more is
+            appended to that.
+    """
+    content = unsealed(model)
     noted = check_sum(content, *weights)
-    if model.suffix == ".onnx":
-        model.write_bytes(content + _entry(noted))
-        return
+    if not content.startswith(_XML_START):
+        return content + _entry(noted)
     before, end, after = content.rpartition(_END)
-    model.write_bytes(before + f'\t<{XML_SEAL} value="{noted}" />\n\t'.encode() + end + after)
+    noted += f"-{len(weights[0])}"
+    return before + f'\t<{XML_SEAL} value="{noted}" />\n\t'.encode() + end + after
+
+
+def unsealed(model: bytes) -> bytes:
+    """Content of an .onnx or .xml file without its seal, if it has one."""
+    if model.startswith(_XML_START):
+        return _LINE.sub(b"", model)
+    end = len(model) - len(_entry(check_sum()))
+    return model[:end] if SEAL.encode() in model[end:] else model
 
 
 def is_intact(model: bytes, *weights: bytes) -> bool:
@@ -56,14 +77,15 @@ def is_intact(model: bytes, *weights: bytes) -> bool:
         model: Content of an .onnx or .xml file.
         weights: Content of the file of its weights, if it has them apart.
     """
+    content = unsealed(model)
     if not model.startswith(_XML_START):
-        end = len(model) - len(_entry(check_sum()))
-        return SEAL.encode() not in model or model[end:] == _entry(check_sum(model[:end], *weights))
+        return SEAL.encode() not in model or model == content + _entry(check_sum(content, *weights))
     noted = _LINE.search(model)
     if noted is None:
         return XML_SEAL.encode() not in model
-    unsealed = model[: noted.start()] + model[noted.end() :]
-    return check_sum(unsealed, *weights) == noted[1].decode()
+    if noted[2] is not None:
+        weights = (weights[0][: int(noted[2])],)
+    return check_sum(content, *weights) == noted[1].decode()
 
 
 def _entry(value: str) -> bytes:

@@ -18,6 +18,7 @@ from anomalib_grad.evaluation.coordinates import find
 from anomalib_grad.evaluation.metrics import Counts
 from anomalib_grad.report.records import CategoryResult, TestReport
 from anomalib_grad.report.table import write_csv, write_json
+from anomalib_grad.thresholds.category_statistics import STATISTICS
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 
 from .notes import data_notes, ignoring_notes, recognition_notes, threshold_notes
@@ -50,7 +51,9 @@ def build_report(
     raw = {name: _raw_threshold(post_processor, name) for name in counts}
     normalized = is_normalized(post_processor)
     records = [
-        collector.record(name, _threshold_of_scores(post_processor, raw[name]), normalized)
+        collector.record(
+            name, _threshold_of_scores(post_processor, raw[name]), normalized, _raw_range(post_processor, name)
+        )
         for name in counts
         if name in collector.logs
     ]
@@ -109,6 +112,15 @@ def _raw_threshold(post_processor: PostProcessor | None, category: str) -> float
     if isinstance(post_processor, PerCategoryPostProcessor):
         return post_processor.category_threshold(category)
     return float(post_processor.image_threshold)
+
+
+def _raw_range(post_processor: PostProcessor | None, category: str) -> tuple[float, float, float] | None:
+    """Scores of the model that are normalised to 0, 1 and 0.5; ``None`` if they are not normalised."""
+    if not isinstance(post_processor, PerCategoryPostProcessor) or not is_normalized(post_processor):
+        return None
+    names = [*post_processor.categories, category]  # those without a row of their own have the pooled one
+    row = dict(zip(STATISTICS, post_processor.table[names.index(category)].tolist(), strict=True))
+    return row["image_min"], row["image_max"], row["image_threshold"]
 
 
 def _threshold_of_scores(post_processor: PostProcessor | None, raw: float) -> float:

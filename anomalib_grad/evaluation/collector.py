@@ -12,14 +12,15 @@ import numpy as np
 from anomalib.data import ImageBatch
 from torch import Tensor
 
+from anomalib_grad.data.reading import AS_THEY_SAY, FileFormat
 from anomalib_grad.report.records import CategoryRecord
 
 from .coordinates import GLOBAL, LOCAL, LocalSample, sample_local
-from .examples import Shelf, candidate, load_example
+from .examples import TopExamples, candidate, load_example
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageLog:
     """What is kept of every image."""
 
     path: str
@@ -34,10 +35,10 @@ class Seen:
 class CategoryLog:
     """What is kept of one category, by one process."""
 
-    images: list[Seen] = field(default_factory=list)
-    best: Shelf = field(default_factory=lambda: Shelf(highest=True))
-    worst: Shelf = field(default_factory=lambda: Shelf(highest=False))
-    false_alarms: Shelf = field(default_factory=lambda: Shelf(highest=True))
+    images: list[ImageLog] = field(default_factory=list)
+    best: TopExamples = field(default_factory=lambda: TopExamples(highest=True))
+    worst: TopExamples = field(default_factory=lambda: TopExamples(highest=False))
+    false_alarms: TopExamples = field(default_factory=lambda: TopExamples(highest=True))
     lowest: float = math.inf
     highest: float = -math.inf
     ignores: bool = False
@@ -60,10 +61,12 @@ class Collector:
     That is about 1 kB an image for models with coordinates, and at most 1 MB a category.
 
     Attributes:
+        files: What image files do not say of themselves.
         logs: What was kept, by category.
         split_forward: Whether a batch did not come through the model in one piece, so that its coordinates are unknown.
     """
 
+    files: FileFormat = AS_THEY_SAY
     logs: dict[str, CategoryLog] = field(default_factory=dict)
     split_forward: bool = False
 
@@ -91,13 +94,16 @@ class Collector:
             for category, log in other.logs.items():
                 self.logs.setdefault(category, CategoryLog()).merge(log)
 
-    def record(self, category: str, threshold: float, normalized: bool) -> CategoryRecord:
+    def record(
+        self, category: str, threshold: float, normalized: bool, raw: tuple[float, float, float] | None = None
+    ) -> CategoryRecord:
         """Turn what was kept of a category into what the report draws.
 
         Args:
             category: Name of the category.
             threshold: Image threshold on the scale of the scores, nan if unknown.
             normalized: Whether anomaly maps are on [0, 1] already; if not, the category's own range becomes [0, 1].
+            raw: Scores of the model that were normalised to 0, 1 and 0.5, if they were.
 
         Returns:
             The record; images are in the order of their paths.
@@ -109,8 +115,8 @@ class Collector:
         images = sorted(log.images, key=lambda image: image.path)
         value_range = (0.0, 1.0) if normalized else (log.lowest, log.highest)
         examples = {
-            name: [load_example(found, *value_range) for found in shelf.candidates]
-            for name, shelf in (("best", log.best), ("worst", log.worst), ("false_alarms", log.false_alarms))
+            name: [load_example(found, *value_range, self.files) for found in top.candidates]
+            for name, top in (("best", log.best), ("worst", log.worst), ("false_alarms", log.false_alarms))
         }
         samples = [image.local for image in images if image.local is not None]
         return CategoryRecord(
@@ -118,6 +124,7 @@ class Collector:
             scores=np.array([image.score for image in images], dtype=float),
             anomalous=np.array([image.anomalous for image in images], dtype=bool),
             threshold=threshold,
+            raw=raw,
             **examples,
             global_coordinates=_stack([image.global_coordinates for image in images]),
             local_coordinates=np.concatenate([s.coordinates for s in samples]) if samples else None,
@@ -133,7 +140,7 @@ class Collector:
         log = self.logs.setdefault(batch.category[index], CategoryLog())  # type: ignore[attr-defined]
         log.ignores |= ignored is not None and bool(ignored.any())
         log.images.append(
-            Seen(
+            ImageLog(
                 path=path,
                 score=score,
                 anomalous=anomalous,
@@ -149,12 +156,12 @@ class Collector:
         anomaly_map = batch.anomaly_map[index]
         log.lowest = min(log.lowest, float(anomaly_map.min()))
         log.highest = max(log.highest, float(anomaly_map.max()))
-        shelves = (log.best, log.worst) if anomalous else (log.false_alarms,)
-        admitting = [shelf for shelf in shelves if shelf.admits(score, path)]
+        rankings = (log.best, log.worst) if anomalous else (log.false_alarms,)
+        admitting = [top for top in rankings if top.admits(score, path)]
         if admitting:
             found = candidate(path, anomalous, score, anomaly_map, mask, ignored)
-            for shelf in admitting:
-                shelf.add(found)
+            for top in admitting:
+                top.add(found)
 
 
 def _stack(values: list[np.ndarray | None]) -> np.ndarray | None:

@@ -8,5 +8,6 @@ callback that puts the cache in place of the training images; the other files ar
 
 from .callback import FeatureCaching
 from .dataset import FeatureBatch, batches_of
+from .filling import FeatureSource
 
-__all__ = ["FeatureBatch", "FeatureCaching", "batches_of"]
+__all__ = ["FeatureBatch", "FeatureCaching", "FeatureSource", "batches_of"]

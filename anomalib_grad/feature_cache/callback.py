@@ -4,7 +4,7 @@
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -16,13 +16,10 @@ from anomalib_grad.settings import CacheSettings
 
 from .conditions import obstacle, passes
 from .dataset import CachedFeatures, cached_loader
-from .filling import fill_shared, filler, pre_processing_of
+from .filling import FeatureSource, fill_shared, filler
 from .fingerprint import fingerprint, hash_images, hash_weights
 from .place import check_place, choose_place, is_automatic
 from .store import GIB, CacheFile
-
-if TYPE_CHECKING:
-    from anomalib_grad.lightning_model import Grad
 
 logger = logging.getLogger(__name__)
 
@@ -36,27 +33,30 @@ class FeatureCaching(Callback):
     Args:
         place: Where features are kept: ``auto``, ``memory``, ``disk`` or ``False``, as ``feature_cache`` of Grad.
         settings: How.
+        source: Gives what makes features of images.
 
     Attributes:
         rows: Features ``(N, F)`` of the N training images, if they are cached.
     """
 
-    def __init__(self, place: bool | str, settings: CacheSettings) -> None:
+    def __init__(self, place: bool | str, settings: CacheSettings, source: Callable[[], FeatureSource]) -> None:
         check_place(place)
         self.place = place
         self.settings = settings
+        self._source = source
         self._name = ""
         self.rows: np.ndarray | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Stand between the trainer and the datamodule's training loader."""
+        del pl_module
         datamodule: Any = getattr(trainer, "datamodule", None)
         if stage != "fit" or not self.place or datamodule is None:
             return
         images: Callable[[], object] = datamodule.train_dataloader
 
         def train_dataloader() -> object:
-            return self.training_loader(trainer, pl_module, images())  # type: ignore[arg-type]
+            return self.training_loader(trainer, images())
 
         datamodule.train_dataloader = train_dataloader
 
@@ -70,28 +70,30 @@ class FeatureCaching(Callback):
         del exception
         self.teardown(trainer, pl_module, "fit")
 
-    def training_loader(self, trainer: pl.Trainer, model: "Grad", images: object) -> object:
+    def training_loader(self, trainer: pl.Trainer, images: object) -> object:
         """Fill the cache and give a loader over it; the loader of the images where that cannot be or does not pay."""
-        reason = obstacle(images, pre_processing_of(model))
+        source = self._source()
+        reason = obstacle(images, source.transform)
         if reason is None and is_automatic(self.place) and passes(trainer, len(images)) <= 1:  # type: ignore[arg-type]
             reason = "the training sees no image twice"
         if reason is not None or not isinstance(images, DataLoader):
             level = logging.INFO if is_automatic(self.place) else logging.WARNING
             logger.log(level, "The feature cache is off: %s.", reason)
             return images
-        rows = self._features(trainer, model, images)
+        rows = self._features(trainer, source, images)
         samples = images.dataset.samples  # type: ignore[attr-defined]
         return images if rows is None else cached_loader(images, CachedFeatures(rows, samples))
 
-    def _features(self, trainer: pl.Trainer, model: "Grad", images: DataLoader) -> np.ndarray | None:
+    def _features(self, trainer: pl.Trainer, source: FeatureSource, images: DataLoader) -> np.ndarray | None:
         """Give the rows of features: those there are, or new ones; ``None`` where they have no room."""
-        backbone = model.model.backbone
+        backbone, transform = source
         backbone.ensure_weights()
         dataset: Any = images.dataset
         dtype = np.dtype(self.settings.dtype or "float32")
         name = fingerprint(
             hash_images(dataset.samples["image_path"]),
-            [getattr(dataset, "augmentations", None), pre_processing_of(model)],
+            [getattr(dataset, name, None) for name in ("augmentations", "copies", "file_format")],
+            transform,
             [backbone.name, backbone.layers, backbone.image_size, hash_weights(backbone.network)],
             describe(backbone.tiler),
             [trainer.precision, dtype.name],
@@ -102,7 +104,7 @@ class FeatureCaching(Callback):
         shape = (len(dataset), backbone.row_length)
         size = shape[0] * shape[1] * dtype.itemsize
         place = choose_place(self.settings, self.place, size, trainer.world_size)
-        fill = filler(trainer, model, images)
+        fill = filler(trainer, source, images)
         if place == "memory":
             self.rows = np.empty(shape, dtype)
             fill(self.rows, range(len(dataset)))
@@ -111,5 +113,6 @@ class FeatureCaching(Callback):
             file = CacheFile(self.settings.resolved_folder, f"{name}{node}", shape, dtype)
             self.rows = fill_shared(trainer, file, int(self.settings.limit * GIB), fill)
         if place is not None:
-            model.print(f"Features of {len(dataset)} training images are cached: {size / GIB:.2f} GiB ({place}).")
+            text = f"Features of {len(dataset)} training images are cached: {size / GIB:.2f} GiB ({place})."
+            trainer.lightning_module.print(text)
         return self.rows

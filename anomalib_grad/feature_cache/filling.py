@@ -3,44 +3,45 @@
 """Computes the features of training images, each once, for the rows of a cache."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from anomalib.pre_processing import PreProcessor
 from lightning.pytorch.utilities.seed import isolate_rng
 from rich.progress import track
 from torch import nn
 from torch.utils.data import DataLoader
 
+from anomalib_grad.backbone import FrozenBackbone
+
 from .dataset import batches_of
 from .store import CacheFile
-
-if TYPE_CHECKING:
-    from anomalib_grad.lightning_model import Grad
 
 Fill = Callable[[np.ndarray, Sequence[int]], None]
 """Writes the features of the images at some indices into an array with a row for every image."""
 
 
-def pre_processing_of(model: "Grad") -> nn.Module | None:
-    """Give the transform that anomalib applies to training batches before the model sees them."""
-    return model.pre_processor.transform if isinstance(model.pre_processor, PreProcessor) else None
+class FeatureSource(NamedTuple):
+    """What makes features of images."""
+
+    backbone: FrozenBackbone
+    transform: nn.Module | None
+    """What anomalib does to training batches before the backbone."""
 
 
 @torch.no_grad()
-def feature_rows(trainer: pl.Trainer, model: "Grad", batches: DataLoader) -> Iterator[np.ndarray]:
+def feature_rows(trainer: pl.Trainer, source: FeatureSource, batches: DataLoader) -> Iterator[np.ndarray]:
     """Compute the feature rows ``(B, F)`` of image batches, in the precision that the trainer trains in."""
-    transform = pre_processing_of(model)
+    backbone, transform = source
     for batch in batches:
-        images = trainer.precision_plugin.convert_input(batch.image.to(model.device))
+        images = trainer.precision_plugin.convert_input(batch.image.to(trainer.strategy.root_device))
         with trainer.precision_plugin.forward_context():
-            maps = model.model.backbone.feature_maps(images if transform is None else transform(images))
+            maps = backbone.feature_maps(images if transform is None else transform(images))
         yield torch.cat([feature_map.float().flatten(1) for feature_map in maps], dim=1).cpu().numpy()
 
 
-def filler(trainer: pl.Trainer, model: "Grad", loader: DataLoader) -> Fill:
+def filler(trainer: pl.Trainer, source: FeatureSource, loader: DataLoader) -> Fill:
     """Give a function that computes features of the loader's images and shows how far it is.
 
     It leaves the random number generators as they were.
@@ -55,7 +56,7 @@ def filler(trainer: pl.Trainer, model: "Grad", loader: DataLoader) -> Fill:
         batches = batches_of(loader, indices)
         done = 0
         with isolate_rng():
-            computed = feature_rows(trainer, model, batches)
+            computed = feature_rows(trainer, source, batches)
             for values in track(computed, "Caching features", total=len(batches), disable=not shown):
                 if np.abs(values).max() > largest:
                     raise ValueError(

@@ -12,9 +12,7 @@ from typing import IO, Any, cast
 import lightning.pytorch as pl
 import torch
 from anomalib.utils.serialization import anomalib_safe_globals
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.cloud_io import get_filesystem
-from lightning.pytorch.callbacks import Callback
 
 from .configuration import CheckpointConfigurationError
 from .unreadable_checkpoints import CheckpointFileError, check_checkpoint, describe_failure
@@ -103,18 +101,3 @@ def restore(module: pl.LightningModule, path: str | Path, extra_safe_globals: Se
             if failure is None:
                 raise
             raise CheckpointFileError(failure) from error
-
-
-class WholeCheckpoints(Callback):
-    """Gives the trainer a :class:`.WholeCheckpointIO`, unless the user brought a plugin for checkpoints."""
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Replace Lightning's and anomalib's own plugin."""
-        del pl_module, stage
-        from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO  # noqa: PLC0415  # imports the engine
-
-        from .checkpoint_io import WholeCheckpointIO  # noqa: PLC0415
-
-        present = trainer.strategy.checkpoint_io
-        if type(present) in {TorchCheckpointIO, AnomalibCheckpointIO}:
-            trainer.strategy.checkpoint_io = WholeCheckpointIO(getattr(present, "extra_safe_globals", ()))

@@ -25,9 +25,9 @@ from anomalib_grad.files.atomic import writing
 from anomalib_grad.thresholds.post_processor import UNKNOWN
 
 from . import plots
-from .records import CategoryRecord, CategoryResult, Example, TestReport
+from .neighbours import neighbouring
+from .records import METRIC_NAMES, CategoryRecord, CategoryResult, Example, TestReport
 
-_METRICS = ("image_AUROC", "image_F1Max", "pixel_AUROC", "pixel_AUPRO")
 _THUMBNAIL_SIDE = 192  # pixels, twice what the page shows
 _COLOURED_CURVES = 10  # more colours than that cannot be told apart in one figure
 _LISTED_CONFUSIONS = 10
@@ -77,7 +77,7 @@ def render_html(
         model=report.model,
         date=datetime.now().astimezone(),
         nonce=secrets.token_urlsafe(12),
-        metrics=_METRICS,
+        metrics=METRIC_NAMES,
         results=report.results,
         mean=report.mean,
         mean_of=report.mean_of,
@@ -165,15 +165,13 @@ def _roc(
 
 
 def _scores(record: CategoryRecord, result: CategoryResult) -> dict[str, Any]:
-    """Histograms of one category and what its threshold does to the test images."""
+    """Histograms of one category, what its threshold does to the test images, and what neighbouring ones would."""
     scores, anomalous = _finite(record)
-    above = scores > record.threshold
     return {
         "category": record.category,
         "auroc": result.image_AUROC,
         "threshold": record.threshold,
-        "false_alarms": int((above & ~anomalous).sum()),
-        "missed": int((~above & anomalous).sum()),
+        "neighbours": neighbouring(record),
         "figure": _figure_uri(plots.score_figure(scores, anomalous, record.threshold), "svg"),
     }
 

@@ -67,6 +67,7 @@ class CategoryRecord:
         scores: (n,) image scores as the metrics saw them.
         anomalous: (n,) bool labels.
         threshold: Image threshold on the scale of ``scores``, nan if unknown.
+        raw: Scores of the model that stand for 0, 1 and 0.5 on the scale of ``scores``; ``None`` without such a scale.
         best: Anomalous images with the highest scores, highest first.
         worst: Anomalous images with the lowest scores, lowest first.
         false_alarms: Normal images with the highest scores, highest first.
@@ -88,6 +89,7 @@ class CategoryRecord:
     local_coordinates: np.ndarray | None
     local_anomalous: np.ndarray | None
     recognised: np.ndarray | None
+    raw: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)

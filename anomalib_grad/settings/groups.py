@@ -104,6 +104,8 @@ class TrainingSettings:
             image, which the model has to restore; 0 as in the paper.
         channel_dropout: Share of the features' channels that are zero at random in training and have to be restored,
             in [0, 1); 0 as in the paper.
+        copies: Copies of each training image, moved by up to 3 % of its sides and in other light, that training sees as
+            well; 0 as in the paper. With a feature cache each takes the room of an image.
         hard_mining: Weigh the loss of each cell by the root of its error; ``False`` as in the paper.
         max_epochs: Epochs of training.
         steps: Steps of training, in the place of epochs: as many whole epochs as come closest.
@@ -124,6 +126,7 @@ class TrainingSettings:
     clip_norm: float | None = None
     pasted_patches: int | None = None
     channel_dropout: float | None = None
+    copies: int | None = None
     hard_mining: bool | None = None
     max_epochs: int | None = None
     steps: int | None = None
@@ -139,9 +142,8 @@ class TrainingSettings:
             self._check(name, "0 or more and finite", lambda value: is_number(value) and 0 <= value < math.inf)
         for name in ("lr_step", "max_epochs", "steps", "least_passes", "validate_every"):
             self._check(name, "at least 1, a whole number", lambda value: is_number(value, Integral) and value >= 1)
-        self._check(
-            "pasted_patches", "at least 0, a whole number", lambda value: is_number(value, Integral) and value >= 0
-        )
+        for name in ("pasted_patches", "copies"):
+            self._check(name, "at least 0, a whole number", lambda value: is_number(value, Integral) and value >= 0)
         self._check("channel_dropout", "at least 0 and less than 1", lambda value: is_number(value) and 0 <= value < 1)
         self._check("hard_mining", "True or False", lambda value: isinstance(value, bool))
         self._check("lr_schedule", " or ".join(SCHEDULES), SCHEDULES.__contains__)

@@ -17,13 +17,22 @@ from torch import Tensor
 from anomalib_grad.categories.recogniser import CategoryRecogniser
 
 from .false_alarms import check_rate
+from .known_images import KnownImage
+from .record import VALIDATION, ThresholdRecord
+from .rules import BEST_F1, HIGHEST_NORMAL, false_alarm_rule
 from .validation_scores import ScoreSummary, gather_summaries, merge_all, select
 
 logger = logging.getLogger(__name__)
 
+VALIDATE = "Run engine.validate(model, datamodule=...), or go on with the training to its end."
+MORE_IMAGES = "Add images, or raise the datamodule's test_split_ratio or val_split_ratio, and train again."
+
 UNNAMED = ""
 """Stands for the category of images whose batch names none."""
-_STATISTICS = ("image_threshold", "pixel_threshold", "image_min", "image_max", "pixel_min", "pixel_max")
+STATISTICS = ("image_threshold", "pixel_threshold", "image_min", "image_max", "pixel_min", "pixel_max")
+"""What there is for each category, in units of the model's scores and maps."""
+UNKNOWN = "unknown"
+"""Name of the products that training did not see; they are judged by the pooled statistics."""
 
 
 class CategoryStatistics(PostProcessor):
@@ -39,6 +48,7 @@ class CategoryStatistics(PostProcessor):
     category_image_max: Tensor
     category_pixel_min: Tensor
     category_pixel_max: Tensor
+    fixed_table: Tensor | None
 
     def __init__(
         self,
@@ -63,16 +73,24 @@ class CategoryStatistics(PostProcessor):
         self.category: str | None = None
         self.kept: Sequence[str] = ()  # categories that a training has no images of and must not forget
         self.recogniser = CategoryRecogniser()
-        for name in _STATISTICS:
+        self.records: dict[str, ThresholdRecord] = {}
+        self.register_buffer("fixed_table", None, persistent=False)
+        for name in STATISTICS:
             self.register_buffer("category_" + name, torch.empty(0))
         self._seen: dict[str, ScoreSummary] = {}
         self._warned: set[str] = set()
         self._explained: set[str] = set()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle; torch exports of before hold no fixed table, and no records."""
+        super().__setstate__({"records": {}, **state})
+        if "fixed_table" not in self._buffers:
+            self.register_buffer("fixed_table", None, persistent=False)
+
     # ------------------------------------------------------------------ categories
 
     def set_categories(self, names: Iterable[str]) -> None:
-        """Set the categories; forgets all statistics per category and the fit of the recogniser.
+        """Set the categories; forgets all statistics and records per category and the fit of the recogniser.
 
         Args:
             names: Unique names, in the order of their indices.
@@ -85,10 +103,11 @@ class CategoryStatistics(PostProcessor):
         if repeated:
             raise ValueError(f"Give every category a name of its own; {repeated} occur more than once.")
         self.categories = names
+        self.records = {}
         with torch.inference_mode(
             mode=False
         ):  # validation runs in it, and its tensors cannot be changed in place later
-            for name in _STATISTICS:
+            for name in STATISTICS:
                 row = torch.full((len(names),), float("nan"), device=self.image_min.device)
                 setattr(self, "category_" + name, row)
         self.recogniser.reset(len(names))
@@ -101,8 +120,10 @@ class CategoryStatistics(PostProcessor):
             names: Unique names, in the order of their indices, those kept among them.
         """
         own = {name: self.categories.index(name) for name in kept}
-        rows = {statistic: getattr(self, "category_" + statistic) for statistic in _STATISTICS}
+        rows = {statistic: getattr(self, "category_" + statistic) for statistic in STATISTICS}
+        records = {name: record for name, record in self.records.items() if name in {*own, UNKNOWN}}
         self.set_categories(names)
+        self.records = records
         for statistic, row in rows.items():
             for name, place in own.items():
                 getattr(self, "category_" + statistic)[self.categories.index(name)] = row[place]
@@ -175,7 +196,12 @@ class CategoryStatistics(PostProcessor):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say at once if training ended before thresholds were fitted."""
         del pl_module
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        images = getattr(getattr(trainer, "datamodule", None), "val_data", None)
+        if images is not None and len(images) == 0:
+            self._miss_thresholds("there are no validation images", MORE_IMAGES)
+        else:
             self._miss_thresholds("training ended without a validation")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -187,13 +213,9 @@ class CategoryStatistics(PostProcessor):
         """Say so if there are no thresholds, as in checkpoints of an unfinished training."""
         self.on_test_start(trainer, pl_module)
 
-    def _miss_thresholds(self, reason: str) -> None:
+    def _miss_thresholds(self, reason: str, advice: str = VALIDATE) -> None:
         if self.enable_thresholding and torch.isnan(self._image_threshold):
-            logger.warning(
-                "The model has no thresholds, so its labels mean nothing: %s. Run engine.validate(model, "
-                "datamodule=...), or go on with the training to its end.",
-                reason,
-            )
+            logger.warning("The model has no thresholds, so its labels mean nothing: %s. %s", reason, advice)
 
     def _fit_pooled(self, everywhere: ScoreSummary) -> None:
         """Set the statistics of all categories together; those without any sample stay as they are.
@@ -202,13 +224,13 @@ class CategoryStatistics(PostProcessor):
         """
         if self.kept:
             for name, extreme in everywhere.extremes.items():
-                row = getattr(self, name)
-                row.copy_(
-                    torch.fmin(row, row.new_tensor(extreme))
-                    if name.endswith("_min")
-                    else torch.fmax(row, row.new_tensor(extreme))
-                )
+                known = getattr(self, name)
+                wider = torch.fmin if name.endswith("_min") else torch.fmax
+                known.copy_(wider(known, known.new_tensor(extreme)))
             return
+        if self.enable_thresholding and everywhere.known:  # whose images are those of the categories, if there are any
+            images = [] if self.categories else everywhere.known
+            self.records[UNKNOWN] = self._record(everywhere, self._threshold("image", everywhere), images)
         for level in ("image", "pixel"):
             threshold = self._threshold(level, everywhere) if self.enable_thresholding else float("nan")
             if not math.isnan(threshold):
@@ -216,6 +238,14 @@ class CategoryStatistics(PostProcessor):
             for end in ("min", "max"):
                 if self.enable_normalization and f"{level}_{end}" in everywhere.extremes:
                     getattr(self, f"{level}_{end}").fill_(everywhere.extremes[f"{level}_{end}"])
+
+    def _record(self, summary: ScoreSummary, threshold: float, images: list[KnownImage]) -> ThresholdRecord:
+        """Note how a threshold came about."""
+        if self.false_alarm_rate is not None and summary.normal["image"]:
+            rule = false_alarm_rule(self.false_alarm_rate)
+        else:
+            rule = BEST_F1 if summary.counts["anomalous_image"] else HIGHEST_NORMAL
+        return ThresholdRecord.of(rule, VALIDATION, threshold, images, self.false_alarm_rate)
 
     def _threshold(self, level: str, summary: ScoreSummary) -> float:
         """Threshold by the rate of false alarms, if one is wanted and there are normal images, else of best F1."""
@@ -250,6 +280,7 @@ class CategoryStatistics(PostProcessor):
                     row[index] = summary.false_alarm_threshold(level, rate)
                 else:
                     row[index] = summary.best_f1_threshold(level) if summary.has_scores(level) else float("nan")
+            self.records[name] = self._record(summary, float(self.category_image_threshold[index]), summary.known)
         if self.enable_normalization:
             for statistic in ("image_min", "image_max", "pixel_min", "pixel_max"):
                 row = getattr(self, "category_" + statistic)

@@ -34,3 +34,11 @@ def normalize(preds: Tensor | None, norm_min: Tensor, norm_max: Tensor, threshol
     distance = preds - threshold
     normalized = 0.5 + 0.5 * ((distance / below).clamp(min=-1, max=0) + (distance / above).clamp(min=0, max=1))
     return torch.where(torch.isnan(norm_min) | torch.isnan(norm_max), preds, normalized)
+
+
+def denormalize(value: float, norm_min: float, norm_max: float, threshold: float) -> float:
+    """Give the raw score that :func:`normalize` maps to a value in [0, 1]; the arguments are those, as numbers."""
+    below, above = threshold - norm_min, norm_max - threshold
+    below, above = below if below > 0 else above, above if above > 0 else below
+    extent = below if value < 0.5 else above  # noqa: PLR2004  # where the threshold is
+    return threshold + (2 * value - 1) * (extent if extent > 0 else 1.0)

@@ -9,7 +9,8 @@ beside the pooled ones, and with a normalisation that keeps the order of scores.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,14 +19,13 @@ from torch import Tensor
 
 from anomalib_grad.files.restoring import check_post_processing
 
-from .category_statistics import CategoryStatistics
+from .category_statistics import STATISTICS, UNKNOWN, CategoryStatistics
 from .normalization import normalize
-from .statistics import first_known, per_image
+from .record import ThresholdRecord
+
+__all__ = ["UNKNOWN", "PerCategoryPostProcessor"]
 
 logger = logging.getLogger(__name__)
-
-UNKNOWN = "unknown"
-"""Name of the products that training did not see; they are judged by the pooled statistics."""
 
 
 class PerCategoryPostProcessor(CategoryStatistics):
@@ -63,6 +63,8 @@ class PerCategoryPostProcessor(CategoryStatistics):
         categories: Names of the K categories; index K stands for unknown ones and the pooled statistics.
         category: Name of the only product in front of the camera, if the caller knows it; not kept in checkpoints.
         recogniser: Recognises the category from pooled backbone features. The model fits it and calls it.
+        records: How the thresholds came about, by category; those of all together under ``"unknown"``.
+        fixed_table: The :attr:`table` while a graph is exported.
 
     Example:
         >>> from anomalib.models import Padim
@@ -120,6 +122,19 @@ class PerCategoryPostProcessor(CategoryStatistics):
             return None
         return self.indices_of(names)
 
+    def recognise(self, pooled: Tensor) -> Tensor | None:
+        """Category index of each image by what the backbone sees, or that of :attr:`category` if set.
+
+        Args:
+            pooled: Features averaged over the image, shape (B, C).
+
+        Returns:
+            Indices in [0, K], int64, shape (B,), or None before the recogniser is fitted.
+        """
+        if self.category is not None:
+            return self.same_index(self.category, pooled)
+        return self.recogniser(pooled) if self.recogniser.fitted else None
+
     def indices_of(self, names: Iterable[str]) -> Tensor:
         """Indices of category names, K for those that are unknown: int64, shape (B,)."""
         indices = {name: index for index, name in enumerate(self.categories)}
@@ -154,18 +169,37 @@ class PerCategoryPostProcessor(CategoryStatistics):
             return own
         return torch.where(torch.isnan(own), self.image_thresholds, own)
 
+    @property
+    def table(self) -> Tensor:
+        """All :data:`STATISTICS` in their order, a row for each category and the pooled ones last: (K + 1, 6)."""
+        if self.fixed_table is not None:
+            return self.fixed_table
+        ends = ("image_min", "image_max", "pixel_min", "pixel_max")
+        rows = (first_known(getattr(self, f"category_{end}"), pooled=getattr(self, end)) for end in ends)
+        return torch.stack([self.image_thresholds, self.pixel_thresholds, *rows], dim=1)
+
+    @contextmanager
+    def holding_table(self) -> Iterator[None]:
+        """Compute with a table that is a buffer of its own, so that an exported graph holds it under its name."""
+        self.fixed_table = self.table.detach().clone()
+        try:
+            yield
+        finally:
+            self.fixed_table = None
+
+    def _of_images(self, name: str, index: Tensor, values: Tensor) -> Tensor:
+        """One of the statistics for each image, shaped to broadcast over values (B, ...)."""
+        rows = self.table.index_select(0, index)  # (B, 6)
+        return rows[:, STATISTICS.index(name)].reshape(-1, *[1] * (values.ndim - 1))
+
     _normalize = staticmethod(normalize)  # in place of anomalib's, which loses the order of scores
 
     def _normalize_level(self, level: str, values: Tensor | None, index: Tensor) -> Tensor | None:
         """Normalise scores (B,) or maps (B, ..., H, W) by the statistics of each image's category."""
         if values is None:
             return None
-        low, high = (
-            first_known(getattr(self, f"category_{level}_{end}"), pooled=getattr(self, f"{level}_{end}"))
-            for end in ("min", "max")
-        )
-        threshold = self.image_thresholds if level == "image" else self.pixel_thresholds
-        return self._normalize(values, *(per_image(row, index, values) for row in (low, high, threshold)))
+        parts = (self._of_images(f"{level}_{part}", index, values) for part in ("min", "max", "threshold"))
+        return self._normalize(values, *parts)
 
     def _threshold_level(self, level: str, values: Tensor | None, index: Tensor) -> Tensor | None:
         """Labels (B,) or masks (B, ..., H, W): beyond the middle if normalised, else beyond the raw threshold."""
@@ -173,8 +207,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
             return None
         if self.enable_normalization:
             return self._apply_threshold(values, getattr(self, f"normalized_{level}_threshold"))
-        threshold = self.image_thresholds if level == "image" else self.pixel_thresholds
-        return values > per_image(threshold, index, values)
+        return values > self._of_images(f"{level}_threshold", index, values)
 
     # ------------------------------------------------------------------ applying
 
@@ -195,8 +228,11 @@ class PerCategoryPostProcessor(CategoryStatistics):
         values = predictions.pred_score if predictions.pred_score is not None else predictions.anomaly_map
         if self.category is not None and values is not None:
             category_index = self.same_index(self.category, values)
-        if category_index is None or not self.categories or values is None:
-            return super().forward(predictions)
+        if values is None:
+            return super().forward(predictions)  # which says what is missing
+        if category_index is None:
+            pooled = len(self.categories)
+            category_index = torch.full((values.shape[0],), pooled, device=values.device)
 
         pred_score, anomaly_map = predictions.pred_score, predictions.anomaly_map
         if pred_score is None:
@@ -237,7 +273,8 @@ class PerCategoryPostProcessor(CategoryStatistics):
     def checkpoint_config(self) -> dict[str, Any]:
         """Plain-data configuration for a checkpoint, the names of the categories among it."""
         own = {"categories": list(self.categories), "false_alarm_rate": self.false_alarm_rate}
-        return {**super().checkpoint_config(), **own}
+        records = {name: record.to_plain() for name, record in self.records.items()}
+        return {**super().checkpoint_config(), **own, "records": records}
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
         """Restore the configuration; makes room for the statistics that the state dict brings next.
@@ -250,3 +287,10 @@ class PerCategoryPostProcessor(CategoryStatistics):
         self.false_alarm_rate = config.get("false_alarm_rate")
         if "categories" in config:
             self.set_categories(config["categories"])
+        records = config.get("records", {})
+        self.records = {str(name): ThresholdRecord.from_plain(record) for name, record in records.items()}
+
+
+def first_known(categories: Tensor, pooled: Tensor) -> Tensor:
+    """Rows of the categories (K,), then the pooled one, which also stands in where a category has none: (K + 1,)."""
+    return torch.cat([torch.where(torch.isnan(categories), pooled, categories), pooled.reshape(1)])

@@ -3,9 +3,10 @@
 
 """Validation scores of one category, from which its threshold and range are fitted, over all processes together."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from anomalib.data import Batch
@@ -14,7 +15,9 @@ from torch import Tensor
 from anomalib_grad.categories.distributed import all_gather
 
 from .false_alarms import false_alarm_threshold
-from .score_histogram import ScoreHistogram, best_f1_score
+from .known_images import KnownImage
+from .rules import best_f1_threshold
+from .score_histogram import ScoreHistogram
 
 
 class Scores(NamedTuple):
@@ -24,6 +27,7 @@ class Scores(NamedTuple):
     gt_label: Tensor | None  # (n,) bool
     anomaly_map: Tensor | None  # (n, H, W)
     gt_mask: Tensor | None  # (n, H, W) bool
+    image_path: list[str] | None  # (n)
 
 
 class ScoreSummary:
@@ -33,6 +37,7 @@ class ScoreSummary:
         counts: Images and pixels, and anomalous ones.
         extremes: Smallest and largest score, and value of the maps.
         images: Score of each image that has a label, and whether it is anomalous.
+        known: The same images, with the largest value of their maps and their names.
         pixels: Counts of normal and anomalous pixels by score.
         normal: Score of each normal image, and the largest value of its map.
     """
@@ -41,6 +46,7 @@ class ScoreSummary:
         self.counts: Counter[str] = Counter()
         self.extremes: dict[str, float] = {}
         self.images: list[tuple[float, bool]] = []
+        self.known: list[KnownImage] = []
         self.pixels = ScoreHistogram()
         self.normal: dict[str, list[float]] = {"image": [], "pixel": []}
 
@@ -58,15 +64,24 @@ class ScoreSummary:
                     largest = values.reshape(len(values), -1)[~scores.gt_label.bool()].amax(dim=1)  # (normal images,)
                     self.normal[level] += largest.tolist()
         if scores.pred_score is not None and scores.gt_label is not None:
-            self.images += zip(scores.pred_score.flatten().tolist(), scores.gt_label.bool().tolist(), strict=True)
+            self._know(scores.pred_score.flatten().tolist(), scores.gt_label.bool().tolist(), scores)
         if scores.anomaly_map is not None and scores.gt_mask is not None:
             self.pixels.update(scores.anomaly_map, scores.gt_mask.bool())
+
+    def _know(self, values: list[float], truths: list[bool], scores: Scores) -> None:
+        """Note images of which score and truth are known."""
+        self.images += zip(values, truths, strict=True)
+        maps, names = scores.anomaly_map, scores.image_path
+        peaks = [math.nan] * len(values) if maps is None else maps.reshape(len(maps), -1).amax(dim=1).tolist()
+        for path, value, peak, truth in zip(names or [""] * len(values), values, peaks, truths, strict=True):
+            self.known.append(KnownImage.of(path, value, peak, anomalous=truth))
 
     def merge(self, other: "ScoreSummary") -> None:
         """Take in what another process saw of the category."""
         self.counts.update(other.counts)
         self._extend(other.extremes)
         self.images += other.images
+        self.known += other.known
         self.pixels.merge(other.pixels)
         for level, scores in other.normal.items():
             self.normal[level] += scores
@@ -74,8 +89,7 @@ class ScoreSummary:
     def best_f1_threshold(self, level: str) -> float:
         """Raw threshold of best F1; without anomalous or without normal samples the extreme score, as anomalib has it.
 
-        It lies below the lowest score that is to be called anomalous, since labels ask for more than the threshold: for
-        images in the middle of it and the next lower one.
+        It lies below the lowest score that is to be called anomalous, since labels ask for more than the threshold.
 
         Args:
             level: ``"image"`` or ``"pixel"``.
@@ -90,10 +104,7 @@ class ScoreSummary:
             return self.extremes[level + ("_min" if anomalous else "_max")]
         if level == "pixel":
             return self.pixels.best_f1_threshold()
-        scores, labels = zip(*self.images, strict=True)
-        lowest = best_f1_score(torch.tensor(scores, dtype=torch.float64), torch.tensor(labels))
-        lower = [score for score in scores if score < lowest]
-        return (lowest + max(lower)) / 2 if lower else lowest
+        return best_f1_threshold(*zip(*self.images, strict=True))
 
     def false_alarm_threshold(self, level: str, rate: float) -> float:
         """Threshold that a share ``rate`` of normal images exceeds: their scores, or the largest value of their maps.
@@ -160,5 +171,9 @@ def merge_all(summaries: Iterable[ScoreSummary]) -> ScoreSummary:
 
 def select(batch: Batch, rows: list[int]) -> Scores:
     """Scores and truth of some images of a batch, uncopied if they are all of it."""
-    fields = [getattr(batch, name, None) for name in Scores._fields]
-    return Scores(*(field if field is None or len(rows) == len(field) else field[rows] for field in fields))
+    fields: list[Any] = [getattr(batch, name, None) for name in Scores._fields]
+    return Scores(*(field if field is None or len(rows) == len(field) else _rows(field, rows) for field in fields))
+
+
+def _rows(field: Any, rows: list[int]) -> Any:  # noqa: ANN401  # a tensor or a list
+    return [field[row] for row in rows] if isinstance(field, list) else field[rows]

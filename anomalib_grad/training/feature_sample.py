@@ -9,6 +9,8 @@ from torch import Tensor
 
 from anomalib_grad.feature_cache import FeatureBatch
 
+SAMPLE = "grad_feature_sample"
+"""Where a checkpoint has it."""
 BYTES = 2
 """Of a value in float16."""
 

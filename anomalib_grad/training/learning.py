@@ -96,6 +96,7 @@ class LearnFromFeatures(Callback):
         if network.normal_scale is None:
             return
         scores: defaultdict[int | None, list[Tensor]] = defaultdict(list)
+        network.normal_scale.reset()
         with in_eval_mode(network), isolate_rng():
             shown = training_batches(trainer, pl_module, spread_by_category(trainer, SCALE_IMAGES))
             for batch in chain(shown, map(trainer.strategy.batch_to_device, self._replayed())):
@@ -103,8 +104,8 @@ class LearnFromFeatures(Callback):
                 names = getattr(batch, "category", None) or [None] * len(features)
                 places = [categories.index(name) if name in categories else None for name in names]
                 known = [len(categories) if place is None else place for place in places]
-                judged = network.judged_distance(features, torch.tensor(known, device=features.device))
-                for place, score in zip(places, network.anomaly_map_generator(judged)[1], strict=True):
+                own = network(features=features, category=torch.tensor(known, device=features.device)).pred_score
+                for place, score in zip(places, own, strict=True):
                     scores[place].append(score)
         network.normal_scale.fit({index: torch.stack(values) for index, values in scores.items()}, len(categories))
         for index, values in scores.items():
@@ -157,9 +158,11 @@ def dataset_of(trainer: pl.Trainer) -> Any:  # noqa: ANN401  # anomalib's, or of
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
     """Have a model predict in the block, and do then what it did before."""
-    training = model.training
+    if not model.training:
+        yield
+        return
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        model.train()

@@ -2,8 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long Grad trains if nobody says: its own epochs, or its steps on the data at hand."""
 
+import math
+
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Timer
+
+from anomalib_grad.settings import TrainingSettings
 
 
 def has_limit(trainer: pl.Trainer) -> bool:
@@ -16,44 +20,62 @@ def find_timer(trainer: pl.Trainer) -> Timer | None:
     return next((callback for callback in getattr(trainer, "callbacks", []) if isinstance(callback, Timer)), None)
 
 
-class TrainingLengthMixin(pl.LightningModule):
-    """Gives a trainer without any limit the model's own length."""
+class OwnLength:
+    """The model's own length for a trainer without any limit, which would get Lightning's 1000 epochs else."""
 
-    max_epochs: int | None
-    steps: int | None
-    least_passes: int
-    _own_length = False
+    def __init__(self) -> None:
+        self._counts = False
 
-    @pl.LightningModule.trainer.setter  # type: ignore[attr-defined]
-    def trainer(self, trainer: pl.Trainer | None) -> None:
-        """Attach a trainer; one without any limit gets this model's epochs instead of Lightning's 1000.
+    def begin(self, trainer: pl.Trainer, settings: TrainingSettings) -> None:
+        """See whether a trainer has a limit when the model is attached to it.
 
-        Lightning fills in its own limit before the first hook, so this is the only moment that tells an unset limit
-        from one that the user wants.
+        Lightning fills in its own before the first hook, so this is the only moment that tells an unset limit from one
+        that the user wants.
         """
-        if isinstance(trainer, pl.Trainer):
-            self._own_length = not has_limit(trainer)
-            if self._own_length:
-                self._set_epochs(trainer, self.max_epochs or self.least_passes)
-        pl.LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
+        self._counts = not has_limit(trainer)
+        if self._counts:
+            set_epochs(trainer, settings.max_epochs or least_epochs(settings))
 
-    def settle_length(self) -> None:
+    def settle(self, trainer: pl.Trainer, settings: TrainingSettings) -> None:
         """Set the epochs once the data are there and a checkpoint has brought its settings.
 
         Whole epochs, so that training ends where epochs are validated and saved.
         """
-        if not self._own_length:
+        if not self._counts:
             return
-        if self.steps is None:
-            self._set_epochs(self.trainer, self.max_epochs or self.least_passes)
+        if settings.steps is None:
+            set_epochs(trainer, settings.max_epochs or least_epochs(settings))
             return
-        per_epoch = self.trainer.estimated_stepping_batches / max(self.trainer.max_epochs or 0, 1)
+        per_epoch = trainer.estimated_stepping_batches / max(trainer.max_epochs or 0, 1)
         if per_epoch >= 1:
-            self._set_epochs(self.trainer, max(round(self.steps / per_epoch), self.least_passes))
+            set_epochs(trainer, max(round(settings.steps / per_epoch), least_epochs(settings)))
         else:  # data without a length
-            self.trainer.fit_loop.max_epochs = -1
-            self.trainer.fit_loop.epoch_loop.max_steps = self.steps
+            trainer.fit_loop.max_epochs = -1
+            trainer.fit_loop.epoch_loop.max_steps = settings.steps
 
-    @staticmethod
-    def _set_epochs(trainer: pl.Trainer, epochs: int) -> None:
-        trainer.fit_loop.max_epochs = max(epochs, trainer.min_epochs or 0)
+
+def least_epochs(settings: TrainingSettings) -> int:
+    """Epochs of a training at the least."""
+    return settings.least_passes or 1
+
+
+def set_epochs(trainer: pl.Trainer, epochs: int) -> None:
+    """End the training after some epochs, or those that the user wants at the least."""
+    trainer.fit_loop.max_epochs = max(epochs, trainer.min_epochs or 0)
+
+
+def training_steps(trainer: pl.Trainer) -> float:
+    """Number of steps of the whole training; where time ends it, as many as there will be at the pace so far.
+
+    Raises:
+        ValueError: If it has no end that is known.
+    """
+    total = float(trainer.estimated_stepping_batches)
+    timer = find_timer(trainer)
+    remaining = None if timer is None else timer.time_remaining()
+    if timer is not None and remaining is not None:
+        elapsed = timer.time_elapsed()
+        total = min(total, trainer.global_step * (1 + max(remaining, 0) / max(elapsed, 1e-3)))
+    if math.isinf(total):
+        raise ValueError("lr_schedule='cosine' has to know the end of training: set max_epochs or max_steps.")
+    return total

@@ -20,28 +20,27 @@ def computes_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-class TrainingPrecisionMixin(pl.LightningModule):
-    """Computes training steps in what the machine computes fast."""
+def leaves_precision_open(precision: str, trainer: pl.Trainer) -> bool:
+    """Whether neither the settings (``training.precision``) nor the trainer's arguments say how steps are computed."""
+    return precision == "auto" and trainer.precision == "32-true"
 
-    precision: str
 
-    @property
-    def trains_in_bfloat16(self) -> bool:
-        """Whether steps are computed in bfloat16 though the trainer says float32, which is its default."""
-        return self.precision == "auto" and self.trainer.precision == "32-true" and computes_bfloat16(self.device)
+def step_precision(precision: str, trainer: pl.Trainer, device: torch.device) -> AbstractContextManager[object]:
+    """Context of the forward pass of a training step."""
+    if leaves_precision_open(precision, trainer) and computes_bfloat16(device):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
 
-    def step_precision(self) -> AbstractContextManager[object]:
-        """Context of the forward pass of a training step."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.trains_in_bfloat16 else nullcontext()
 
-    def say_precision(self) -> None:
-        """Say what was chosen, where there was a choice."""
-        if self.precision != "auto" or self.trainer.precision != "32-true":
-            return
-        if self.trains_in_bfloat16:
-            self.print(
-                f"Training steps are computed in bfloat16, for which this {self.device.type} has arithmetic; "
-                f"--model.training.precision trainer keeps float32."
-            )
-        else:
-            self.print(f"Training steps are computed in float32: this {self.device.type} only emulates bfloat16.")
+def say_precision(precision: str, module: pl.LightningModule) -> None:
+    """Say what was chosen, where there was a choice."""
+    if not leaves_precision_open(precision, module.trainer):
+        return
+    kind = module.device.type
+    if computes_bfloat16(module.device):
+        module.print(
+            f"Training steps are computed in bfloat16, for which this {kind} has arithmetic; "
+            f"--model.training.precision trainer keeps float32."
+        )
+    else:
+        module.print(f"Training steps are computed in float32: this {kind} only emulates bfloat16.")

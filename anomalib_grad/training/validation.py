@@ -6,6 +6,7 @@ Validation fits thresholds and ranges, which nothing reads before training ends.
 """
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -28,21 +29,25 @@ class ValidateAtEnd(Callback):
     """Skips the validation of epochs after which training goes on.
 
     A training that ends early by ``max_steps``, ``max_time`` or ``trainer.should_stop`` is validated as well.
+
+    Args:
+        every: Gives the epochs between two validations that the user asks for, or ``None``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every: Callable[[], int | None]) -> None:
+        self._every = every
         self._chooses = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """See what the user asked for."""
-        self._chooses = getattr(pl_module, "validate_every", None) is not None or not wants_validation(trainer)
+        del pl_module
+        self._chooses = self._every() is not None or not wants_validation(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:  # noqa: ANN401
         """Decide whether validation follows; Lightning asks right after this."""
-        del args
+        del pl_module, args
         if self._chooses:
-            every = getattr(pl_module, "validate_every", None)
-            trainer.val_check_batch = NOW if self._is_due(trainer, every) else NOT_NOW
+            trainer.val_check_batch = NOW if self._is_due(trainer, self._every()) else NOT_NOW
 
     @staticmethod
     def _is_due(trainer: pl.Trainer, every: int | None) -> bool:

@@ -93,13 +93,13 @@ def network_scorer(model: Grad, scoring: dict[str, Any], sample: Sample) -> Scor
     if settings.scaled:
         scores: dict[int | None, list[Tensor]] = {}
         for features, indices in sample:
-            for index, own in zip(indices, network.predict(features).pred_score, strict=True):
+            for index, own in zip(indices, network(features=features).pred_score, strict=True):
                 scores.setdefault(index, []).append(own)
         network.normal_scale = NormalScale()
         network.normal_scale.fit({index: torch.stack(own) for index, own in scores.items()}, len(scores))
 
     def score(features: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        prediction = network.predict(features, indices)
+        prediction = network(features=features, category=indices)
         return prediction.anomaly_map, prediction.pred_score
 
     return score

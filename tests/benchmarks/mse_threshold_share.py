@@ -50,7 +50,7 @@ def image_aurocs(model: GradModel, train: Tensor, tests: list[tuple[Tensor, Tens
     model.eval()
     with torch.no_grad():
         scores = [
-            torch.cat([model.predict(part).pred_score for part in features.split(BATCH)]) for features, _ in tests
+            torch.cat([model(features=part).pred_score for part in features.split(BATCH)]) for features, _ in tests
         ]
     return [float(binary_auroc(score, labels)) for score, (_, labels) in zip(scores, tests, strict=True)]
 

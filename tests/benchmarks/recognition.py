@@ -19,8 +19,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_f1_score
 
 from anomalib_grad import Grad, MultiCategory
-from anomalib_grad.categories.mixin import pool
-from anomalib_grad.categories.recogniser import CategoryRecogniser
+from anomalib_grad.categories.recogniser import CategoryRecogniser, pool
 
 
 @torch.no_grad()
@@ -33,7 +32,7 @@ def describe(model: Grad, loader: object, categories: list[str]) -> dict[str, Te
         rows = {
             "pooled features": pooled,
             "global coordinates": model.model.global_representation.coordinates(pooled),
-            "score": model.model.predict(features).pred_score,
+            "score": model.model(features=features).pred_score,
             "anomalous": batch.gt_label,
             "category": torch.tensor([categories.index(name) for name in batch.category]),
         }

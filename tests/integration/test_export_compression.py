@@ -13,11 +13,12 @@ from anomalib.data.utils import read_image
 from anomalib.engine import Engine
 from anomalib.metrics import AUROC
 
-from anomalib_grad import quantization
 from anomalib_grad.data import MultiCategory
-from anomalib_grad.deploy import CategoryOpenVINOInferencer
+from anomalib_grad.deploy import CategoryOpenVINOInferencer, quantization
 from anomalib_grad.lightning_model import Grad
 from helpers import TINY
+
+pytestmark = pytest.mark.slow
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 HALF_PRECISION = 5e-3

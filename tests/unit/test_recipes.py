@@ -22,7 +22,9 @@ def test_without_a_name_the_model_is_the_published_one() -> None:
     model = Grad(pre_trained=False)
     assert model.recipe == "crad"
     assert model.settings == PUBLISHED
-    assert (model.model.backbone.layers, model.max_epochs, model.steps) == (["blocks.2", "blocks.4"], 50, None)
+    training = model.settings.training
+    assert model.model.backbone.layers == ["blocks.2", "blocks.4"]
+    assert (training.max_epochs, training.steps) == (50, None)
 
 
 @pytest.mark.parametrize(("name", "epochs"), [("crad", 50), ("crad_s", 50), ("grad", 100)])
@@ -54,7 +56,7 @@ def test_an_argument_wins_over_the_recipe_also_where_it_is_the_published_value(
 
 @pytest.mark.parametrize(
     ("given", "epochs", "steps"),
-    [({}, None, 1000), ({"steps": 100}, None, 100), ({"max_epochs": 7}, 7, None), ({"learning_rate": 1.0}, None, 1000)],
+    [({}, None, 2000), ({"steps": 100}, None, 100), ({"max_epochs": 7}, 7, None), ({"learning_rate": 1.0}, None, 2000)],
 )
 def test_a_length_that_is_given_takes_the_place_of_the_recipes(
     given: dict[str, Any], epochs: int | None, steps: int | None

@@ -140,6 +140,14 @@ def test_threshold_counts_and_verdicts() -> None:
     assert re.search(r"false alarm\s*good/2.png\s*normal, score 0.7", heatmaps)
 
 
+def test_a_table_says_what_neighbouring_thresholds_do_in_the_models_own_unit() -> None:
+    page = Page(render_html(make_report([replace(make_record("bottle"), raw=(0.0, 20.0, 8.0))])))
+    rows = {row[0]: row[1:] for row in page.rows if len(row) == 3}
+    assert rows["8 (now)"] == ["1 of 3: 33 % (0.84 to 91 %)", "1 of 3: 33 % (0.84 to 91 %)"]
+    assert rows["14"] == ["0 of 3: 0 % (0 to 71 %)", "1 of 3: 33 % (0.84 to 91 %)"]  # 0.75 between 0.7 and 0.8
+    assert rows["4.8"] == ["1 of 3: 33 % (0.84 to 91 %)", "0 of 3: 0 % (0 to 71 %)"]
+
+
 def test_score_on_the_threshold_is_normal_as_for_anomalib() -> None:
     record = replace(make_record("bottle"), threshold=0.7)
     page = Page(render_html(make_report([record])))

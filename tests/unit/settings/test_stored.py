@@ -44,7 +44,8 @@ def test_a_checkpoint_of_flat_arguments_loads_with_all_of_them(flat: Path) -> No
 
 def test_what_is_given_wins_over_a_checkpoint_and_leaves_the_rest_of_its_group(flat: Path) -> None:
     model = Grad.load_from_checkpoint(flat, training={"learning_rate": 0.5})
-    assert (model.learning_rate, model.pasted_patches) == (0.5, 1)
+    training = model.settings.training
+    assert (training.learning_rate, training.pasted_patches) == (0.5, 1)
 
 
 def test_an_argument_that_is_none_is_refused(flat: Path) -> None:

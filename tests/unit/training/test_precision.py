@@ -7,6 +7,8 @@ import torch
 from lightning.pytorch import Trainer
 
 from anomalib_grad.lightning_model import Grad
+from anomalib_grad.training.loss import training_loss
+from anomalib_grad.training.precision import step_precision
 from helpers import tiny
 
 
@@ -28,8 +30,8 @@ def dtype_of_a_step(model: Grad, precision: str | None) -> torch.dtype:
     seen: list[torch.dtype] = []
     recover = model.model.head.fusion.recover
     recover.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
-    with model.step_precision():
-        loss = model.training_loss(torch.rand(2, model.model.backbone.channels, 8, 8))
+    with step_precision(model.settings.training.precision, model.trainer, model.device):
+        loss = training_loss(*model.model(features=torch.rand(2, model.model.backbone.channels, 8, 8)))
     loss.backward()
     assert recover.weight.grad.dtype == torch.float32
     return seen[0]

@@ -1,19 +1,41 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Two changes to training that are not in the paper and gain accuracy together.
+"""What training hides from the head, which then has to give it back; not in the paper.
 
-Patches of other images stand in for anomalies that training does not have (CutMix, arXiv 1905.04899, on features): the
-model sees them and has to give what they cover. Weights by the error keep easy cells, which are the most, from ruling.
+Patches of other images stand in for anomalies that training does not have (CutMix, arXiv 1905.04899, on features).
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 LARGEST = 2 / 7
 """Longest side of a patch, as a share of the feature map's."""
 
 OPAQUE = 0.5
 """Share of the patches that hide what they cover; the others are blended with it."""
+
+
+class Corruption(nn.Module):
+    """Covers parts of features and drops channels while training; leaves them as they are in eval.
+
+    Args:
+        pasted_patches: Largest number of patches of other images that cover parts of an image's features.
+        channel_dropout: Share of the channels that are zero at random, in [0, 1).
+    """
+
+    def __init__(self, pasted_patches: int = 0, channel_dropout: float = 0.0) -> None:
+        super().__init__()
+        self.pasted_patches = pasted_patches
+        self.channel_dropout = channel_dropout
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Corrupt features ``(B, C, H, W)``; of that shape."""
+        if not self.training:
+            return features
+        if self.pasted_patches:
+            features = paste_patches(features, self.pasted_patches)
+        return functional.dropout2d(features, self.channel_dropout) if self.channel_dropout else features
 
 
 def paste_patches(features: Tensor, most: int) -> Tensor:
@@ -45,9 +67,3 @@ def spans(batch: int, side: int) -> Tensor:
     start = (torch.rand(batch, 1) * (side - length + 1)).floor()
     place = torch.arange(side)
     return (place >= start) & (place < start + length)
-
-
-def hard_mean(errors: Tensor) -> Tensor:
-    """Mean of squared errors of any shape, each weighed by its root: a scalar."""
-    weights = errors.detach().sqrt()
-    return (weights * errors).mean() / weights.mean().clamp(min=torch.finfo(errors.dtype).tiny)

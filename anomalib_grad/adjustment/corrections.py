@@ -1,0 +1,97 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Right verdicts on images, as people at the line write them down."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from anomalib_grad.data.listing import list_images
+from anomalib_grad.data.prediction import images_at
+
+FALSE_ALARMS, MISSED = "false_alarms", "missed"
+"""Folders of a product: good parts that were called anomalous, and bad ones that were not."""
+COLUMN = "right_label"
+"""Column of a table of predictions: what would have been right; empty where nobody looked."""
+_ANOMALOUS = {"true": True, "1": True, "1.0": True, "anomalous": True, "bad": True, "defective": True}
+_NORMAL = {"false": False, "0": False, "0.0": False, "normal": False, "good": False}
+
+Verdicts = dict[str | None, list[tuple[Path, bool]]]
+"""Files by product, ``None`` for the only one, and whether each is anomalous."""
+
+
+def from_folders(false_alarms: Path | None, missed: Path | None, product: str | None) -> Verdicts:
+    """Take false alarms and missed images of one product from a folder each.
+
+    Raises:
+        FileNotFoundError: If a folder is not there.
+        ValueError: If one holds no image.
+    """
+    folders = ((false_alarms, False), (missed, True))
+    return {product: [(image, truth) for folder, truth in folders if folder for image in images_at(folder)]}
+
+
+def read_verdicts(source: Path, product: str | None = None) -> Verdicts:
+    """Read verdicts from a folder or a table.
+
+    Args:
+        source: A folder with a folder per product, in which ``false_alarms`` and ``missed`` are; or these two
+            themselves, of the product that is named. Or the predictions of ``examples/batch_inference.py``, as .csv or
+            .parquet file or the folder of them, with a column ``right_label`` of ``normal``, ``anomalous`` or nothing.
+        product: Take those of this product alone; whose the images are, where the source does not say it.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+        ValueError: If it is something else, or holds no verdict.
+    """
+    if not source.exists():
+        raise FileNotFoundError(f"there is nothing at {source}; give a folder or a table of predictions.")
+    is_table = source.is_file() or any(source.glob("*.parquet"))
+    verdicts = _from_table(source, product) if is_table else _from_folder(source, product)
+    if not verdicts:
+        whose = "" if product is None else f" on {product}"
+        wanted = f"a column {COLUMN!r} that says normal or anomalous" if is_table else f"{FALSE_ALARMS} or {MISSED}"
+        raise ValueError(f"{source} holds no verdicts{whose}: it needs {wanted}.")
+    return verdicts
+
+
+def _from_folder(source: Path, product: str | None) -> Verdicts:
+    verdicts: Verdicts = {}
+    places = {product: source} if any((source / name).is_dir() for name in (FALSE_ALARMS, MISSED)) else {}
+    if not places:
+        places = {one.name: one for one in sorted(source.iterdir()) if one.is_dir() and product in {None, one.name}}
+    for name, place in places.items():
+        folders = ((place / FALSE_ALARMS, False), (place / MISSED, True))
+        images = [(image, truth) for folder, truth in folders if folder.is_dir() for image in list_images(folder)]
+        if images:
+            verdicts[name] = images
+    return verdicts
+
+
+def _from_table(source: Path, product: str | None) -> Verdicts:
+    try:
+        table = pd.read_csv(source, dtype=str) if source.suffix == ".csv" else pd.read_parquet(source)
+    except (ValueError, OSError, ImportError) as error:
+        raise ValueError(
+            f"cannot read the table of predictions {source} ({error}); give a .csv or .parquet."
+        ) from error
+    missing = [name for name in ("path", COLUMN) if name not in table]
+    if missing:
+        raise ValueError(f"the table of predictions {source} has no column {missing[0]!r}; add it.")
+    verdicts: defaultdict[str | None, list[tuple[Path, bool]]] = defaultdict(list)
+    for row in table[table[COLUMN].notna()].to_dict("records"):
+        category = row.get("category")
+        shown = product if category is None or pd.isna(category) else str(category)
+        if product in {None, shown}:
+            verdicts[shown].append((Path(row["path"]), _truth(row[COLUMN], source)))
+    return dict(verdicts)
+
+
+def _truth(value: Any, source: Path) -> bool:  # noqa: ANN401  # whatever a table holds
+    truths = _ANOMALOUS | _NORMAL
+    word = str(value).strip().lower()
+    if word not in truths:
+        raise ValueError(f"{value!r} in column {COLUMN!r} of {source} is no verdict; write normal or anomalous.")
+    return truths[word]

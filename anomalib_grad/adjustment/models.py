@@ -1,0 +1,218 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Files that hold a trained model, whose thresholds are read and replaced, and which score images."""
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+
+from anomalib_grad.data.reading import read_image
+from anomalib_grad.data.resizing import resized_to
+from anomalib_grad.deploy import CategoryOpenVINOInferencer
+from anomalib_grad.deploy.threshold_files import read_export, write_export
+from anomalib_grad.files.atomic import writing
+from anomalib_grad.files.checkpoint_io import WholeCheckpointIO
+from anomalib_grad.files.restoring import restoring
+from anomalib_grad.lightning_model import Grad
+from anomalib_grad.thresholds.model_thresholds import ModelThresholds
+from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
+
+CHECKPOINT, EXPORTS, TORCH = ".ckpt", {".xml", ".onnx"}, {".pt", ".pth"}
+TRUST = "TRUST_REMOTE_CODE"
+"""anomalib's leave to unpickle a torch export."""
+POST = "post_processor."
+POST_CONFIGURATION = "anomalib_post_processor_config"
+
+
+class ModelFile(Protocol):
+    """A file that holds a trained model; :func:`open_model` gives it.
+
+    Attributes:
+        path: The file.
+    """
+
+    path: Path
+
+    def read(self) -> ModelThresholds:
+        """Read the thresholds, and what is known of them.
+
+        Raises:
+            ValueError: If the file is damaged, was changed by hand, or holds no such thresholds.
+        """
+
+    def write(self, thresholds: ModelThresholds) -> None:
+        """Replace them; the file is whole at any time.
+
+        Raises:
+            CannotWriteError: If the folder cannot be written to, or is full; the file is unchanged then.
+        """
+
+    def score(self, image: Path, product: str | None) -> tuple[float, float]:
+        """Score an image of a product: its score and the largest value of its map, in the unit of the thresholds.
+
+        Raises:
+            UnreadableImageError: If it cannot be read; names it.
+        """
+
+
+def open_model(path: str | Path) -> ModelFile:
+    """Find out what kind of file a model is in.
+
+    Args:
+        path: Checkpoint (.ckpt), OpenVINO export (.xml or .bin), ONNX export (.onnx) or torch export (.pt).
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it is of another kind, or one that must not be opened.
+    """
+    path = Path(path)
+    if path.suffix == ".bin":
+        path = path.with_suffix(".xml")
+    if path.suffix not in {CHECKPOINT, *EXPORTS, *TORCH}:
+        raise ValueError(f"Pass a checkpoint (.ckpt) or an export (.xml, .onnx, .pt), not {path}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no model {path}; check the path.")
+    if path.suffix == CHECKPOINT:
+        return _Checkpoint(path)
+    return _Export(path) if path.suffix in EXPORTS else _TorchExport(path)
+
+
+class _Export:
+    """An OpenVINO or ONNX export."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> ModelThresholds:
+        return read_export(self.path)
+
+    def write(self, thresholds: ModelThresholds) -> None:
+        write_export(self.path, thresholds)
+
+    @cached_property
+    def _inferencer(self) -> CategoryOpenVINOInferencer:
+        return CategoryOpenVINOInferencer(self.path, device="CPU")
+
+    def score(self, image: Path, product: str | None) -> tuple[float, float]:
+        score, peak = self._inferencer.raw_scores(image, product)
+        return float(score[0]), float(peak[0])
+
+
+class _TorchExport:
+    """A torch export, which anomalib unpickles."""
+
+    def __init__(self, path: Path) -> None:
+        if os.environ.get(TRUST, "0").lower() not in {"1", "true"}:
+            raise ValueError(
+                f"Opening {path} runs code that it may hold: set {TRUST}=1 if you trust it, as for anomalib's "
+                "TorchInferencer, or use the checkpoint, an ONNX or an OpenVINO export."
+            )
+        self.path = path
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=False)
+        except Exception as error:  # whatever unpickling a damaged file raises
+            raise ValueError(f"cannot read the torch export {self.path} ({error}); export or copy it again.") from error
+        if not isinstance(content, dict) or not isinstance(content.get("model"), Grad):
+            raise ValueError(f"{self.path} is no torch export of Grad; give one of its to_torch.")  # noqa: TRY004
+        return content
+
+    @property
+    def _model(self) -> Grad:
+        return self._content["model"]
+
+    def read(self) -> ModelThresholds:
+        return ModelThresholds.of(_post_processor(self._model.per_category, self.path))
+
+    def write(self, thresholds: ModelThresholds) -> None:
+        thresholds.apply_to(_post_processor(self._model.per_category, self.path))
+        content = BytesIO()  # torch's own writing to a full disk does not say what is wrong
+        torch.save(self._content, content)
+        with writing(self.path) as unfinished:
+            unfinished.write_bytes(content.getbuffer())
+
+    @cached_property
+    def _scorer(self) -> Callable[[Path, str | None], tuple[float, float]]:
+        return scorer(self._model)
+
+    def score(self, image: Path, product: str | None) -> tuple[float, float]:
+        return self._scorer(image, product)
+
+
+class _Checkpoint:
+    """A checkpoint of a training."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files = WholeCheckpointIO(Grad.checkpoint_safe_globals())
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        return self._files.load_checkpoint(self.path, map_location="cpu")
+
+    @cached_property
+    def _post_processor(self) -> PerCategoryPostProcessor:
+        configuration = self._content.get(POST_CONFIGURATION)
+        weights = {
+            name.removeprefix(POST): value
+            for name, value in self._content.get("state_dict", {}).items()
+            if name.startswith(POST)
+        }
+        if configuration is None or "category_image_threshold" not in weights:
+            _post_processor(None, self.path)
+        post_processor = PerCategoryPostProcessor()
+        with restoring("post-processor"):
+            post_processor.load_checkpoint_config(configuration or {})
+            post_processor.load_state_dict(weights)
+        return post_processor
+
+    def read(self) -> ModelThresholds:
+        return ModelThresholds.of(self._post_processor)
+
+    def write(self, thresholds: ModelThresholds) -> None:
+        thresholds.apply_to(self._post_processor)
+        self._content["state_dict"].update(self._post_processor.state_dict(prefix=POST))
+        self._content[POST_CONFIGURATION] = self._post_processor.checkpoint_config()
+        self._files.save_checkpoint(self._content, self.path)
+
+    @cached_property
+    def _scorer(self) -> Callable[[Path, str | None], tuple[float, float]]:
+        return scorer(Grad.load_from_checkpoint(self.path, map_location="cpu"))
+
+    def score(self, image: Path, product: str | None) -> tuple[float, float]:
+        return self._scorer(image, product)
+
+
+def _post_processor(found: PerCategoryPostProcessor | None, path: Path) -> PerCategoryPostProcessor:
+    """Give the post-processor of a model.
+
+    Raises:
+        ValueError: If it keeps no thresholds by product.
+    """
+    if found is None:
+        raise ValueError(f"{path} has none of Grad's own thresholds; train with post_processor=True, the default.")
+    return found
+
+
+def scorer(model: Grad) -> Callable[[Path, str | None], tuple[float, float]]:
+    """Give a function that scores an image of a product as :meth:`ModelFile.score` does."""
+    model.eval()
+    size = resized_to(getattr(model.pre_processor, "transform", None))
+
+    @torch.inference_mode()
+    def score(image: Path, product: str | None) -> tuple[float, float]:
+        images = read_image(image, size).unsqueeze(0).as_subclass(torch.Tensor)  # (1, 3, H, W)
+        features = model.model.backbone(model.pre_processor(images) if model.pre_processor else images)
+        index = None if product is None else _post_processor(model.per_category, image).indices_of([product])
+        predicted = model.model(features=features, category=index)
+        found = cast("torch.Tensor", predicted.pred_score), cast("torch.Tensor", predicted.anomaly_map)
+        return float(found[0]), float(found[1].max())
+
+    return score

@@ -1,0 +1,60 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""What corrections did, in sentences."""
+
+from collections.abc import Iterable, Iterator
+
+from anomalib_grad.thresholds.known_images import KnownImage
+
+from .change import Corrected, Correction
+
+NAMED = 10
+"""Images that one sentence names."""
+
+
+def in_words(corrected: Corrected) -> list[str]:
+    """Say for each product what changed, which corrections were followed, what they cost, and what cannot be mended."""
+    lines: list[str] = []
+    for product, (before, after) in corrected.thresholds.items():
+        name = product or "all images"
+        verb = "is now" if corrected.written else "would be"
+        lines.append(f"{name}: the threshold {verb} {after:.6g}, it was {before:.6g}.")
+        own = [one for one in corrected.corrections if one.product == product]
+        lines += [f"  {line}" for line in _of_images(own)]
+        changed = corrected.changed[product]
+        for truth, called in ((False, "false alarm"), (True, "missed")):
+            worse = [one for one in changed if one.anomalous == truth and (one.score > after) != truth]
+            better = [one for one in changed if one.anomalous == truth and (one.score > after) == truth]
+            if worse:
+                lines.append(f"  cost: {len(worse)} known images are now {called}: {listed(worse)}")
+            if better:
+                lines.append(f"  gain: {len(better)} known images are no longer {called}: {listed(better)}")
+        if not changed:
+            lines.append("  cost: no other known image changes its verdict.")
+    return lines
+
+
+def _of_images(corrections: Iterable[Correction]) -> Iterator[str]:
+    for one in corrections:
+        truth = "anomalous" if one.image.anomalous else "normal"
+        if one.after == one.image.anomalous:
+            how = "was and is" if one.before == one.after else "is now"
+            yield f"{one.image.name}: {how} called {truth}, as it should be (score {one.image.score:.6g})"
+        elif one.against:
+            other = "normal" if one.image.anomalous else "anomalous"
+            yield (
+                f"{one.image.name}: NO THRESHOLD MENDS IT (score {one.image.score:.6g}); one that calls it {truth} is "
+                f"wrong about {len(one.against)} {other} images: {listed(one.against)}"
+            )
+        else:
+            side = "below" if one.image.anomalous else "from"
+            yield (
+                f"{one.image.name}: is still not called {truth}; a threshold {side} {one.image.score:.6g} would "
+                "(set --threshold)"
+            )
+
+
+def listed(images: list[KnownImage]) -> str:
+    """Name images, the first of many."""
+    more = f" and {len(images) - NAMED} more" if len(images) > NAMED else ""
+    return ", ".join(image.name for image in images[:NAMED]) + more

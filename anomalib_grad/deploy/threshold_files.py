@@ -1,0 +1,192 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Thresholds in exported models: where they stand, so that every inferencer sees them, and how they are replaced.
+
+The graph holds all thresholds and ranges in one constant, the metadata how they came about. Nothing else of a file
+changes. A new constant of an OpenVINO model is appended to its weights, which the old .xml file goes on reading as
+before, and then the .xml file is replaced: whenever that is interrupted, an intact model is there.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+from xml.etree import ElementTree
+
+import numpy as np
+
+from anomalib_grad.files.atomic import writing
+from anomalib_grad.thresholds.model_thresholds import ModelThresholds
+from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
+
+from .seal import files_of, is_intact, sealed, unsealed
+
+TABLE = "post_processor.fixed_table"
+"""Name of the constant in the graph: that of the buffer that it was exported from."""
+CATEGORIES_METADATA = "anomalib_grad_categories"
+THRESHOLDS_METADATA = "anomalib_grad_thresholds"
+_ALIGNMENT = 64
+"""Bytes at a multiple of which OpenVINO's constants begin."""
+T = TypeVar("T")
+_TYPES = {"f16": np.float16, "f32": np.float32}
+
+
+class ExportFileError(ValueError):
+    """An exported model that is damaged, was changed by hand, or has no thresholds that can be changed."""
+
+
+def read_export(path: Path) -> ModelThresholds:
+    """Read the thresholds of an exported model.
+
+    Args:
+        path: The .xml or .onnx file.
+
+    Raises:
+        FileNotFoundError: If it, or its weights, are not there.
+        ExportFileError: If it is damaged, was changed by hand, or does not hold thresholds in this form.
+    """
+    with _naming(path):
+        return _file_at(path).read()
+
+
+def write_export(path: Path, thresholds: ModelThresholds) -> None:
+    """Replace the thresholds of an exported model, whole and sealed again; errors as of :func:`read_export`.
+
+    Raises:
+        CannotWriteError: If the folder cannot be written to, or is full; the model is unchanged then.
+    """
+    with _naming(path):
+        file = _file_at(path)
+    file.write(thresholds)
+
+
+def keep_exact(path: Path, post_processor: PerCategoryPostProcessor) -> None:
+    """Give an export the thresholds of its model where compression to half precision has rounded them."""
+    exported = read_export(path)
+    exact = ModelThresholds.of(post_processor, exported.products)
+    if not np.array_equal(exported.table, exact.table, equal_nan=True):
+        write_export(path, exact)
+
+
+def _file_at(path: Path) -> "_OnnxFile | _OpenVINOFile":
+    contents = [file.read_bytes() for file in _present(path)]
+    if not is_intact(*contents):
+        raise ExportFileError(
+            f"cannot use the exported model {path}: it is damaged, or was changed by hand; export or copy it again."
+        )
+    return _OnnxFile(path, *contents) if path.suffix == ".onnx" else _OpenVINOFile(path, *contents)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say which file it is that cannot be used.
+
+    Raises:
+        ExportFileError: In place of what reading such a file raises.
+    """
+    try:
+        yield
+    except ExportFileError:
+        raise
+    except (LookupError, TypeError, ValueError, ElementTree.ParseError) as error:
+        raise ExportFileError(
+            f"the exported model {path} does not hold its thresholds in a form that can be read and changed ({error}), "
+            "as exports of older versions do not; export it again."
+        ) from error
+
+
+def _present(path: Path) -> list[Path]:
+    files = files_of(path)
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no exported model at {path}: {file} is missing; export or copy it.")
+    return files
+
+
+def thresholds_of(metadata: Callable[[str], str], table: np.ndarray) -> ModelThresholds:
+    """Join what the metadata and the constant of a graph say; a model that names no products judges by the last row."""
+    products = json.loads(metadata(CATEGORIES_METADATA))
+    plain = json.loads(metadata(THRESHOLDS_METADATA))
+    return ModelThresholds.from_plain(plain, products, table if products else table[-1:])
+
+
+def replaced(table: np.ndarray, thresholds: ModelThresholds) -> np.ndarray:
+    """Table with the rows of some thresholds, float32."""
+    table = table.astype(np.float32)
+    table[-len(thresholds.table) :] = thresholds.table
+    return table
+
+
+class _OnnxFile:
+    """An ONNX file; its weights may lie beside it."""
+
+    def __init__(self, path: Path, content: bytes, *weights: bytes) -> None:
+        import onnx  # noqa: PLC0415  # heavy
+
+        self.path, self.weights = path, weights
+        self.model: onnx.ModelProto = onnx.load_from_string(unsealed(content))
+        self.metadata = {entry.key: entry for entry in self.model.metadata_props}
+        self.constant = _first(one for one in self.model.graph.initializer if one.name == TABLE)
+        self.table: np.ndarray = onnx.numpy_helper.to_array(self.constant).astype(np.float64)
+
+    def read(self) -> ModelThresholds:
+        return thresholds_of(lambda key: str(self.metadata[key].value), self.table)
+
+    def write(self, thresholds: ModelThresholds) -> None:
+        import onnx  # noqa: PLC0415  # heavy
+
+        self.constant.CopyFrom(onnx.numpy_helper.from_array(replaced(self.table, thresholds), TABLE))
+        self.metadata[THRESHOLDS_METADATA].value = json.dumps(thresholds.to_plain())
+        with writing(self.path) as unfinished:
+            unfinished.write_bytes(sealed(self.model.SerializeToString(), *self.weights))
+
+
+class _OpenVINOFile:
+    """An .xml file and its weights."""
+
+    def __init__(self, path: Path, content: bytes, weights: bytes) -> None:
+        self.path, self.weights = path, weights
+        self.root = ElementTree.fromstring(unsealed(content))  # noqa: S314  # sealed by this package
+        names = {TABLE, f"{TABLE}_compressed"}
+        layers = self.root.iterfind("layers/layer[@type='Const']")
+        self.layer = _first(layer for layer in layers if layer.get("name") in names)
+        self.constant = _child(self.layer, "data")
+        self.metadata = _child(self.root, "rt_info/framework")
+
+    @property
+    def table(self) -> np.ndarray:
+        shape = [int(length) for length in self.constant.attrib["shape"].split(",")]
+        kind = np.dtype(_TYPES[self.constant.attrib["element_type"]])
+        start, size = int(self.constant.attrib["offset"]), int(self.constant.attrib["size"])
+        return np.frombuffer(self.weights[start : start + size], kind).reshape(shape).astype(np.float64)
+
+    def read(self) -> ModelThresholds:
+        return thresholds_of(lambda key: _child(self.metadata, key).attrib["value"], self.table)
+
+    def write(self, thresholds: ModelThresholds) -> None:
+        values = replaced(self.table, thresholds).tobytes()
+        start = -(-len(self.weights) // _ALIGNMENT) * _ALIGNMENT
+        weights = self.weights.ljust(start, b"\0") + values
+        self.constant.attrib.update(offset=str(start), size=str(len(values)), element_type="f32")
+        for port in self.layer.iterfind("output/port"):
+            port.set("precision", "FP32")  # half of it, where weights were compressed
+        _child(self.metadata, THRESHOLDS_METADATA).set("value", json.dumps(thresholds.to_plain()))
+        content = sealed(ElementTree.tostring(self.root), weights)
+        with writing(files_of(self.path)[1]) as unfinished:
+            unfinished.write_bytes(weights)
+        with writing(self.path) as unfinished:
+            unfinished.write_bytes(content)
+
+
+def _first(constants: Iterable[T]) -> T:
+    for constant in constants:
+        return constant
+    raise LookupError(f"no {TABLE!r}")
+
+
+def _child(element: ElementTree.Element, path: str) -> ElementTree.Element:
+    found = element.find(path)
+    if found is None:
+        raise LookupError(f"no {path!r}")
+    return found

@@ -1,0 +1,143 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Command line of thresholds: ``python -m anomalib_grad.thresholds --help``.
+
+A command stands above all rooms: this file alone may import what builds on thresholds.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+WIDTH = 160
+"""Columns of what is printed into a file or a pipe."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the process's exit status: 0 for success, 1 where nothing was changed.
+
+    Args:
+        arguments: Words after the command; ``None`` takes those of this process.
+    """
+    options = _parser().parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
+    try:
+        options.run(options, console)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+def _show(options: argparse.Namespace, console: Console) -> None:
+    from anomalib_grad.adjustment import read_thresholds  # noqa: PLC0415  # anomalib takes long to import
+
+    from .table import remarks, thresholds_table  # noqa: PLC0415
+
+    thresholds = read_thresholds(options.model)
+    console.print(thresholds_table(thresholds))
+    for remark in remarks(thresholds):
+        console.print(remark)
+
+
+def _set(options: argparse.Namespace, console: Console) -> None:
+    from anomalib_grad.adjustment import set_threshold  # noqa: PLC0415
+
+    set_threshold(
+        options.model,
+        options.product,
+        threshold=options.threshold,
+        sensitivity=options.sensitivity,
+        false_alarms=options.false_alarms,
+    )
+    _show(options, console)
+
+
+def _fit(options: argparse.Namespace, console: Console) -> None:
+    from anomalib_grad.adjustment import fit  # noqa: PLC0415
+
+    fit(
+        options.model,
+        options.images,
+        options.product,
+        anomalous=options.anomalous,
+        false_alarms=options.false_alarms,
+        progress=True,
+    )
+    _show(options, console)
+
+
+def _correct(options: argparse.Namespace, console: Console) -> None:
+    from anomalib_grad.adjustment import correct  # noqa: PLC0415
+    from anomalib_grad.adjustment.corrections import from_folders, read_verdicts  # noqa: PLC0415
+    from anomalib_grad.adjustment.told import in_words  # noqa: PLC0415
+
+    folders = options.false_alarms_folder, options.missed
+    if (options.verdicts is None) is (folders == (None, None)):
+        raise ValueError("Give verdicts, or --false-alarms-folder and --missed.")
+    if options.verdicts is None:
+        verdicts = from_folders(*folders, options.product)
+    else:
+        verdicts = read_verdicts(options.verdicts, options.product)
+    for line in in_words(correct(options.model, verdicts, write=not options.dry_run, progress=True)):
+        console.print(line)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"give a number such as 0.01, not {text!r}") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m anomalib_grad.thresholds",
+        description="See and change the thresholds of a trained model, in a checkpoint (.ckpt) or an export (OpenVINO "
+        ".xml, ONNX .onnx, torch .pt).",
+    )
+    commands = parser.add_subparsers(required=True)
+
+    show = commands.add_parser("show", help="a row per product: its threshold, and what it does to known images")
+    show.set_defaults(run=_show)
+
+    change = commands.add_parser("set", help="be more strict or more lenient with a product")
+    change.set_defaults(run=_set)
+    measure = change.add_mutually_exclusive_group(required=True)
+    measure.add_argument("--false-alarms", type=_number, metavar="SHARE", help="0.01: one in a hundred normal images")
+    measure.add_argument("--sensitivity", type=_number, metavar="0..1", help="0.5 is the fitted one, 1 the strictest")
+    measure.add_argument("--threshold", type=_number, metavar="SCORE", help="in the unit that `show` prints")
+
+    fit = commands.add_parser("fit", help="fit a product's threshold on images of the line, by the model itself")
+    fit.set_defaults(run=_fit)
+    fit.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="images of good parts")
+    fit.add_argument("--anomalous", type=Path, metavar="FOLDER", help="images of bad parts, if there are any")
+    fit.add_argument("--false-alarms", type=_number, metavar="SHARE", help="as of set; as before if it is left out")
+
+    correct = commands.add_parser("correct", help="fit again with parts that were judged wrongly")
+    correct.set_defaults(run=_correct)
+
+    for command in (show, change, fit, correct):
+        command.add_argument("model", type=Path, help="checkpoint or exported model")
+    for command in (change, fit, correct):
+        command.add_argument("--product", metavar="NAME", help="left out where the model knows but one")
+    correct.add_argument(
+        "verdicts",
+        type=Path,
+        nargs="?",
+        help="folder with false_alarms/ and missed/ per product, or predictions of examples/batch_inference.py with a "
+        "column right_label (normal, anomalous or empty)",
+    )
+    correct.add_argument("--false-alarms-folder", type=Path, metavar="FOLDER", help="good parts that were stopped")
+    correct.add_argument("--missed", type=Path, metavar="FOLDER", help="bad parts that passed")
+    correct.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
+    return parser
+
+
+if __name__ == "__main__":
+    logging.disable(logging.INFO)  # what a trainer would say is beside the point
+    sys.exit(main())

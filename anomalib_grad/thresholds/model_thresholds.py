@@ -1,0 +1,272 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""All thresholds of a trained model and what is known of them, wherever the model is kept; and how they are changed.
+
+What is changed here is a plain value; ``adjustment`` reads it from a checkpoint or an export and writes it back.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .category_statistics import STATISTICS, UNKNOWN
+from .false_alarms import check_rate
+from .known_images import KnownImage, scores_of, thinned
+from .normalization import denormalize
+from .post_processor import PerCategoryPostProcessor
+from .record import ThresholdRecord
+from .rules import Fit, fit
+
+ALL = "all"
+"""Stands for whatever a model without categories judges."""
+HALF = 0.5
+_FITTED = ("source", "fitted", "images", "seen", "rate")
+"""Fields of a record that a new fit replaces."""
+
+
+@dataclass
+class ModelThresholds:
+    """Thresholds, ranges and records of a model.
+
+    Attributes:
+        products: Names of the K categories, none where the model knows none.
+        table: ``STATISTICS`` in the unit of the scores, a row for each category and the pooled ones last: (K + 1, 6).
+        records: How thresholds came about, by product; those of all products together under ``"unknown"``.
+        normalized: Whether the model brings scores to [0, 1], the threshold to 0.5.
+        image_sensitivity: anomalib's setting for all products: scores above one minus it are called anomalous.
+    """
+
+    products: list[str]
+    table: np.ndarray
+    records: dict[str, ThresholdRecord]
+    normalized: bool = True
+    image_sensitivity: float = HALF
+
+    @classmethod
+    def of(cls, post_processor: PerCategoryPostProcessor, products: list[str] | None = None) -> "ModelThresholds":
+        """Read them from a post-processor; ``products`` are its categories unless the model recognises none."""
+        table = post_processor.table.detach().cpu().double().numpy()
+        products = list(post_processor.categories) if products is None else products
+        return cls(
+            products,
+            table if products else table[-1:],
+            dict(post_processor.records),
+            post_processor.enable_normalization,
+            float(post_processor.image_sensitivity),
+        )
+
+    def apply_to(self, post_processor: PerCategoryPostProcessor) -> None:
+        """Set the statistics and records of a post-processor with as many categories."""
+        table = torch.as_tensor(self.table)
+        post_processor.records = dict(self.records)
+        for column, name in enumerate(STATISTICS):
+            pooled = getattr(post_processor, f"_{name}" if name.endswith("threshold") else name)
+            pooled.fill_(float(table[-1, column]))
+            getattr(post_processor, f"category_{name}").copy_(table[:-1, column])
+
+    def to_plain(self) -> dict[str, Any]:
+        """Give what is not in the table as plain data."""
+        records = {name: record.to_plain() for name, record in self.records.items()}
+        return {"records": records, "normalized": self.normalized, "image_sensitivity": self.image_sensitivity}
+
+    @classmethod
+    def from_plain(cls, plain: Any, products: list[str], table: np.ndarray) -> "ModelThresholds":  # noqa: ANN401
+        """Read what :meth:`to_plain` gave.
+
+        Raises:
+            ValueError: If it is something else.
+            TypeError: If it is something else.
+            LookupError: If it is something else.
+        """
+        records = {str(name): ThresholdRecord.from_plain(record) for name, record in plain["records"].items()}
+        if table.shape != (len(products) + 1, len(STATISTICS)):
+            raise ValueError(f"there are {len(products)} products and statistics of shape {table.shape}")
+        return cls(products, table, records, bool(plain["normalized"]), float(plain["image_sensitivity"]))
+
+    # ------------------------------------------------------------------ reading
+
+    @property
+    def names(self) -> list[str]:
+        """What each row of the table judges."""
+        return [*self.products, UNKNOWN] if self.products else [ALL]
+
+    def row(self, product: str | None) -> int:
+        """Row of a product; ``None`` is the only one.
+
+        Raises:
+            ValueError: If there is no such product; lists those that there are.
+        """
+        if product is None and not self.products:
+            return 0
+        if product not in self.names:
+            wrong = "Name the product" if product is None else f"The model knows no product {product!r}"
+            raise ValueError(f"{wrong}; choose one of: {', '.join(self.names)}.")
+        return self.names.index(product)
+
+    def record(self, product: str | None) -> ThresholdRecord | None:
+        """What is known of the threshold of a product; ``None`` if nothing, as in what older versions wrote."""
+        name = self.names[self.row(product)]
+        return self.records.get(UNKNOWN if name == ALL else name)
+
+    def images(self, product: str | None) -> tuple[KnownImage, ...]:
+        """Known images of a product; those of all products for what is taken for none."""
+        record = self.record(product)
+        if record is None or self.names[self.row(product)] != UNKNOWN or record.images:
+            return () if record is None else record.images
+        return tuple(image for name in self.products if name in self.records for image in self.records[name].images)
+
+    def threshold(self, product: str | None) -> float:
+        """Score above which images of a product are called anomalous, in the unit of the model's scores."""
+        return self._raw(self.row(product), 1 - self.image_sensitivity)
+
+    def _raw(self, row: int, level: float, middle: float | None = None) -> float:
+        """Score that a model normalises to ``level`` in [0, 1], with ``middle`` as the threshold."""
+        low, high = (self._value(row, f"image_{end}") for end in ("min", "max"))
+        threshold = self._value(row, "image_threshold") if middle is None else middle
+        if not self.normalized or math.isnan(low) or level == HALF:
+            return threshold
+        return denormalize(level, low, high, threshold)
+
+    def _value(self, row: int, name: str) -> float:
+        return float(self.table[row, STATISTICS.index(name)])
+
+    # ------------------------------------------------------------------ changing
+
+    def set_threshold(self, product: str | None, threshold: float) -> None:
+        """Call images of a product anomalous above a score, in the unit of the model's scores.
+
+        Raises:
+            ValueError: If there is no such product, or the threshold is no finite number.
+        """
+        if not math.isfinite(threshold):
+            raise ValueError(f"A threshold must be a finite number, got {threshold}.")
+        self._change(product, Fit(threshold, math.nan, f"threshold {threshold:g}"))
+
+    def set_sensitivity(self, product: str | None, sensitivity: float) -> None:
+        """Move the threshold of a product from the fitted one, 0.5, to its lowest score, 1, or its highest one, 0.
+
+        Raises:
+            ValueError: If there is no such product, nothing is known of its threshold, the model does not normalise
+                scores, or it does not lie in [0, 1].
+        """
+        if not 0 <= sensitivity <= 1:
+            raise ValueError(f"A sensitivity must lie between 0 and 1, got {sensitivity:g}; 0.5 is the fitted one.")
+        if not self.normalized:
+            raise ValueError("The model does not normalise scores, so it has no sensitivity; set a --threshold.")
+        fitted = self._known(product).fitted
+        threshold = self._raw(self.row(product), 1 - sensitivity, middle=fitted)
+        self._change(product, Fit(threshold, math.nan, f"sensitivity {sensitivity:g}"))
+
+    def set_false_alarms(self, product: str | None, rate: float) -> None:
+        """Promise a share of false alarms by the known normal images of a product, for images and maps.
+
+        Raises:
+            ValueError: If there is no such product, no normal image of it is known, or the rate is not in (0, 1).
+        """
+        check_rate(rate)
+        self._known(product)
+        images = self.images(product)
+        if not scores_of(images, anomalous=False):
+            raise ValueError(f"No normal image of {self._called(product)} is known; fit the threshold on some (fit).")
+        found = fit(images, rate)
+        self._change(product, found, fitted=found.image, rate=rate)
+
+    def fit(self, product: str | None, images: list[KnownImage], source: str, rate: float | None) -> None:
+        """Fit the threshold of a product on other images than training did; its range moves with it.
+
+        Args:
+            product: Its name.
+            images: What the model makes of them: at least one normal one.
+            source: Where they come from.
+            rate: Share of false alarms; ``None`` takes the rule by which they were promised before, else best F1 or the
+                highest normal score.
+
+        Raises:
+            ValueError: If there is no such product, or the rate is not in (0, 1).
+        """
+        row, old = self.row(product), self.record(product)
+        if rate is None and old is not None and not any(image.anomalous for image in images):
+            rate = old.rate
+        found = fit(images, rate)
+        self._move_range(row, images, found)
+        new = ThresholdRecord.of(found.rule, source, found.image, images, rate)
+        self._change(product, found, **{name: getattr(new, name) for name in _FITTED})
+
+    def correct(self, product: str | None, corrections: list[KnownImage], what: str) -> None:
+        """Fit the threshold of a product again, with images in it that it judged wrongly or that someone looked at.
+
+        Raises:
+            ValueError: If there is no such product, or nothing is known of its threshold.
+        """
+        old = self._known(product)
+        images = with_corrections(self.images(product), corrections)
+        rate = None if any(image.anomalous for image in images) else old.rate
+        found = fit(images, rate)
+        more = [len(scores_of(corrections, anomalous=truth)) for truth in (False, True)]
+        self._change(
+            product,
+            Fit(found.image, found.pixel if rate else math.nan, f"{found.rule}, {what}"),
+            fitted=found.image,
+            images=thinned(images),
+            seen=(old.seen[0] + more[0], old.seen[1] + more[1]),
+            rate=rate,
+        )
+
+    def _change(self, product: str | None, found: Fit, **fields: Any) -> None:  # noqa: ANN401  # of the record
+        """Set thresholds and note it; pixels keep theirs where there is none for them."""
+        if self.image_sensitivity != HALF:
+            raise ValueError(
+                f"The model moves the thresholds of all its products by image_sensitivity={self.image_sensitivity:g}; "
+                "set that to 0.5 in the checkpoint's post-processor and export again, then set products one by one."
+            )
+        row, name = self.row(product), self.names[self.row(product)]
+        if self.normalized and math.isnan(self._value(row, "image_min")):
+            raise ValueError(
+                "The model knows no range of scores yet, so a threshold alone would mean nothing: validate the "
+                "checkpoint and export it again, or fit the threshold on images (fit)."
+            )
+        before = self.threshold(product)
+        self.table[row, STATISTICS.index("image_threshold")] = found.image
+        if not math.isnan(found.pixel):
+            self.table[row, STATISTICS.index("pixel_threshold")] = found.pixel
+        old = self.record(product) or ThresholdRecord(found.rule, "unknown", math.nan)
+        fields = {"rate": None, **fields, "rule": found.rule}
+        self.records[UNKNOWN if name == ALL else name] = old.changed(found.rule, before, found.image, **fields)
+
+    def _move_range(self, row: int, images: list[KnownImage], found: Fit) -> None:
+        """Have the range begin at the lowest new score, and reach as far beyond the threshold as it did, or farther."""
+        for level, threshold, values in (
+            ("image", found.image, [image.score for image in images]),
+            ("pixel", found.pixel, [image.peak for image in images if not math.isnan(image.peak)]),
+        ):
+            finite = [value for value in values if math.isfinite(value)]
+            if not finite or math.isnan(threshold):
+                continue
+            low = self._value(row, f"{level}_min")
+            if level == "image" or math.isnan(low):  # the lowest value of a map is not known: distances begin at 0
+                low = min(finite) if level == "image" else 0.0
+            beyond = self._value(row, f"{level}_max") - self._value(row, f"{level}_threshold")
+            beyond = threshold - low if math.isnan(beyond) else beyond
+            self.table[row, STATISTICS.index(f"{level}_min")] = low
+            self.table[row, STATISTICS.index(f"{level}_max")] = max(*finite, threshold + beyond)
+
+    def _known(self, product: str | None) -> ThresholdRecord:
+        record = self.record(product)
+        if record is None or math.isnan(record.fitted):
+            raise ValueError(
+                f"The file does not say which images the threshold of {self._called(product)} comes from; validate the "
+                "checkpoint and export it again, fit it on images (fit), or set a --threshold."
+            )
+        return record
+
+    def _called(self, product: str | None) -> str:
+        return self.names[self.row(product)]
+
+
+def with_corrections(images: tuple[KnownImage, ...], corrections: list[KnownImage]) -> list[KnownImage]:
+    """Join known images and corrections; one that is known already, by its name and score, is taken once."""
+    corrected = {(image.name, float(f"{image.score:.3g}")) for image in corrections}
+    return [image for image in images if (image.name, float(f"{image.score:.3g}")) not in corrected] + corrections

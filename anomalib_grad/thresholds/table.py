@@ -1,0 +1,68 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""The thresholds of a model as a table for people: every number in it comes from images that the model file names."""
+
+import math
+
+from rich import box
+from rich.table import Table
+
+from .known_images import scores_of
+from .model_thresholds import ModelThresholds
+from .outcome import extrapolates, in_words, outcome
+from .record import ThresholdRecord
+
+NO_EVIDENCE = (
+    "This file does not say which images its thresholds come from, as those of older versions: validate the checkpoint "
+    "and export it again, or fit thresholds on images of the line (fit)."
+)
+
+
+def thresholds_table(thresholds: ModelThresholds) -> Table:
+    """Lay out a row per product: its threshold, where it comes from, and what it does to the images that are known."""
+    table = Table(box=box.SIMPLE, caption="in brackets: bounds of the true share, with 95 % confidence")
+    for title in ("product", "threshold", "rule", "from images", "false alarms", "missed"):
+        table.add_column(title, overflow="fold", justify="right" if title == "threshold" else "left")
+    for name in thresholds.names:
+        threshold = thresholds.threshold(name)
+        shown = "none" if math.isnan(threshold) else f"{threshold:.6g}"
+        record = thresholds.record(name)
+        if record is None:
+            table.add_row(name, shown, "unknown", "unknown", "unknown", "unknown")
+            continue
+        found = outcome(thresholds.images(name), threshold)
+        promised = "" if record.rate is None else f"promised {100 * record.rate:.3g} %; "
+        table.add_row(
+            name,
+            shown,
+            record.rule,
+            f"{found.normal} normal, {found.anomalous} anomalous ({record.source})",
+            promised + in_words(found.false_alarms, found.normal),
+            in_words(found.missed, found.anomalous),
+        )
+    return table
+
+
+def remarks(thresholds: ModelThresholds) -> list[str]:
+    """Say in sentences what the table cannot: what is missing, what is extrapolated, and what was changed."""
+    said = [] if thresholds.records else [NO_EVIDENCE]
+    for name in thresholds.names:
+        record = thresholds.record(name)
+        if record is not None:
+            said += [f"{name}: {sentence}" for sentence in _about(record, thresholds, name)]
+    return said
+
+
+def _about(record: ThresholdRecord, thresholds: ModelThresholds, name: str) -> list[str]:
+    said = []
+    images = thresholds.images(name)
+    normal = len(scores_of(images, anomalous=False))
+    if record.rate is not None and extrapolates(record.rate, normal):
+        said.append(
+            f"WARNING: {100 * record.rate:.3g} % false alarms are extrapolated: {normal} normal images show no less "
+            f"than {100 / (normal + 1):.2g} %. Fit on more of them (fit)."
+        )
+    if sum(record.seen) > len(record.images) > 0:
+        said.append(f"{len(record.images)} of {sum(record.seen)} images are kept, evenly by their scores.")
+    said += [f"{one.when}: {one.what} ({one.before:.6g} -> {one.after:.6g})." for one in record.history]
+    return said

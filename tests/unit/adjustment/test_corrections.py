@@ -1,0 +1,50 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Verdicts of people, read from folders and tables."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from anomalib_grad.adjustment.corrections import from_folders, read_verdicts
+
+
+def touch(*files: Path) -> None:
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
+def test_folders_per_product_and_of_one_product(tmp_path: Path):
+    alarm, missed, hidden = tmp_path / "nut/false_alarms/1.png", tmp_path / "pin/missed/2.png", tmp_path / "nut/.x.png"
+    touch(alarm, missed, hidden, tmp_path / "nut/false_alarms/notes.txt")
+    assert read_verdicts(tmp_path) == {"nut": [(alarm, False)], "pin": [(missed, True)]}
+    assert read_verdicts(tmp_path, "pin") == {"pin": [(missed, True)]}
+    assert read_verdicts(tmp_path / "nut", "nut") == {"nut": [(alarm, False)]}
+    assert from_folders(alarm.parent, missed.parent, None) == {None: [(alarm, False), (missed, True)]}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_table_of_predictions(tmp_path: Path, suffix: str):
+    rows = [("a.png", "nut", "normal"), ("b.png", "nut", None), ("c.png", "pin", "Anomalous")]
+    table = pd.DataFrame(rows, columns=["path", "category", "right_label"])
+    file = tmp_path / f"predictions{suffix}"
+    table.to_csv(file) if suffix == ".csv" else table.to_parquet(file)
+    assert read_verdicts(file) == {"nut": [(Path("a.png"), False)], "pin": [(Path("c.png"), True)]}
+    assert read_verdicts(file, "pin") == {"pin": [(Path("c.png"), True)]}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("path,category\na.png,nut\n", "no column 'right_label'"),
+        ("path,right_label\na.png,perhaps\n", "'perhaps' in column 'right_label'"),
+        ("path,right_label\na.png,\n", "holds no verdicts"),
+        ("", "cannot read the predictions"),
+    ],
+)
+def test_a_table_without_verdicts_is_refused(tmp_path: Path, content: str, said: str):
+    (tmp_path / "predictions.csv").write_text(content)
+    with pytest.raises(ValueError, match=said):
+        read_verdicts(tmp_path / "predictions.csv")

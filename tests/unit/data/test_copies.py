@@ -1,0 +1,88 @@
+"""Copies of training images: what they look like, and how they are drawn."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from anomalib_grad.data import MultiCategory
+from anomalib_grad.data.copies import FARTHEST, AnyVersion, Copies, on_another_day, with_copies
+from helpers import write_category
+
+SIDES = st.integers(1, 40)
+
+
+@given(height=SIDES, width=SIDES, seed=st.integers(0, 999), integers=st.booleans())
+def test_a_copy_has_shape_type_and_range_of_its_image(height: int, width: int, seed: int, integers: bool) -> None:
+    image = torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
+    image = (255 * image).to(torch.uint8) if integers else image
+    copy = on_another_day(image, seed)
+    assert (copy.shape, copy.dtype) == (image.shape, image.dtype)
+    assert copy.min() >= 0
+    assert copy.max() <= (255 if integers else 1)
+
+
+def test_copies_lie_elsewhere_by_no_more_than_a_small_share_of_the_side() -> None:
+    image = torch.full((3, 100, 200), 0.2)
+    image[:, 50, 100] = 1.0  # one bright pixel
+    places = [divmod(int(on_another_day(image, seed)[0].argmax()), 200) for seed in range(40)]
+    assert len(set(places)) > 20
+    assert all(abs(row - 50) <= 100 * FARTHEST and abs(column - 100) <= 200 * FARTHEST for row, column in places)
+    assert min(row for row, _ in places) < 50 < max(row for row, _ in places)
+
+
+@pytest.fixture
+def loader(tmp_path: Path) -> DataLoader:
+    for name in ("nut", "pin"):
+        write_category(tmp_path / name)
+    data = MultiCategory(root=tmp_path, train_batch_size=2, num_workers=0, seed=0)
+    data.setup("fit")
+    return data.train_dataloader()
+
+
+def test_a_version_of_an_image_is_the_same_whenever_it_is_read_and_no_other(loader: DataLoader) -> None:
+    count = len(loader.dataset)
+    copies = Copies(loader.dataset, 2)
+    assert len(copies) == len(copies.samples) == 3 * count
+    versions = [copies[place * count].image for place in range(3)]
+    assert torch.equal(versions[0], loader.dataset[0].image)
+    assert torch.equal(versions[1], copies[count].image)
+    assert not torch.equal(versions[1], versions[0])
+    assert not torch.equal(versions[1], versions[2])
+    assert copies[count].category == loader.dataset[0].category
+
+
+def test_an_epoch_is_as_long_as_before_and_draws_each_image_in_any_version(loader: DataLoader) -> None:
+    drawing = with_copies(loader, 3)
+    assert isinstance(drawing, DataLoader)
+    assert len(drawing) == len(loader)
+    count = len(loader.dataset)
+    torch.manual_seed(0)
+    epochs = [[int(index) for index in drawing.sampler] for _ in range(30)]
+    assert all(sorted(index % count for index in epoch) == list(range(count)) for epoch in epochs)
+    versions = Counter(index // count for epoch in epochs for index in epoch)
+    assert set(versions) == {0, 1, 2, 3}
+    assert min(versions.values()) > 0.6 * max(versions.values())
+    assert len(next(iter(drawing)).image) == 2
+
+
+def test_loaders_that_cannot_have_copies_stay_as_they_are_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
+    other = DataLoader(torch.arange(3))  # type: ignore[arg-type]
+    assert with_copies(other, 2) is other
+    assert "training.copies is off" in caplog.text
+
+
+def test_the_epoch_reaches_a_sampler_that_draws_by_it() -> None:
+    class Draws(list):
+        epoch = 0
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epoch = epoch
+
+    inner = Draws([0, 1])
+    AnyVersion(inner, 2, 1).set_epoch(4)
+    assert inner.epoch == 4

@@ -1,0 +1,125 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Changing the thresholds of a model, as plain values."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import InferenceBatch
+
+from anomalib_grad.thresholds.known_images import KnownImage
+from anomalib_grad.thresholds.model_thresholds import ModelThresholds
+from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
+from anomalib_grad.thresholds.record import ThresholdRecord
+
+NORMAL = [
+    KnownImage(f"good/{score}.png", anomalous=False, score=score, peak=2 * score) for score in map(float, range(9))
+]
+BAD = [KnownImage(f"bad/{score}.png", anomalous=True, score=score, peak=2 * score) for score in (7.5, 20.0)]
+
+
+def thresholds(rate: float | None = None, **settings: float | bool) -> ModelThresholds:
+    """Two products, cup with scores from 0 to 20 and a fitted threshold of 8."""
+    post_processor = PerCategoryPostProcessor(**settings)
+    post_processor.set_categories(["cup", "pin"])
+    for level, scale in (("image", 1.0), ("pixel", 2.0)):
+        for part, value in (("threshold", 8.0), ("min", 0.0), ("max", 20.0)):
+            getattr(post_processor, f"category_{level}_{part}").fill_(value * scale)
+            getattr(post_processor, f"_{level}_{part}" if part == "threshold" else f"{level}_{part}").fill_(
+                value * scale
+            )
+    post_processor.records = {"cup": ThresholdRecord.of("best F1", "validation", 8.0, NORMAL + BAD, rate)}
+    return ModelThresholds.of(post_processor)
+
+
+def test_a_sensitivity_is_a_step_on_the_normalised_scale_of_the_fitted_threshold():
+    model = thresholds()
+    for _ in range(2):  # again it is of the fitted threshold, not of the one that was set
+        model.set_sensitivity("cup", 0.75)
+        assert model.threshold("cup") == 4.0
+    model.set_sensitivity("cup", 0.25)
+    assert model.threshold("cup") == 14.0
+    model.set_sensitivity("cup", 0.5)
+    assert model.threshold("cup") == 8.0
+    assert [change.after for change in model.record("cup").history] == [4.0, 4.0, 14.0, 8.0]
+
+
+def test_a_rate_of_false_alarms_sets_images_and_pixels():
+    model = thresholds()
+    model.set_false_alarms("cup", 0.2)
+    assert model.threshold("cup") == 7.0  # one of nine is above
+    assert model.table[0].tolist()[:2] == [7.0, 14.0]
+    assert model.record("cup").rate == 0.2
+    model.set_threshold("cup", 3.0)
+    assert model.record("cup").rate is None  # nothing is promised any more
+
+
+def test_a_fit_moves_the_range_with_the_threshold():
+    model = thresholds()
+    model.fit("cup", [image._replace(score=image.score + 100) for image in NORMAL], "line", None)
+    assert model.table[0].tolist() == [108.0, 16.0, 100.0, 120.0, 0.0, 40.0]
+    assert model.record("cup").source == "line"
+    model.fit("cup", NORMAL + BAD, "line", None)
+    assert model.threshold("cup") == 14.0  # best F1: between 8 and 20, or below 7.5 and a false alarm
+    assert model.table[1].tolist() == thresholds().table[1].tolist()
+
+
+def test_a_promise_is_kept_when_images_of_other_light_come_in():
+    model = thresholds(rate=0.2)
+    model.fit("cup", NORMAL, "line", None)
+    assert (model.threshold("cup"), model.record("cup").rate) == (7.0, 0.2)
+
+
+def test_a_correction_is_counted_once():
+    model = thresholds()
+    false_alarm = KnownImage("line/1.png", anomalous=False, score=19.0)
+    for _ in range(2):
+        model.correct("cup", [false_alarm], "corrected")
+    assert [image.name for image in model.images("cup")].count("line/1.png") == 1
+    assert model.threshold("cup") == 19.5
+
+
+def test_what_is_set_comes_back_from_files_and_changes_verdicts():
+    model = thresholds()
+    model.set_threshold("cup", 3.0)
+    plain = json.loads(json.dumps(model.to_plain()))
+    again = ModelThresholds.from_plain(plain, model.products, model.table)
+    assert again.records == model.records
+    post_processor = PerCategoryPostProcessor()
+    post_processor.set_categories(["cup", "pin"])
+    again.apply_to(post_processor)
+    scores = InferenceBatch(pred_score=torch.tensor([3.1, 3.1, 3.1]), anomaly_map=torch.zeros(3, 1, 2, 2))
+    assert post_processor(scores, torch.tensor([0, 1, 2])).pred_label.tolist() == [True, False, False]
+
+
+def test_unknown_products_have_the_images_of_all():
+    model = thresholds()
+    model.records["unknown"] = ThresholdRecord.of("best F1", "validation", 8.0, [])
+    assert len(model.images("unknown")) == 11
+    model.set_threshold("unknown", 1.0)
+    assert (model.threshold("unknown"), model.threshold("pin")) == (1.0, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "change", "said"),
+    [
+        ({}, lambda model: model.set_threshold("cup", math.inf), "finite"),
+        ({}, lambda model: model.set_false_alarms("pin", 0.1), "does not say which images"),
+        ({"enable_normalization": False}, lambda model: model.set_sensitivity("cup", 0.6), "does not normalise"),
+        ({"image_sensitivity": 0.6}, lambda model: model.set_threshold("cup", 1.0), "image_sensitivity=0.6"),
+    ],
+)
+def test_what_cannot_be_set_is_said_and_nothing_changes(settings: dict, change, said: str):
+    model = thresholds(**settings)
+    before = np.array(model.table), dict(model.records)
+    with pytest.raises(ValueError, match=said):
+        change(model)
+    np.testing.assert_array_equal(model.table, before[0])
+    assert model.records == before[1]
+
+
+def test_the_threshold_that_is_shown_is_the_one_that_sensitivity_moves():
+    assert thresholds(image_sensitivity=0.75).threshold("cup") == 4.0
