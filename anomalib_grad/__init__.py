@@ -8,6 +8,8 @@ The public names are imported when first used, so that ``import anomalib_grad`` 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .plugin import former_names
+
 if TYPE_CHECKING:
     from .data import MultiCategory
     from .lightning_model import Grad
@@ -22,6 +24,8 @@ _HOME = {
     "MultiCategory": "data",
     "register": "plugin",
 }
+
+former_names.follow()
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # the type of whichever public name is asked for

@@ -67,7 +67,7 @@ def dissimilarity(similarity_map: Tensor) -> Tensor:
 def layer_dissimilarity(features: Tensor, normal: Tensor, channels: Sequence[int]) -> Tensor:
     """Distance ``sum_l C_l / C (1 - cos(x_l, f_n,l))`` over the layers ``l`` of the backbone.
 
-    One cosine over all layers hears only the layer whose features are longest.
+    One cosine over all layers would be that of the layer whose features are longest.
 
     Args:
         features: ``x`` of shape ``(B, C, H, W)``, the layers one behind the other.
@@ -90,17 +90,17 @@ def cosine_distance(features: Tensor, normal: Tensor) -> Tensor:
 SCORE_STEP = 4
 """Pixels between those that the share of the largest is taken of: in between a smoothed map says nothing new."""
 
-MOST = 2.0**15
+LARGEST_DISTANCE = 2.0**15
 """Largest distance: far beyond any of real features, and half of what float16 can hold."""
 
 
 def bounded(distance: Tensor) -> Tensor:
-    """Give what is no number, or more than :data:`MOST`, the value :data:`MOST`; all else is unchanged.
+    """Replace NaN and whatever exceeds :data:`LARGEST_DISTANCE` by that value.
 
     NaN is above no threshold, so an image that could not be scored would be called normal. Applied to what the matrices
     give, of which one NaN makes a whole image NaN: OpenVINO in bf16 would round what goes into them after it.
     """
-    return torch.where(distance <= MOST, distance, MOST)  # false for NaN
+    return torch.where(distance <= LARGEST_DISTANCE, distance, LARGEST_DISTANCE)  # false for NaN
 
 
 class AnomalyMapGenerator(nn.Module):
@@ -153,7 +153,7 @@ class AnomalyMapGenerator(nn.Module):
     def forward(self, distance: Tensor) -> tuple[Tensor, Tensor]:
         """Turn the distance ``(B, 1, h, w)`` into the anomaly map ``(B, 1, H, W)`` and the score ``(B,)``.
 
-        Both have the unit of the distance, are non-negative and finite: where the distance is no number they are
+        Both have the unit of the distance, are non-negative and finite: where the distance is NaN they are
         larger than any threshold. Computed in float32 whatever the precision of the features.
         """
         if torch.is_autocast_enabled(distance.device.type):

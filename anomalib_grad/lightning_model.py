@@ -28,12 +28,12 @@ from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor
 from .data.unreadable_images import NameUnreadableImages
 from .deploy.export import CategoryExportMixin
 from .feature_cache import FeatureBatch, FeatureCaching, FeatureSource
-from .files.checkpoint_files import WholeCheckpoints
 from .files.configuration import check_weights
 from .files.restoring import restoring
 from .files.unreadable_checkpoints import NameUnreadableCheckpoint
+from .files.whole_checkpoints import WholeCheckpoints
 from .recipes import DEFAULT_RECIPE, build_network, find_recipe, naming_recipe
-from .report.heatmaps import Heatmaps
+from .report.visualizer import DistinctImageVisualizer, distinct
 from .settings import CacheSettings, MapSettings, MethodSettings, Settings, TrainingSettings
 from .thresholds.post_processor import PerCategoryPostProcessor
 from .thresholds.raw_scores import RankRawScores
@@ -148,7 +148,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             )
         if post_processor is True:
             post_processor = PerCategoryPostProcessor(false_alarm_rate=false_alarm_rate)
-        super().__init__(pre_processor, post_processor, evaluator, visualizer)
+        super().__init__(pre_processor, post_processor, evaluator, distinct(visualizer))
         self.model: GradModel = model
         self.recipe = recipe
         self.own_length = OwnLength()
@@ -185,9 +185,9 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         return PerCategoryPostProcessor()
 
     @classmethod
-    def configure_visualizer(cls) -> Heatmaps:
+    def configure_visualizer(cls) -> DistinctImageVisualizer:
         """Result images of which none overwrites another, and for the lack of which no figure is lost."""
-        return Heatmaps()
+        return DistinctImageVisualizer()
 
     def configure_callbacks(self) -> list[Callback]:
         """Callbacks of anomalib, the feature cache, whole checkpoints of finite weights, errors that name a file."""

@@ -108,6 +108,12 @@ class GradModel(nn.Module):
             **self.head.configuration,
         }
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle; exports of before hold no corruption, which only training uses."""
+        super().__setstate__(state)
+        if "corruption" not in self._modules:
+            self.corruption = Corruption()
+
     @property
     def local_representation(self) -> LocalRepresentation:
         """The head's local representation."""

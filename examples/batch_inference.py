@@ -38,6 +38,7 @@ from PIL import Image, UnidentifiedImageError
 from anomalib_grad.data.listing import has_image_name, is_hidden
 from anomalib_grad.data.listing import list_images as list_in_folder
 from anomalib_grad.data.pixels import rgb_pixels
+from anomalib_grad.data.reading import FileFormat, open_up_to
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # under `uv run`, workers would sync an environment each
@@ -144,6 +145,7 @@ class Settings(NamedTuple):
     maps: bool
     batch_size: int
     threads: int
+    files: FileFormat
 
 
 class Judge:
@@ -189,7 +191,7 @@ class Judge:
 
     def judge(self, files: list[tuple[str, bytes | OSError]]) -> Iterator[dict[str, Any]]:
         """Judge a batch of files; neighbours that have the same size, or are brought to it, go through together."""
-        decoded = ((path, decode(content, self.inferencer.image_size)) for path, content in files)
+        decoded = ((path, decode(content, self.inferencer.image_size, self.settings.files)) for path, content in files)
         for _, group in groupby(decoded, key=lambda item: getattr(item[1], "shape", None)):
             paths, images = zip(*group, strict=True)
             if isinstance(images[0], np.ndarray):
@@ -236,13 +238,13 @@ class Judge:
         return place.path.removeprefix(self.settings.out.path + "/")
 
 
-def decode(content: bytes | OSError, size: tuple[int, int] | None) -> np.ndarray | Exception:
+def decode(content: bytes | OSError, size: tuple[int, int] | None, files: FileFormat) -> np.ndarray | Exception:
     """Decode a file as the inferencer does, to (H, W, 3) in [0, 1] at its size, or return why that is impossible."""
     if isinstance(content, OSError):
         return content
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            return rgb_pixels(image, size)
+        with open_up_to(io.BytesIO(content), files.max_pixels) as image:
+            return rgb_pixels(image, size, files.bits)
     except UnidentifiedImageError:
         return UnidentifiedImageError("this is no image in a format that Pillow reads")
     except Exception as error:  # noqa: BLE001  # every image format has failures of its own
@@ -354,6 +356,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rows-per-file", type=positive, default=1000, help="what a worker loses at most when stopped")
     parser.add_argument("--maps", action="store_true", help="write anomaly maps to OUT/maps")
     parser.add_argument("--category", help="product on all the images; default: recognised")
+    parser.add_argument("--bits", type=int, default=16, help="bits that files of 16 use, as in training")
+    parser.add_argument("--max-pixels", type=positive, help="pixels of the largest file; default: Pillow's limit")
     parser.add_argument("--address", help="Ray cluster to join; default: start Ray on this machine")
     return parser.parse_args()
 
@@ -369,6 +373,7 @@ def main() -> None:
     """Judge the images that have no row yet, then sum up."""
     args = parse_arguments()
     images, out = Place.parse(args.images), Place.parse(args.out)
+    files = FileFormat(args.bits, args.max_pixels).checked()
     model = read_model(args.model)
     if args.category is not None:
         check_category(args.category, model)
@@ -392,6 +397,7 @@ def main() -> None:
             maps=args.maps,
             batch_size=args.batch_size,
             threads=args.threads,
+            files=files,
         )
         start = time.perf_counter()
         parts = judge_all(paths, settings, args.workers, args.rows_per_file)

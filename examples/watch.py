@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Judge the pictures of a camera, or of a folder that is being filled, with an exported model, as they come.
+"""Judge the pictures of a camera, a video, or a folder that is being filled, with an exported model, as they come.
 
 python examples/watch.py results/weights/openvino/model.xml ./incoming --alarms ./alarms
 python examples/watch.py results/weights/openvino/model.xml 0 --category bottle   # the first camera that OpenCV finds
@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -54,15 +55,20 @@ def whole_files(folder: Path, settle: float, once: bool) -> Iterator[Path]:
         time.sleep(min(settle, 0.1))
 
 
-def camera_frames(number: int) -> Iterator[np.ndarray]:
-    """Give the frames of a camera, blue first, until it has no more.
+def open_camera(source: str) -> cv2.VideoCapture:
+    """Open a camera by its number, or a video by its path.
 
     Raises:
-        SystemExit: If OpenCV finds no camera of that number.
+        SystemExit: If OpenCV finds none.
     """
-    camera = cv2.VideoCapture(number)
+    camera = cv2.VideoCapture(int(source) if source.isdigit() else source)
     if not camera.isOpened():
-        raise SystemExit(f"OpenCV finds no camera {number}; name a folder, or another number.")
+        raise SystemExit(f"OpenCV finds no camera or video {source}; name a folder, or another one.")
+    return camera
+
+
+def camera_frames(camera: cv2.VideoCapture) -> Iterator[np.ndarray]:
+    """Give the frames of a camera, blue first, until it has no more."""
     try:
         while (answer := camera.read())[0]:
             yield answer[1]
@@ -101,20 +107,21 @@ def main() -> None:
     """Watch until there is nothing more to come, or Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="exported model: .xml or .onnx")
-    parser.add_argument("source", help="a folder, or the number of a camera")
+    parser.add_argument("source", help="a folder, the number of a camera, or a video")
     parser.add_argument("--alarms", type=Path, default=Path("alarms"), help="where pictures of alarms go")
     parser.add_argument("--category", help="the product, if it is always the same; recognised otherwise")
     parser.add_argument("--bits", type=int, default=16, help="bits that files of 16 use")
+    parser.add_argument("--max-pixels", type=int, help="pixels of the largest file; default: Pillow's limit")
     parser.add_argument("--in-flight", type=int, default=4, help="frames that are worked on at a time")
     parser.add_argument("--settle", type=float, default=0.5, help="seconds after which a file counts as written")
     parser.add_argument("--once", action="store_true", help="end when all files that are there were judged")
     args = parser.parse_args()
 
-    camera = args.source.isdigit()
-    if not camera and not Path(args.source).is_dir():
-        raise SystemExit(f"{args.source} is neither a folder nor the number of a camera.")
-    inferencer = CategoryOpenVINOInferencer(args.model, device="CPU", bits=args.bits, channel_order="BGR")
-    frames = camera_frames(int(args.source)) if camera else whole_files(Path(args.source), args.settle, args.once)
+    folder = Path(args.source)
+    camera = None if folder.is_dir() else open_camera(args.source)
+    told: dict[str, Any] = {"bits": args.bits, "channel_order": "BGR", "max_pixels": args.max_pixels}
+    inferencer = CategoryOpenVINOInferencer(args.model, device="CPU", **told)
+    frames = camera_frames(camera) if camera else whole_files(folder, args.settle, args.once)
     stream = inferencer.stream(frames, in_flight=args.in_flight, category=args.category)
     console, verdicts, seconds = Console(highlight=False, soft_wrap=True), Counter[str](), []
     try:

@@ -4,9 +4,8 @@
 
 import math
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
@@ -17,8 +16,8 @@ from torch.nn import functional
 
 from anomalib_grad.data.resizing import resize_antialiased
 
-from . import tiny  # noqa: F401  # makes timm know the built-in backbone grad_tiny
 from .cut import cut, cut_unused
+from .layers import list_feature_maps, select_layers
 from .tiling import check_tiles, map_tiles
 from .weights import load_pretrained
 
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 
 FAITHFUL_BACKBONE = "tf_efficientnet_b4"
 DEFAULT_BACKBONE = "tf_efficientnet_b4.aa_in1k"
-
-COARSEST = "coarsest"
-"""Name for the last of the default layers, whichever backbone it is."""
 
 
 def is_faithful(backbone: str) -> bool:
@@ -41,85 +37,6 @@ MIN_CELLS = 2
 """Cells along each side of a feature map; one cell cannot tell where in the image an anomaly is."""
 SIZE_ERRORS = (RuntimeError, AssertionError, ValueError)
 """What timm's networks raise on images of a size that they cannot take."""
-
-
-class FeatureMap(NamedTuple):
-    """One feature map that a backbone offers: its place in timm's list, module name, stride in pixels, channels."""
-
-    place: int
-    name: str
-    stride: int
-    channels: int
-
-
-def list_feature_maps(backbone: str) -> list[FeatureMap]:
-    """List the feature maps that a timm backbone offers, without reading or drawing any weights.
-
-    Raises:
-        ValueError: If timm does not know the backbone or its pretraining tag, or it offers no feature maps.
-    """
-    if not isinstance(backbone, str):
-        message = f"backbone must be a timm model's name, got {backbone!r}."
-        raise ValueError(message)  # noqa: TRY004  # the error of all arguments out of range
-    architecture, _, tag = backbone.partition(".")
-    if not timm.is_model(backbone):
-        close = timm.list_models(f"*{architecture}*")[:8] or get_close_matches(architecture, timm.list_models(), 8, 0.5)
-        hint = f"similar names: {', '.join(close)}; " if close else ""
-        raise ValueError(
-            f"unknown backbone {backbone!r}: timm has no model of that name; {hint}"
-            f"timm.list_models() lists all, 'grad_tiny' is built in."
-        )
-    tagged = timm.list_models(f"{architecture}.*", pretrained=True)
-    if tag and backbone not in tagged:
-        hint = f"choose one of {', '.join([architecture, *tagged])}" if tagged else f"choose {architecture!r}"
-        raise ValueError(f"unknown backbone {backbone!r}: {architecture!r} has no weights of the tag {tag!r}; {hint}.")
-    with torch.device("meta"):
-        model = timm.create_model(backbone, pretrained=False)
-    feature_info: list[dict[str, Any]] = getattr(model, "feature_info", None) or []
-    if not feature_info:
-        raise ValueError(f"backbone {backbone!r} offers no feature maps; choose another.")
-    return [
-        FeatureMap(place, info["module"], info["reduction"], info["num_chs"]) for place, info in enumerate(feature_info)
-    ]
-
-
-def default_layers(maps: Sequence[FeatureMap]) -> list[FeatureMap]:
-    """Choose the maps at strides 8 and 16.
-
-    Without them: a plain ViT, whose maps all have one stride, gives those at one half and three quarters of its
-    depth; any other backbone its two finest maps.
-    """
-    by_stride = {feature_map.stride: feature_map for feature_map in maps}
-    if {8, 16} <= by_stride.keys() and len(by_stride) > 1:
-        return [by_stride[8], by_stride[16]]
-    if len(by_stride) == 1:
-        return [maps[len(maps) // 2 - 1], maps[3 * len(maps) // 4 - 1]] if len(maps) > 1 else list(maps)
-    return [by_stride[stride] for stride in sorted(by_stride)[:2]]
-
-
-def select_layers(backbone: str, layers: Sequence[str] | str | None) -> list[FeatureMap]:
-    """Find the feature maps named ``layers`` in a backbone.
-
-    ``None`` chooses :func:`default_layers`, ``"coarsest"`` the last of them alone.
-
-    Raises:
-        ValueError: If a layer is unknown or named twice; the message lists the backbone's layers.
-    """
-    maps = list_feature_maps(backbone)
-    if layers is None:
-        return default_layers(maps)
-    if layers == COARSEST:
-        return default_layers(maps)[-1:]
-    by_name = {feature_map.name: feature_map for feature_map in maps}
-    offered = ", ".join(f"{m.name} (stride {m.stride}, {m.channels} channels)" for m in maps)
-    if isinstance(layers, str) or not isinstance(layers, Sequence):
-        message = f"layers must be a list of names or {COARSEST!r}, got {layers!r}; {backbone!r} offers: {offered}."
-        raise ValueError(message)  # noqa: TRY004  # the error of all arguments out of range
-    unknown = [layer for layer in layers if layer not in by_name]
-    if unknown or len(set(layers)) != len(layers) or not layers:
-        problem = f"has no layer {', '.join(map(repr, unknown))}" if unknown else f"needs distinct layers, got {layers}"
-        raise ValueError(f"backbone {backbone!r} {problem}; it offers: {offered}; or layers={COARSEST!r}.")
-    return sorted((by_name[layer] for layer in layers), key=lambda feature_map: feature_map.place)
 
 
 def use_static_padding(network: nn.Module) -> None:
@@ -385,18 +302,15 @@ class FrozenBackbone(nn.Module):
 
     def _size_error(self) -> ValueError:
         """Name sizes near the wanted one that the network does take."""
-        height, width = self.image_size
-        problem = f"backbone {self.name!r} cannot take images of {height} x {width} pixels"
-        finest = math.lcm(*(feature_map.stride for feature_map in self.maps))
-        smallest = self._smallest_side()
-        for step in (finest, math.lcm(finest, 32), math.lcm(finest, 64)):
-            least = math.ceil(smallest / step) * step
-            nearest = (max(least, round(height / step) * step), max(least, round(width / step) * step))
-            if self._takes(nearest) and self._takes((nearest[0] + step, nearest[1] + step)):
-                return ValueError(
-                    f"{problem}: choose an image_size whose height and width are multiples of {step}, "
-                    f"for instance {list(nearest)}."
-                )
+        problem = f"backbone {self.name!r} cannot take images of {self.image_size[0]} x {self.image_size[1]} pixels"
+        step = math.lcm(*(feature_map.stride for feature_map in list_feature_maps(self.name)))
+        least = math.ceil(self._smallest_side() / step)
+        nearest = [step * max(least, round(side / step)) for side in self.image_size]
+        if self._takes((nearest[0], nearest[1])):
+            return ValueError(
+                f"{problem}: choose an image_size whose height and width are multiples of {step}, "
+                f"for instance {nearest}."
+            )
         native = (timm.get_pretrained_cfg(self.name) or PretrainedCfg()).input_size[1:]
         if self._takes(native):
             return ValueError(f"{problem}: choose image_size={list(native)}, the size that it was trained at.")

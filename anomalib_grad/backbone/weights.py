@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pretrained backbone weights from this package, timm's hub or a local file; never random weights in their place."""
 
-import pickle
 import re
 import socket
 from collections.abc import Callable, Iterable
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
-from zipfile import BadZipFile
 
 import timm
 import torch
@@ -19,7 +17,7 @@ from safetensors import SafetensorError
 from timm.models import PretrainedCfg, load_state_dict
 from torch import Tensor, nn
 
-from anomalib_grad.files.torch_files import read_shapes
+from anomalib_grad.files.torch_files import UNREADABLE, check_file, find_unstored
 
 NETWORK_TIMEOUT = 5.0
 """Seconds after which the model hub counts as out of reach."""
@@ -102,26 +100,15 @@ def _read_tensors(name: str, file: Path) -> dict[str, Tensor]:
         raise BackboneWeightsError(f"no weights for backbone {name!r}: there is no file {str(file)!r}.")
     try:
         if file.suffix != ".safetensors":  # that library checks the sizes itself
-            read_shapes(file)
+            check_file(file)
         tensors: Any = load_state_dict(str(file), weights_only=True)
-    except (
-        SafetensorError,
-        BadZipFile,
-        pickle.UnpicklingError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        OSError,
-        EOFError,
-        AttributeError,
-        IndexError,  # of the unpickler, on a file that is no pickle
-    ) as error:
+    except (SafetensorError, *UNREADABLE) as error:
         raise BackboneWeightsError(
             f"cannot read weights for backbone {name!r}: {str(file)!r} is neither a safetensors file nor a pth file "
             f"of nothing but tensors ({_brief(error)}); give one that is."
         ) from error
     tensors = {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
-    special = next((key for key, value in tensors.items() if value.is_meta or value.is_quantized), None)
+    special = find_unstored(tensors)
     if special is not None:
         raise BackboneWeightsError(
             f"cannot use weights for backbone {name!r}: in {str(file)!r} {special} is quantised or not stored; give a "

@@ -93,7 +93,7 @@ def _kind(file: AuthorsFile) -> object:
 
 
 def _integers(value: object) -> list[int]:
-    """Give a list of integers, empty if ``value`` is none."""
+    """Give a list of integers; an empty one if ``value`` is anything else."""
     if isinstance(value, list | tuple) and all(isinstance(item, int) for item in value):
         return list(value)
     return []

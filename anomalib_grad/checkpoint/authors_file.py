@@ -6,6 +6,7 @@ They hold the configuration as ``easydict.EasyDict`` and the best metric as a Nu
 unpickler reads both once the class has a stand-in, so that package is neither needed nor run.
 """
 
+import codecs
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,21 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from .archive import AuthorsCheckpointError, check_archive, load_plain
+from anomalib_grad.files.torch_files import find_unstored
+
+from .archive import AuthorsCheckpointError, load_plain
 
 _numpy_scalar: Any = np.float64(0).__reduce__()[0]
-_ALLOWED = [
-    (OrderedDict, "easydict.EasyDict"),
-    (_numpy_scalar, "numpy.core.multiarray.scalar"),  # as NumPy 1 spells it
-    (_numpy_scalar, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    np.dtypes.Float32DType,
-    np.dtypes.Float64DType,
-]
-_LIGHTNING = b"pytorch-lightning_version"
+_ALLOWED = {
+    "easydict.EasyDict": OrderedDict,
+    "numpy.core.multiarray.scalar": _numpy_scalar,  # as NumPy 1 spells it
+    "numpy._core.multiarray.scalar": _numpy_scalar,
+    "numpy.dtype": np.dtype,
+    "numpy.dtypes.Float32DType": np.dtypes.Float32DType,
+    "numpy.dtypes.Float64DType": np.dtypes.Float64DType,
+    "_codecs.encode": codecs.encode,
+}
 _EXPECTED = "a checkpoint of the authors' trainer is expected"
 
 PREFIX, HEAD, BACKBONE = "module.", "reconstruction.", "backbone."
@@ -70,13 +72,11 @@ def read_authors_file(path: str | Path) -> AuthorsFile:
         AuthorsCheckpointError: If the file is anything else; the message names what was found.
     """
     path = Path(path)
-    if _LIGHTNING in check_archive(path, _EXPECTED):
+    content = load_plain(path, _EXPECTED, _ALLOWED)
+    if "pytorch-lightning_version" in content:
         raise AuthorsCheckpointError(
             f"{str(path)!r} is a checkpoint of Lightning or anomalib and needs no conversion; {_EXPECTED}."
         )
-    shapes = load_plain(path, "meta", _EXPECTED, _ALLOWED)
-    _check_sizes(path, _state_dict(path, shapes))  # before anything of that size is allocated
-    content = load_plain(path, "cpu", _EXPECTED, _ALLOWED)
     tensors = {key.removeprefix(PREFIX): tensor for key, tensor in _state_dict(path, content).items()}
     head = {key.removeprefix(HEAD): tensor for key, tensor in tensors.items() if key.startswith(HEAD)}
     backbone = {key.removeprefix(BACKBONE): tensor for key, tensor in tensors.items() if key.startswith(BACKBONE)}
@@ -99,18 +99,13 @@ def _state_dict(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
             f"{str(path)!r} holds other things than tensors (first: {other[0]!r}, of type "
             f"{type(state[other[0]]).__name__}); {_EXPECTED}."
         )
+    unstored = find_unstored(state) or next((key for key, tensor in state.items() if not tensor.numel()), None)
+    if unstored is not None:
+        raise AuthorsCheckpointError(
+            f"{str(path)!r} is damaged: its tensor {unstored!r} of shape {tuple(state[unstored].shape)} is not stored "
+            f"in full."
+        )
     return state
-
-
-def _check_sizes(path: Path, state: dict[str, Tensor]) -> None:
-    """Refuse tensors that claim more than the file has bytes for."""
-    size = path.stat().st_size
-    for key, tensor in state.items():
-        dense = tensor.layout == torch.strided and tensor.is_contiguous() and tensor.numel() > 0
-        if not dense or max(tensor.nbytes, tensor.untyped_storage().nbytes()) > size:
-            raise AuthorsCheckpointError(
-                f"{str(path)!r} is damaged: its tensor {key!r} of shape {tuple(tensor.shape)} is not stored in full."
-            )
 
 
 def _architecture(content: dict[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -150,5 +150,7 @@ def _settings(file: AuthorsFile) -> dict[str, float]:
     names = {**_SETTINGS, MSE_THRESHOLD: MSE_THRESHOLD}
     wrong = [name for name in names if name in noted and not _is_number(noted[name])]
     if wrong:
-        raise AuthorsCheckpointError(f"{str(file.path)!r} notes {wrong[0]} = {noted[wrong[0]]!r}, which is no number.")
+        raise AuthorsCheckpointError(
+            f"{str(file.path)!r} notes {wrong[0]} = {noted[wrong[0]]!r}, which is not a finite number."
+        )
     return {ours: float(noted[theirs]) for theirs, ours in names.items() if theirs in noted}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib.utils.serialization import anomalib_safe_globals
 from torch import Tensor
 
 from anomalib_grad.backbone.frozen import is_faithful
@@ -19,7 +18,7 @@ from anomalib_grad.torch_model import GradModel
 from anomalib_grad.training.mse_threshold import AUTHORS_MSE_THRESHOLD
 
 from .architecture import AUTHORS_BACKBONE, TIMM
-from .archive import AuthorsCheckpointError, check_archive, load_plain
+from .archive import AuthorsCheckpointError, load_plain
 from .authors_file import BACKBONE, HEAD, PREFIX
 from .backbone_keys import backbone_to_authors_key, last_block_of_layer
 from .head_recognition import MSE_THRESHOLD
@@ -55,9 +54,7 @@ def to_authors(source: str | Path, target: str | Path) -> list[str]:
     """
     source = Path(source)
     with writing(target) as unfinished:
-        check_archive(source, _EXPECTED)
-        with anomalib_safe_globals():
-            content = load_plain(source, "meta", _EXPECTED)
+        content = load_plain(source, _EXPECTED)
         if CONFIGURATION not in content:
             raise AuthorsCheckpointError(f"{str(source)!r} holds no configuration of Grad; {_EXPECTED}.")
         model = Grad.load_from_checkpoint(source, map_location="cpu").model

@@ -53,7 +53,7 @@ def sample_grid(grid: Tensor, coordinates: Tensor) -> Tensor:
 
 
 def check_dimensions(dims: int) -> None:
-    """Refuse coordinates of no dimension.
+    """Refuse fewer than one dimension.
 
     Raises:
         ValueError: If ``dims`` is below 1.

@@ -72,6 +72,7 @@ class Copies(Dataset[Any]):
         self.samples = pd.concat([dataset.samples] * (copies + 1), ignore_index=True)
         self.parts = getattr(dataset, "parts", [dataset])
         self.augmentations = getattr(dataset, "augmentations", None)
+        self.file_format = getattr(dataset, "file_format", None)
         self.collate_fn = dataset.collate_fn
 
     def __len__(self) -> int:

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Mask
 
 from .dataclasses import CategoryImageBatch, CategoryImageItem
-from .reading import UnreadableImageError, check_image, read_image, read_mask
+from .reading import AS_THEY_SAY, FileFormat, UnreadableImageError, check_image, read_image, read_mask
 from .resizing import resized_to
 
 
@@ -31,13 +31,15 @@ class MultiCategoryDataset(AnomalibDataset):
 
     Args:
         parts: The dataset of each category.
+        file_format: What the files do not say of themselves.
 
     Raises:
         ValueError: If a dataset of a category with masks has an anomalous image without one.
     """
 
-    def __init__(self, parts: Mapping[str, AnomalibDataset]) -> None:
+    def __init__(self, parts: Mapping[str, AnomalibDataset], file_format: FileFormat = AS_THEY_SAY) -> None:
         self.parts = list(parts.values())
+        self.file_format = file_format
         super().__init__(augmentations=None if not self.parts else self.parts[0].augmentations)
         frames = [_frame(name, index, part) for index, (name, part) in enumerate(parts.items())]
         self.samples = _joined(frames)
@@ -78,7 +80,7 @@ class MultiCategoryDataset(AnomalibDataset):
         """
         sample = self.samples.iloc[index]
         part, row = self.parts[sample["part"]], int(sample["row"])
-        item = read_item(part, row) if reads_as_anomalib(part) else _read_by(part, row, sample)
+        item = read_item(part, row, self.file_format) if reads_as_anomalib(part) else _read_by(part, row, sample)
         if not isinstance(item, ImageItem):
             raise TypeError(f"category '{sample['category']}' gives {type(item).__name__}; join image datasets only")
         values: dict[str, Any] = {field.name: getattr(item, field.name) for field in fields(item)}
@@ -90,7 +92,7 @@ class MultiCategoryDataset(AnomalibDataset):
             raise TypeError(
                 "a MultiCategoryDataset can only be joined with another one; use MultiCategory to join others"
             )
-        joined = MultiCategoryDataset({})
+        joined = MultiCategoryDataset({}, self.file_format)
         joined.parts = [*self.parts, *other_dataset.parts]
         shifted = other_dataset.samples.assign(part=other_dataset.samples["part"] + len(self.parts))
         joined.samples = _joined([self.samples, shifted])
@@ -107,7 +109,7 @@ def reads_as_anomalib(dataset: AnomalibDataset) -> bool:
     return type(dataset).__getitem__ is AnomalibDataset.__getitem__
 
 
-def read_item(dataset: AnomalibDataset, row: int) -> ImageItem:
+def read_item(dataset: AnomalibDataset, row: int, files: FileFormat) -> ImageItem:
     """Read an image and its mask as ``AnomalibDataset`` does, with this package's readers.
 
     Where all that is done to an image is the model's resize, which anomalib puts among the augmentations, or that comes
@@ -116,16 +118,18 @@ def read_item(dataset: AnomalibDataset, row: int) -> ImageItem:
     Args:
         dataset: The dataset, whose augmentations apply.
         row: Row of its ``samples``.
+        files: What its files do not say.
 
     Raises:
         UnreadableImageError: If the image or its mask cannot be read; names the file.
     """
     sample = dataset.samples.iloc[row]
     label = LabelName(sample["label_index"])
-    image, mask = read_image(sample["image_path"], resized_to(dataset.augmentations)), None
+    image, mask = read_image(sample["image_path"], resized_to(dataset.augmentations), files), None
     if dataset.task == TaskType.SEGMENTATION and label != LabelName.UNKNOWN:
         normal = label == LabelName.NORMAL
-        mask = Mask(torch.zeros(image.shape[-2:], dtype=torch.uint8)) if normal else read_mask(sample["mask_path"])
+        empty = torch.zeros(image.shape[-2:], dtype=torch.uint8)
+        mask = Mask(empty) if normal else read_mask(sample["mask_path"], files)
     if dataset.augmentations is not None:
         if mask is None:
             image = dataset.augmentations(image)

@@ -96,7 +96,7 @@ def discover_categories(
     entries = sorted(path for path in base.iterdir() if not is_hidden(PurePath(path.name)))
     lost = next((path for path in entries if path.is_symlink() and not path.exists()), None)
     if lost is not None:  # a product whose disk is not mounted must not be left out of a night's training
-        raise ValueError(f"{lost} is a link to {lost.resolve()}, which is not there; mend it, or list the categories")
+        raise ValueError(f"{lost} is a link to {lost.resolve()}, which is not there; repair it, or list the categories")
     folders = [path for path in entries if path.is_dir()]
     categories = [path.name for path in folders if _is_category(path, markers)]
     if not categories:

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from .pixels import is_lossy
-from .reading import opened, read_mask
+from .reading import AS_THEY_SAY, FileFormat, opened, read_mask
 
 logger = logging.getLogger(__name__)
 
@@ -49,18 +49,19 @@ def check_no_masks_among(images: Sequence[Path]) -> None:
         )
 
 
-def check_masks_of_normal(pairs: Iterable[tuple[Path, Path]]) -> None:
+def check_masks_of_normal(pairs: Iterable[tuple[Path, Path]], files: FileFormat) -> None:
     """Check that masks of normal images, which some tools write, mark nothing.
 
     Args:
         pairs: Image and mask.
+        files: How large they may be.
 
     Raises:
         ValueError: Names the first that does.
         UnreadableImageError: If a mask cannot be read.
     """
     for image, mask in pairs:
-        if read_mask(mask).any():
+        if read_mask(mask, files).any():
             raise ValueError(f"{image} is said to be normal but its mask {mask} marks pixels; move one or the other")
 
 
@@ -71,18 +72,20 @@ def _is_turned(image: Image.Image) -> bool:
     return image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT
 
 
-def check_masks(samples: pd.DataFrame) -> None:
+def check_masks(samples: pd.DataFrame, files: FileFormat = AS_THEY_SAY) -> None:
     """Check that every anomalous image and its mask have the same size; warn of what the headers tell besides.
 
     Args:
         samples: Frame of a ``MultiCategoryDataset``.
+        files: How large they may be.
 
     Raises:
         ValueError: Names the first pair that differs in size, or the file that cannot be read.
     """
     lossy, turned = [], []
     for image_path, mask_path in samples.loc[samples["mask_path"] != "", ["image_path", "mask_path"]].to_numpy():
-        with opened(image_path) as image, opened(mask_path, "mask") as mask:
+        limit = files.max_pixels
+        with opened(image_path, max_pixels=limit) as image, opened(mask_path, "mask", limit) as mask:
             sizes, turns = (image.size, mask.size), [_is_turned(file) for file in (image, mask)]
             if is_lossy(mask):
                 lossy.append(mask_path)

@@ -27,6 +27,7 @@ from .discovery import check_names, create_datamodule, discover_categories, reso
 from .folder_layout import FolderLayout
 from .masks import check_masks
 from .mvtec_layout import MVTecLayout
+from .reading import AS_THEY_SAY, FileFormat
 from .sampling import BalancedSampler, EvaluationBatchSampler
 from .unreadable import leave_out_unreadable
 
@@ -81,6 +82,10 @@ class MultiCategory(AnomalibDataModule):
         skip_unreadable: On setup, decode every image and mask once, leave out those that cannot be read, and list them
             in a warning; the splits of all others stay. With ``MVTecAD`` and ``Folder`` links to nothing are left out
             before the splits are drawn. ``False`` stops at the first that cannot be read, by its name.
+        bits: Bits, 10 to 16, that files of 16 use: 12 for those of a camera that counts to 4095.
+        max_pixels: Pixels of the largest file that is read, as of a line-scan camera; ``None`` leaves the limit, 178
+            million, to Pillow's guard against files that claim more than they hold. Datasets with readers of their own
+            heed neither.
 
     Raises:
         FileNotFoundError: If ``root`` is no folder. This and the following are raised when the categories are first
@@ -119,6 +124,9 @@ class MultiCategory(AnomalibDataModule):
         val_split_ratio: float | None = None,
         seed: int | None = 0,
         skip_unreadable: bool = False,
+        *,
+        bits: int = AS_THEY_SAY.bits,
+        max_pixels: int | None = None,
     ) -> None:
         super().__init__(
             train_batch_size=train_batch_size,
@@ -136,6 +144,7 @@ class MultiCategory(AnomalibDataModule):
         )
         self.balanced = balanced
         self.skip_unreadable = skip_unreadable
+        self.bits, self.max_pixels = bits, max_pixels
         self.root = Path(root)
         self._splits = {
             "test_split_mode": test_split_mode,
@@ -231,6 +240,7 @@ class MultiCategory(AnomalibDataModule):
             datamodule.prepare_data()
 
     def _setup(self, _stage: str | None = None) -> None:
+        self._file_format = FileFormat(self.bits, self.max_pixels).checked()
         first = next(iter(self.datamodules.values()))
         self.test_split_mode = TestSplitMode(self._splits["test_split_mode"] or first.test_split_mode)
         self.val_split_mode = ValSplitMode(self._splits["val_split_mode"] or first.val_split_mode)
@@ -239,6 +249,8 @@ class MultiCategory(AnomalibDataModule):
             datamodule.trainer = self.trainer
             if isinstance(datamodule, MVTecLayout | FolderLayout):
                 datamodule.skip_missing = self.skip_unreadable
+            if isinstance(datamodule, MVTecLayout):
+                datamodule.file_format = self._file_format
             try:
                 datamodule.setup(_stage)
             except (ValueError, RuntimeError, OSError, MisMatchError) as error:
@@ -248,12 +260,13 @@ class MultiCategory(AnomalibDataModule):
                     parts[subset][name] = getattr(datamodule, subset)
                     leave_out_hidden(parts[subset][name])
         if self.skip_unreadable:
-            leave_out_unreadable([dataset for datasets in parts.values() for dataset in datasets.values()])
+            all_parts = [dataset for datasets in parts.values() for dataset in datasets.values()]
+            leave_out_unreadable(all_parts, self._file_format)
         for subset, datasets in parts.items():
             if datasets:
                 setattr(self, subset, self._join(subset.removesuffix("_data"), datasets))
         evaluated = [getattr(self, subset).samples for subset in _SUBSETS[1:] if hasattr(self, subset)]
-        check_masks(pd.concat(evaluated).drop_duplicates("image_path"))
+        check_masks(pd.concat(evaluated).drop_duplicates("image_path"), self._file_format)
         self._warn_of_equal_output_names()
 
     def _join(self, subset: str, datasets: dict[str, Any]) -> MultiCategoryDataset:
@@ -275,7 +288,7 @@ class MultiCategory(AnomalibDataModule):
                 raise ValueError(
                     f"category '{name}' has no {subset} image in {folder}; add some or leave it out{without}"
                 )
-        return MultiCategoryDataset(datasets)
+        return MultiCategoryDataset(datasets, self._file_format)
 
     def _warn_of_equal_output_names(self) -> None:
         if not any(type(callback) is ImageVisualizer for callback in getattr(self.trainer, "callbacks", ())):
@@ -286,7 +299,7 @@ class MultiCategory(AnomalibDataModule):
         if repeated:
             logger.warning(
                 "%d result images will overwrite one another (first: %s); put the categories below one folder, or give "
-                "the model visualizer=anomalib_grad.evaluation.DistinctImageVisualizer()",
+                "the model visualizer=anomalib_grad.report.DistinctImageVisualizer()",
                 len(repeated),
                 repeated[0],
             )

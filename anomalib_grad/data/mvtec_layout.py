@@ -26,6 +26,7 @@ from anomalib.data.utils import LabelName, Split
 
 from .listing import counted_by_folder, list_images
 from .masks import check_masks_of_normal, check_no_masks_among, masks_by_name, take_mask
+from .reading import AS_THEY_SAY, FileFormat
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +43,11 @@ class MVTecLayout(MVTecAD):
 
     skip_missing = False
     """Leave out images that are links to nothing, and list them, rather than stop."""
+    file_format = AS_THEY_SAY
+    """What its files do not say of themselves."""
 
     def _setup(self, _stage: str | None = None) -> None:
-        samples = mvtec_samples(self.root / self.category, skip_missing=self.skip_missing)
+        samples = mvtec_samples(self.root / self.category, self.skip_missing, self.file_format)
         self.train_data = LayoutDataset(samples, Split.TRAIN)
         self.test_data = LayoutDataset(samples, Split.TEST)
 
@@ -62,12 +65,13 @@ class LayoutDataset(AnomalibDataset):
         self.samples = samples[samples["split"] == split.value].reset_index(drop=True)
 
 
-def mvtec_samples(folder: Path, skip_missing: bool = False) -> pd.DataFrame:
+def mvtec_samples(folder: Path, skip_missing: bool = False, files: FileFormat = AS_THEY_SAY) -> pd.DataFrame:
     """List the images of a product with their labels and masks.
 
     Args:
         folder: The product's folder.
         skip_missing: Leave out and list images that are links to nothing, or whose masks are.
+        files: How large they may be.
 
     Returns:
         anomalib's samples frame; ``attrs["task"]`` is ``"classification"`` for a product without masks.
@@ -108,7 +112,7 @@ def mvtec_samples(folder: Path, skip_missing: bool = False) -> pd.DataFrame:
     unused = sorted(set(masks.values()) - missing)
     if unused:
         raise ValueError(f"mask {unused[0]} belongs to no test image; remove it or add its image")
-    check_masks_of_normal(pair for pair in of_normal if missing.isdisjoint(pair))
+    check_masks_of_normal((pair for pair in of_normal if missing.isdisjoint(pair)), files)
     samples = pd.DataFrame(rows, columns=["split", "label", "image_path", "mask_path", "label_index"])
     samples.attrs["task"] = task.value
     return samples
@@ -148,7 +152,7 @@ def links_to_nothing(files: Sequence[Path], skip: bool) -> set[Path]:
     """
     missing = sorted(path for path in files if not path.exists())
     if missing and not skip:
-        raise ValueError(f"{missing[0]} is a link to {missing[0].resolve()}, which is not there; mend or remove it")
+        raise ValueError(f"{missing[0]} is a link to {missing[0].resolve()}, which is not there; repair or remove it")
     if missing:
         listed = "\n".join(f"  {path} -> {path.resolve()}" for path in missing)
         logger.warning("left out, %d links to files that are not there:\n%s", len(missing), listed)

@@ -10,8 +10,8 @@ file                            as an image                                  as 
 grey, RGB, 1 bit                as it is, grey in all three channels         anomalous where any channel is above 0
 palette                         its colours                                  the same, of its colours
 CMYK, YCbCr, Lab                Pillow's RGB                                 the same, of Pillow's RGB
-16-bit grey (PNG, PGM, TIFF)    value / 65535                                above 0
-16-bit grey TIFF, 0 is white    1 - value / 65535                            above 0
+16-bit grey (PNG, PGM, TIFF)    value / 65535, or what ``bits`` reach        above 0
+16-bit grey TIFF, 0 is white    1 - that                                     above 0
 16-bit RGB                      the high byte of each value                  the same, of the high bytes
 16-bit RGB TIFF in planes       refused: Pillow mixes them up                refused
 grey or colour with alpha       alpha is dropped                             dropped; refused if it hides what is marked
@@ -23,7 +23,8 @@ saved with loss: JPEG, WebP,    as it is                                     abo
 JPEG 2000
 several frames or pages         the first                                    the first
 any size from 1 x 1             resized to the model's input                 must have the size of the image
-above 178 million pixels        refused by Pillow's guard                    refused
+above 178 million pixels        refused by Pillow's guard, read up to        the same
+                                ``max_pixels`` where that is given
 damaged, empty, or no image     refused                                      refused
 ==============================  ===========================================  ==========================================
 
@@ -47,6 +48,11 @@ _ZERO_IS_WHITE, _APART, _SIGNED = 0, 2, 2  # and values of them
 def read_wrongly_by_anomalib(image: Image.Image) -> bool:
     """Tell whether anomalib's reader, which clips at 255, would lose the values of an image. Needs no pixels."""
     return image.mode in {"I", "F"} or image.mode.startswith(_SIXTEEN_BITS)
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Tell whether a grey image, its mode checked, has values of 16 bits. Needs no pixels."""
+    return image.mode == "I" or image.mode.startswith(_SIXTEEN_BITS)
 
 
 def is_lossy(image: Image.Image) -> bool:
@@ -95,7 +101,7 @@ def rgb_pixels(image: Image.Image, size: tuple[int, int] | None = None, bits: in
         ValueError: If the range of its values is not known, or a value lies above it.
     """
     check_mode(image)
-    if image.mode == "I" or image.mode.startswith(_SIXTEEN_BITS):
+    if is_deep(image):
         grey = resized(scaled(np.asarray(image), bits)[..., np.newaxis], size)
         if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _ZERO_IS_WHITE:
             grey = 1 - grey
@@ -107,17 +113,38 @@ def rgb_pixels(image: Image.Image, size: tuple[int, int] | None = None, bits: in
     return np.asarray(image.convert("RGB")).astype(np.float32) * _EIGHT_BIT_STEP
 
 
+def check_values(image: Image.Image, bits: int) -> None:
+    """Decode an image.
+
+    Raises:
+        ValueError: If the range of its values is not known, or a value lies above it.
+    """
+    check_mode(image)
+    image.load()
+    if is_deep(image):
+        check_bits(np.asarray(image), bits)
+
+
+def check_bits(pixels: np.ndarray, bits: int) -> None:
+    """Check that no value needs more than ``bits`` bits.
+
+    Raises:
+        ValueError: If one does.
+    """
+    white = 2**bits - 1
+    if bits < 16 and (largest := int(pixels.max())) > white:  # noqa: PLR2004
+        raise ValueError(f"there is a value of {largest}, but {bits} bits reach {white} only; state bits as they are")
+
+
 def scaled(pixels: np.ndarray, bits: int) -> np.ndarray:
     """Scale integers of ``bits`` bits to float32 in [0, 1].
 
     Raises:
         ValueError: If one is larger than that.
     """
-    white = 2**bits - 1
-    if bits < 16 and (largest := int(pixels.max())) > white:  # noqa: PLR2004
-        raise ValueError(f"there is a value of {largest}, but {bits} bits reach {white} only; state bits as they are")
+    check_bits(pixels, bits)
     values = pixels.astype(np.float32)
-    values *= np.float32(1 / white)  # in place: frames are large
+    values *= np.float32(1 / (2**bits - 1))  # in place: frames are large
     return values
 
 

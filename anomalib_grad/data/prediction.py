@@ -10,7 +10,7 @@ from anomalib.data import ImageBatch, ImageItem, PredictDataset
 from torchvision.transforms.v2 import Transform
 
 from .listing import IMAGE_SUFFIXES, list_images
-from .reading import read_image
+from .reading import AS_THEY_SAY, FileFormat, read_image
 from .resizing import resized_to
 from .unreadable import list_faulty
 
@@ -28,10 +28,12 @@ class PredictImages(PredictDataset):
         image_size: Unused, as in anomalib: the model resizes.
         skip_unreadable: Decode every image once beforehand, leave out those that cannot be read, and list them in a
             warning, so that the others keep their results. ``False`` stops at the first that cannot be read.
+        bits: Bits, 10 to 16, that files of 16 use, as in training.
+        max_pixels: Pixels of the largest file that is read; ``None`` leaves the limit to Pillow's guard.
 
     Raises:
         FileNotFoundError: If there is nothing at ``path``.
-        ValueError: If there is no image, or none that can be read.
+        ValueError: If there is no image, or none that can be read; if ``bits`` or ``max_pixels`` is out of range.
 
     Example:
         >>> engine.predict(model, dataset=PredictImages("images"))  # doctest: +SKIP
@@ -43,13 +45,17 @@ class PredictImages(PredictDataset):
         transform: Transform | None = None,
         image_size: int | tuple[int, int] = (256, 256),
         skip_unreadable: bool = False,
+        bits: int = AS_THEY_SAY.bits,
+        max_pixels: int | None = None,
     ) -> None:
         # anomalib's constructor lists hidden files as well, so that it is not called
+        self.file_format = FileFormat(bits, max_pixels).checked()
         self.image_filenames = images_at(Path(path))
         self.transform = transform
         self.image_size = image_size
         if skip_unreadable:
-            faulty = {Path(file) for file, _ in list_faulty((str(image), False) for image in self.image_filenames)}
+            listed = [(str(image), False) for image in self.image_filenames]
+            faulty = {Path(file) for file, _ in list_faulty(listed, self.file_format)}
             self.image_filenames = [image for image in self.image_filenames if image not in faulty]
             if not self.image_filenames:
                 raise ValueError(f"no image in {path} can be read; see the list of what is wrong with them")
@@ -61,7 +67,7 @@ class PredictImages(PredictDataset):
             UnreadableImageError: If that is impossible; names the file.
         """
         path = self.image_filenames[index]
-        image = read_image(path, resized_to(self.transform))
+        image = read_image(path, resized_to(self.transform), self.file_format)
         return ImageItem(image=self.transform(image) if self.transform else image, image_path=str(path))
 
     @property

@@ -7,19 +7,48 @@ from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from threading import Lock
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from .pixels import check_mode, mask_pixels, rgb_pixels
+from .pixels import check_values, mask_pixels, rgb_pixels
 
 _GUARD = Lock()
+_BITS = range(10, 17)
 
 
 class UnreadableImageError(ValueError):
     """An image or mask that cannot be read; the message names the file, what is wrong, and what to do."""
+
+
+class FileFormat(NamedTuple):
+    """What image files do not say of themselves, and how large they may be.
+
+    Attributes:
+        bits: Bits that files of 16 use: 12 for those of a camera that counts to 4095.
+        max_pixels: Pixels of the largest file that is read; ``None`` leaves the limit to Pillow's guard.
+    """
+
+    bits: int = 16
+    max_pixels: int | None = None
+
+    def checked(self) -> "FileFormat":
+        """Return this.
+
+        Raises:
+            ValueError: If a value is impossible; says what is possible.
+        """
+        if self.bits not in _BITS:
+            raise ValueError(f"bits must be {_BITS[0]} to {_BITS[-1]}, got {self.bits!r}; those of 8 bits need none.")
+        if self.max_pixels is not None and self.max_pixels < 1:
+            raise ValueError(f"max_pixels must be a number of pixels, got {self.max_pixels!r}.")
+        return self
+
+
+AS_THEY_SAY = FileFormat()
 
 
 @contextmanager
@@ -41,12 +70,12 @@ def opened(path: str | Path, kind: str = "image", max_pixels: int | None = None)
     except Exception as error:
         cause = str(error) or type(error).__name__
         if isinstance(error, Image.DecompressionBombError):
-            cause += " (CategoryOpenVINOInferencer takes larger files up to its max_pixels)"
+            cause += " (max_pixels of MultiCategory, PredictImages and CategoryOpenVINOInferencer allows more)"
         advice = "check the path" if isinstance(error, FileNotFoundError) else "remove or replace it"
         raise UnreadableImageError(f"could not read {kind} '{path}': {cause}; {advice}") from error
 
 
-def open_up_to(path: str | Path, max_pixels: int | None) -> Image.Image:
+def open_up_to(path: str | Path | BinaryIO, max_pixels: int | None) -> Image.Image:
     """Open an image of at most ``max_pixels``, or of what Pillow's guard lets pass.
 
     Raises:
@@ -77,17 +106,14 @@ def refuse_pipes(path: Path) -> None:
         raise OSError(f"'{path}' is a pipe or a device, no file; remove it")
 
 
-def read_pixels(
-    path: str | Path, size: tuple[int, int] | None = None, bits: int = 16, max_pixels: int | None = None
-) -> np.ndarray:
+def read_pixels(path: str | Path, size: tuple[int, int] | None = None, files: FileFormat = AS_THEY_SAY) -> np.ndarray:
     """Read an image.
 
     Args:
         path: The file.
         size: Height and width to resize to, antialiased, before the pixels are turned into numbers of 32 bits; ``None``
             keeps those of the image.
-        bits: Bits that a file of 16 uses.
-        max_pixels: Size of an image that is refused no more by Pillow's guard; ``None`` leaves the guard as it is.
+        files: What the file does not say.
 
     Returns:
         RGB, float32 in [0, 1], shape ``(H, W, 3)``.
@@ -95,20 +121,23 @@ def read_pixels(
     Raises:
         UnreadableImageError: If that is impossible.
     """
-    with opened(path, max_pixels=max_pixels) as image:
-        return rgb_pixels(image, size, bits)
+    with opened(path, max_pixels=files.max_pixels) as image:
+        return rgb_pixels(image, size, files.bits)
 
 
-def read_image(path: str | Path, size: tuple[int, int] | None = None) -> tv_tensors.Image:
+def read_image(
+    path: str | Path, size: tuple[int, int] | None = None, files: FileFormat = AS_THEY_SAY
+) -> tv_tensors.Image:
     """Read an image as ``read_pixels`` does, channels first: shape ``(3, H, W)``."""
-    return tv_tensors.Image(torch.from_numpy(read_pixels(path, size)).permute(2, 0, 1).contiguous())
+    return tv_tensors.Image(torch.from_numpy(read_pixels(path, size, files)).permute(2, 0, 1).contiguous())
 
 
-def read_mask(path: str | Path) -> tv_tensors.Mask:
+def read_mask(path: str | Path, files: FileFormat = AS_THEY_SAY) -> tv_tensors.Mask:
     """Read a mask.
 
     Args:
         path: The file.
+        files: How large it may be.
 
     Returns:
         uint8, 1 for anomalous pixels and 0 for normal ones, shape ``(H, W)``.
@@ -116,16 +145,15 @@ def read_mask(path: str | Path) -> tv_tensors.Mask:
     Raises:
         UnreadableImageError: If that is impossible.
     """
-    with opened(path, "mask") as mask:
+    with opened(path, "mask", files.max_pixels) as mask:
         return tv_tensors.Mask(torch.from_numpy(mask_pixels(mask)).to(torch.uint8))
 
 
-def check_image(path: str | Path) -> None:
+def check_image(path: str | Path, files: FileFormat = AS_THEY_SAY) -> None:
     """Decode an image and forget it.
 
     Raises:
         UnreadableImageError: If ``read_image`` would fail.
     """
-    with opened(path) as image:
-        check_mode(image)
-        image.load()
+    with opened(path, max_pixels=files.max_pixels) as image:
+        check_values(image, files.bits)

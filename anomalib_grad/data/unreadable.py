@@ -1,63 +1,75 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the images of a dataset that cannot be read, by decoding every file once."""
+"""The images and masks of a data set that cannot be read, found by decoding every file once, and left out or named."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path
+from typing import TypeAlias
 
 import pandas as pd
 from anomalib.data import AnomalibDataset
 from rich.progress import track
 
-from .reading import UnreadableImageError, check_image, read_mask
+from .reading import AS_THEY_SAY, FileFormat, UnreadableImageError, check_image, read_mask
 
 logger = logging.getLogger(__name__)
 
+File: TypeAlias = tuple[str, bool]
+"""Path of a file, and whether it is a mask."""
 _MANY = 500
 """Files from which on a progress bar is shown."""
 
 
-def leave_out_unreadable(datasets: Iterable[AnomalibDataset]) -> None:
+def leave_out_unreadable(datasets: Iterable[AnomalibDataset], file_format: FileFormat = AS_THEY_SAY) -> None:
     """Remove the images that cannot be read, or whose masks cannot, and list them in one log message.
 
     Nothing else is written. Files that did not change are decoded once in a process, however often this is called.
 
     Args:
         datasets: Any, changed in place; the same one may occur twice.
+        file_format: What the files do not say.
     """
     distinct = {id(dataset): dataset for dataset in datasets}.values()
-    faulty = list_faulty(file for dataset in distinct for files in files_by_image(dataset.samples) for file in files)
+    faulty = list_faulty(chain.from_iterable(map(files_of, distinct)), file_format)
     for dataset in distinct:
         readable = [row for row, files in enumerate(files_by_image(dataset.samples)) if faulty.isdisjoint(files)]
         if len(readable) < len(dataset):
             dataset.subsample(readable, inplace=True)
 
 
-def list_faulty(files: Iterable[tuple[str, bool]]) -> set[tuple[str, bool]]:
-    """Find the files that cannot be read, and list them in one log message.
-
-    Args:
-        files: Path of each, and whether it is a mask.
-
-    Returns:
-        Those of them that cannot be read.
-    """
-    files = sorted(set(files))
-    shown = len(files) >= _MANY
-    with ThreadPoolExecutor() as readers:
-        checked = track(readers.map(_check, files), "Checking images", total=len(files), disable=not shown)
-        causes = {file: cause for file, cause in zip(files, checked, strict=True) if cause is not None}
+def list_faulty(files: Iterable[File], file_format: FileFormat = AS_THEY_SAY) -> set[File]:
+    """Find the files that cannot be read, and list them in one log message; the format is what they do not say."""
+    files = set(files)
+    causes = find_unreadable(files, file_format)
     if causes:
-        listed = "\n".join(f"  {causes[file]}" for file in sorted(causes))
+        listed = "\n".join(f"  {cause}" for cause in causes.values())
         logger.warning("left out, %d of %d files:\n%s", len(causes), len(files), listed)
     return set(causes)
 
 
-def files_by_image(samples: pd.DataFrame) -> list[list[tuple[str, bool]]]:
-    """For each image of anomalib's frame its files, and whether each is a mask."""
+def find_unreadable(files: Iterable[File], file_format: FileFormat = AS_THEY_SAY) -> dict[File, str]:
+    """Decode files and say what is wrong with each that cannot be read, in the order of their paths."""
+    files = sorted(set(files))
+    with ThreadPoolExecutor() as readers:
+        faults = readers.map(partial(_fault, file_format=file_format), files)
+        causes = track(faults, "Checking images", total=len(files), disable=len(files) < _MANY)
+        return {file: cause for file, cause in zip(files, causes, strict=True) if cause is not None}
+
+
+def files_of(dataset: object) -> Iterator[File]:
+    """List the files of a data set of any kind."""
+    samples = getattr(dataset, "samples", None)
+    if samples is not None:
+        yield from chain.from_iterable(files_by_image(samples))
+    yield from ((str(path), False) for path in getattr(dataset, "image_filenames", []))
+
+
+def files_by_image(samples: pd.DataFrame) -> list[list[File]]:
+    """For each image of anomalib's frame its files."""
     masks = samples["mask_path"] if "mask_path" in samples else [""] * len(samples)
     return [
         [(str(image), False), *([(mask, True)] if isinstance(mask, str) and mask else [])]
@@ -65,22 +77,22 @@ def files_by_image(samples: pd.DataFrame) -> list[list[tuple[str, bool]]]:
     ]
 
 
-def _check(file: tuple[str, bool]) -> str | None:
+def _fault(file: File, file_format: FileFormat) -> str | None:
     """Say what is wrong with a file, if anything is."""
     path, is_mask = file
     try:
         status = Path(path).stat()
     except OSError as error:
         return f"could not read '{path}': {error}"
-    return _checked(path, is_mask, status.st_size, status.st_mtime_ns)
+    return _checked(path, is_mask, file_format, status.st_size, status.st_mtime_ns)
 
 
 @cache
-def _checked(path: str, is_mask: bool, size: int, modified: int) -> str | None:
+def _checked(path: str, is_mask: bool, file_format: FileFormat, size: int, modified: int) -> str | None:
     """Decode a file; size and time of modification tell whether it is the one that was decoded before."""
     del size, modified
     try:
-        read_mask(path) if is_mask else check_image(path)
+        (read_mask if is_mask else check_image)(path, file_format)
     except UnreadableImageError as error:
         return str(error)
     return None

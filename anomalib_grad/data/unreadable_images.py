@@ -6,7 +6,7 @@ The image library often says what is wrong but not where, and anomalib clips val
 """
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -21,8 +21,8 @@ from PIL import Image
 from .dataset import MultiCategoryDataset
 from .pixels import read_wrongly_by_anomalib
 from .prediction import PredictImages
-from .reading import UnreadableImageError, check_image, read_mask, refuse_pipes
-from .unreadable import files_by_image
+from .reading import AS_THEY_SAY, UnreadableImageError, refuse_pipes
+from .unreadable import File, files_of, find_unreadable
 
 NAMED = 5
 """Files named in one message."""
@@ -52,14 +52,12 @@ class NameUnreadableImages(Callback):
         del pl_module
         if not isinstance(exception, Exception) or not comes_from_data_loading(exception):
             return
-        files = sorted({file for dataset in datasets_in_use(trainer) for file in files_of(dataset)})
-        with ThreadPoolExecutor() as readers:
-            causes = list(filter(None, readers.map(cause_of_failure, files)))
+        causes: dict[File, str] = {}
+        for dataset in datasets_in_use(trainer):
+            causes |= find_unreadable(files_of(dataset), getattr(dataset, "file_format", AS_THEY_SAY))
         if causes:
-            message = (
-                f"cannot read {enumerated(causes)}: replace or remove what is damaged, or leave it out with "
-                "skip_unreadable=True of MultiCategory and PredictImages."
-            )
+            left_out = "skip_unreadable=True of MultiCategory and PredictImages leaves such files out"
+            message = f"{enumerated(causes.values())}; {left_out}."
             exception.args = (message,)
             if isinstance(exception, SyntaxError):  # how the image library reports damaged PNG files
                 exception.msg = message
@@ -85,25 +83,6 @@ def datasets_in_use(trainer: pl.Trainer) -> Iterator[Any]:
     return (dataset for dataset in datasets if dataset is not None)
 
 
-def files_of(dataset: object) -> Iterator[tuple[str, bool]]:
-    """List the files of a data set, and whether each is a mask."""
-    samples = getattr(dataset, "samples", None)
-    if samples is not None:
-        yield from chain.from_iterable(files_by_image(samples))
-    yield from ((str(path), False) for path in getattr(dataset, "image_filenames", []))
-
-
-def cause_of_failure(file: tuple[str, bool]) -> str | None:
-    """Read an image, or a mask; describe it and the cause if it cannot be read."""
-    path, is_mask = file
-    read: Callable[[str], object] = read_mask if is_mask else check_image
-    try:
-        read(path)
-    except UnreadableImageError as error:
-        return f"{path} ({type(error.__cause__).__name__}: {error.__cause__})"
-    return None
-
-
 def refuse_misread(dataset: object) -> None:
     """Refuse what anomalib's datasets would read wrongly, and nothing but the results tell, or wait for without end.
 
@@ -126,7 +105,7 @@ def refuse_misread(dataset: object) -> None:
         )
 
 
-def is_misread(file: tuple[str, bool]) -> bool:
+def is_misread(file: File) -> bool:
     """Tell from the header of an image or mask whether anomalib would read it wrongly.
 
     Raises:
@@ -142,7 +121,8 @@ def is_misread(file: tuple[str, bool]) -> bool:
         return False
 
 
-def enumerated(names: list[str]) -> str:
+def enumerated(names: Iterable[str]) -> str:
     """Join names for a message, of many the first ones."""
+    names = list(names)
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return f"{', '.join(names[:NAMED])}{more}"

@@ -10,7 +10,7 @@ import torch
 from PIL.Image import Image
 
 from anomalib_grad.data.pixels import resized, rgb_pixels, scaled
-from anomalib_grad.data.reading import read_pixels
+from anomalib_grad.data.reading import FileFormat, read_pixels
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -20,7 +20,6 @@ _DIMENSIONS = range(2, 5)
 _CHANNELS = {1, 3}
 _NUMBERS = "biuf"
 """NumPy's kinds of truth values, integers and real numbers."""
-_BITS = range(10, 17)
 _ORDERS = {"RGB", "BGR"}
 
 
@@ -46,13 +45,15 @@ class FrameFormat(NamedTuple):
         Raises:
             ValueError: If a value is impossible; says what is possible.
         """
-        if self.bits not in _BITS:
-            raise ValueError(f"bits must be {_BITS[0]} to {_BITS[-1]}, got {self.bits!r}; arrays of uint8 need none.")
+        self.files.checked()
         if self.channel_order not in _ORDERS:
             raise ValueError(f'channel_order must be "RGB" or "BGR", got {self.channel_order!r}.')
-        if self.max_pixels is not None and self.max_pixels < 1:
-            raise ValueError(f"max_pixels must be a number of pixels, got {self.max_pixels!r}.")
         return self
+
+    @property
+    def files(self) -> FileFormat:
+        """What concerns files."""
+        return FileFormat(self.bits, self.max_pixels)
 
 
 _AS_THEY_ARE = FrameFormat()
@@ -84,7 +85,7 @@ def as_batch(image: Frame, frames: FrameFormat = _AS_THEY_ARE) -> np.ndarray:
         ValueError: If there are no pixels, or they have another shape, are no real numbers, or lie outside of that.
     """
     if isinstance(image, str | Path):
-        return read_pixels(image, frames.size, frames.bits, frames.max_pixels)[np.newaxis]
+        return read_pixels(image, frames.size, frames.files)[np.newaxis]
     if isinstance(image, Image):
         if 0 in image.size:
             raise ValueError(f"Pass an image that has pixels, not one of {image.width} x {image.height}.")

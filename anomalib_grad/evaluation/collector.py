@@ -12,14 +12,15 @@ import numpy as np
 from anomalib.data import ImageBatch
 from torch import Tensor
 
+from anomalib_grad.data.reading import AS_THEY_SAY, FileFormat
 from anomalib_grad.report.records import CategoryRecord
 
 from .coordinates import GLOBAL, LOCAL, LocalSample, sample_local
-from .examples import Shelf, candidate, load_example
+from .examples import TopExamples, candidate, load_example
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageLog:
     """What is kept of every image."""
 
     path: str
@@ -34,10 +35,10 @@ class Seen:
 class CategoryLog:
     """What is kept of one category, by one process."""
 
-    images: list[Seen] = field(default_factory=list)
-    best: Shelf = field(default_factory=lambda: Shelf(highest=True))
-    worst: Shelf = field(default_factory=lambda: Shelf(highest=False))
-    false_alarms: Shelf = field(default_factory=lambda: Shelf(highest=True))
+    images: list[ImageLog] = field(default_factory=list)
+    best: TopExamples = field(default_factory=lambda: TopExamples(highest=True))
+    worst: TopExamples = field(default_factory=lambda: TopExamples(highest=False))
+    false_alarms: TopExamples = field(default_factory=lambda: TopExamples(highest=True))
     lowest: float = math.inf
     highest: float = -math.inf
 
@@ -58,10 +59,12 @@ class Collector:
     That is about 1 kB an image for models with coordinates, and at most 1 MB a category.
 
     Attributes:
+        files: What image files do not say of themselves.
         logs: What was kept, by category.
         split_forward: Whether a batch did not come through the model in one piece, so that its coordinates are unknown.
     """
 
+    files: FileFormat = AS_THEY_SAY
     logs: dict[str, CategoryLog] = field(default_factory=dict)
     split_forward: bool = False
 
@@ -106,8 +109,8 @@ class Collector:
         images = sorted(log.images, key=lambda image: image.path)
         value_range = (0.0, 1.0) if normalized else (log.lowest, log.highest)
         examples = {
-            name: [load_example(found, *value_range) for found in shelf.candidates]
-            for name, shelf in (("best", log.best), ("worst", log.worst), ("false_alarms", log.false_alarms))
+            name: [load_example(found, *value_range, self.files) for found in top.candidates]
+            for name, top in (("best", log.best), ("worst", log.worst), ("false_alarms", log.false_alarms))
         }
         samples = [image.local for image in images if image.local is not None]
         return CategoryRecord(
@@ -130,7 +133,7 @@ class Collector:
         mask = None if batch.gt_mask is None else batch.gt_mask[index]
         log = self.logs.setdefault(batch.category[index], CategoryLog())  # type: ignore[attr-defined]
         log.images.append(
-            Seen(
+            ImageLog(
                 path=path,
                 score=score,
                 anomalous=anomalous,
@@ -146,12 +149,12 @@ class Collector:
         anomaly_map = batch.anomaly_map[index]
         log.lowest = min(log.lowest, float(anomaly_map.min()))
         log.highest = max(log.highest, float(anomaly_map.max()))
-        shelves = (log.best, log.worst) if anomalous else (log.false_alarms,)
-        admitting = [shelf for shelf in shelves if shelf.admits(score, path)]
+        rankings = (log.best, log.worst) if anomalous else (log.false_alarms,)
+        admitting = [top for top in rankings if top.admits(score, path)]
         if admitting:
             found = candidate(path, anomalous, score, anomaly_map, mask)
-            for shelf in admitting:
-                shelf.add(found)
+            for top in admitting:
+                top.add(found)
 
 
 def _stack(values: list[np.ndarray | None]) -> np.ndarray | None:

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from anomalib_grad.categories.distributed import all_gather, own_samples
 from anomalib_grad.evaluation.build import build_report, write_report
+from anomalib_grad.report.pictures import file_format_of
 from anomalib_grad.report.records import METRIC_NAMES
 from anomalib_grad.report.table import results_table
 
@@ -138,7 +139,7 @@ class PerCategoryEvaluator(Evaluator):
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start anew."""
         self._start(trainer, pl_module, self.binned)
-        self._collector = Collector()
+        self._collector = Collector(file_format_of(trainer.test_dataloaders))
         self._release()
         self._tap = CoordinateTap(pl_module) if self.report else None
 

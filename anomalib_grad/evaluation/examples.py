@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from anomalib_grad.data.reading import AS_THEY_SAY, FileFormat, open_up_to
 from anomalib_grad.report.pictures import picture_of
 from anomalib_grad.report.records import Example
 
@@ -40,7 +41,7 @@ class Candidate:
 
 
 @dataclass
-class Shelf:
+class TopExamples:
     """The candidates with the highest (or lowest) scores seen so far; ties go by path, whatever the order of arrival.
 
     Attributes:
@@ -84,13 +85,14 @@ def candidate(path: str, anomalous: bool, score: float, anomaly_map: Tensor, mas
     return Candidate(path, anomalous, score, small[0, 0].half().cpu().numpy(), marked)
 
 
-def load_example(found: Candidate, low: float = 0.0, high: float = 1.0) -> Example:
+def load_example(found: Candidate, low: float = 0.0, high: float = 1.0, files: FileFormat = AS_THEY_SAY) -> Example:
     """Read the image of a candidate and bring map and mask to the thumbnail's size.
 
     Args:
         found: The candidate.
         low: Value of the anomaly map that is shown as 0.
         high: Value of the anomaly map that is shown as 1.
+        files: What image files do not say.
 
     Returns:
         The example; the longer side of its thumbnail has at most 160 pixels.
@@ -98,9 +100,9 @@ def load_example(found: Candidate, low: float = 0.0, high: float = 1.0) -> Examp
     Raises:
         FileNotFoundError: If the image is no longer there.
     """
-    with Image.open(Path(found.path)) as file:
+    with open_up_to(Path(found.path), files.max_pixels) as file:
         file.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
-        thumbnail = picture_of(file)
+        thumbnail = picture_of(file, files.bits)
     height, width = _fit(thumbnail.height, thumbnail.width)
     scaled = (found.anomaly_map.astype(np.float32) - low) / ((high - low) or 1.0)
     return Example(

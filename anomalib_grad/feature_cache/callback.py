@@ -92,7 +92,8 @@ class FeatureCaching(Callback):
         dtype = np.dtype(self.settings.dtype or "float32")
         name = fingerprint(
             hash_images(dataset.samples["image_path"]),
-            [getattr(dataset, "augmentations", None), getattr(dataset, "copies", 0), transform],
+            [getattr(dataset, name, None) for name in ("augmentations", "copies", "file_format")],
+            transform,
             [backbone.name, backbone.layers, backbone.image_size, hash_weights(backbone.network)],
             describe(backbone.tiler),
             [trainer.precision, dtype.name],

@@ -53,8 +53,8 @@ class CachedFeatures(Dataset[FeatureBatch]):
         return FeatureBatch(torch.from_numpy(np.asarray(self.rows[list(indices)])), names)
 
 
-def keep(batch: Any) -> FeatureBatch:  # noqa: ANN401  # torch takes collate functions for ones of lists
-    """Collate function of batches that are batches already."""
+def as_it_is(batch: Any) -> FeatureBatch:  # noqa: ANN401  # torch takes collate functions for ones of lists
+    """Leave a batch as it is: the data set makes batches by itself."""
     return batch
 
 
@@ -68,7 +68,7 @@ def cached_loader(loader: DataLoader, features: CachedFeatures) -> DataLoader:
         if loader.batch_size is None
         else {"batch_size": loader.batch_size, "sampler": loader.sampler, "drop_last": loader.drop_last}
     )
-    return DataLoader(features, collate_fn=keep, generator=loader.generator, pin_memory=loader.pin_memory, **order)
+    return DataLoader(features, collate_fn=as_it_is, generator=loader.generator, pin_memory=loader.pin_memory, **order)
 
 
 def batches_of(loader: DataLoader, indices: Sequence[int]) -> DataLoader:

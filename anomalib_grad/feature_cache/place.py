@@ -19,7 +19,7 @@ MEMORY_SHARE = 0.5
 
 
 def check_place(place: object) -> None:
-    """Refuse a ``feature_cache`` that is none.
+    """Refuse an unknown value of ``feature_cache``.
 
     Raises:
         ValueError: Says what is possible.

@@ -16,11 +16,12 @@ from typing import Literal
 import numpy as np
 from filelock import FileLock, Timeout
 
+from anomalib_grad.files.atomic import UNFINISHED
+
 logger = logging.getLogger(__name__)
 
 GIB = 2**30
 SUFFIX = ".features.npy"
-UNFINISHED = ".unfinished"
 FINGERPRINT = re.compile("[0-9a-f]{32}")
 """Names of caches, which alone may be removed: a folder of the user's may hold other arrays."""
 CHECK_BYTES = 4
@@ -111,7 +112,7 @@ class CacheFile:
                 self._lock.release()
                 return False
             self.path.unlink(missing_ok=True)  # no other process may take it for whole
-            make_room(self.path.parent, limit - self.size)
+            evict_least_recent(self.path.parent, limit - self.size)
             self._allocate()
         except BaseException:
             self.abort()
@@ -181,7 +182,7 @@ def caches(folder: Path, suffix: str) -> Iterator[Path]:
             yield path
 
 
-def make_room(folder: Path, available: int) -> None:
+def evict_least_recent(folder: Path, available: int) -> None:
     """Remove the least recently used caches of a folder until the others take no more than ``available`` bytes.
 
     A run that still reads a removed cache keeps it until it ends; where the system forbids removing it, it stays.

@@ -1,11 +1,12 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Constructor arguments that a checkpoint brings, looked at before a model is built with them.
+"""Settings that a checkpoint brings, refused before a model of them is built.
 
 Grad's are plain values. Lightning also takes a function to call with them, ``_instantiator``; the only one that it
 trusts makes an object of any class, and calls any function, that an argument names. anomalib never writes it.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import PurePath
@@ -14,13 +15,19 @@ from typing import Any
 import timm
 import torch
 
-from .configuration import find_oversized, product
-
 ARGUMENTS = ("hparams", "module_arguments", "hyper_parameters")
 """Where Lightning finds arguments; the last ones win, and the first two are of versions before 1.0."""
-SIZES = ("size", "max_size")
-"""What transforms call the height and width, or one side, of the images that they make."""
 CALLABLES = ("_instantiator", "_class_path")
+LEAST_BYTES = {
+    "local_resolution": 1,
+    "global_resolution": 1,
+    "feature_size": 64,
+    "image_size": 1,
+    "num_blocks": 1,
+    "hidden_channels": 64,
+}
+"""Arguments, and how many bytes each unit of their product takes in a checkpoint, at the least: 16 channels of 16 bits
+in 2 cells or layers."""
 MOST_CUT_OFF = 64
 """How many times larger than the file a backbone may be before unused stages are cut off: 20 in mobilenetv3_small_050,
 40 where the file is in half precision."""
@@ -43,13 +50,15 @@ def find_fault_of_arguments(content: Mapping[str, Any], size: int) -> str | None
     strange = next((name for name, value in arguments.items() if not is_plain(value)), None)
     if strange is not None:
         return f"its argument {strange!r} is no plain value"
-    grouped = {
-        name: value for group in arguments.values() if isinstance(group, Mapping) for name, value in group.items()
-    }
-    oversized = find_oversized(grouped | arguments, size) or (
-        "backbone" if is_oversized(arguments.get("backbone"), size) else None
-    )
-    return oversized and f"it holds no model of the size that its {oversized} calls for"
+    groups = {name: value for group in arguments.values() if isinstance(group, dict) for name, value in group.items()}
+    sizes = groups | arguments
+    for name, stored in LEAST_BYTES.items():
+        dims = sizes.get(name.replace("resolution", "dims"), 2) if name.endswith("resolution") else 1
+        if _product(sizes.get(name), dims) * stored > size:
+            return f"it holds no model of the size that its {name} calls for"
+    if is_oversized(arguments.get("backbone"), size):
+        return "it holds no model of the size that its backbone calls for"
+    return None
 
 
 def find_fault_of_transform(settings: Mapping[str, Any], size: int) -> str | None:
@@ -63,35 +72,26 @@ def find_fault_of_transform(settings: Mapping[str, Any], size: int) -> str | Non
         The fault, to follow the file's name in a sentence; ``None`` if there is none.
     """
     for name, value in _numbers(settings):
-        pixels = product(value, dims=2)
-        if name in SIZES and min(value) < 1:
+        if name in {"size", "max_size"} and value < 1:  # what transforms call a height, a width or both
             return "its pre-processor makes images of no size"
-        if not pixels <= size:
-            return f"its pre-processor makes images of {pixels:.0f} pixels, too many for its model"
+        if not value * value <= size:
+            return "its pre-processor makes images of more pixels than its model could have been made for"
     return None
 
 
-def _numbers(settings: object, name: str = "") -> Iterator[tuple[str, list[float]]]:
-    """Walk through the numbers in nested dictionaries and lists, with the last name above: pairs, or one by one."""
-    if isinstance(settings, Mapping):
-        for key, value in settings.items():
+def _numbers(settings: object, name: str = "") -> Iterator[tuple[str, float]]:
+    """Walk through the numbers in nested dictionaries and lists, with the last name above each."""
+    if isinstance(settings, dict | list | tuple):
+        for key, value in settings.items() if isinstance(settings, dict) else [(name, part) for part in settings]:
             yield from _numbers(value, str(key))
-    elif isinstance(settings, list | tuple):
-        if len(settings) == 2 and all(isinstance(side, int | float) for side in settings):  # noqa: PLR2004
-            yield name, list(settings)
-        else:
-            for part in settings:
-                yield from _numbers(part, name)
     elif isinstance(settings, int | float):
-        yield name, [settings] * 2
+        yield name, settings
 
 
 def is_plain(value: object) -> bool:
     """Tell whether a value is a number, a text, a path, a named constant, nothing, or a collection of such."""
-    if isinstance(value, Mapping):
-        return all(is_plain(part) for pair in value.items() for part in pair)
-    if isinstance(value, list | tuple):
-        return all(map(is_plain, value))
+    if type(value) in {dict, list, tuple}:
+        return all(map(is_plain, [*value, *value.values()] if isinstance(value, dict) else value))  # type: ignore[call-overload]
     return value is None or isinstance(value, bool | int | float | str | PurePath | Enum)
 
 
@@ -102,3 +102,15 @@ def is_oversized(backbone: object, size: int) -> bool:
     with torch.device("meta"):
         network = timm.create_model(backbone, pretrained=False)
     return sum(parameter.nbytes for parameter in network.parameters()) > MOST_CUT_OFF * size
+
+
+def _product(value: object, dims: object) -> float:
+    """Product of a list's numbers, or the power of one; 0 for what is neither, infinite beyond all sizes."""
+    if isinstance(value, int | float) and isinstance(dims, int):
+        value = [value] * min(dims, 64)
+    if not isinstance(value, list | tuple) or not all(isinstance(side, int | float) for side in value):
+        return 0
+    try:
+        return math.prod(map(float, value))
+    except OverflowError:
+        return math.inf

@@ -12,7 +12,7 @@ from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 
-SUFFIX = ".unfinished"
+UNFINISHED = ".unfinished"
 LEFTOVER_SECONDS = 24 * 3600
 """Age at which a folder to write in belongs to no run any more: a killed one has left it."""
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
@@ -82,13 +82,15 @@ def folder_beside(target: Path) -> "TemporaryDirectory[str]":
         OSError: If it cannot be made.
     """
     remove_leftovers(target)
-    return TemporaryDirectory(prefix=f".{target.name}.", suffix=SUFFIX, dir=target.parent, ignore_cleanup_errors=True)
+    return TemporaryDirectory(
+        prefix=f".{target.name}.", suffix=UNFINISHED, dir=target.parent, ignore_cleanup_errors=True
+    )
 
 
 def remove_leftovers(target: Path) -> None:
     """Remove what runs that were killed more than a day ago left of ``target``."""
     oldest = time.time() - LEFTOVER_SECONDS
-    for folder in target.parent.glob(f".{escape(target.name)}.*{SUFFIX}"):
+    for folder in target.parent.glob(f".{escape(target.name)}.*{UNFINISHED}"):
         with suppress(FileNotFoundError):  # another run writes the same file, or removes the same folder
             if folder.stat().st_mtime < oldest:
                 shutil.rmtree(folder)

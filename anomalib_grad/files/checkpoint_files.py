@@ -9,10 +9,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any, cast
 
-import lightning.pytorch as pl
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.cloud_io import get_filesystem
-from lightning.pytorch.callbacks import Callback
 
 from .unreadable_checkpoints import CheckpointFileError, check_checkpoint
 
@@ -71,18 +68,3 @@ def local_path(path: str | Path) -> Path | None:
     file_system = get_filesystem(path)
     local = getattr(file_system, "local_file", False)
     return Path(file_system._strip_protocol(str(path))) if local else None
-
-
-class WholeCheckpoints(Callback):
-    """Gives the trainer a :class:`.WholeCheckpointIO`, unless the user brought a plugin for checkpoints."""
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Replace Lightning's and anomalib's own plugin."""
-        del pl_module, stage
-        from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO  # noqa: PLC0415  # imports the engine
-
-        from .checkpoint_io import WholeCheckpointIO  # noqa: PLC0415
-
-        present = trainer.strategy.checkpoint_io
-        if type(present) in {TorchCheckpointIO, AnomalibCheckpointIO}:
-            trainer.strategy.checkpoint_io = WholeCheckpointIO(getattr(present, "extra_safe_globals", ()))

@@ -43,11 +43,15 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
         map_location: Any = None,  # noqa: ANN401  # Lightning's
         weights_only: bool | None = True,
     ) -> dict[str, Any]:
-        """Read a checkpoint; arguments are Lightning's, and only an explicit ``weights_only=False`` allows code in it.
+        """Read a checkpoint; arguments are Lightning's.
+
+        An explicit ``weights_only=False`` says that the file is trusted: then whatever it holds is loaded, and run.
 
         Raises:
             CheckpointFileError: If the file is damaged or must not be used.
         """
+        if weights_only is False:
+            return super().load_checkpoint(path, map_location, weights_only=False)
         with on_this_machine(path) as file:
             check_before_reading(file, self.extra_safe_globals, name=path)
-            return super().load_checkpoint(file, map_location, weights_only=weights_only is not False)
+            return super().load_checkpoint(file, map_location, weights_only=True)

@@ -2,27 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a checkpoint and the model that loads it must agree on."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
-
-MOST_DIMENSIONS = 64
-"""Dimensions that a tensor can have in PyTorch."""
-MOST_UNITS = 2**63
-"""Elements along one of them."""
-
-LEAST_BYTES = {
-    "local_resolution": 1,
-    "global_resolution": 1,
-    "feature_size": 64,
-    "image_size": 1,
-    "num_blocks": 1,
-    "hidden_channels": 64,
-}
-"""Arguments, and how many bytes each unit of their product takes in a checkpoint, at the least: 16 channels of 16 bits
-in 2 cells or layers."""
 
 
 class CheckpointConfigurationError(ValueError):
@@ -85,36 +68,3 @@ def _difference(expected: Tensor, found: Tensor | None) -> str | None:
     if found.is_complex() or found.is_floating_point() != expected.is_floating_point():
         return f"holds numbers of {found.dtype}, not {expected.dtype}"
     return None
-
-
-def find_oversized(arguments: Mapping[str, Any], size: int) -> str | None:
-    """Find an argument of Grad that calls for a larger model than a file of some bytes can hold.
-
-    Grids and blocks are stored in full, the fusion has weights for every hidden channel, and the global grid has values
-    for every cell of the feature maps, so that it has more bytes than an image has pixels.
-
-    Args:
-        arguments: Constructor arguments that a checkpoint holds; those of unexpected types are left to the constructor.
-        size: Bytes of the checkpoint.
-
-    Returns:
-        Name of the argument; ``None`` if there is none.
-    """
-    for name, stored in LEAST_BYTES.items():
-        dims = arguments.get(name.replace("resolution", "dims"), 2) if name.endswith("resolution") else 1
-        if product(arguments.get(name), dims) * stored > size:
-            return name
-    return None
-
-
-def product(value: object, dims: object) -> float:
-    """Product of numbers, or the power of one; 0 for what is neither, infinite beyond what a tensor can be."""
-    if isinstance(value, int | float) and isinstance(dims, int):
-        factors = [value] * min(dims, MOST_DIMENSIONS + 1)
-    elif isinstance(value, list | tuple) and all(isinstance(axis, int | float) for axis in value):
-        factors = list(value[: MOST_DIMENSIONS + 1])
-    else:
-        return 0
-    if len(factors) > MOST_DIMENSIONS or any(abs(factor) > MOST_UNITS for factor in factors):
-        return math.inf
-    return math.prod(map(float, factors))

@@ -2,19 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is wrong with a checkpoint file, found before it is used: torch and Lightning find less, and later."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from pickle import UnpicklingError
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any
-from zipfile import BadZipFile, ZipFile, is_zipfile
+from zipfile import is_zipfile
 
 import torch
-from anomalib.utils.serialization import anomalib_safe_globals
 from torch import Tensor
+from torch.serialization import get_safe_globals, safe_globals
 
 from .arguments import ARGUMENTS, find_fault_of_arguments, find_fault_of_transform
-from .callbacks import find_fault_of_callbacks
-from .torch_files import UNREADABLE, ExcessError, check_archive, check_sums, load_shapes
+from .torch_files import UNREADABLE, UnsafeFileError, check_file, find_unstored, load_mapped
 
 ZIP_START = b"PK\x03\x04"
 CONFIGURATION = "grad_configuration"
@@ -38,65 +37,39 @@ WITHOUT_BOUND = "recogniser.radius"
 """Infinite where training showed too little to call any product unseen."""
 NO_RUN = "it holds something else than a training run"
 OTHER_MODEL = "it is of another model than Grad"
-HOLDS_OBJECTS = "it holds Python objects, as an exported model does, and to load them could run anything"
 
 
 def find_fault(path: Path, extra_safe_globals: Sequence[Any] = ()) -> str | None:
-    """Look for a reason not to use a checkpoint; nothing in it is run, and nothing allocated for what it only claims.
+    """Look for a reason not to use a checkpoint; nothing in it is run.
 
     Args:
         path: What is there and is no folder.
-        extra_safe_globals: Classes in it besides those that anomalib allows, as for reading it.
+        extra_safe_globals: Classes that it may hold besides tensors and what the caller allowed torch to load.
 
     Returns:
         The fault, to follow the file's name in a sentence; ``None`` if it is a whole checkpoint of Grad.
     """
-    fault = _fault_of_archive(path) if path.is_file() else "it is a pipe or a device, no file"
-    if fault is not None:
-        return fault
-    with anomalib_safe_globals(extra=extra_safe_globals):
-        return _fault_inside(path)
-
-
-def _fault_inside(path: Path) -> str | None:
-    """Look at what a whole archive holds, its weights' values last."""
+    if not path.is_file():
+        return "it is a pipe or a device, no file"
+    if not is_zipfile(path):
+        with path.open("rb") as file:
+            start = file.read(len(ZIP_START))
+        return "it is cut short" if start == ZIP_START else "it is no checkpoint" if start else "it is empty"
+    allowed = [*extra_safe_globals, *get_safe_globals()]
     try:
-        content = load_shapes(path)
-    except ExcessError as error:
+        check_file(path, {known[1] if isinstance(known, tuple) else _full_name(known) for known in allowed})
+        with safe_globals(list(extra_safe_globals)):
+            return _fault_of_content(load_mapped(path), path.stat().st_size)
+    except UnsafeFileError as error:
         return str(error)
-    except UnpicklingError:
-        return HOLDS_OBJECTS
+    except RecursionError:
+        return "it is nested deeper than what any training writes"
     except UNREADABLE:
         return "it is damaged"
-    fault = _fault_of_content(content, path.stat().st_size)
-    if fault is not None:
-        return fault
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-    except RuntimeError:  # a part that a tensor is to be in is missing or too short
-        return "it is damaged"
-    return _fault_of_weights(weights) or (None if CONFIGURATION in content else OTHER_MODEL)
 
 
-def _fault_of_archive(path: Path) -> str | None:
-    """Compare the file's parts with their check sums, which torch does not."""
-    with path.open("rb") as file:
-        start = file.read(len(ZIP_START))
-    if start != ZIP_START:
-        return "it is no checkpoint" if start else "it is empty"
-    if not is_zipfile(path):
-        return "it is cut short"
-    try:
-        check_archive(path)
-        with ZipFile(path) as archive:
-            if not any(name.endswith("/data.pkl") for name in archive.namelist()):
-                return "it is no checkpoint"
-        check_sums(path)
-    except ExcessError as error:
-        return str(error)
-    except (BadZipFile, EOFError, RuntimeError, ValueError, OSError):  # what zipfile makes of damaged headers
-        return "it is damaged"
-    return None
+def _full_name(known: Any) -> str:  # noqa: ANN401  # a class or a function
+    return f"{known.__module__}.{known.__qualname__}"
 
 
 def _fault_of_content(content: object, size: int) -> str | None:
@@ -116,23 +89,51 @@ def _fault_of_content(content: object, size: int) -> str | None:
     return (
         find_fault_of_arguments(content, size)
         or find_fault_of_transform(content.get("anomalib_pre_processor_config") or {}, size)
-        or find_fault_of_callbacks(content.get("callbacks") or {})
+        or _fault_of_callbacks(content.get("callbacks") or {})
+        or _fault_of_weights(weights)
+        or (None if CONFIGURATION in content else OTHER_MODEL)
     )
 
 
 def _fault_of_weights(weights: Mapping[str, Tensor]) -> str | None:
-    """Look for weights that are no numbers: a model of them calls every image normal. So do infinite thresholds."""
+    """Look for NaN and infinite weights, of which a model calls every image normal, and infinite thresholds."""
+    unstored = find_unstored(weights)
+    if unstored is not None:
+        return f"its weight {unstored!r} of shape {tuple(weights[unstored].shape)} is not stored in full"
     for name, values in weights.items():
-        if values.is_meta:
-            return f"its weight {name!r} is not stored"
+        held = values.float() if values.dtype is torch.float64 else values  # as a model holds them
         if name.startswith(MODEL) and NOT_SET not in name:
-            if not torch.isfinite(as_float32(values)).all():
+            if not torch.isfinite(held).all():
                 return f"its weight {name!r} is not finite, as after a training that diverged"
-        elif not name.endswith(WITHOUT_BOUND) and torch.isinf(as_float32(values)).any():
+        elif not name.endswith(WITHOUT_BOUND) and torch.isinf(held).any():
             return f"its {name!r} is infinite"
     return None
 
 
-def as_float32(values: Tensor) -> Tensor:
-    """Give the values in the precision in which a model holds them: what float64 can hold may be infinite there."""
-    return values.float() if values.dtype is torch.float64 else values
+def _fault_of_callbacks(states: Mapping[Any, Any]) -> str | None:
+    """Look for files of others that going on would delete.
+
+    A resumed training deletes the checkpoints that it has written better ones for, folders with all that is in them.
+    Lightning makes sure that they lie in its folder, but takes ``..`` for a name, and every URL for its own.
+    """
+    for state in states.values():
+        if isinstance(state, Mapping) and "best_model_path" in state:
+            for path in _checkpoint_paths(state):
+                if _leads_astray(path, state.get("dirpath")):
+                    return f"going on from it could delete {str(path)[:200]!r}, which is outside of its folder"
+    return None
+
+
+def _checkpoint_paths(state: Mapping[Any, Any]) -> Iterator[Any]:
+    """Give the paths in the state of a ``ModelCheckpoint``."""
+    yield from (state.get(key) or "" for key in ("best_model_path", "kth_best_model_path", "last_model_path"))
+    yield from state.get("best_k_models") or ()
+
+
+def _leads_astray(path: object, folder: object) -> bool:
+    """Tell whether a path is a URL beyond the folder's, leads up after it led down, or is not even a text."""
+    if not isinstance(path, str):
+        return True
+    if "://" in path:
+        return ".." in path or not path.startswith(f"{folder}/")
+    return PurePath(path) != PurePath(os.path.normpath(path))

@@ -1,17 +1,21 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a file of ``torch.save`` claims to hold, looked at before anything of that size is allocated."""
+"""Files of ``torch.save``, refused before they are read unless they hold tensors and plain data alone, all of it whole.
+
+PyTorch's restricted unpickler runs no function that it does not trust. Some that it does trust make values of any size
+(NumPy's, ``bytearray``, ``_codecs.encode``): a training writes none of them, so they are refused as well.
+"""
 
 import pickle
+import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from pickletools import genops
+from typing import IO, Any
 
 import torch
 from torch import Tensor
-
-from .pickles import ExcessError, check_legacy, check_pickle
 
 UNREADABLE = (
     zipfile.BadZipFile,
@@ -24,119 +28,100 @@ UNREADABLE = (
     AttributeError,
     OverflowError,
     MemoryError,
+    OSError,
 )
-"""What torch raises on files that it cannot read."""
-MOST_LEVELS = 100
-MOST_PARTS = 10**6
-"""Limits of what is looked at, part by part: more is no training's, or lists that hold each other over and over."""
+"""What zipfile and torch raise on files that they cannot read."""
+PLAIN = re.compile(
+    r"collections\.(OrderedDict|Counter)|(builtins|__builtin__)\.set|torch\.nn\.parameter\.Parameter"
+    r"|torch\._utils\._rebuild_(parameter|tensor|tensor_v2|qtensor|meta_tensor_no_storage)"
+    r"|torch\.(\w+Storage|Size|device|bool|per_tensor_affine|(b?float|u?int|complex)\d+)"
+)
+"""Names of the classes and functions that tensors and plain data are made of."""
+MOST_SHARED = 16
+"""Places that may refer to a tuple, list or dictionary held elsewhere: a training writes three at most, and what each
+holds twice doubles with every one."""
+_LEGACY_PICKLES = 5  # at the start of a file of PyTorch before 1.6, the content fourth
+_PROTOCOL = 2  # of pickles that torch writes and reads
+_NO_COLLECTIONS = {"GLOBAL", "BINUNICODE", "SHORT_BINSTRING", "BINPERSID", "REDUCE", "NEWOBJ", "BUILD"}
 
 
-def read_shapes(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
-    """Check a file, then read it as :func:`load_shapes` does; ``None`` if it cannot be read, as a reader will explain.
-
-    Raises:
-        ExcessError: As there, and if to read it would take more than it holds.
-        zipfile.BadZipFile: If a part of it is not as it was written.
-    """
-    try:
-        if zipfile.is_zipfile(path):
-            check_archive(path)
-        else:
-            with path.open("rb") as file:
-                check_legacy(file)
-        content = load_shapes(path)
-    except ExcessError:
-        raise
-    except UNREADABLE:
-        return None
-    if zipfile.is_zipfile(path):
-        check_sums(path)
-    return content
+class UnsafeFileError(ValueError):
+    """A file holds something else than tensors and plain data; the message follows the file's name in a sentence."""
 
 
-def load_shapes(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
-    """Read a file with its tensors on the ``meta`` device: nothing is run, and none of their memory is allocated.
+def check_file(path: Path, allowed: Collection[str] = ()) -> None:
+    """Refuse a file that is not whole, or holds other things than tensors and plain data; nothing in it is read.
 
     Args:
-        path: A file of ``torch.save`` that passed :func:`check_archive` or :func:`check_legacy`; classes beyond tensors
-            must be among torch's safe globals, as for reading it.
-
-    Returns:
-        The content.
+        path: A file of ``torch.save``.
+        allowed: Full names of further classes and functions that it may refer to.
 
     Raises:
-        ExcessError: If a tensor is larger than the file, or it is nested without end.
+        UnsafeFileError: If it holds others, is compressed or claims more bytes than it has.
+        Exception: One of :data:`UNREADABLE`, if it is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            for _ in range(_LEGACY_PICKLES):
+                check_pickle(file, allowed)
+        return
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+            raise UnsafeFileError("it is compressed, which PyTorch's files never are")
+        if sum(part.file_size for part in parts) > path.stat().st_size:
+            raise UnsafeFileError("its parts claim more bytes than it has")
+        pickles = [part for part in parts if part.filename.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise UnsafeFileError("it is a zip archive of something else than PyTorch's data")
+        check_pickle(archive.read(pickles[0]), allowed)
+        if (damaged := archive.testzip()) is not None:  # torch compares no check sums
+            raise zipfile.BadZipFile(f"its part {damaged!r} is damaged")
+
+
+def check_pickle(content: bytes | IO[bytes], allowed: Collection[str] = ()) -> None:
+    """Refuse a pickle that refers to anything but :data:`PLAIN`, or holds the same collections over and over.
+
+    Args:
+        content: The pickle, or an open file that is read up to the pickle's end.
+        allowed: Full names of further classes and functions that it may refer to.
+
+    Raises:
+        UnsafeFileError: If it does.
+        Exception: One of :data:`UNREADABLE`, if it is damaged.
+    """
+    collections, shared, is_collection = set(), 0, False
+    for opcode, argument, _ in genops(content):
+        if opcode.proto > _PROTOCOL:
+            raise UnsafeFileError("it is not pickled as PyTorch does")
+        if opcode.name == "GLOBAL":
+            name = str(argument).replace(" ", ".")
+            if name not in allowed and not PLAIN.fullmatch(name):
+                raise UnsafeFileError(f"it holds Python objects (first: {name!r}), as an exported model does")
+        if opcode.name.endswith("GET"):
+            is_collection = argument in collections
+            shared += is_collection
+            if shared > MOST_SHARED:
+                raise UnsafeFileError("it holds the same collections more often than any training writes")
+        elif not opcode.name.endswith("PUT"):
+            is_collection = opcode.name not in _NO_COLLECTIONS
+        elif is_collection:
+            collections.add(argument)
+
+
+def load_mapped(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
+    """Read a zip file of ``torch.save`` that passed :func:`check_file`; tensors stay in the file until they are used.
+
+    Raises:
         Exception: One of :data:`UNREADABLE`, if it cannot be read.
     """
-    size = path.stat().st_size
-    content = torch.load(path, map_location="meta", weights_only=True)
-    _count(content, {}, level=0)
-    for name, tensor in named_tensors(content):
-        if tensor.layout is not torch.strided or max(tensor.nbytes, tensor.untyped_storage().nbytes()) > size:
-            raise ExcessError(f"its tensor {name!r} of shape {tuple(tensor.shape)} is not stored in full")
-    return content
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
-def check_archive(path: Path) -> None:
-    """Look at what the parts of a zip file claim to be.
-
-    Raises:
-        ExcessError: If they are compressed, or take more bytes than the file, or to read them would take more.
-        zipfile.BadZipFile: If their list is damaged.
-    """
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        size = path.stat().st_size
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ExcessError("it is compressed, which PyTorch's files never are")
-        if sum(entry.file_size for entry in entries) > size:
-            raise ExcessError("its parts claim more bytes than it has")
-        pickles = [archive.read(entry) for entry in entries if entry.filename.endswith("/data.pkl")]
-    for content in pickles:
-        check_pickle(content)
-
-
-def check_sums(path: Path) -> None:
-    """Compare the parts of a zip file with their check sums, which torch does not.
-
-    Raises:
-        zipfile.BadZipFile: If one differs.
-    """
-    with zipfile.ZipFile(path) as archive:
-        if (part := archive.testzip()) is not None:
-            raise zipfile.BadZipFile(f"its part {part!r} is damaged")
-
-
-def _count(content: object, counted: dict[int, int], level: int) -> int:
-    """Count the parts of nested collections, one in several places as often as it is there.
-
-    Args:
-        content: What was read.
-        counted: Results so far, by the identity of the collections.
-        level: Collections around it.
-
-    Raises:
-        ExcessError: If there are too many, or too many within each other.
-    """
-    if not isinstance(content, Mapping | list | tuple):
-        return 1
-    if id(content) not in counted:
-        if level > MOST_LEVELS:
-            raise ExcessError("it is nested deeper than what any training writes")
-        parts = content.values() if isinstance(content, Mapping) else content
-        counted[id(content)] = 1 + sum(_count(part, counted, level + 1) for part in parts)
-    if counted[id(content)] > MOST_PARTS:
-        raise ExcessError("it holds itself, or more parts than any training writes")
-    return counted[id(content)]
-
-
-def named_tensors(content: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Walk through all tensors in nested dictionaries, lists and tuples, with the last name above each."""
-    if isinstance(content, Tensor):
-        yield name, content
-    elif isinstance(content, Mapping):
-        for key, value in content.items():
-            yield from named_tensors(value, str(key))
-    elif isinstance(content, list | tuple):
-        for value in content:
-            yield from named_tensors(value, name)
+def find_unstored(tensors: Mapping[str, Tensor]) -> str | None:
+    """Give the name of the first tensor that is no plain array of numbers which are all in the file."""
+    for name, tensor in tensors.items():
+        plain = tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_quantized)
+        if not plain or tensor.nbytes > tensor.untyped_storage().nbytes():
+            return name
+    return None

@@ -11,7 +11,7 @@ from typing import IO, Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from .faults import HOLDS_OBJECTS, OTHER_MODEL, find_fault
+from .faults import OTHER_MODEL, find_fault
 
 READING = "torch.serialization"
 CHECKING = "lightning.pytorch.utilities.migration"
@@ -29,7 +29,7 @@ def check_checkpoint(
 ) -> None:
     """Refuse a checkpoint before it is read or a model is built.
 
-    Python objects are left to those who may allow them, other models' checkpoints to those who compare configurations.
+    Other models' checkpoints are left to those who compare configurations.
 
     Args:
         path: What is there and is no folder.
@@ -37,12 +37,11 @@ def check_checkpoint(
         name: What the caller knows it by, if it is a copy.
 
     Raises:
-        CheckpointFileError: If it is a pipe, which would be waited for, or damaged, would take far more memory than it
-            has bytes, names a function of its own to be called or a file of others to be deleted, or has weights that
-            are no numbers.
+        CheckpointFileError: If it is a pipe, which would be waited for, or damaged, holds Python objects, names a
+            function of its own to be called or a file of others to be deleted, or has NaN or infinite weights.
     """
     fault = find_fault(path, extra_safe_globals)
-    if fault is not None and fault not in {HOLDS_OBJECTS, OTHER_MODEL}:
+    if fault is not None and fault != OTHER_MODEL:
         raise CheckpointFileError(_sentence(path, fault, path if name is None else name))
 
 

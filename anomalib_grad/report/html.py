@@ -26,9 +26,8 @@ from anomalib_grad.thresholds.post_processor import UNKNOWN
 
 from . import plots
 from .neighbours import neighbouring
-from .records import CategoryRecord, CategoryResult, Example, TestReport
+from .records import METRIC_NAMES, CategoryRecord, CategoryResult, Example, TestReport
 
-_METRICS = ("image_AUROC", "image_F1Max", "pixel_AUROC", "pixel_AUPRO")
 _THUMBNAIL_SIDE = 192  # pixels, twice what the page shows
 _COLOURED_CURVES = 10  # more colours than that cannot be told apart in one figure
 _LISTED_CONFUSIONS = 10
@@ -78,7 +77,7 @@ def render_html(
         model=report.model,
         date=datetime.now().astimezone(),
         nonce=secrets.token_urlsafe(12),
-        metrics=_METRICS,
+        metrics=METRIC_NAMES,
         results=report.results,
         mean=report.mean,
         mean_of=report.mean_of,

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Result images: anomalib's, each under a name of its own and with the image as the model has read it."""
 
+import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 from anomalib.data import ImageBatch, ImageItem
@@ -12,8 +13,15 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from PIL import Image
 from torchvision.transforms.v2.functional import to_image
 
+from anomalib_grad.data.reading import FileFormat, open_up_to
+from anomalib_grad.files.atomic import CannotWriteError, naming_disk
+
 from .output_names import output_names, read_record, write_record
-from .pictures import picture_of
+from .pictures import file_format_of, picture_of
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class DistinctImageVisualizer(ImageVisualizer):
@@ -23,14 +31,20 @@ class DistinctImageVisualizer(ImageVisualizer):
     another: see ``output_names.py``. ``inputs.json`` beside the results says which input each was made of. Images of 16
     bits are shown as they are read, where anomalib's are white. Without ``output_dir`` the results of each run go to
     the folder ``images`` of that run.
+
+    A test whose results have no room goes on to its figures and fails at its end. A prediction, of which the results
+    are what the command line gives, fails at once.
     """
 
     _names: dict[str, str]
     _unrecorded: dict[str, str]
+    _unwritten: CannotWriteError | None = None
+    _files: FileFormat
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Name the results of all images that will be tested."""
         del pl_module
+        self._unwritten = None
         self._start(trainer, trainer.test_dataloaders)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -38,7 +52,36 @@ class DistinctImageVisualizer(ImageVisualizer):
         del pl_module
         self._start(trainer, trainer.predict_dataloaders)
 
-    def on_test_batch_end(  # type: ignore[override]  # anomalib narrows Lightning's types
+    def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # anomalib's
+        """Write the results of a batch, unless an earlier one could not be written."""
+        if self._unwritten is not None:
+            return
+        try:
+            self._write(trainer, *args, **kwargs)
+        except CannotWriteError as error:
+            logger.warning("%s The test goes on without heatmaps.", error.strerror)
+            self._unwritten = error
+
+    def on_predict_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # anomalib's
+        """Write the results of a batch.
+
+        Raises:
+            CannotWriteError: If the folder cannot be written to, or is full.
+        """
+        self._write(trainer, *args, **kwargs)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Have a test without its results fail, now that its figures are printed.
+
+        Raises:
+            CannotWriteError: What the first result failed on.
+        """
+        del trainer, pl_module, stage
+        error, self._unwritten = self._unwritten, None
+        if error is not None:
+            raise error
+
+    def _write(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
@@ -47,25 +90,28 @@ class DistinctImageVisualizer(ImageVisualizer):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the results of a batch."""
+        """Write the results of a batch; arguments are Lightning's."""
         del pl_module, outputs
         paths = batch.image_path or [f"{dataloader_idx}_{batch_idx}_{number}.png" for number in range(len(batch))]
-        unlisted = [path for path in paths if path not in self._names]
-        if unlisted:
-            self._name(trainer, unlisted)
-        self._record(trainer)
-        for path, item in zip(paths, batch, strict=True):
-            picture = self.visualize(self._as_read(item))
-            if isinstance(picture, Image.Image):
-                file = self._folder(trainer) / self._names[path]
-                file.parent.mkdir(parents=True, exist_ok=True)
-                picture.save(file)
+        folder = self._folder(trainer)
+        with naming_disk(folder):
+            unlisted = [path for path in paths if path not in self._names]
+            if unlisted:
+                self._name(trainer, unlisted)
+            self._record(trainer)
+            for path, item in zip(paths, batch, strict=True):
+                picture = self.visualize(self._as_read(item))
+                if isinstance(picture, Image.Image):
+                    file = folder / self._names[path]
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    picture.save(file)
 
     def _folder(self, trainer: pl.Trainer) -> Path:
         return Path(self.output_dir or Path(trainer.default_root_dir) / "images")
 
     def _start(self, trainer: pl.Trainer, loaders: Any) -> None:  # noqa: ANN401  # whatever Lightning was given
         self._names, self._unrecorded = {}, {}
+        self._files = file_format_of(loaders)
         self._name(trainer, _inputs(loaders))
 
     def _name(self, trainer: pl.Trainer, inputs: list[str]) -> None:
@@ -87,8 +133,10 @@ class DistinctImageVisualizer(ImageVisualizer):
         """Give an item with a picture of its image in the place of the file, which anomalib would open another way."""
         if item.image_path is None:
             return item
-        with Image.open(item.image_path) as file:
-            picture = to_image(picture_of(file).resize(self.field_size))
+        with open_up_to(item.image_path, self._files.max_pixels) as file:
+            width, height = self.field_size
+            file.draft("RGB", (2 * width, 2 * height))  # a large JPEG need not be decoded whole
+            picture = to_image(picture_of(file, self._files.bits).resize(self.field_size))
         return item.update(in_place=False, image=picture, image_path=None)
 
 
@@ -101,3 +149,16 @@ def _inputs(loaders: Any) -> list[str]:  # noqa: ANN401  # whatever Lightning wa
         listed = getattr(dataset, "image_filenames", ()) if samples is None else samples["image_path"]
         inputs += [str(Path(path).resolve()) for path in listed]
     return inputs
+
+
+def distinct(visualizer: T) -> T | DistinctImageVisualizer:
+    """Give anomalib's own visualiser, whose results of equal names overwrite one another, as ours.
+
+    Args:
+        visualizer: What a model was given; all else comes back as it is.
+    """
+    if type(visualizer) is not ImageVisualizer:
+        return visualizer
+    ours = DistinctImageVisualizer()
+    vars(ours).update(vars(visualizer))
+    return ours

@@ -9,7 +9,7 @@ from typing import Any
 
 from anomalib.utils.serialization import anomalib_safe_globals
 
-from anomalib_grad.files.torch_files import load_shapes
+from anomalib_grad.files.torch_files import load_mapped
 
 from .groups import GROUPS
 
@@ -23,14 +23,14 @@ _RECIPES = {"residual": "grad", "mobile": "crad", "small": "crad_s"}
 
 
 def stored_arguments(path: str | Path, extra_safe_globals: Sequence[Any] = ()) -> dict[str, Any]:
-    """Read the constructor arguments in a checkpoint on this machine, and none of its weights.
+    """Read the constructor arguments in a checkpoint on this machine.
 
     Args:
         path: A checkpoint that was looked at before.
         extra_safe_globals: Classes in it besides those that anomalib allows.
     """
     with anomalib_safe_globals(extra=extra_safe_globals):
-        content = load_shapes(Path(path))
+        content = load_mapped(Path(path))
     return grouped(content.get(HYPER_PARAMETERS) or {})
 
 

@@ -24,6 +24,9 @@ from .validation_scores import ScoreSummary, gather_summaries, merge_all, select
 
 logger = logging.getLogger(__name__)
 
+VALIDATE = "Run engine.validate(model, datamodule=...), or go on with the training to its end."
+MORE_IMAGES = "Add images, or raise the datamodule's test_split_ratio or val_split_ratio, and train again."
+
 UNNAMED = ""
 """Stands for the category of images whose batch names none."""
 STATISTICS = ("image_threshold", "pixel_threshold", "image_min", "image_max", "pixel_min", "pixel_max")
@@ -76,6 +79,12 @@ class CategoryStatistics(PostProcessor):
         self._seen: dict[str, ScoreSummary] = {}
         self._warned: set[str] = set()
         self._explained: set[str] = set()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle; torch exports of before hold no fixed table, and no records."""
+        super().__setstate__({"records": {}, **state})
+        if "fixed_table" not in self._buffers:
+            self.register_buffer("fixed_table", None, persistent=False)
 
     # ------------------------------------------------------------------ categories
 
@@ -168,7 +177,12 @@ class CategoryStatistics(PostProcessor):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say at once if training ended before thresholds were fitted."""
         del pl_module
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        images = getattr(getattr(trainer, "datamodule", None), "val_data", None)
+        if images is not None and len(images) == 0:
+            self._miss_thresholds("there are no validation images", MORE_IMAGES)
+        else:
             self._miss_thresholds("training ended without a validation")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -180,13 +194,9 @@ class CategoryStatistics(PostProcessor):
         """Say so if there are no thresholds, as in checkpoints of an unfinished training."""
         self.on_test_start(trainer, pl_module)
 
-    def _miss_thresholds(self, reason: str) -> None:
+    def _miss_thresholds(self, reason: str, advice: str = VALIDATE) -> None:
         if self.enable_thresholding and torch.isnan(self._image_threshold):
-            logger.warning(
-                "The model has no thresholds, so its labels mean nothing: %s. Run engine.validate(model, "
-                "datamodule=...), or go on with the training to its end.",
-                reason,
-            )
+            logger.warning("The model has no thresholds, so its labels mean nothing: %s. %s", reason, advice)
 
     def _fit_pooled(self, everywhere: ScoreSummary) -> None:
         """Set the statistics of all categories together; those without any sample stay as they are."""

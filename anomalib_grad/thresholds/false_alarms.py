@@ -44,7 +44,7 @@ def false_alarm_threshold(scores: Sequence[float], rate: float) -> float:
 
 
 def check_rate(rate: float) -> None:
-    """Refuse a rate of false alarms that is none.
+    """Refuse a rate of false alarms outside of (0, 1).
 
     Raises:
         ValueError: If it is not in (0, 1).

@@ -60,7 +60,7 @@ BETTER = {
         {"distance": "cosine", "scaled": False, "score_share": None, "score_window": 1},
     ),
     "plus, 300 steps": Row(Training("plus", steps(300))),
-    "plus, 2000 steps": Row(Training("plus", steps(2000))),
+    "plus, no copies, 1000 steps": Row(Training("plus", steps(1000, copies=0))),
     "plus, no patches": Row(Training("plus", {"training": {"pasted_patches": 0}})),
 }
 """What makes ``plus`` hold on many products, and what does not."""

@@ -12,29 +12,31 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import lightning.pytorch as pl
 import matplotlib as mpl
 import numpy as np
 import torch
 from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from anomalib.models import Padim
 from matplotlib import pyplot as plt
-from measure import in_turns, machine, markdown
+from measure import MB, in_turns, machine, markdown, peak_memory_above
 from PIL import Image
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Resize
+from verdicts import Judge, in_range, onnx_judge, real_images, table
 
 from anomalib_grad import Grad, MultiCategory
-from anomalib_grad.data.reading import read_image
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
+from anomalib_grad.feature_cache.filling import FeatureSource, filler
 
 SIDES = [(224, 224), (1024, 1024), (2048, 2448), (3000, 4096), (4600, 5300)]
 MODEL = (224, 224)
 FIVE = SIDES[2]
-Judge = Callable[[Any], object]
+BATCH = 32
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -43,20 +45,6 @@ def picture(height: int, width: int) -> np.ndarray:
     coarse = generator.integers(0, 255, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
     smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
     return (smooth.astype(np.int16) + generator.integers(-10, 10, smooth.shape)).clip(0, 255).astype(np.uint8)
-
-
-def in_range(model: Grad, images: Iterable[np.ndarray]) -> None:
-    """Give a model the statistics of some images, so that its scores are no raw ones."""
-    with torch.no_grad():
-        raw = [
-            model.model(model.pre_processor(torch.from_numpy(i / 255).float()[None]))
-            for i in (image.transpose(2, 0, 1) for image in images)
-        ]
-    values = torch.cat([prediction.pred_score for prediction in raw])
-    post = model.post_processor
-    post.image_min.fill_(0.8 * values.min())
-    post.image_max.fill_(1.2 * values.max())
-    post._image_threshold.fill_(values.median())
 
 
 def padim() -> Padim:
@@ -102,6 +90,7 @@ def own_inferencer(judge: Judge, files: dict[tuple[int, int], Path], rounds: int
             runs |= {name: partial(judge, given), f"{name} by Pillow": partial(pillow, given)}
         took = quick(runs, rounds)
         ratios = [(took[name] - took["model"]) / took[f"{name} by Pillow"] for name in ("array", "JPEG")]
+        ratios.append(peak_memory_above(partial(judge, frame)) * MB / frame.nbytes)
         rows.append([megapixels(side), *(f"{value:.0f}" for value in took.values()), *(f"{r:.2f}" for r in ratios)])
     return rows
 
@@ -125,18 +114,44 @@ def pre_processing(judges: dict[str, tuple[Judge, Judge]], rounds: int) -> tuple
     return rows, curves
 
 
+def product(file: Path) -> MultiCategory:
+    """Set up the product of a file, read at the model's size."""
+    data = MultiCategory(root=file.parents[3], num_workers=0, categories=[file.parents[2].name])
+    data.setup()
+    data.train_data.augmentations = Resize(MODEL, antialias=True)
+    return data
+
+
 def reading(files: dict[tuple[int, int], Path], rounds: int) -> list[list[object]]:
-    """Table 3: a JPEG read through MultiCategory at the model's size, beside Pillow."""
+    """Table 3: a JPEG read through MultiCategory at the model's size, beside Pillow; memory of a batch."""
     rows: list[list[object]] = []
     for side in SIDES[1:]:
-        root = files[side].parents[3]
-        data = MultiCategory(root=root, num_workers=0, categories=[files[side].parents[2].name])
-        data.setup()
-        data.train_data.augmentations = Resize(MODEL, antialias=True)
-        path = Path(data.train_data.samples["image_path"].iloc[0])
-        took = quick({"read": partial(data.train_data.__getitem__, 0), "Pillow": partial(pillow, path)}, rounds)
-        rows.append([megapixels(side), *(f"{v:.0f}" for v in took.values()), f"{took['read'] / took['Pillow']:.2f}"])
+        images = product(files[side]).train_data
+        path = Path(images.samples["image_path"].iloc[0])
+        took = quick({"read": partial(images.__getitem__, 0), "Pillow": partial(pillow, path)}, rounds)
+        peak = peak_memory_above(lambda images=images: images.collate_fn([images[0] for _ in range(BATCH)]))
+        ratio = f"{took['read'] / took['Pillow']:.2f}"
+        rows.append([megapixels(side), *(f"{v:.0f}" for v in took.values()), ratio, f"{peak:.0f}"])
     return rows
+
+
+def filling(grad: Grad, file: Path, rounds: int, count: int = 16) -> list[list[object]]:
+    """Table 5: features of 5-megapixel JPEGs for the cache, beside Pillow and the backbone on images that are ready."""
+    loader = DataLoader(product(file).train_data, batch_size=count, collate_fn=product(file).train_data.collate_fn)
+    source = FeatureSource(grad.model.backbone, grad.pre_processor.transform)
+    fill = filler(pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False), source, loader)
+    cache, small = np.empty((1, grad.model.backbone.row_length), dtype=np.float32), torch.rand(count, 3, *MODEL)
+    backbone = torch.no_grad()(grad.model.backbone.feature_maps)
+    took = quick(
+        {
+            "cache": partial(fill, cache, [0] * count),
+            "Pillow": lambda: [pillow(file) for _ in range(count)],
+            "backbone": partial(backbone, small),
+        },
+        rounds,
+    )
+    cells = [f"{value / count:.0f}" for value in took.values()]
+    return [[*cells, f"{took['cache'] / (took['Pillow'] + took['backbone']):.2f}"]]
 
 
 def streams(inferencer: CategoryOpenVINOInferencer, file: Path, count: int) -> list[list[object]]:
@@ -159,32 +174,6 @@ def streams(inferencer: CategoryOpenVINOInferencer, file: Path, count: int) -> l
     return rows
 
 
-def verdicts(model: Grad, ways: dict[str, Judge], paths: list[Path], folder: Path) -> list[list[object]]:
-    """Table 4: largest deviation of the normalised score from that in process on the full-size file."""
-    enlarged = [folder / f"{number}.png" for number in range(len(paths))]
-    for path, target in zip(paths, enlarged, strict=True):
-        Image.open(path).convert("RGB").resize((4096, 3000), Image.Resampling.BICUBIC).save(target, compress_level=1)
-    forms: dict[str, Callable[[Path], Any]] = {
-        "file": lambda path: path,
-        "Pillow image": lambda path: Image.open(path).convert("RGB"),
-        "array": lambda path: np.asarray(Image.open(path).convert("RGB")),
-        "tensor": lambda path: torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1),
-    }
-    rows: list[list[object]] = []
-    for size, files in (("native", paths), ("12 megapixels", enlarged)):
-        with torch.no_grad():
-            expected = [model(read_image(file)[None]) for file in files]
-        for way, judge in ways.items():
-            for form, load in forms.items():
-                if form != "file" and not way.startswith("ours"):
-                    continue
-                got = [judge(load(file)) for file in files]
-                pairs = [(float(g.pred_score.item()), e.pred_score.item()) for g, e in zip(got, expected, strict=True)]
-                changed = sum((a > 0.5) != (b > 0.5) for a, b in pairs)  # the threshold
-                rows.append([size, way, form, f"{max(abs(a - b) for a, b in pairs):.4f}", f"{changed} of {len(pairs)}"])
-    return rows
-
-
 def megapixels(side: tuple[int, int]) -> str:
     """Size in megapixels."""
     return f"{side[0] * side[1] / 1e6:.1f}"
@@ -201,19 +190,6 @@ def draw(curves: dict[str, list[float]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def onnx_judge(path: Path, threads: int) -> Judge | None:
-    """Run an ONNX file on plain onnxruntime, as anomalib's inferencer prepares images; ``None`` without it."""
-    try:
-        import onnxruntime  # noqa: PLC0415  # no dependency of this package
-    except ModuleNotFoundError:
-        return None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda frame: session.run(None, {name: np.ascontiguousarray(OpenVINOInferencer.pre_process(frame))})
-
-
 def main() -> None:
     """Print the tables and draw the curves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -228,13 +204,12 @@ def main() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as name:
         folder, before = Path(name), Path.cwd()
-        paths = sorted(p.resolve() for s in ("*.png", "*.jpg") for p in args.root.rglob(s)) if args.root else []
-        paths = [path for path in paths if "ground_truth" not in path.parts]
+        paths = real_images(args.root) if args.root else []
         plot = args.plot.resolve()
         os.chdir(folder)  # anomalib's cache of compiled models
-        grad = Grad("grad_tiny", fusion="small", image_size=MODEL, mse_threshold=0.1, visualizer=False).eval()
-        real = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
-        in_range(grad, real or [picture(300 + 20 * n, 300) for n in range(4)])
+        method = {"mse_threshold": 0.1}
+        grad = Grad(backbone="grad_tiny", fusion="small", image_size=MODEL, method=method, visualizer=False).eval()
+        in_range(grad, [picture(300 + 20 * n, 300) for n in range(4)])
         exports = {
             model_name: {
                 "openvino": model.to_openvino(folder / model_name),
@@ -255,24 +230,21 @@ def main() -> None:
         print(f"{machine()}, {args.threads} threads\n")
         print("1. CategoryOpenVINOInferencer; ratio: (time - model) / Pillow\n")
         heads = ["megapixels", "model", "array", "Pillow", "JPEG", "Pillow, decoding", "ratio array", "ratio JPEG"]
+        heads.append("peak memory / frame")
         print(markdown(heads, own_inferencer(ours.predict, files, args.rounds)))
         rows, curves = pre_processing(judges, args.rounds)  # type: ignore[arg-type]
         print("\n2. anomalib's inferencers: time on a large frame less that on a small one\n")
         print(markdown(["megapixels", "runtime", "Grad", "PaDiM", "ratio"], rows))
         print("\n3. A training image read through MultiCategory\n")
-        print(markdown(["megapixels", "MultiCategory", "Pillow, decoding", "ratio"], reading(files, args.rounds)))
+        heads = ["megapixels", "MultiCategory", "Pillow, decoding", "ratio", f"peak MB, batch of {BATCH}"]
+        print(markdown(heads, reading(files, args.rounds)))
+        print("\n5. The feature cache filled from 5 megapixels, ms an image\n")
+        print(markdown(["cache", "Pillow, decoding", "backbone", "ratio"], filling(grad, files[FIVE], args.rounds)))
         print("\n6. Streams of 5 megapixels\n")
         print(markdown(["frame", "how", "frames/s", "ratio", "latency ms"], streams(ours, files[FIVE], 30)))
         if paths:
-            ways = {"ours, OpenVINO": ours.predict}
-            ways |= {f"anomalib's, {runtime}": pair[0] for runtime, pair in judges.items() if runtime != "onnxruntime"}
-            ways["ours, ONNX"] = CategoryOpenVINOInferencer(exports["Grad"]["onnx"], "CPU", config).predict
-            print("\n4. Deviation of the normalised score from that of the model in process on the file\n")
-            print(
-                markdown(
-                    ["size", "way", "given", "largest deviation", "other verdict"], verdicts(grad, ways, paths, folder)
-                )
-            )
+            print("\n4. Differences from the model in process on the whole file\n")
+            print(table(paths[:: max(1, len(paths) // 8)][:8], folder, args.threads))
         own = quick({f"{side}": partial(ours.predict, picture(*side)) for side in SIDES}, args.rounds)
         draw({"Grad, CategoryOpenVINOInferencer": list(own.values()), **curves}, plot)
         os.chdir(before)

@@ -26,6 +26,8 @@ from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds.__main__ import main
 from helpers import TINY
 
+pytestmark = pytest.mark.slow
+
 KINDS = ["checkpoint", "onnx", "openvino", "half", "int8", "torch"]
 
 

@@ -17,6 +17,8 @@ from anomalib_grad import Grad
 from anomalib_grad.training.divergence import DivergenceError
 from helpers import write_category
 
+pytestmark = pytest.mark.slow
+
 SMALL: dict[str, Any] = {
     "backbone": "grad_tiny",
     "image_size": (64, 64),

@@ -12,6 +12,8 @@ from anomalib.deploy import TorchInferencer
 
 from helpers import write_category
 
+pytestmark = pytest.mark.slow
+
 MODEL = (
     *("--model", "Grad", "--model.backbone", "grad_tiny", "--model.image_size", "[64, 64]"),
     *("--model.fusion", "small", "--model.method.num_blocks", "0"),

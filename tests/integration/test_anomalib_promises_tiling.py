@@ -20,6 +20,8 @@ from anomalib_grad.backbone import FrozenBackbone
 from anomalib_grad.files.configuration import CheckpointConfigurationError
 from helpers import TINY, write_category
 
+pytestmark = pytest.mark.slow
+
 LARGE = {**TINY, "image_size": (64, 128)}
 
 

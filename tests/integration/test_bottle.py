@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).parents[2]
 SHARED = PROJECT.parent / "shared"
 SHORTER = (
@@ -18,7 +20,6 @@ SHORTER = (
 """Schedule and size of the recipe plus in the place of the authors': as accurate in a third of the time."""
 
 
-@pytest.mark.slow
 def test_bottle_reaches_its_accuracy_through_the_command_line(tmp_path: Path) -> None:
     for needed in ("data/bottle/test", "weights/mobilenetv2_100.safetensors"):
         if not (SHARED / needed).exists():

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grad by its plain name on anomalib's command line, in fresh processes and without a network."""
 
+import json
 import os
 import subprocess
 import sys
@@ -16,7 +17,10 @@ from anomalib.deploy import OpenVINOInferencer
 from PIL import Image
 from safetensors.torch import save_file
 
+from command_lines import COMMAND_LINES
 from helpers import write_category
+
+pytestmark = pytest.mark.slow
 
 NO_NETWORK = """
 import socket
@@ -48,7 +52,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def anomalib(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name("anomalib")), *map(str, arguments)]
+    return start(folder, Path(sys.executable).with_name("anomalib"), *arguments)
+
+
+def start(folder: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "PYTHONPATH": str(folder / "site"),
@@ -58,8 +65,15 @@ def anomalib(folder: Path, *arguments: str | Path) -> subprocess.CompletedProces
         "COLUMNS": "200",
     }
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
+        list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
+
+
+def answers(folder: Path, *commands: tuple[str, ...]) -> list[tuple[int, str]]:
+    """Run commands in one process; returns the exit code of each and what it printed."""
+    done = start(folder, sys.executable, "-c", COMMAND_LINES, json.dumps(commands))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    return [(code, out + errors) for code, out, errors in json.loads(done.stdout.splitlines()[-1])["answers"]]
 
 
 def succeed(folder: Path, *arguments: str | Path) -> str:
@@ -102,35 +116,45 @@ def test_train_writes_checkpoint_and_heatmaps(trained: Path, folder: Path) -> No
         assert np.asarray(heatmap.convert("RGB")).std() > 0
 
 
-def test_predict_on_a_folder_takes_the_weights_from_the_checkpoint(trained: Path, folder: Path) -> None:
-    succeed(
+@pytest.fixture(scope="module")
+def continued(trained: Path, folder: Path) -> list[tuple[int, str]]:
+    """A prediction, an export, and a test of another configuration, from the checkpoint."""
+    data = ("--data", "MVTecAD", "--data.root", "data", "--data.category", "bottle")
+    return answers(
         folder,
-        *("predict", *MODEL, "--data", "data/bottle/test/spot", *checkpoint(trained)),
-        *("--default_root_dir", "predictions"),
+        (
+            *("predict", *MODEL, "--data", "data/bottle/test/spot", *checkpoint(trained)),
+            *("--default_root_dir", "predictions"),
+        ),
+        ("export", *MODEL, "--export_type", "openvino", *checkpoint(trained), "--default_root_dir", "exported"),
+        (
+            *("test", *MODEL, "--model.method.num_blocks", "3", *data, *checkpoint(trained)),
+            *("--default_root_dir", "refused"),
+        ),
     )
+
+
+def test_predict_on_a_folder_takes_the_weights_from_the_checkpoint(
+    continued: list[tuple[int, str]], folder: Path
+) -> None:
+    code, printed = continued[0]
+    assert code == 0, printed
     written = [path.name for path in sorted((folder / "predictions").rglob("*.png"))]
     assert written == ["000.png", "001.png"]
 
 
-def test_export_takes_the_weights_from_the_checkpoint(trained: Path, folder: Path) -> None:
-    succeed(
-        folder,
-        *("export", *MODEL, "--export_type", "openvino", *checkpoint(trained)),
-        *("--default_root_dir", "exported"),
-    )
+def test_export_takes_the_weights_from_the_checkpoint(continued: list[tuple[int, str]], folder: Path) -> None:
+    code, printed = continued[1]
+    assert code == 0, printed
     (exported,) = (folder / "exported").rglob("model.xml")
     prediction = OpenVINOInferencer(exported).predict(folder / "data/bottle/test/spot/000.png")
     assert 0 <= float(np.asarray(prediction.pred_score).squeeze()) <= 1
 
 
-def test_another_configuration_is_refused_by_field(trained: Path, folder: Path) -> None:
-    failed = anomalib(
-        folder,
-        *("test", *MODEL, "--model.method.num_blocks", "3", "--data", "MVTecAD", "--data.root", "data"),
-        *("--data.category", "bottle", *checkpoint(trained), "--default_root_dir", "refused"),
-    )
-    assert failed.returncode != 0
-    assert "num_blocks is 11 there and 3 here" in one_line(failed.stdout + failed.stderr)
+def test_another_configuration_is_refused_by_field(continued: list[tuple[int, str]]) -> None:
+    code, printed = continued[2]
+    assert code != 0
+    assert "num_blocks is 11 there and 3 here" in one_line(printed)
 
 
 def test_many_categories_from_a_file_of_the_recipes_kind_and_one_named_at_prediction(folder: Path) -> None:
@@ -152,23 +176,24 @@ def test_many_categories_from_a_file_of_the_recipes_kind_and_one_named_at_predic
         "default_root_dir": "many",
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    printed = succeed(folder, "train", "--config", "recipe.yaml")
+    file = folder / "many/Grad/data/v0/weights/lightning/model.ckpt"
+    (trained, printed), (refused, failed) = answers(
+        folder,
+        ("train", "--config", "recipe.yaml"),
+        (
+            *("predict", *MODEL, "--model.category", "bottel", "--data", "data/bottle/test/spot"),
+            *("--ckpt_path", str(file), "--default_root_dir", "named"),
+        ),
+    )
+    assert trained == 0, printed
     assert "Setting it to 1000" not in printed
     for name in ("bottle/image_AUROC", "cookie/pixel_AUPRO", "mean/image_F1Max"):
         assert name in printed
-    (file,) = (folder / "many").glob("Grad/data/v0/weights/lightning/model.ckpt")
     stored = torch.load(file, weights_only=True)
     assert stored["global_step"] == 2  # two passes at the least
     assert stored["hyper_parameters"]["recipe"] == "plus"
-    named = anomalib(
-        folder,
-        *("predict", *MODEL, "--model.category", "bottel"),
-        *("--data", "data/bottle/test/spot", "--ckpt_path", file, "--default_root_dir", "named"),
-    )
-    assert named.returncode != 0
-    assert "No category is called 'bottel'; choose one of those known: bottle, cookie." in one_line(
-        named.stdout + named.stderr
-    )
+    assert refused != 0
+    assert "No category is called 'bottel'; choose one of those known: bottle, cookie." in one_line(failed)
 
 
 def test_without_weights_or_network_the_error_is_one_sentence_at_the_end(folder: Path) -> None:

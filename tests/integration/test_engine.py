@@ -22,6 +22,8 @@ from anomalib_grad.files.configuration import CheckpointConfigurationError
 from anomalib_grad.lightning_model import Grad
 from helpers import TINY, tiny
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 3
 
 

@@ -18,6 +18,8 @@ from anomalib_grad.deploy import CategoryOpenVINOInferencer, quantization
 from anomalib_grad.lightning_model import Grad
 from helpers import TINY
 
+pytestmark = pytest.mark.slow
+
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 HALF_PRECISION = 5e-3
 """Deviation of a score in [0, 1] allowed to weights in half precision; 1.4e-3 was measured here."""

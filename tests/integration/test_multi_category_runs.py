@@ -13,6 +13,8 @@ import pytest
 import yaml
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).parents[2]
 
 
@@ -157,7 +159,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
 def test_two_processes_evaluate_every_image_once(root: Path, tmp_path: Path) -> None:
     script = tmp_path / "evaluate.py"
     script.write_text(TWO_PROCESSES)

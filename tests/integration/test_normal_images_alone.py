@@ -14,7 +14,9 @@ from anomalib.metrics import AUROC, Evaluator
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds.raw_scores import RankRawScores
-from helpers import TINY, write_category
+from helpers import TINY, tiny, write_category
+
+pytestmark = pytest.mark.slow
 
 
 def engine(folder: Path) -> Engine:
@@ -47,6 +49,13 @@ def test_anomalibs_folder_without_validation_images_is_told_the_setting(tmp_path
     data = Folder("nut", root=tmp_path / "nut", normal_dir="train/good", num_workers=0, **splits)
     with pytest.raises(AttributeError, match=r"Folder has no validation images, .*val_split_mode='from_train'"):
         engine(tmp_path).fit(Grad(**TINY), datamodule=data)
+
+
+def test_images_too_few_for_a_validation_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_category(tmp_path / "nut", train=8, good=0, defects=0)
+    data = Folder("nut", root=tmp_path / "nut", normal_dir="train/good", num_workers=0)  # anomalib's default splits
+    engine(tmp_path).fit(Grad(**tiny(mse_threshold=0.1)), datamodule=data)
+    assert "no thresholds, so its labels mean nothing: there are no validation images. Add images" in caplog.text
 
 
 def test_validation_metrics_rank_raw_scores() -> None:

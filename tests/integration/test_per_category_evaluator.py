@@ -161,6 +161,7 @@ def test_files_hold_what_is_logged(one_process, fitted: Brightness):
     assert "No image metrics for screw" in page
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_result_of_one(one_process, fitted: Brightness, items, tmp_path: Path):
     run_test(tmp_path, fitted, items, PerCategoryEvaluator(), devices=2, strategy="ddp_spawn")
     expected, found = read(one_process[0]), read(tmp_path)

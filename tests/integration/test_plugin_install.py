@@ -19,6 +19,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from command_lines import COMMAND_LINES
+
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 HOOKED = "any(type(f).__name__ == 'RegistrationHook' for f in sys.meta_path)"
 MODEL = {"backbone": "mobilenetv2_100", "layers": ["blocks.2", "blocks.4"], "pre_trained": False, "fusion": "small"}
@@ -221,24 +225,6 @@ def test_lightning_without_anomalib_pays_nothing(installed):
     }
 
 
-COMMAND_LINE = """
-import contextlib, io, json, sys, traceback
-from anomalib.cli.cli import main
-answers = []
-for arguments in json.loads(sys.argv[1]):
-    sys.argv = ["anomalib", *arguments]
-    printed, failed = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(failed):
-        try:
-            main()
-            code = 0
-        except SystemExit as leave:
-            code = leave.code
-    answers.append([code, printed.getvalue(), failed.getvalue()[-2000:]])
-print(json.dumps({"answers": answers}))
-"""
-
-
 def test_every_command_line_name_resolves(installed, tmp_path):
     """``--print_config`` resolves names and arguments and stops there."""
     config = tmp_path / "grad.yaml"
@@ -266,7 +252,7 @@ def test_every_command_line_name_resolves(installed, tmp_path):
         "--model.fusion": "error: unknown fusion 'other'; choose one of residual, mobile, small.\n",
     }
     wrong = [["train", "--model", "Grad", *model, *data, argument, "other"] for argument in refused]
-    answers = installed.report(COMMAND_LINE, json.dumps([*commands, *wrong]))["answers"]
+    answers = installed.report(COMMAND_LINES, json.dumps([*commands, *wrong]))["answers"]
     assert [answer[::2] for answer in answers[len(commands) :]] == [[2, sentence] for sentence in refused.values()]
     answers = answers[: len(commands)]
     for command, (code, printed, failed) in zip(commands, answers, strict=True):
@@ -324,40 +310,34 @@ def write_products(root: Path, categories: tuple[str, ...]) -> None:
             Image.fromarray(mask).save(masks / f"{index:03}_mask.png")
 
 
-RUN_IN_FOLDER = """
-import os, sys
-from anomalib.cli.cli import main
-os.chdir(sys.argv.pop())
-main()
-"""
-
-
-@pytest.mark.slow
 def test_the_command_line_trains_a_recipe_and_predicts_and_exports_with_nothing_repeated(installed, tmp_path):
     write_products(tmp_path / "products", ("bolt", "nut"))
-    printed, _ = installed.run(
-        RUN_IN_FOLDER,
-        *("train", "--model", "Grad", "--model.recipe", "plus", "--model.backbone", "grad_tiny"),
-        *("--model.image_size", "[64, 64]", "--model.training.steps", "4", "--data", "MultiCategory"),
-        *("--data.root", str(tmp_path / "products"), "--data.num_workers", "0", "--data.train_batch_size", "4"),
-        *("--trainer.accelerator", "cpu"),
-        str(tmp_path),
-    )
-    assert "bolt/image_AUROC" in printed
     results = tmp_path / "results/Grad/products/v0"
     checkpoint = str(results / "weights/lightning/model.ckpt")
-    assert len(list((results / "images").rglob("*.png"))) == 12
     image = str(tmp_path / "products/nut/test/bar/000.png")
-    for command in (
-        ("predict", "--model", "Grad", "--data", image, "--ckpt_path", checkpoint, "--default_root_dir", "judged"),
-        ("export", "--model", "Grad", "--export_type", "openvino", "--ckpt_path", checkpoint),
-    ):
-        installed.run(RUN_IN_FOLDER, *command, str(tmp_path))
+    commands = [
+        [
+            *("train", "--model", "Grad", "--model.recipe", "plus", "--model.backbone", "grad_tiny"),
+            *("--model.image_size", "[64, 64]", "--model.training.steps", "4", "--data", "MultiCategory"),
+            *("--data.root", str(tmp_path / "products"), "--data.num_workers", "0", "--data.train_batch_size", "4"),
+            *("--trainer.accelerator", "cpu"),
+        ],
+        ["predict", "--model", "Grad", "--data", image, "--ckpt_path", checkpoint, "--default_root_dir", "judged"],
+        ["export", "--model", "Grad", "--export_type", "openvino", "--ckpt_path", checkpoint],
+    ]
+    answers = installed.report(inside(tmp_path) + COMMAND_LINES, json.dumps(commands))["answers"]
+    assert [code for code, *_ in answers] == [0, 0, 0], answers
+    assert "bolt/image_AUROC" in answers[0][1]
+    assert len(list((results / "images").rglob("*.png"))) == 12
     assert len(list((tmp_path / "judged").rglob("*.png"))) == 1
     assert len(list(tmp_path.rglob("model.xml"))) == 1
 
 
-@pytest.mark.slow
+def inside(folder: Path) -> str:
+    """Code that goes to a folder."""
+    return f"import os; os.chdir({str(folder)!r})\n"
+
+
 def test_benchmarks_of_many_products_and_of_two_models_lack_no_figure(installed, tmp_path):
     """A file for each model: anomalib's pipeline loses the results of models that do not take the same arguments."""
     write_products(tmp_path / "products", ("bolt", "nut"))
@@ -375,8 +355,7 @@ def test_benchmarks_of_many_products_and_of_two_models_lack_no_figure(installed,
         config = {"accelerator": "cpu", "benchmark": {"seed": 1, "model": model, "data": products}}
         (tmp_path / f"{index}.yaml").write_text(json.dumps(config))  # JSON is YAML
     commands = [["benchmark", "--config", f"{index}.yaml"] for index in range(len(benchmarks))]
-    folder = f"import os; os.chdir({str(tmp_path)!r})\n"
-    answers = installed.report(folder + COMMAND_LINE, json.dumps(commands))["answers"]
+    answers = installed.report(inside(tmp_path) + COMMAND_LINES, json.dumps(commands))["answers"]
     assert [code for code, *_ in answers] == [0, 0, 0], answers
 
     tables = [pd.read_csv(file) for file in sorted((tmp_path / "runs").rglob("results.csv"))]

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart.py"
 
 
-@pytest.mark.slow
 def test_quickstart_shows_every_product_and_what_the_exported_model_makes_of_it(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, QUICKSTART], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]

@@ -16,6 +16,8 @@ from anomalib_grad.files.configuration import CheckpointConfigurationError
 from anomalib_grad.lightning_model import Grad
 from helpers import tiny
 
+pytestmark = pytest.mark.slow
+
 
 class Watch(Callback):
     """Notes the learning rate after each training step, and the step of each validation."""

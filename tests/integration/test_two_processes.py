@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parents[1]
 
 FIT = """
@@ -40,7 +42,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
 def test_processes_share_one_feature_cache_and_have_the_same_weights_k_recogniser_and_thresholds(
     shop: Path, tmp_path: Path
 ) -> None:

@@ -2,18 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """examples/watch.py takes files when they are whole, names those that are not, and ends with a summary."""
 
+import os
 import runpy
+import signal
 import sys
 import threading
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from anomalib_grad.lightning_model import Grad
 from helpers import tiny
+
+pytestmark = pytest.mark.slow
 
 WATCH = Path(__file__).parents[2] / "examples/watch.py"
 
@@ -37,8 +42,7 @@ def test_a_folder_is_judged_and_alarms_are_saved(
     (incoming / "cut.png").write_bytes(content[:9000])
     (incoming / "notes.txt").write_text("no picture")
     arguments = [str(exported), str(incoming), "--alarms", str(alarms), "--settle", "0.2", "--once"]
-    monkeypatch.setattr(sys, "argv", ["watch.py", *arguments])
-    runpy.run_path(str(WATCH), run_name="__main__")
+    watch(monkeypatch, *arguments)
     printed = capsys.readouterr().out
     assert "ALARM" in printed
     assert "cut.png" in printed
@@ -47,6 +51,48 @@ def test_a_folder_is_judged_and_alarms_are_saved(
     (saved,) = alarms.iterdir()
     with Image.open(saved) as picture:
         assert picture.size == (128, 64)
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["watch.py", *map(str, arguments)])
+    runpy.run_path(str(WATCH), run_name="__main__")
+
+
+def test_ctrl_c_ends_it_with_a_summary(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    incoming, alarms = tmp_path / "incoming", tmp_path / "alarms"
+    incoming.mkdir()
+    Image.new("RGB", (80, 60), "red").save(incoming / "first.png")
+
+    def press() -> None:
+        deadline = time.monotonic() + 120
+        while not list(alarms.glob("*.png")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.2)  # until it waits for the next picture
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press).start()
+    watch(monkeypatch, exported, incoming, "--alarms", alarms, "--settle", "0.1")
+    assert "1 frames: 0 good, 1 alarms, 0 unreadable" in capsys.readouterr().out
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("frames")]
+
+
+def test_a_video_is_judged_as_a_camera_is(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = cv2.VideoWriter(str(tmp_path / "line.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (80, 60))
+    for _ in range(3):
+        video.write(np.full((60, 80, 3), (10, 20, 230), dtype=np.uint8))  # red, as OpenCV has it
+    video.release()
+    watch(monkeypatch, exported, tmp_path / "line.avi", "--alarms", tmp_path / "alarms")
+    assert "3 frames: 0 good, 3 alarms, 0 unreadable" in capsys.readouterr().out
+    with Image.open(min((tmp_path / "alarms").iterdir())) as picture:
+        red, _, blue = picture.getpixel((10, 10))
+    assert red > 200
+    assert blue < 50
+    with pytest.raises(SystemExit, match="OpenCV finds no camera or video 99; name a folder"):
+        watch(monkeypatch, exported, "99")
 
 
 def test_a_file_that_grows_is_taken_when_it_is_whole(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from bad_images import REFUSED, Variant, encoded, png, scene, tiff
 from helpers import TINY, tiny, write_category
 
 Files = dict[str, tuple[Path, Variant]]
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning:PIL")]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from threading import Event
 from time import sleep
 
 import numpy as np
+import pytest
 import torch
 from anomalib.callbacks import ModelCheckpoint
 from anomalib.engine import Engine
@@ -19,6 +20,8 @@ from anomalib_grad.feature_cache.store import GIB, CacheFile
 from anomalib_grad.files.atomic import writing
 from anomalib_grad.lightning_model import Grad
 from whole_run import ARGUMENTS, Process
+
+pytestmark = pytest.mark.slow
 
 EPOCHS = 4
 

@@ -13,6 +13,8 @@ from PIL import Image
 from anomalib_grad import Grad, MultiCategory
 from helpers import tiny, write_category
 
+pytestmark = pytest.mark.slow
+
 LIKE_PLUS = {"whitening": True, "mse_threshold": "auto", "scaled": True, "score_share": 0.01, "score_window": None}
 FEW = ("copies", "five", "flat")
 

@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import Resize
 
-from anomalib_grad.data import PredictImages
+from anomalib_grad.data import MultiCategory, PredictImages
 from anomalib_grad.data.pixels import resized
 from anomalib_grad.data.reading import read_image
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.deploy.frames import FrameFormat, as_batch
+
+pytestmark = pytest.mark.slow
 
 LARGE, SMALL = (900, 1100), (64, 64)
 GREY_LEVEL = 1 / 255 + 1e-6
@@ -135,12 +137,37 @@ def test_files_beyond_pillows_guard_are_read_when_they_are_allowed(
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # the guard refuses twice as many
     Image.fromarray(picture(3, 3000)).save(tmp_path / "line.png")
-    with pytest.raises(ValueError, match=r"exceeds limit.*up to its max_pixels\); remove or replace it$"):
+    with pytest.raises(ValueError, match=r"exceeds limit.*max_pixels of .*allows more\); remove or replace it$"):
         deployed.inferencer.predict(tmp_path / "line.png")
     assert another(deployed, max_pixels=9000).predict(tmp_path / "line.png").pred_score > 0
     with pytest.raises(ValueError, match=r"3000 x 3 pixels exceed max_pixels=8999"):
         another(deployed, max_pixels=8999).predict(tmp_path / "line.png")
     assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def test_training_and_prediction_are_told_of_files_what_the_inferencer_is(
+    deployed: Any, twelve_bits: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("train/good/0.png", "test/good/0.png", "test/spot/0.png", "ground_truth/spot/0.png"):
+        (tmp_path / "nut" / place).parent.mkdir(parents=True)
+        Image.fromarray(twelve_bits).save(tmp_path / "nut" / place)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    file = tmp_path / "nut/train/good/0.png"
+    expected = another(deployed, bits=12, max_pixels=twelve_bits.size).predict(file).image[0]
+    told = {"bits": 12, "max_pixels": twelve_bits.size, "skip_unreadable": True}
+    data = MultiCategory(tmp_path, num_workers=0, test_augmentations=Resize(SMALL), **told)
+    data.setup()
+    assert len(data.train_data) == 1
+    assert data.test_data[0].gt_mask.any() or data.test_data[1].gt_mask.any()
+    for image in (data.test_data[0].image, PredictImages(file, transform=Resize(SMALL), **told)[0].image):
+        np.testing.assert_allclose(image.permute(1, 2, 0), expected, atol=1e-6)
+    with pytest.raises(ValueError, match=r"0\.png': there is a value of 4069, but 10 bits reach 1023 only"):
+        PredictImages(file, bits=10, max_pixels=twelve_bits.size)[0]
+    for wrong in ({"bits": 17}, {"max_pixels": 0}):
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))} must be"):
+            MultiCategory(tmp_path, **wrong).setup()
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))} must be"):
+            PredictImages(file, **wrong)
 
 
 # ------------------------------------------------------------------ streams

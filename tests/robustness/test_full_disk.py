@@ -226,8 +226,10 @@ def test_a_disk_that_fills_up_while_training_keeps_the_last_checkpoint(shop: Pat
 
 def test_an_image_that_vanishes_while_training_is_named(tmp_path: Path) -> None:
     image = write_category(tmp_path / "shop/nut") / "train/good/001.png"
-    with pytest.raises(Exception, match=rf"{image}"):
+    with pytest.raises(Exception, match=rf"{image}") as error:
         train(tmp_path / "shop", tmp_path / "results", image.unlink, feature_cache=False)
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    assert error.value.__notes__[-1].endswith(f"engine.fit(model, ..., ckpt_path='{checkpoint}')")
 
 
 def test_a_cache_that_vanishes_while_training_is_not_missed(shop: Path, tmp_path: Path) -> None:

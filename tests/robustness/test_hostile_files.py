@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Files made to do harm: nothing in them is run, nothing they claim is allocated, nothing is written elsewhere."""
+"""Files made to do harm: nothing in them is run, what they only claim is refused, nothing is written elsewhere."""
 
 import json
 import os
@@ -163,20 +163,12 @@ def nested(levels: int) -> list[Any]:
     return content
 
 
-def deep(levels: int) -> list[Any]:
-    content: list[Any] = []
-    for _ in range(levels):
-        content = [content]
-    return content
-
-
 @pytest.mark.parametrize(
     ("extra", "fault"),
     [
-        (bytearray(10**7), "it claims values that are not stored in it"),
-        (Wide(), "it claims values that are not stored in it"),
-        (nested(40), "it holds itself, or more parts than any training writes"),
-        (deep(300), "it is nested deeper than what any training writes"),
+        (bytearray(10**7), "it holds Python objects"),
+        (Wide(), "it holds Python objects"),
+        (nested(40), "it holds the same collections more often than any training writes"),
     ],
 )
 def test_what_would_take_all_memory_or_time_is_refused(whole: Path, tmp_path: Path, extra: object, fault: str) -> None:
@@ -188,7 +180,7 @@ def test_what_would_take_all_memory_or_time_is_refused(whole: Path, tmp_path: Pa
 def test_a_checkpoint_behind_a_url_is_looked_at_and_named_by_it(whole: Path, tmp_path: Path) -> None:
     change(whole, tmp_path / "hostile.ckpt", extra=nested(40))
     fsspec.filesystem("memory").pipe("/hostile.ckpt", (tmp_path / "hostile.ckpt").read_bytes())
-    named = r"cannot read checkpoint memory://hostile\.ckpt: it holds itself"
+    named = r"cannot read checkpoint memory://hostile\.ckpt: it holds the same collections"
     with pytest.raises(CheckpointFileError, match=named):
         Grad.load_from_checkpoint("memory://hostile.ckpt")
     write_category(tmp_path / "shop/nut")
@@ -231,7 +223,7 @@ WEIGHTS = {
 def test_hostile_weights_of_a_backbone_are_refused(tmp_path: Path, name: str, make: Callable[[Path], object]) -> None:
     make(tmp_path / name)
     backbone = FrozenBackbone(TINY["backbone"], pre_trained=tmp_path / name, image_size=TINY["image_size"])
-    with pytest.raises(BackboneWeightsError, match="cannot read weights"):
+    with pytest.raises(BackboneWeightsError, match=r"cannot (read|use) weights"):
         backbone.ensure_weights()
     assert not (tmp_path / "exploded").exists()
 

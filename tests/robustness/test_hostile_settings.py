@@ -62,7 +62,7 @@ def test_a_checkpoint_cannot_have_images_made_larger_than_its_model(
     whole: Path, tmp_path: Path, name: str, arguments: dict[str, object]
 ) -> None:
     transform(whole, hostile := tmp_path / "hostile.ckpt", name, arguments)
-    with pytest.raises(CheckpointFileError, match="its pre-processor makes images of 400000000 pixels, too many for"):
+    with pytest.raises(CheckpointFileError, match="its pre-processor makes images of more pixels than its model"):
         Grad.load_from_checkpoint(hostile)
 
 
@@ -101,11 +101,11 @@ def test_what_would_take_forever_is_refused_at_once(whole: Path, tmp_path: Path)
     endless: Any = reduce(lambda inner, _: (inner, inner), range(60), ())
     hostile = tmp_path / "hostile.ckpt"
     change(whole, hostile, extra=Call(OrderedDict, [(endless, 1)]))
-    with pytest.raises(CheckpointFileError, match="a larger tuple than any training writes"):
+    with pytest.raises(CheckpointFileError, match="the same collections more often than any training writes"):
         Grad.load_from_checkpoint(hostile)
     change(whole, hostile, hyper_parameters={"image_size": [2**2000] * 20_000})
     with pytest.raises(CheckpointFileError, match="no model of the size that its image_size calls for"):
         Grad.load_from_checkpoint(hostile)
     torch.save({"weight": Call(codecs.encode, "a" * 10**6, "punycode")}, weights := tmp_path / "weights.pth")
-    with pytest.raises(BackboneWeightsError, match="it claims values that are not stored in it"):
+    with pytest.raises(BackboneWeightsError, match="it holds Python objects"):
         Grad(**TINY | {"pre_trained": weights}).model.backbone.ensure_weights()

@@ -15,6 +15,8 @@ import torch
 from anomalib_grad.files.checkpoint_io import WholeCheckpointIO
 from whole_run import END, PHASES, Process, run
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 8
 KILLS = {"fill": 2, "train": 5, "test": 2, "export": 1}
 ROUNDS = int(os.environ.get("ANOMALIB_GRAD_KILL_ROUNDS", "1"))

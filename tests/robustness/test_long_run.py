@@ -26,6 +26,8 @@ from anomalib_grad.lightning_model import Grad
 from helpers import write_category
 from whole_run import ARGUMENTS, TIMEOUT, Process
 
+pytestmark = pytest.mark.slow
+
 LONG = os.environ.get("ANOMALIB_GRAD_LONG") == "1"
 EPOCHS, IMAGES = (50, 20_000) if LONG else (12, 600)
 WARM = 0.4

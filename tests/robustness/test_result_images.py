@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 from anomalib.data import MVTecAD
 from anomalib.engine import Engine
+from anomalib.visualization import ImageVisualizer
 from PIL import Image
 
 from anomalib_grad.data import MultiCategory, PredictImages
+from anomalib_grad.lightning_model import Grad
 from bad_images import encoded
-from helpers import write_category
+from helpers import tiny, write_category
+
+pytestmark = pytest.mark.slow
 
 
 def engine(folder: Path, **options: Any) -> Engine:
@@ -56,6 +60,15 @@ def test_images_of_one_name_keep_their_results(images: Path, tmp_path: Path, dep
     assert results(tmp_path / "out") == {**found, "good/a.png": later}
 
 
+def test_a_visualizer_of_anomalibs_keeps_them_as_well(images: Path, tmp_path: Path) -> None:
+    own = ImageVisualizer(fields=["image"], field_size=(50, 40), output_dir=tmp_path / "mine")
+    model = Grad(**tiny(mse_threshold=0.1), visualizer=own)
+    engine(tmp_path / "out").predict(model, dataset=PredictImages(images))
+    assert len(results(tmp_path / "mine")) == 2
+    with Image.open(tmp_path / "mine/x/good/a.png") as result:
+        assert result.width < 256
+
+
 def test_products_of_different_roots_keep_their_results_in_a_test(shop: Path, tmp_path: Path, deployed) -> None:
     write_category(tmp_path / "far/pin", train=2)
     modules = {"nut": MVTecAD(shop, "nut", num_workers=0), "pin": MVTecAD(tmp_path / "far", "pin", num_workers=0)}
@@ -79,11 +92,17 @@ def test_one_bad_image_costs_no_other_its_result(
     assert f"could not read image '{images / 'x/good/b.png'}'" in caplog.text
 
 
-def test_an_image_of_16_bits_is_shown_as_the_model_reads_it(tmp_path: Path, deployed) -> None:
+@pytest.mark.parametrize("bits", [16, 12])
+def test_an_image_of_16_bits_is_shown_as_the_model_reads_it(
+    tmp_path: Path, deployed, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "in").mkdir()
-    values = np.linspace(0, 65535, 72 * 72).reshape(72, 72).astype(np.uint16)
+    values = np.linspace(0, 2**bits - 1, 120 * 120).reshape(120, 120).astype(np.uint16)
     (tmp_path / "in/deep.png").write_bytes(encoded(Image.fromarray(values), format="PNG"))
-    engine(tmp_path / "out").predict(deployed.model, dataset=PredictImages(tmp_path / "in"))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)  # the guard refuses twice as many
+    told = PredictImages(tmp_path / "in", bits=bits, max_pixels=120 * 120)
+    engine(tmp_path / "out").predict(deployed.model, dataset=told)
+    monkeypatch.undo()
     (result,) = (tmp_path / "out").rglob("deep.png")
     shown = np.asarray(Image.open(result))[64:, :256]  # below the title
-    assert shown.mean() == pytest.approx(values[18:].mean() / 257, abs=3)
+    assert shown.mean() == pytest.approx(255 * values[30:].mean() / (2**bits - 1), abs=3)

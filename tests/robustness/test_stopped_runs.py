@@ -21,6 +21,8 @@ from anomalib_grad.training.run_end import command
 from helpers import TINY
 from whole_run import Process
 
+pytestmark = pytest.mark.slow
+
 
 class CountSteps(Callback):
     steps = 0

@@ -14,6 +14,8 @@ import torch
 
 from anomalib_grad.data.reading import read_image
 
+pytestmark = pytest.mark.slow
+
 THREADS, ROUNDS = 8, 6
 
 

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_grad.anomaly_map import MOST, AnomalyMapGenerator, dissimilarity, layer_dissimilarity, residual_norm
+from anomalib_grad.anomaly_map import (
+    LARGEST_DISTANCE,
+    AnomalyMapGenerator,
+    dissimilarity,
+    layer_dissimilarity,
+    residual_norm,
+)
 
 
 def by_pooling(residual: Tensor, size: tuple[int, int], smoothing: int, window: int) -> tuple[Tensor, Tensor]:
@@ -133,7 +139,7 @@ def test_what_cannot_be_scored_is_beyond_any_threshold_also_exported(share, no_n
     anomaly_map, score = generator(residual)
     torch.testing.assert_close(score[0], generator(residual[:1])[1][0], rtol=0, atol=0)
     assert torch.isfinite(anomaly_map).all()
-    assert 100 < score[1] <= MOST
+    assert 100 < score[1] <= LARGEST_DISTANCE
     exported = ov.Core().compile_model(ov.convert_model(generator, example_input=residual), "CPU")
     for computed, expected in zip(exported(residual.numpy()).values(), (anomaly_map, score), strict=True):
         torch.testing.assert_close(torch.from_numpy(computed), expected, rtol=1e-5, atol=1e-6)

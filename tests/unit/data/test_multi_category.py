@@ -263,7 +263,7 @@ def test_links_to_nothing_are_left_out_and_listed_where_that_is_wanted(
 
 def test_a_category_that_is_a_link_to_nothing_is_named_and_not_left_out(root: Path) -> None:
     (root / "wasp").symlink_to(root / "not mounted")
-    with pytest.raises(ValueError, match=r"wasp is a link to .*not mounted, which is not there; mend it, or list"):
+    with pytest.raises(ValueError, match=r"wasp is a link to .*not mounted, which is not there; repair it, or list"):
         prepared(root=root)
     assert prepared(root=root, categories=["bee"]).categories == ["bee"]
 

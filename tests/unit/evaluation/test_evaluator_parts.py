@@ -15,9 +15,10 @@ from rich.console import Console
 from torch import nn
 
 from anomalib_grad.data import CategoryImageBatch
+from anomalib_grad.data.reading import FileFormat
 from anomalib_grad.evaluation.collector import Collector
 from anomalib_grad.evaluation.coordinates import GLOBAL, LOCAL, CoordinateTap, sample_local
-from anomalib_grad.evaluation.examples import THUMBNAIL, Shelf, candidate, load_example
+from anomalib_grad.evaluation.examples import THUMBNAIL, TopExamples, candidate, load_example
 from anomalib_grad.evaluation.notes import recognition_notes, threshold_notes
 from anomalib_grad.report.records import CategoryResult, TestReport
 from anomalib_grad.report.table import COLUMNS, results_table, write_csv, write_json
@@ -91,7 +92,7 @@ def test_the_mean_says_of_how_many_categories_it_is(defined: tuple[int, int], sa
 
 
 @pytest.mark.parametrize("highest", [True, False])
-def test_shelf_keeps_the_extremes_whatever_the_order(highest: bool):
+def test_the_extremes_are_kept_whatever_the_order(highest: bool):
     scores = [0.3, 1.0, 1.0, 0.1, 0.7, 1.0, 0.0, 0.0]
     everything = [
         candidate(f"{i}.png", anomalous=True, score=s, anomaly_map=torch.zeros(4, 4), mask=None)
@@ -99,11 +100,11 @@ def test_shelf_keeps_the_extremes_whatever_the_order(highest: bool):
     ]
     kept = []
     for order in (everything, everything[::-1]):
-        shelf = Shelf(highest=highest, size=3)
+        top = TopExamples(highest=highest, size=3)
         for found in order:
-            if shelf.admits(found.score, found.path):
-                shelf.add(found)
-        kept.append([(found.score, found.path) for found in shelf.candidates])
+            if top.admits(found.score, found.path):
+                top.add(found)
+        kept.append([(found.score, found.path) for found in top.candidates])
     assert kept[0] == kept[1]
     assert kept[0] == (
         [(1.0, "1.png"), (1.0, "2.png"), (1.0, "5.png")]
@@ -133,11 +134,13 @@ def test_example_has_the_shape_of_its_image_and_the_place_of_its_defect(tmp_path
     assert example.mask.sum() < 20
 
 
-def test_example_of_16_bits_is_shown_as_it_was_read(tmp_path: Path):
-    deep = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+@pytest.mark.parametrize("bits", [16, 12])
+def test_example_of_16_bits_is_shown_as_it_was_read(tmp_path: Path, bits: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # the guard refuses twice as many
+    deep = np.linspace(0, 2**bits - 1, 64 * 64).reshape(64, 64).astype(np.uint16)
     Image.fromarray(deep).save(tmp_path / "deep.png")
     found = candidate(str(tmp_path / "deep.png"), anomalous=True, score=0.9, anomaly_map=torch.zeros(64, 64), mask=None)
-    assert load_example(found).image.mean() == pytest.approx(127.5, abs=1)
+    assert load_example(found, files=FileFormat(bits, 64 * 64)).image.mean() == pytest.approx(127.5, abs=1)
 
 
 def test_one_marked_pixel_survives_the_thumbnail():

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anomalib_grad.feature_cache.store import GIB, CacheFile, make_room, reserve
+from anomalib_grad.feature_cache.store import GIB, CacheFile, evict_least_recent, reserve
 
 FLOAT32 = np.dtype("float32")
 ROWS = np.arange(12, dtype=FLOAT32).reshape(3, 4)
@@ -103,7 +103,7 @@ def test_nothing_but_caches_is_removed(tmp_path: Path) -> None:
     (tmp_path / "bottle.features.npy").write_bytes(bytes(10**6))
     before = set(tmp_path.iterdir())
     filled(tmp_path)
-    make_room(tmp_path, available=0)
+    evict_least_recent(tmp_path, available=0)
     assert before <= set(tmp_path.iterdir())
 
 
@@ -143,7 +143,7 @@ def test_the_least_recently_used_caches_make_room(tmp_path: Path) -> None:
     assert CacheFile(tmp_path, "c" * 32, ROWS.shape, FLOAT32).read() is not None  # used once more
     (tmp_path / "of_the_user.npy").write_bytes(bytes(10**6))
     size = path.stat().st_size
-    make_room(tmp_path, available=2 * size)
+    evict_least_recent(tmp_path, available=2 * size)
     left = sorted(path.name.split(".")[0] for path in tmp_path.glob("*.npy"))
     assert left == ["a" * 32, "c" * 32, "of_the_user"]
 

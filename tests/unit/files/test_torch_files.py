@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pickles that would take forever or all memory are told from those that a training writes, without being read."""
+"""Pickles of tensors and plain data pass; what holds anything else, or takes forever to read, is refused unread."""
 
 import codecs
 import io
@@ -9,6 +9,7 @@ import random
 import zipfile
 from collections import Counter, OrderedDict
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from anomalib_grad.files.pickles import ExcessError, check_legacy, check_pickle
+from anomalib_grad.files.torch_files import UNREADABLE, UnsafeFileError, check_file, check_pickle
 from hostile import Call
 
 reconstruct = np.empty(0).__reduce__()[0]
@@ -49,18 +50,20 @@ def trained() -> dict[str, Any]:
     "content",
     [
         trained(),
-        {"float": np.float64(3), "text": np.str_("abc"), "array": np.random.default_rng(0).random(300)},
-        [np.float64(number) for number in range(1000)],
-        {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()},  # noqa: NPY002
+        {
+            "python": random.getstate(),
+            "torch": torch.get_rng_state(),
+            "device": torch.device("cpu"),
+            "size": torch.Size([2]),
+        },
         {
             "milestones": Counter({5: 1}),
-            "bytes": b"\x80" * 10**6,
             "text": LONG,
             "names": {str(n) for n in range(10**4)},
         },
         {f"layer{number}.weight": torch.zeros(2) for number in range(1000)},
     ],
-    ids=["training", "numpy", "numbers", "random states", "plain", "many tensors"],
+    ids=["training", "random states", "plain", "many tensors"],
 )
 def test_what_a_training_writes_is_allowed(content: Any) -> None:
     check_pickle(pickled(content))
@@ -86,35 +89,29 @@ def test_what_a_training_writes_is_allowed(content: Any) -> None:
         Call(np.dtype, "V8", state=(3, "|", None, None, None, MANY, 1, 0)),
         Call(np.dtype, "V8", state=(3, "|", (np.dtype("f8"), (MANY,)), None, None, 8, 1, 0)),
         Call(torch.FloatTensor, MANY),
-        Call(torch.FloatStorage, MANY),
+        Call(torch.storage.UntypedStorage, MANY),
         Call(bytearray, MANY),
     ],
 )
 def test_what_takes_more_than_it_holds_is_refused(content: Any) -> None:
-    with pytest.raises(ExcessError, match=r"not stored in it|larger tuple"):
+    with pytest.raises(UnsafeFileError, match=r"^it holds (Python objects|the same collections more often)"):
         check_pickle(pickled(content))
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\x80\x02", b"\x80\x02t.", b"\x80\x02h\x07.", b"\x80\x02R.", b"\xff", b"N0b."]
-)
+@pytest.mark.parametrize("content", [b"", b"\x80\x02", b"\x80\x02h", b"\xff"])
 def test_a_damaged_pickle_is_refused(content: bytes) -> None:
-    with pytest.raises(ExcessError, match="it is damaged"):
+    with pytest.raises(UNREADABLE):
         check_pickle(content)
 
 
-def test_any_object_can_be_looked_at() -> None:
-    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        check_pickle(pickle.dumps({"a": [1.5, None, {2, 3}, frozenset("ab")], "b": nn.Linear}, protocol))
+def test_what_pytorch_does_not_write_is_refused() -> None:
+    with pytest.raises(UnsafeFileError, match="not pickled as PyTorch does"):
+        check_pickle(pickle.dumps({"a": {1, 2}}, protocol=4))
 
 
-def test_files_from_before_pytorch_1_6_are_looked_at() -> None:
-    for content, excess in ({"weight": torch.zeros(3)}, False), (encode(LONG, "punycode"), True):
-        file = io.BytesIO()
-        torch.save(content, file, _use_new_zipfile_serialization=False)
-        file.seek(0)
-        if excess:
-            with pytest.raises(ExcessError):
-                check_legacy(file)
-        else:
-            check_legacy(file)
+def test_files_from_before_pytorch_1_6_are_looked_at(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "weights.pth", _use_new_zipfile_serialization=False)
+    check_file(tmp_path / "weights.pth")
+    torch.save(encode(LONG, "punycode"), tmp_path / "hostile.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(UnsafeFileError, match="it holds Python objects"):
+        check_file(tmp_path / "hostile.pth")

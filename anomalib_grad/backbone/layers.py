@@ -1,0 +1,94 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""The feature maps that a timm backbone offers, and which of them are used."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import timm
+import torch
+
+from . import tiny  # noqa: F401  # makes timm know the built-in backbone grad_tiny
+
+COARSEST = "coarsest"
+"""Name for the last of the default layers, whichever backbone it is."""
+
+
+class FeatureMap(NamedTuple):
+    """One feature map that a backbone offers: its place in timm's list, module name, stride in pixels, channels."""
+
+    place: int
+    name: str
+    stride: int
+    channels: int
+
+
+def list_feature_maps(backbone: str) -> list[FeatureMap]:
+    """List the feature maps that a timm backbone offers, without reading or drawing any weights.
+
+    Raises:
+        ValueError: If timm does not know the backbone or its pretraining tag, or it offers no feature maps.
+    """
+    if not isinstance(backbone, str):
+        message = f"backbone must be a timm model's name, got {backbone!r}."
+        raise ValueError(message)  # noqa: TRY004  # the error of all arguments out of range
+    architecture, _, tag = backbone.partition(".")
+    if not timm.is_model(backbone):
+        close = timm.list_models(f"*{architecture}*")[:8] or get_close_matches(architecture, timm.list_models(), 8, 0.5)
+        hint = f"similar names: {', '.join(close)}; " if close else ""
+        raise ValueError(
+            f"unknown backbone {backbone!r}: timm has no model of that name; {hint}"
+            f"timm.list_models() lists all, 'grad_tiny' is built in."
+        )
+    tagged = timm.list_models(f"{architecture}.*", pretrained=True)
+    if tag and backbone not in tagged:
+        hint = f"choose one of {', '.join([architecture, *tagged])}" if tagged else f"choose {architecture!r}"
+        raise ValueError(f"unknown backbone {backbone!r}: {architecture!r} has no weights of the tag {tag!r}; {hint}.")
+    with torch.device("meta"):
+        model = timm.create_model(backbone, pretrained=False)
+    feature_info: list[dict[str, Any]] = getattr(model, "feature_info", None) or []
+    if not feature_info:
+        raise ValueError(f"backbone {backbone!r} offers no feature maps; choose another.")
+    return [
+        FeatureMap(place, info["module"], info["reduction"], info["num_chs"]) for place, info in enumerate(feature_info)
+    ]
+
+
+def default_layers(maps: Sequence[FeatureMap]) -> list[FeatureMap]:
+    """Choose the maps at strides 8 and 16.
+
+    Without them: a plain ViT, whose maps all have one stride, gives those at one half and three quarters of its
+    depth; any other backbone its two finest maps.
+    """
+    by_stride = {feature_map.stride: feature_map for feature_map in maps}
+    if {8, 16} <= by_stride.keys() and len(by_stride) > 1:
+        return [by_stride[8], by_stride[16]]
+    if len(by_stride) == 1:
+        return [maps[len(maps) // 2 - 1], maps[3 * len(maps) // 4 - 1]] if len(maps) > 1 else list(maps)
+    return [by_stride[stride] for stride in sorted(by_stride)[:2]]
+
+
+def select_layers(backbone: str, layers: Sequence[str] | str | None) -> list[FeatureMap]:
+    """Find the feature maps named ``layers`` in a backbone.
+
+    ``None`` chooses :func:`default_layers`, ``"coarsest"`` the last of them alone.
+
+    Raises:
+        ValueError: If a layer is unknown or named twice; the message lists the backbone's layers.
+    """
+    maps = list_feature_maps(backbone)
+    if layers is None:
+        return default_layers(maps)
+    if layers == COARSEST:
+        return default_layers(maps)[-1:]
+    by_name = {feature_map.name: feature_map for feature_map in maps}
+    offered = ", ".join(f"{m.name} (stride {m.stride}, {m.channels} channels)" for m in maps)
+    if isinstance(layers, str) or not isinstance(layers, Sequence):
+        message = f"layers must be a list of names or {COARSEST!r}, got {layers!r}; {backbone!r} offers: {offered}."
+        raise ValueError(message)  # noqa: TRY004  # the error of all arguments out of range
+    unknown = [layer for layer in layers if layer not in by_name]
+    if unknown or len(set(layers)) != len(layers) or not layers:
+        problem = f"has no layer {', '.join(map(repr, unknown))}" if unknown else f"needs distinct layers, got {layers}"
+        raise ValueError(f"backbone {backbone!r} {problem}; it offers: {offered}; or layers={COARSEST!r}.")
+    return sorted((by_name[layer] for layer in layers), key=lambda feature_map: feature_map.place)

@@ -1,0 +1,49 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Names under which modules stood when older torch exports were written: a pickle finds its classes by them."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+PACKAGE = __name__.partition(".")[0]
+NEW_NAMES = {
+    "backbone_cut": "backbone.cut",
+    "category_features": "plugin.former_classes",
+    "components.recogniser": "categories.recogniser",
+    "evaluation.post_processor": "thresholds.post_processor",
+    "feature_cache.settings": "settings",
+    "head": "components.head",
+    "pre_processor": "data.pre_processor",
+    "resizing": "data.resizing",
+}
+"""Of modules with a class that an export holds."""
+
+
+class FormerNames(MetaPathFinder, Loader):
+    """Gives the module of a new name to who imports it by its former one."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find a former name."""
+        del path, target
+        package, _, name = fullname.partition(".")
+        return ModuleSpec(fullname, self) if package == PACKAGE and name in NEW_NAMES else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave it to Python to make an empty module, which the real one takes the place of."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the module of the new name in its place."""
+        name = module.__name__.partition(".")[2]
+        sys.modules[module.__name__] = import_module(f"{PACKAGE}.{NEW_NAMES[name]}")
+
+
+def follow() -> None:
+    """Let imports find former names, once, after all that Python finds by itself."""
+    if not any(isinstance(finder, FormerNames) for finder in sys.meta_path):
+        sys.meta_path.append(FormerNames())

@@ -1,0 +1,24 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Several of anomalib's command lines in one fresh process, which takes longer to import than most of them to run."""
+
+COMMAND_LINES = """
+import contextlib, io, json, sys, traceback
+from anomalib.cli.cli import main
+answers = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["anomalib", *arguments]
+    printed, failed = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(failed):
+        try:
+            main()
+            code = 0
+        except SystemExit as leave:
+            code = leave.code
+        except Exception:
+            traceback.print_exc()
+            code = 1
+    answers.append([code, printed.getvalue(), failed.getvalue()[-2000:]])
+print(json.dumps({"answers": answers}))
+"""
+"""Code that takes the commands' arguments as JSON; its last line has the exit code, output and errors of each."""
