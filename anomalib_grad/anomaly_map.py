@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .components.refinement import cosine_similarity
+from .components.head import cosine_similarity
 
 
 def upsampling_matrix(size_in: int, size_out: int) -> Tensor:

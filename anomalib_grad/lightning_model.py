@@ -20,7 +20,8 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .categories.learning import POOLED, LearnToRecognise, pool
+from .categories.learning import POOLED, LearnToRecognise
+from .categories.recogniser import pool
 from .checkpoint.own import MEANS, RANDOM_STATE, THRESHOLDS, fit_network, leave_out_copies, load, note, settings_in
 from .data.anomalib_data import LeaveOutHidden, NameMissingSplit
 from .data.copies import TrainOnCopies
@@ -158,7 +159,12 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         self._take(settings)
         self._random_state: Tensor | None = None
         if category is not None:
-            self.name_category(category)
+            if self.per_category is None:
+                raise ValueError(
+                    f"category={category!r} needs thresholds per category: leave post_processor at True, or pass a "
+                    f"PerCategoryPostProcessor."
+                )
+            self.per_category.category = category
 
     def _take(self, settings: Settings) -> None:
         """Train and cache by some settings, and have checkpoints hold them as plain data."""
@@ -326,19 +332,6 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         """Names of the categories, in the order of their indices; none where the post-processor keeps none."""
         return [] if self.per_category is None else self.per_category.categories
 
-    def name_category(self, category: str) -> None:
-        """Judge all images by one category, whatever they are taken for.
-
-        Raises:
-            ValueError: If the post-processor keeps no categories.
-        """
-        if self.per_category is None:
-            raise ValueError(
-                f"category={category!r} needs thresholds per category: leave post_processor at True, or pass a "
-                f"PerCategoryPostProcessor."
-            )
-        self.per_category.category = category
-
     def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:  # noqa: ANN401  # anomalib's
         """Predict on images of any size, as an exported model does, without gradients: those are ``model``'s.
 
@@ -373,11 +366,12 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             return self.per_category(raw, category), raw, category
         return raw if self.post_processor is None else self.post_processor(raw), raw, category
 
-    def _predict(self, batch: Batch) -> Batch:
+    def predict_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
         """Add raw predictions to a batch, and the names of the categories that the model takes its images for.
 
         Each image is judged by the category that its data name, else by that one; so does the post-processor next.
         """
+        del args, kwargs
         features, category = self.model.backbone(batch.image), None
         if self.per_category is not None:
             recognised = self.per_category.recognise(pool(features))
@@ -387,17 +381,4 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         batch.update(**self.model(features=features, category=category)._asdict())
         return batch
 
-    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
-        """Add predictions to a validation batch."""
-        del args, kwargs
-        return self._predict(batch)
-
-    def test_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
-        """Add predictions to a test batch."""
-        del args, kwargs
-        return self._predict(batch)
-
-    def predict_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
-        """Add predictions to a batch."""
-        del args, kwargs
-        return self._predict(batch)
+    validation_step = test_step = predict_step  # type: ignore[assignment]

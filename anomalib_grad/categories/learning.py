@@ -20,11 +20,6 @@ POOLED = "pooled"
 """Where a training step's result has the pooled features ``(B, C)`` of its batch."""
 
 
-def pool(features: Tensor) -> Tensor:
-    """Average features ``(B, C, H, W)`` over the image, ``(B, C)``: the space in which categories are told apart."""
-    return features.mean(dim=(2, 3))
-
-
 class LearnToRecognise(Callback):
     """Fits the recogniser on pooled features of training batches that name their categories.
 

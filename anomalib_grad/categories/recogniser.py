@@ -48,6 +48,11 @@ def within_category_scale(features: Tensor, labels: Tensor, means: Tensor) -> Te
     return torch.where(spread, scale, scale[spread].mean()) if spread.any() else torch.ones_like(scale)
 
 
+def pool(features: Tensor) -> Tensor:
+    """Average features ``(B, C, H, W)`` over the image, ``(B, C)``: the space in which categories are told apart."""
+    return features.mean(dim=(2, 3))
+
+
 class CategoryRecogniser(nn.Module):
     """Nearest category mean in the space of standardised, pooled backbone features, with an answer for unseen products.
 

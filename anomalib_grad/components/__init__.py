@@ -4,10 +4,15 @@
 
 from .corruption import Corruption
 from .fusion import FUSIONS, Fusion
-from .grid import ContinuousGrid, interpolation_weights, sample_grid
+from .head import GradHead, refine, similarity
 from .normal_scale import NormalScale
-from .refinement import refine, similarity
-from .representation import GlobalRepresentation, LocalRepresentation
+from .representation import (
+    ContinuousGrid,
+    GlobalRepresentation,
+    LocalRepresentation,
+    interpolation_weights,
+    sample_grid,
+)
 from .whitening import Whitening
 
 __all__ = [
@@ -16,6 +21,7 @@ __all__ = [
     "Corruption",
     "Fusion",
     "GlobalRepresentation",
+    "GradHead",
     "LocalRepresentation",
     "NormalScale",
     "Whitening",

@@ -22,7 +22,6 @@ from anomalib_grad.files.restoring import check_post_processing
 from .category_statistics import STATISTICS, UNKNOWN, CategoryStatistics
 from .normalization import normalize
 from .record import ThresholdRecord
-from .statistics import first_known
 
 __all__ = ["UNKNOWN", "PerCategoryPostProcessor"]
 
@@ -290,3 +289,8 @@ class PerCategoryPostProcessor(CategoryStatistics):
             self.set_categories(config["categories"])
         records = config.get("records", {})
         self.records = {str(name): ThresholdRecord.from_plain(record) for name, record in records.items()}
+
+
+def first_known(categories: Tensor, pooled: Tensor) -> Tensor:
+    """Rows of the categories (K,), then the pooled one, which also stands in where a category has none: (K + 1,)."""
+    return torch.cat([torch.where(torch.isnan(categories), pooled, categories), pooled.reshape(1)])

@@ -19,8 +19,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_f1_score
 
 from anomalib_grad import Grad, MultiCategory
-from anomalib_grad.categories.learning import pool
-from anomalib_grad.categories.recogniser import CategoryRecogniser
+from anomalib_grad.categories.recogniser import CategoryRecogniser, pool
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from anomalib.models import Padim
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from safetensors.torch import load_file, save_file
 
-from anomalib_grad.categories.learning import pool
+from anomalib_grad.categories.recogniser import pool
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.files.configuration import CheckpointConfigurationError
 from anomalib_grad.lightning_model import Grad
