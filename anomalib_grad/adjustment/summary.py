@@ -5,6 +5,7 @@
 from collections.abc import Iterable, Iterator
 
 from anomalib_grad.thresholds.known_images import KnownImage
+from anomalib_grad.thresholds.outcome import called_anomalous
 
 from .change import Corrected, Correction
 
@@ -23,8 +24,9 @@ def in_words(corrected: Corrected) -> list[str]:
         lines += [f"  {line}" for line in _of_images(own)]
         changed = corrected.changed[product]
         for truth, called in ((False, "false alarm"), (True, "missed")):
-            worse = [one for one in changed if one.anomalous == truth and (one.score > after) != truth]
-            better = [one for one in changed if one.anomalous == truth and (one.score > after) == truth]
+            of_kind = [one for one in changed if one.anomalous == truth]
+            worse = [one for one in of_kind if called_anomalous(one.score, after) != truth]
+            better = [one for one in of_kind if called_anomalous(one.score, after) == truth]
             if worse:
                 lines.append(f"  cost: {len(worse)} known images are now {called}: {listed(worse)}")
             if better:
