@@ -23,7 +23,7 @@ def in_words(corrected: Corrected) -> list[str]:
         own = [one for one in corrected.corrections if one.product == product]
         lines += [f"  {line}" for line in _of_images(own)]
         changed = corrected.changed[product]
-        for truth, called in ((False, "false alarm"), (True, "missed")):
+        for truth, called in ((False, "false alarms"), (True, "missed")):
             of_kind = [one for one in changed if one.anomalous == truth]
             worse = [one for one in of_kind if called_anomalous(one.score, after) != truth]
             better = [one for one in of_kind if called_anomalous(one.score, after) == truth]
