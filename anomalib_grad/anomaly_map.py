@@ -128,6 +128,7 @@ class AnomalyMapGenerator(nn.Module):
         score_share: float | None = None,
     ) -> None:
         super().__init__()
+        self.image_size = image_size
         if smoothing_window < 1 or smoothing_window % 2 == 0:
             raise ValueError(f"smoothing_window must be a positive odd number, got {smoothing_window}.")
         if score_window < 1:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """GRAD as an anomalib model ("Grid-Based Continuous Normal Representation for Anomaly Detection", arXiv 2402.18293)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -20,11 +20,13 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .categories.ignoring import FollowIgnoreMasks
 from .categories.learning import POOLED, LearnToRecognise
 from .categories.recogniser import pool
 from .checkpoint.own import MEANS, RANDOM_STATE, THRESHOLDS, fit_network, leave_out_copies, load, note, settings_in
 from .data.anomalib_data import LeaveOutHidden, NameMissingSplit
 from .data.copies import TrainOnCopies
+from .data.ignoring import of_the_rest
 from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor
 from .data.unreadable_images import NameUnreadableImages
 from .deploy.export import CategoryExportMixin
@@ -40,6 +42,8 @@ from .thresholds.post_processor import PerCategoryPostProcessor
 from .thresholds.raw_scores import RankRawScores
 from .torch_model import GradModel
 from .training.divergence import StopDiverged
+from .training.extension import Extending
+from .training.feature_sample import SAMPLE, FeatureSample
 from .training.learning import LearnFromFeatures, in_eval_mode
 from .training.length import OwnLength, training_steps
 from .training.loss import training_loss
@@ -84,6 +88,9 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         feature_cache: Keep the backbone's features of the training images, which never change without augmentation:
             in ``"memory"``, on ``"disk"``, or ``"auto"``, wherever there is room if training sees images twice.
             ``False`` computes them in every epoch. Augmented training images are never cached.
+        extends: Checkpoint of an old model from which training starts: its settings, weights and statistics. The data
+            hold all of its products and new ones, or new ones only (``training/extension.py``).
+        replaces: Names of the old model's products that those of the data take the place of.
         false_alarm_rate: Share of normal images that may be called anomalous, in (0, 1): thresholds are set by normal
             validation images alone. ``None`` takes the thresholds of best F1 on normal and anomalous ones.
         category: Name of the only category in front of the camera, for test, prediction and export with a model of
@@ -121,6 +128,8 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         map: MapSettings = NOT_GIVEN.map,  # noqa: A002  # --model.map
         cache: CacheSettings = NOT_GIVEN.cache,
         feature_cache: bool | str = "auto",
+        extends: str | Path | None = None,
+        replaces: Sequence[str] | None = None,
         false_alarm_rate: float | None = None,
         category: str | None = None,
         pre_processor: nn.Module | bool = True,
@@ -157,6 +166,8 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         self._given = given
         self._pre_trained = pre_trained
         self._take(settings)
+        self._sample = FeatureSample()
+        self._extending = Extending(extends, replaces or (), self._sample)
         self._random_state: Tensor | None = None
         if category is not None:
             if self.per_category is None:
@@ -202,8 +213,12 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         own: list[Callback] = [
             TrainOnCopies(lambda: self.settings.training.copies or 0),
             self.feature_caching,
-            LearnFromFeatures(lambda: self.model, self._features, lambda: self.categories),
-            LearnToRecognise(lambda: getattr(self.per_category, "recogniser", None), lambda: self.categories),
+            self._extending,
+            FollowIgnoreMasks(lambda: self.model, lambda: self.categories),
+            LearnFromFeatures(lambda: self.model, self._features, lambda: self.categories, self._extending.replayed),
+            LearnToRecognise(
+                lambda: getattr(self.per_category, "recogniser", None), lambda: self.categories, self._replayed
+            ),
             ValidateAtEnd(lambda: self.settings.training.validate_every),
             StopDiverged(),
             WholeCheckpoints(),
@@ -227,6 +242,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         """Note the configuration that the weights belong to, and where the random numbers stand."""
         super().on_save_checkpoint(checkpoint)
         note(checkpoint, self.model)
+        checkpoint[SAMPLE] = dict(self._sample.rows)
         leave_out_copies(checkpoint, self.children())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -260,6 +276,8 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         check_weights({name: own[name] for name in own if name in weights or name.startswith(THRESHOLDS)}, weights)
         self.model.backbone.mark_weights_ready()
         self._random_state = checkpoint.get(RANDOM_STATE)
+        with restoring(f"{SAMPLE!r}"):
+            self._sample.load(checkpoint.get(SAMPLE), self.model.backbone.row_length)
 
     # ------------------------------------------------------------------ training
 
@@ -301,12 +319,16 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         """Train on a batch of images, or of features from the cache (method section 7)."""
         del args, kwargs
         features = self._features(batch)
+        pooled = pool(features)
+        replayed = self._extending.replay(len(features))
+        if replayed is not None:
+            features = torch.cat([features, self._features(self.trainer.strategy.batch_to_device(replayed))])
         settings = self.settings.training
         with step_precision(str(settings.precision), self.trainer, self.device):
             output = self.model(features=features)
             loss = training_loss(*output, hard_mining=bool(settings.hard_mining))
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(features))
-        return {"loss": loss, POOLED: pool(features)}
+        return {"loss": loss, POOLED: pooled}
 
     def _features(self, batch: Batch | FeatureBatch) -> Tensor:
         """Features ``(B, C, h, w)`` of a training batch, computed or from the cache."""
@@ -314,6 +336,11 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         if isinstance(batch, FeatureBatch):
             return backbone.join(backbone.unflatten(batch.features.to(torch.get_default_dtype())))
         return backbone(batch.image)
+
+    def _replayed(self) -> Iterator[tuple[Tensor, list[str]]]:
+        """Pooled features ``(B, C)`` of products that are trained on without their images, and their names."""
+        for batch in self._extending.replayed():
+            yield pool(self._features(self.trainer.strategy.batch_to_device(batch))), list(batch.category or ())
 
     def _feature_source(self) -> FeatureSource:
         """What makes features of training images."""
@@ -379,6 +406,14 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
                 batch.explanation = self.per_category.category_names(recognised)
             category = self.per_category.category_index(batch)
         batch.update(**self.model(features=features, category=category)._asdict())
+        if self.model.ignored is not None:
+            batch.update(**of_the_rest(batch, self.model.ignored.pixels(category)))
         return batch
+
+    def ignored_pixels(self, batch: Batch) -> Tensor | None:
+        """Pixels ``(B, H, W)`` or ``(1, H, W)`` that were not judged in a batch; ``None`` if nothing is ignored."""
+        if self.model.ignored is None:
+            return None
+        return self.model.ignored.pixels(None if self.per_category is None else self.per_category.category_index(batch))
 
     validation_step = test_step = predict_step  # type: ignore[assignment]

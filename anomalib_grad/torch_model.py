@@ -9,13 +9,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
-from .anomaly_map import AnomalyMapGenerator, dissimilarity, layer_dissimilarity, residual_norm
+from .anomaly_map import (
+    AnomalyMapGenerator,
+    dissimilarity,
+    layer_dissimilarity,
+    residual_norm,
+    upsampling_matrix,
+)
 from .backbone.frozen import DEFAULT_BACKBONE, FrozenBackbone
 from .components import Corruption, GlobalRepresentation, LocalRepresentation, NormalScale, Whitening
 from .components.head import GradHead
+from .components.ignored_regions import IgnoredRegions
+from .files.configuration import check_weights
 
 if TYPE_CHECKING:
     from anomalib.data.utils.tiler import Tiler
@@ -92,6 +101,7 @@ class GradModel(nn.Module):
             self.backbone.feature_size, image_size, smoothing_window, score_window, score_share
         )
         self.normal_scale = NormalScale() if scaled else None
+        self.ignored: IgnoredRegions | None = None  # nothing is, until data say so; the graph is then as it was
 
         self.configuration: dict[str, Any] = {
             "backbone": backbone,
@@ -109,10 +119,15 @@ class GradModel(nn.Module):
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take the state of a pickle; exports of before hold no corruption, which only training uses."""
+        """Take the state of a pickle; exports of before know neither corruption nor ignored regions."""
         super().__setstate__(state)
         if "corruption" not in self._modules:
-            self.corruption = Corruption()
+            self.corruption, self.ignored = Corruption(), None
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images and of their anomaly maps, in pixels."""
+        return self.anomaly_map_generator.image_size
 
     @property
     def local_representation(self) -> LocalRepresentation:
@@ -140,7 +155,8 @@ class GradModel(nn.Module):
 
         Args:
             images: Normalised images ``(B, 3, H, W)``.
-            category: Index of each image's category in [0, K], int64, shape (B,), where products have own units.
+            category: Index of each image's category in [0, K], int64, shape (B,), where products have own units or
+                ignored regions.
             features: The backbone's features ``(B, C, h, w)`` in the place of images, where they are known.
 
         Returns:
@@ -155,9 +171,13 @@ class GradModel(nn.Module):
         if self.training:
             return TrainingOutput(features, refined)
         distance = self.distance_map(features, normal, refined, similarity)  # (B, 1, h, w)
+        if self.ignored is not None:
+            distance = self.ignored.weigh(distance, category)
         if self.normal_scale is not None:
             distance = self.normal_scale(distance, category)
         anomaly_map, pred_score = self.anomaly_map_generator(distance)
+        if self.ignored is not None:
+            anomaly_map = self.ignored.cut(anomaly_map, category)
         return InferenceBatch(pred_score=pred_score, anomaly_map=anomaly_map)
 
     def head_input(self, features: Tensor) -> Tensor:
@@ -173,7 +193,49 @@ class GradModel(nn.Module):
                 return dissimilarity(similarity)
         return residual_norm(features, refined)
 
+    @torch.inference_mode(mode=False)  # a test runs in it, and its tensors cannot be loaded into later
+    def ignore(self, kept: Mapping[str, Tensor], categories: Sequence[str]) -> None:
+        """Ignore regions of some products' images, beside those ignored in others already; none of any without any.
+
+        Args:
+            kept: Pixels that are judged, bool, shape (H, W), by the name of the product, ``""`` where the model tells
+                none apart. Names that are not among the categories are passed over.
+            categories: Names of the K categories, in the order of their indices.
+        """
+        if not kept:
+            self.ignored = None
+            return
+        rows = torch.ones(len(categories) + 1, 1, *self.image_size, dtype=torch.bool)
+        if self.ignored is not None and self.ignored.kept.shape == rows.shape:
+            rows = self.ignored.kept.cpu().clone()
+        for row, name in enumerate(categories or [""]):
+            if name in kept:
+                rows[row] = kept[name]
+        self._ignore_all_but(rows)
+
+    def _ignore_all_but(self, kept: Tensor) -> None:
+        height, width = map(upsampling_matrix, self.backbone.feature_size, self.image_size)
+        self.ignored = IgnoredRegions(kept, (height, width)).to(self.anomaly_map_generator.map_height.device)
+
     def make_room(self, state_dict: Mapping[str, Any], prefix: str) -> None:
-        """Take the number of categories from a state dict that is about to be loaded; names in it begin with prefix."""
+        """Take the number of categories from a state dict that is about to be loaded; names in it begin with prefix.
+
+        Raises:
+            CheckpointConfigurationError: If masks in it are not of the size of the images.
+        """
+        self.ignored = None
+        kept = state_dict.get(f"{prefix}ignored.kept")
+        if isinstance(kept, Tensor):
+            rows = max(len(kept), 1) if kept.ndim else 1
+            expected = torch.empty(rows, 1, *self.image_size, dtype=torch.bool, device="meta")  # takes no memory
+            check_weights({"ignored.kept": expected}, {"ignored.kept": kept})
+            self._ignore_all_but(torch.ones(kept.shape, dtype=torch.bool))
         if self.normal_scale is not None:
             self.normal_scale.make_room(state_dict, f"{prefix}normal_scale.")
+
+    def rearrange(self, before: Sequence[str], after: Sequence[str]) -> None:
+        """Follow a change of the categories' names and order, in what is known of each."""
+        if self.normal_scale is not None:
+            self.normal_scale.rearrange(before, after)
+        if self.ignored is not None:
+            self._ignore_all_but(self.ignored.rearranged(before, after))

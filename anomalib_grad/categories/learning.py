@@ -3,7 +3,7 @@
 """Learns to recognise categories while a model trains, from what its backbone sees in the first epoch."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -28,13 +28,18 @@ class LearnToRecognise(Callback):
     Args:
         recogniser: Gives what is fitted, or ``None`` where thresholds are not kept by category.
         categories: Gives the names of the categories, in the order of their indices.
+        replayed: Gives pooled features ``(B, C)`` of categories that the training data do not hold, and their names.
     """
 
     def __init__(
-        self, recogniser: Callable[[], CategoryRecogniser | None], categories: Callable[[], Sequence[str]]
+        self,
+        recogniser: Callable[[], CategoryRecogniser | None],
+        categories: Callable[[], Sequence[str]],
+        replayed: Callable[[], Iterable[tuple[Tensor, Sequence[str]]]] = tuple,
     ) -> None:
         self._recogniser = recogniser
         self._categories = categories
+        self._replayed = replayed
         self._learning = False
         self._features: list[Tensor] = []
         self._names: list[str] = []
@@ -45,6 +50,9 @@ class LearnToRecognise(Callback):
         self._features, self._names = [], []
         recogniser = self._recogniser()
         self._learning = recogniser is not None and not (trainer.ckpt_path is not None and recogniser.fitted)
+        if self._learning and trainer.is_global_zero:  # what processes keep is joined
+            for pooled, names in self._replayed():
+                self._keep(pooled, names)
 
     def on_train_batch_end(
         self,
@@ -58,8 +66,11 @@ class LearnToRecognise(Callback):
         del trainer, pl_module, batch_idx
         names = getattr(batch, "category", None)
         if self._learning and names is not None and isinstance(outputs, Mapping):
-            self._features.append(outputs[POOLED].float())
-            self._names.extend(names)
+            self._keep(outputs[POOLED], names)
+
+    def _keep(self, pooled: Tensor, names: Sequence[str]) -> None:
+        self._features.append(pooled.float())
+        self._names.extend(names)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fit before the thresholds are: the epoch's checkpoint is written right after them."""

@@ -15,6 +15,7 @@ from anomalib import TaskType
 from anomalib.data import Folder
 from anomalib.data.utils import LabelName, Split
 
+from .ignoring import IGNORE_FILE
 from .listing import IMAGE_SUFFIXES, list_images
 from .masks import check_no_masks_among, masks_by_name, take_mask
 from .mvtec_layout import LayoutDataset, links_to_nothing
@@ -77,7 +78,8 @@ class FolderLayout(Folder):
         for folder in self._folders(named):
             if not folder.is_dir():
                 raise ValueError(f"there is no folder {folder}; check dataset_args")
-            images = [path for path in list_images(folder) if path.suffix.lower() in suffixes]
+            listed = [path for path in list_images(folder) if path != Path(self.root or ".") / IGNORE_FILE]
+            images = [path for path in listed if path.suffix.lower() in suffixes]
             if not images:
                 raise ValueError(f"there is no image in {folder}; add some, or take it out of dataset_args")
             found += images

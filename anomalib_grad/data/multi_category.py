@@ -25,6 +25,7 @@ from .anomalib_data import leave_out_hidden
 from .dataset import MultiCategoryDataset
 from .discovery import check_names, create_datamodule, discover_categories, resolve_datamodule_class
 from .folder_layout import FolderLayout
+from .ignoring import given_masks, kept_pixels, mask_in
 from .masks import check_masks
 from .mvtec_layout import MVTecLayout
 from .reading import AS_THEY_SAY, FileFormat
@@ -86,12 +87,15 @@ class MultiCategory(AnomalibDataModule):
         max_pixels: Pixels of the largest file that is read, as of a line-scan camera; ``None`` leaves the limit, 178
             million, to Pillow's guard against files that claim more than they hold. Datasets with readers of their own
             heed neither.
+        ignore: Mask of what is not judged, white, in all products or by the name of each; it wins over ``ignore.png``
+            in a product's folder (see ``ignoring.py``).
 
     Raises:
         FileNotFoundError: If ``root`` is no folder. This and the following are raised when the categories are first
             needed, by ``categories``, ``name``, ``prepare_data`` or ``setup``, which the engine calls before anything.
         ValueError: If a category is missing or named twice, or ``dataset`` or ``dataset_args`` do not fit; on ``setup``
-            if a category has no training or test image, or masks that do not match its images.
+            if a category has no training or test image, masks that do not match its images, or a mask that ignores
+            all of them.
 
     Example:
         >>> datamodule = MultiCategory(root="datasets/MVTecAD", categories=["bottle", "cable"])
@@ -124,6 +128,7 @@ class MultiCategory(AnomalibDataModule):
         val_split_ratio: float | None = None,
         seed: int | None = 0,
         skip_unreadable: bool = False,
+        ignore: dict[str, str] | str | None = None,
         *,
         bits: int = AS_THEY_SAY.bits,
         max_pixels: int | None = None,
@@ -145,6 +150,7 @@ class MultiCategory(AnomalibDataModule):
         self.balanced = balanced
         self.skip_unreadable = skip_unreadable
         self.bits, self.max_pixels = bits, max_pixels
+        self.ignore = ignore
         self.root = Path(root)
         self._splits = {
             "test_split_mode": test_split_mode,
@@ -234,6 +240,22 @@ class MultiCategory(AnomalibDataModule):
         """Sorted names of the categories."""
         return list(self.datamodules)
 
+    @cached_property
+    def ignore_masks(self) -> dict[str, Path]:
+        """Mask of what is not judged, of each category that has one.
+
+        Raises:
+            ValueError: If one is there for no category.
+        """
+        folders = {name: _folder_of(datamodule) for name, datamodule in self.datamodules.items()}
+        masks = given_masks(self.ignore, folders)
+        homeless = mask_in(self.root)
+        if homeless is not None and any(folder and folder.parent == self.root for folder in folders.values()):
+            raise ValueError(
+                f"{homeless} lies beside the products; put it into the folder of one, or give it as ignore"
+            )
+        return masks
+
     def prepare_data(self) -> None:
         """Let every category's datamodule download or convert what it needs."""
         for datamodule in self.datamodules.values():
@@ -265,9 +287,15 @@ class MultiCategory(AnomalibDataModule):
         for subset, datasets in parts.items():
             if datasets:
                 setattr(self, subset, self._join(subset.removesuffix("_data"), datasets))
+        self._check_masks()
+        self._warn_of_equal_output_names()
+
+    def _check_masks(self) -> None:
+        """Refuse masks, of defects and of what is ignored, that do not fit their images."""
         evaluated = [getattr(self, subset).samples for subset in _SUBSETS[1:] if hasattr(self, subset)]
         check_masks(pd.concat(evaluated).drop_duplicates("image_path"), self._file_format)
-        self._warn_of_equal_output_names()
+        for mask in self.ignore_masks.values():
+            kept_pixels(mask)
 
     def _join(self, subset: str, datasets: dict[str, Any]) -> MultiCategoryDataset:
         for name, datamodule in self.datamodules.items():
@@ -344,3 +372,9 @@ class MultiCategory(AnomalibDataModule):
             num_workers=self.num_workers,
             collate_fn=self.external_collate_fn or dataset.collate_fn,
         )
+
+
+def _folder_of(datamodule: AnomalibDataModule) -> Path | None:
+    """Folder of a product, where its mask may lie."""
+    root = getattr(datamodule, "root", None)
+    return None if root is None else Path(root) / datamodule.category

@@ -6,6 +6,7 @@
     <product>/test/good/             normal test images
     <product>/test/<defect>/         anomalous test images, one folder per kind of defect
     <product>/ground_truth/<defect>/ the mask of 000.png: 000.png or 000_mask.png; no masks at all is allowed
+    <product>/ignore.png             white where nothing is judged (``ignoring.py``), if there is such a place
 
 Below ``good`` and ``<defect>`` images may lie in further folders, such as one a day; a mask lies in the same one.
 Images elsewhere are left out with a warning that counts them.
@@ -24,6 +25,7 @@ from anomalib import TaskType
 from anomalib.data import AnomalibDataset, MVTecAD
 from anomalib.data.utils import LabelName, Split
 
+from .ignoring import IGNORE_FILE
 from .listing import counted_by_folder, list_images
 from .masks import check_masks_of_normal, check_no_masks_among, masks_by_name, take_mask
 from .reading import AS_THEY_SAY, FileFormat
@@ -131,6 +133,8 @@ def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
                 images.append(path)
             case ("ground_truth", *_):
                 masks.append(path)
+            case (name,) if name == IGNORE_FILE:
+                pass
             case _:
                 others.append(path)
     if others:

@@ -21,7 +21,7 @@ from anomalib_grad.report.table import write_csv, write_json
 from anomalib_grad.thresholds.category_statistics import STATISTICS
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 
-from .notes import data_notes, recognition_notes, threshold_notes
+from .notes import data_notes, ignoring_notes, recognition_notes, threshold_notes
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ def build_report(
         if name in collector.logs
     ]
     notes = data_notes(counts) + _threshold_notes(post_processor, list(counts)) + recognition_notes(records)
+    notes += ignoring_notes([name for name in counts if name in collector.logs and collector.logs[name].ignores])
     if collector.split_forward:
         notes.append("No coordinates are drawn for batches that the model took in several pieces.")
     return TestReport(

@@ -41,6 +41,7 @@ class CategoryLog:
     false_alarms: TopExamples = field(default_factory=lambda: TopExamples(highest=True))
     lowest: float = math.inf
     highest: float = -math.inf
+    ignores: bool = False
 
     def merge(self, other: CategoryLog) -> None:
         """Add what another process has kept."""
@@ -50,6 +51,7 @@ class CategoryLog:
         self.false_alarms.add(*other.false_alarms.candidates)
         self.lowest = min(self.lowest, other.lowest)
         self.highest = max(self.highest, other.highest)
+        self.ignores |= other.ignores
 
 
 @dataclass
@@ -68,18 +70,22 @@ class Collector:
     logs: dict[str, CategoryLog] = field(default_factory=dict)
     split_forward: bool = False
 
-    def update(self, batch: ImageBatch, coordinates: Mapping[str, Tensor], keep: int) -> None:
+    def update(
+        self, batch: ImageBatch, coordinates: Mapping[str, Tensor], keep: int, ignored: Tensor | None = None
+    ) -> None:
         """Add the first images of a batch.
 
         Args:
             batch: Post-processed batch with ``category``, labels and scores.
             coordinates: What :meth:`CoordinateTap.take` returned for it.
             keep: How many images of the batch count.
+            ignored: Pixels that are ignored, bool, shape (B, H, W), if any are.
         """
         if any(len(value) != len(batch) for value in coordinates.values()):
             self.split_forward, coordinates = True, {}
         for index in range(keep):
-            self._add(batch, index, {name: value[index] for name, value in coordinates.items()})
+            own = None if ignored is None else ignored[index]
+            self._add(batch, index, {name: value[index] for name, value in coordinates.items()}, own)
 
     def merge(self, others: Iterable[Collector]) -> None:
         """Add what other processes have kept."""
@@ -126,12 +132,13 @@ class Collector:
             recognised=_stack([None if i.recognised is None else np.array(i.recognised) for i in images]),
         )
 
-    def _add(self, batch: ImageBatch, index: int, coordinates: Mapping[str, Tensor]) -> None:
+    def _add(self, batch: ImageBatch, index: int, coordinates: Mapping[str, Tensor], ignored: Tensor | None) -> None:
         path = "" if batch.image_path is None else str(batch.image_path[index])
         score = float(batch.pred_score[index])  # type: ignore[index]  # the evaluator has checked both
         anomalous = bool(batch.gt_label[index])  # type: ignore[index]
         mask = None if batch.gt_mask is None else batch.gt_mask[index]
         log = self.logs.setdefault(batch.category[index], CategoryLog())  # type: ignore[attr-defined]
+        log.ignores |= ignored is not None and bool(ignored.any())
         log.images.append(
             ImageLog(
                 path=path,
@@ -152,7 +159,7 @@ class Collector:
         rankings = (log.best, log.worst) if anomalous else (log.false_alarms,)
         admitting = [top for top in rankings if top.admits(score, path)]
         if admitting:
-            found = candidate(path, anomalous, score, anomaly_map, mask)
+            found = candidate(path, anomalous, score, anomaly_map, mask, ignored)
             for top in admitting:
                 top.add(found)
 

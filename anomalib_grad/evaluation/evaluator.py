@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich.console import Console
 
 from anomalib_grad.categories.distributed import all_gather, own_samples
+from anomalib_grad.data.ignoring import of_the_rest
 from anomalib_grad.evaluation.build import build_report, write_report
 from anomalib_grad.report.pictures import file_format_of
 from anomalib_grad.report.records import METRIC_NAMES
@@ -27,6 +28,7 @@ from anomalib_grad.report.table import results_table
 
 from .collector import Collector
 from .coordinates import CoordinateTap
+from .ignoring import IgnoreMasks
 from .metrics import (
     IMAGE_FIELDS,
     PIXEL_FIELDS,
@@ -55,6 +57,8 @@ class PerCategoryEvaluator(Evaluator):
     validation computes them as well, for the validation images: image metrics, and pixel metrics, exact ones, if one of
     them is monitored. They rank raw scores, whose order within a category is that of the normalised ones of a test: the
     same images give the same figures.
+
+    What the data's masks ignore (``data/ignoring.py``) counts as normal, with a score of 0.
 
     Memory: anomalib's exact pixel metrics keep every pixel, 4 bytes of score and 1 of mask. AUROC and AUPRO share
     them: 10,000 images of 224 x 224 cost 2.5 GB here, besides what the model's own evaluator keeps (for one with pixel
@@ -94,6 +98,7 @@ class PerCategoryEvaluator(Evaluator):
         self._collector = Collector()
         self._tap: CoordinateTap | None = None
         self._seen: defaultdict[int, int] = defaultdict(int)
+        self._masks = IgnoreMasks()
 
     @property
     def state_key(self) -> str:
@@ -125,6 +130,7 @@ class PerCategoryEvaluator(Evaluator):
         super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         if self._monitored and _names_categories(batch):
             _check(batch)
+            batch, _ = self._judged(pl_module, batch)
             fields = IMAGE_FIELDS + (PIXEL_FIELDS if any(name.startswith("pixel") for name in self._monitored) else ())
             keep = self._own(trainer.val_dataloaders, dataloader_idx, len(batch))
             for category, predictions in _split(batch, keep, fields).items():
@@ -158,11 +164,12 @@ class PerCategoryEvaluator(Evaluator):
         if not _names_categories(batch):
             return
         _check(batch)
+        batch, ignored = self._judged(pl_module, batch)
         keep = self._own(trainer.test_dataloaders, dataloader_idx, len(batch))
         for category, predictions in _split(batch, keep, IMAGE_FIELDS + PIXEL_FIELDS).items():
             self._metrics.update(category, predictions)
         if self.report:
-            self._collector.update(batch, coordinates, keep)
+            self._collector.update(batch, coordinates, keep, ignored)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute and log the metrics; print and write the report."""
@@ -186,6 +193,7 @@ class PerCategoryEvaluator(Evaluator):
         on_cpu = self.compute_on_cpu and trainer.world_size == 1
         self._metrics = CategoryMetrics(binned, "cpu" if on_cpu else pl_module.device)
         self._seen.clear()
+        self._masks = IgnoreMasks(getattr(trainer, "datamodule", None))
 
     def _compute(self, trainer: Trainer) -> tuple[dict[str, Counts], dict[str, dict[str, float]]]:
         """Compute and log the metrics of all categories and their mean; nothing where no batch named any."""
@@ -196,6 +204,13 @@ class PerCategoryEvaluator(Evaluator):
         values[MEAN] = mean_over_categories(list(values.values()))
         self._log(trainer, values)
         return counts, values
+
+    def _judged(self, pl_module: LightningModule, batch: ImageBatch) -> tuple[ImageBatch, torch.Tensor | None]:
+        """Give a batch without what is ignored in it, and which pixels those are; other callbacks see all of it."""
+        ignored = self._masks.pixels(pl_module, batch)
+        if ignored is None:
+            return batch, None
+        return batch.update(in_place=False, **of_the_rest(batch, ignored)), ignored
 
     def _own(self, loaders: Any, dataloader_idx: int, size: int) -> int:  # noqa: ANN401  # whatever Lightning was given
         """Count the leading images of a batch that the sampler has not repeated for the sake of equal batches."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomalib_grad.data.reading import AS_THEY_SAY, FileFormat, open_up_to
-from anomalib_grad.report.pictures import picture_of
+from anomalib_grad.report.pictures import hatched, picture_of
 from anomalib_grad.report.records import Example
 
 THUMBNAIL = 160
@@ -31,6 +31,7 @@ class Candidate:
         score: Its anomaly score.
         anomaly_map: (h, w) float16, at most 160 pixels a side.
         mask: (h, w) bool, ``None`` where there is none.
+        ignored: (h, w) bool, pixels that are not judged, ``None`` where all are.
     """
 
     path: str
@@ -38,6 +39,7 @@ class Candidate:
     score: float
     anomaly_map: np.ndarray
     mask: np.ndarray | None
+    ignored: np.ndarray | None = None
 
 
 @dataclass
@@ -68,7 +70,14 @@ class TopExamples:
         return (-score if self.highest else score, path)
 
 
-def candidate(path: str, anomalous: bool, score: float, anomaly_map: Tensor, mask: Tensor | None) -> Candidate:
+def candidate(
+    path: str,
+    anomalous: bool,
+    score: float,
+    anomaly_map: Tensor,
+    mask: Tensor | None,
+    ignored: Tensor | None = None,
+) -> Candidate:
     """Shrink the map and the mask of one image.
 
     Args:
@@ -77,12 +86,16 @@ def candidate(path: str, anomalous: bool, score: float, anomaly_map: Tensor, mas
         score: Its anomaly score.
         anomaly_map: (H, W).
         mask: (H, W) bool or ``None``.
+        ignored: (H, W) bool or ``None``.
     """
     size = _fit(anomaly_map.shape[-2], anomaly_map.shape[-1])
     small = functional.interpolate(anomaly_map[None, None].float(), size=size, mode="bilinear", antialias=True)
     # A maximum, so that a defect of one pixel stays visible.
-    marked = None if mask is None else functional.adaptive_max_pool2d(mask[None].float(), size)[0].bool().cpu().numpy()
-    return Candidate(path, anomalous, score, small[0, 0].half().cpu().numpy(), marked)
+    marked, left_out = (
+        None if pixels is None else functional.adaptive_max_pool2d(pixels[None].float(), size)[0].bool().cpu().numpy()
+        for pixels in (mask, ignored)
+    )
+    return Candidate(path, anomalous, score, small[0, 0].half().cpu().numpy(), marked, left_out)
 
 
 def load_example(found: Candidate, low: float = 0.0, high: float = 1.0, files: FileFormat = AS_THEY_SAY) -> Example:
@@ -104,12 +117,15 @@ def load_example(found: Candidate, low: float = 0.0, high: float = 1.0, files: F
         file.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
         thumbnail = picture_of(file, files.bits)
     height, width = _fit(thumbnail.height, thumbnail.width)
+    picture = thumbnail.resize((width, height), Image.Resampling.LANCZOS)
+    if found.ignored is not None:
+        picture = hatched(picture, found.ignored)
     scaled = (found.anomaly_map.astype(np.float32) - low) / ((high - low) or 1.0)
     return Example(
         path=found.path,
         anomalous=found.anomalous,
         score=found.score,
-        image=np.asarray(thumbnail.resize((width, height), Image.Resampling.LANCZOS)),
+        image=np.asarray(picture),
         anomaly_map=_resize(scaled, (height, width), "bilinear").clip(0, 1),
         mask=None if found.mask is None else _resize(found.mask, (height, width), "nearest") > 0,
     )

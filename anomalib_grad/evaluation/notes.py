@@ -67,5 +67,10 @@ def recognition_notes(records: Sequence[CategoryRecord]) -> list[str]:
     ]
 
 
+def ignoring_notes(names: Sequence[str]) -> list[str]:
+    """Say in the images of which categories something is ignored."""
+    return _note("What is hatched in images of {} is not judged: it counts as normal, with a score of 0.", names)
+
+
 def _note(sentence: str, names: Sequence[str]) -> list[str]:
     return [sentence.format(", ".join(names))] if names else []

@@ -9,9 +9,13 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any, cast
 
+import lightning.pytorch as pl
+import torch
+from anomalib.utils.serialization import anomalib_safe_globals
 from lightning.fabric.utilities.cloud_io import get_filesystem
 
-from .unreadable_checkpoints import CheckpointFileError, check_checkpoint
+from .configuration import CheckpointConfigurationError
+from .unreadable_checkpoints import CheckpointFileError, check_checkpoint, describe_failure
 
 
 def check_before_reading(
@@ -68,3 +72,32 @@ def local_path(path: str | Path) -> Path | None:
     file_system = get_filesystem(path)
     local = getattr(file_system, "local_file", False)
     return Path(file_system._strip_protocol(str(path))) if local else None
+
+
+def restore(module: pl.LightningModule, path: str | Path, extra_safe_globals: Sequence[Any] = ()) -> None:
+    """Have a model take the weights of a checkpoint, and what else it brings for it, nothing of its training.
+
+    Args:
+        module: The model.
+        path: Path or URL of the checkpoint.
+        extra_safe_globals: Classes in it besides those that anomalib allows.
+
+    Raises:
+        CheckpointConfigurationError: If it does not fit.
+        CheckpointFileError: If it is damaged or no checkpoint.
+        FileNotFoundError: If it is not there.
+    """
+    with on_this_machine(path) as file:
+        check_before_reading(file, extra_safe_globals, name=path)
+        try:
+            with anomalib_safe_globals(extra=extra_safe_globals):
+                checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+            module.on_load_checkpoint(checkpoint)
+            module.load_state_dict(checkpoint["state_dict"])
+        except CheckpointConfigurationError as error:
+            raise CheckpointConfigurationError(f"cannot start from {path}: {error}") from error
+        except Exception as error:
+            failure = describe_failure(file, error)
+            if failure is None:
+                raise
+            raise CheckpointFileError(failure) from error

@@ -12,6 +12,17 @@ from anomalib_grad.data.pixels import read_wrongly_by_anomalib, rgb_pixels
 from anomalib_grad.data.reading import AS_THEY_SAY, FileFormat
 
 
+def hatched(picture: Image.Image, ignored: np.ndarray) -> Image.Image:
+    """Hatch the pixels of a picture that are not judged: ``(h, w)`` bool, of any size."""
+    pixels = np.array(picture)
+    region = np.asarray(Image.fromarray(ignored.astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)) > 0
+    rows, columns = np.indices(region.shape)
+    stripe = (rows + columns) // 2 % 4
+    pixels[region & (stripe == 0)] = 255  # a light line beside a dark one reads on any background
+    pixels[region & (stripe == 1)] = 20
+    return Image.fromarray(pixels)
+
+
 def picture_of(file: Image.Image, bits: int = AS_THEY_SAY.bits) -> Image.Image:
     """Give an opened image as RGB of 8 bits; Pillow's own conversion cuts 16 bits off at 255, which is white."""
     if read_wrongly_by_anomalib(file):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import lightning.pytorch as pl
+import numpy as np
 from anomalib.data import ImageBatch, ImageItem
 from anomalib.visualization import ImageVisualizer
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
@@ -17,7 +18,7 @@ from anomalib_grad.data.reading import FileFormat, open_up_to
 from anomalib_grad.files.atomic import CannotWriteError, naming_disk
 
 from .output_names import output_names, read_record, write_record
-from .pictures import file_format_of, picture_of
+from .pictures import file_format_of, hatched, picture_of
 
 logger = logging.getLogger(__name__)
 
@@ -91,16 +92,18 @@ class DistinctImageVisualizer(ImageVisualizer):
         dataloader_idx: int = 0,
     ) -> None:
         """Write the results of a batch; arguments are Lightning's."""
-        del pl_module, outputs
+        del outputs
+        ignored = getattr(pl_module, "ignored_pixels", lambda _: None)(batch)
         paths = batch.image_path or [f"{dataloader_idx}_{batch_idx}_{number}.png" for number in range(len(batch))]
         folder = self._folder(trainer)
+        left_out = [None] * len(batch) if ignored is None else ignored.expand(len(batch), -1, -1).cpu().numpy()
         with naming_disk(folder):
             unlisted = [path for path in paths if path not in self._names]
             if unlisted:
                 self._name(trainer, unlisted)
             self._record(trainer)
-            for path, item in zip(paths, batch, strict=True):
-                picture = self.visualize(self._as_read(item))
+            for path, item, own in zip(paths, batch, left_out, strict=True):
+                picture = self.visualize(self._as_read(item, own))
                 if isinstance(picture, Image.Image):
                     file = folder / self._names[path]
                     file.parent.mkdir(parents=True, exist_ok=True)
@@ -129,15 +132,20 @@ class DistinctImageVisualizer(ImageVisualizer):
             write_record(folder, read_record(folder), self._unrecorded)
         self._unrecorded = {}
 
-    def _as_read(self, item: ImageItem) -> ImageItem:
-        """Give an item with a picture of its image in the place of the file, which anomalib would open another way."""
+    def _as_read(self, item: ImageItem, ignored: np.ndarray | None) -> ImageItem:
+        """Give an item with a picture of its image in the place of the file, which anomalib would open another way.
+
+        What is ignored, ``(H, W)`` bool, is hatched.
+        """
         if item.image_path is None:
             return item
         with open_up_to(item.image_path, self._files.max_pixels) as file:
             width, height = self.field_size
             file.draft("RGB", (2 * width, 2 * height))  # a large JPEG need not be decoded whole
-            picture = to_image(picture_of(file, self._files.bits).resize(self.field_size))
-        return item.update(in_place=False, image=picture, image_path=None)
+            picture = picture_of(file, self._files.bits).resize(self.field_size)
+        if ignored is not None:
+            picture = hatched(picture, ignored)
+        return item.update(in_place=False, image=to_image(picture), image_path=None)
 
 
 def _inputs(loaders: Any) -> list[str]:  # noqa: ANN401  # whatever Lightning was given

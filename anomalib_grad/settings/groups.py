@@ -168,17 +168,22 @@ class CacheSettings:
         dtype: ``float32``, or ``float16`` for half the size and features rounded to 3 digits.
         gib: Largest size of the cache in GiB; on disk of all caches in the folder, of which the least recently used are
             removed.
+        sample_mb: Most that the features of each product, which a checkpoint carries so that ``extends`` can do without
+            the product's images, may take, in MB; 0 carries none.
         folder: Folder of caches on disk; default: ``~/.cache/anomalib_grad/features``. A checkpoint's is not followed.
     """
 
     dtype: str | None = None
     gib: float | None = None
+    sample_mb: float | None = None
     folder: str | Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is out of range, naming it."""
         if self.dtype not in {None, *DTYPES}:
             raise ValueError(f"cache.dtype must be {' or '.join(DTYPES)}, got {self.dtype!r}.")
+        if self.sample_mb is not None and not (is_number(self.sample_mb) and 0 <= self.sample_mb < math.inf):
+            raise ValueError(f"cache.sample_mb must be 0 or more and finite, got {self.sample_mb!r}.")
         if self.gib is not None and not (isinstance(self.gib, Real) and self.gib > 0):
             raise ValueError(f"cache.gib must be more than 0, got {self.gib!r}.")
 
@@ -186,6 +191,11 @@ class CacheSettings:
     def limit(self) -> float:
         """Largest size in GiB."""
         return 8.0 if self.gib is None else self.gib
+
+    @property
+    def sample_limit(self) -> float:
+        """Largest size of a product's sample in MB."""
+        return 10.0 if self.sample_mb is None else self.sample_mb
 
     @property
     def resolved_folder(self) -> Path:

@@ -5,7 +5,7 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -71,6 +71,7 @@ class CategoryStatistics(PostProcessor):
         self.false_alarm_rate = false_alarm_rate
         self.categories: list[str] = []
         self.category: str | None = None
+        self.kept: Sequence[str] = ()  # categories that a training has no images of and must not forget
         self.recogniser = CategoryRecogniser()
         self.records: dict[str, ThresholdRecord] = {}
         self.register_buffer("fixed_table", None, persistent=False)
@@ -111,6 +112,22 @@ class CategoryStatistics(PostProcessor):
                 setattr(self, "category_" + name, row)
         self.recogniser.reset(len(names))
 
+    def rearrange(self, kept: Iterable[str], names: Iterable[str]) -> None:
+        """Set the categories, keep the statistics of some, and forget the fit of the recogniser.
+
+        Args:
+            kept: Names of categories that stay as they are.
+            names: Unique names, in the order of their indices, those kept among them.
+        """
+        own = {name: self.categories.index(name) for name in kept}
+        rows = {statistic: getattr(self, "category_" + statistic) for statistic in STATISTICS}
+        records = {name: record for name, record in self.records.items() if name in {*own, UNKNOWN}}
+        self.set_categories(names)
+        self.records = records
+        for statistic, row in rows.items():
+            for name, place in own.items():
+                getattr(self, "category_" + statistic)[self.categories.index(name)] = row[place]
+
     def named_index(self, name: str) -> int:
         """Index of a category.
 
@@ -138,6 +155,8 @@ class CategoryStatistics(PostProcessor):
         """
         del pl_module
         names = getattr(getattr(trainer, "datamodule", None), "categories", None)
+        if names is not None and self.kept:
+            names = sorted({*names, *self.kept})
         if names is not None and list(names) != self.categories:
             self.set_categories(names)
         if names is not None and self.category is not None:
@@ -199,7 +218,19 @@ class CategoryStatistics(PostProcessor):
             logger.warning("The model has no thresholds, so its labels mean nothing: %s. %s", reason, advice)
 
     def _fit_pooled(self, everywhere: ScoreSummary) -> None:
-        """Set the statistics of all categories together; those without any sample stay as they are."""
+        """Set the statistics of all categories together; those without any sample stay as they are.
+
+        With categories that are kept, scores are not those of all: ranges widen and thresholds stay.
+        """
+        if self.kept:
+            for name, extreme in everywhere.extremes.items():
+                row = getattr(self, name)
+                row.copy_(
+                    torch.fmin(row, row.new_tensor(extreme))
+                    if name.endswith("_min")
+                    else torch.fmax(row, row.new_tensor(extreme))
+                )
+            return
         if self.enable_thresholding and everywhere.known:  # whose images are those of the categories, if there are any
             images = [] if self.categories else everywhere.known
             self.records[UNKNOWN] = self._record(everywhere, self._threshold("image", everywhere), images)

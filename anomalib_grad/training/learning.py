@@ -4,8 +4,9 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -40,6 +41,7 @@ class LearnFromFeatures(Callback):
         network: Gives the network.
         features: Gives the backbone's features ``(B, C, h, w)`` of a training batch.
         categories: Gives the names of the categories, in the order of their indices.
+        replayed: Gives features of categories that the training data do not hold.
     """
 
     def __init__(
@@ -47,10 +49,12 @@ class LearnFromFeatures(Callback):
         network: Callable[[], GradModel],
         features: "Callable[[Batch | FeatureBatch], Tensor]",
         categories: Callable[[], Sequence[str]],
+        replayed: Callable[[], Iterable[FeatureBatch]] = tuple,
     ) -> None:
         self._network = network
         self._features = features
         self._categories = categories
+        self._replayed = replayed
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forget what was usual for the categories of an earlier training; a checkpoint to go on from comes later."""
@@ -94,11 +98,15 @@ class LearnFromFeatures(Callback):
         scores: defaultdict[int | None, list[Tensor]] = defaultdict(list)
         network.normal_scale.reset()
         with in_eval_mode(network), isolate_rng():
-            for batch in training_batches(trainer, pl_module, spread_by_category(trainer, SCALE_IMAGES)):
-                own = network(features=self._features(batch)).pred_score
-                names = getattr(batch, "category", None) or [None] * len(own)
-                for name, score in zip(names, own, strict=True):
-                    scores[categories.index(name) if name in categories else None].append(score)
+            shown = training_batches(trainer, pl_module, spread_by_category(trainer, SCALE_IMAGES))
+            for batch in chain(shown, map(trainer.strategy.batch_to_device, self._replayed())):
+                features = self._features(batch)
+                names = getattr(batch, "category", None) or [None] * len(features)
+                places = [categories.index(name) if name in categories else None for name in names]
+                known = [len(categories) if place is None else place for place in places]
+                own = network(features=features, category=torch.tensor(known, device=features.device)).pred_score
+                for place, score in zip(places, own, strict=True):
+                    scores[place].append(score)
         network.normal_scale.fit({index: torch.stack(values) for index, values in scores.items()}, len(categories))
         for index, values in scores.items():
             if len(values) < PRIOR_IMAGES:

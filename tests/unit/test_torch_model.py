@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from anomalib_grad.anomaly_map import AnomalyMapGenerator, residual_norm
 from anomalib_grad.components.head import GradHead
+from anomalib_grad.files.configuration import CheckpointConfigurationError
 from anomalib_grad.torch_model import GradModel, TrainingOutput
 
 TINY = {"pre_trained": False, "fusion": "small", "num_blocks": 1, "smoothing_window": 5, "score_window": 8}
@@ -262,3 +263,9 @@ def test_a_state_dict_of_it_loads_strictly_into_another():
 def test_impossible_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         tiny(**arguments)
+
+
+@pytest.mark.parametrize("shape", [(1000, 1, 1, 1), (3, 64, 96), (0, 1, 64, 96), ()])
+def test_ignore_masks_of_another_size_than_the_images_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(CheckpointConfigurationError, match=r"'ignored\.kept' has shape"):
+        tiny().make_room({"ignored.kept": torch.ones(shape, dtype=torch.bool)}, "")

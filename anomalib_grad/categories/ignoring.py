@@ -1,0 +1,69 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Has a network ignore what the data say does not matter (``data/ignoring.py``)."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from anomalib_grad.data.ignoring import ignore_masks, kept_pixels
+from anomalib_grad.torch_model import GradModel
+
+logger = logging.getLogger(__name__)
+
+
+class FollowIgnoreMasks(Callback):
+    """Takes the masks of the data before anything is judged.
+
+    A training takes those that there are and no others. A validation or test takes those that there are in the place
+    of the model's own, so that thresholds can be fitted again for another mask.
+
+    Args:
+        network: Gives the network.
+        categories: Gives the names of the categories, in the order of their indices.
+    """
+
+    def __init__(self, network: Callable[[], GradModel], categories: Callable[[], Sequence[str]]) -> None:
+        self._network = network
+        self._categories = categories
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the masks; a training that goes on takes them again."""
+        del pl_module
+        trained = getattr(getattr(trainer, "datamodule", None), "categories", None)
+        if trained is None or set(self._categories()) <= set(trained):
+            self._network().ignore({}, ())  # those of products that are kept without their images stay
+        self._take(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the masks, unless a training has."""
+        del pl_module
+        if trainer.state.fn == "validate":
+            self._take(trainer)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the masks."""
+        del pl_module
+        self._take(trainer)
+
+    def _take(self, trainer: pl.Trainer) -> None:
+        """Take the masks of the data.
+
+        Raises:
+            ValueError: If a mask ignores everything, or belongs to a product where the model tells none apart.
+        """
+        masks = ignore_masks(getattr(trainer, "datamodule", None))
+        categories = list(self._categories())
+        if categories and "" in masks:
+            logger.warning("%s is not followed: nothing says which of the model's products it is of.", masks.pop(""))
+        if not masks:
+            return
+        if not categories and "" not in masks:
+            raise ValueError(
+                f"{next(iter(masks.values()))} belongs to one of several products, which this model does not tell "
+                f"apart; leave its post_processor at True, or take the mask away."
+            )
+        size = self._network().image_size
+        self._network().ignore({name: kept_pixels(path, size) for name, path in masks.items()}, categories)

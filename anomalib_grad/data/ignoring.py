@@ -1,0 +1,102 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""``ignore.png`` in a product's folder: what is white in it is not judged in that product's images.
+
+It is read as a mask (``pixels.py``), has any size, and is scaled to the image.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional
+
+from .reading import read_mask
+
+IGNORE_FILE = "ignore.png"
+
+
+def kept_pixels(path: Path, size: tuple[int, int] | None = None) -> Tensor:
+    """Read which pixels of a product's images are judged.
+
+    Args:
+        path: Mask, white where nothing is judged.
+        size: Height and width of the images; ``None`` keeps those of the mask.
+
+    Returns:
+        bool, shape (H, W); a pixel is judged if more than half of it is.
+
+    Raises:
+        ValueError: If none is.
+        UnreadableImageError: If the file cannot be read.
+    """
+    ignored = read_mask(path).as_subclass(Tensor).float()  # (H, W)
+    if size is not None:
+        ignored = functional.interpolate(ignored[None, None], size, mode="area")[0, 0]
+    kept = ignored < 0.5  # noqa: PLR2004
+    if not kept.any():
+        raise ValueError(f"{path} ignores the whole image; paint white only what shall not be judged, all else black")
+    return kept
+
+
+def mask_in(folder: Path) -> Path | None:
+    """Find the mask in a product's folder; a link to nothing is one as well, which fails when it is read."""
+    path = folder / IGNORE_FILE
+    return path if os.path.lexists(path) else None
+
+
+def ignore_masks(datamodule: Any) -> dict[str, Path]:  # noqa: ANN401  # anomalib's, of any class, or none
+    """Find the mask of each product of a datamodule, by its name; under ``""`` where products have no names."""
+    if hasattr(datamodule, "ignore_masks"):
+        return dict(datamodule.ignore_masks)
+    root = getattr(datamodule, "root", None)
+    mask = None if root is None else mask_in(Path(root) / datamodule.category)
+    return {} if mask is None else {"": mask}
+
+
+def given_masks(ignore: str | Mapping[str, str] | None, folders: Mapping[str, Path | None]) -> dict[str, Path]:
+    """Settle the mask of each product.
+
+    Args:
+        ignore: File for all products, or for those that are named; ``None`` names none.
+        folders: Folder of each product, where a mask may lie; ``None`` where there is no folder.
+
+    Returns:
+        Mask of each product that has one; those given win.
+
+    Raises:
+        ValueError: If one is given for a product that there is not.
+    """
+    if isinstance(ignore, str):
+        ignore = dict.fromkeys(folders, ignore)
+    named = {name: Path(path) for name, path in (ignore or {}).items()}
+    unknown = sorted(named.keys() - folders.keys())
+    if unknown:
+        raise ValueError(f"ignore names {unknown[0]!r}, which is no product; there are: {', '.join(folders)}")
+    found = {name: mask_in(folder) for name, folder in folders.items() if folder is not None}
+    return {name: mask for name, mask in {**found, **named}.items() if mask is not None}
+
+
+def of_the_rest(batch: Any, ignored: Tensor) -> dict[str, Any]:  # noqa: ANN401  # an ImageBatch, typed by no base
+    """Map and truth of a batch without what is ignored: its pixels are normal, with a score of 0.
+
+    An anomalous image of which all that is marked is ignored counts as normal.
+
+    Args:
+        batch: Judged images with ``anomaly_map``, ``gt_mask`` and ``gt_label``, as far as they are known.
+        ignored: Pixels that are ignored, bool, shape (B, H, W) or (1, H, W).
+
+    Returns:
+        Those of the three fields that there are.
+    """
+    fields: dict[str, Any] = {}
+    if batch.anomaly_map is not None:
+        fields["anomaly_map"] = batch.anomaly_map.masked_fill(ignored, min(0.0, float(batch.anomaly_map.min())))
+    if batch.gt_mask is not None:
+        fields["gt_mask"] = batch.gt_mask & ~ignored
+        if batch.gt_label is not None:
+            forgiven = batch.gt_mask.flatten(1).any(dim=1) & ~fields["gt_mask"].flatten(1).any(dim=1)  # (B,)
+            fields["gt_label"] = batch.gt_label & ~forgiven
+    return fields

@@ -1,0 +1,204 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""A product more: a training that starts from an old model, and keeps its products alive where their images are gone.
+
+A checkpoint carries a small sample of each product's features (``feature_sample.py``). Where the data hold none of the
+old products, every training batch is joined by as many rows of that sample, so that the networks do not forget; what is
+usual for the old products, and how they are recognised, is learnt from it again, and their thresholds stay.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+
+from anomalib_grad.feature_cache import FeatureBatch
+from anomalib_grad.files.checkpoint_files import restore
+from anomalib_grad.files.restoring import restoring
+from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
+from anomalib_grad.torch_model import GradModel
+
+from .feature_sample import BYTES, FeatureSample
+from .learning import spread_by_category, training_batches
+
+logger = logging.getLogger(__name__)
+
+KEPT = "grad_kept_products"
+BATCH = 32
+"""Rows of the sample that are looked at together outside of training steps."""
+
+
+def products_to_keep(
+    old: Sequence[str], new: Sequence[str], replaced: Sequence[str], sampled: Sequence[str]
+) -> list[str]:
+    """Settle which products of an old model live on without images.
+
+    Args:
+        old: Products of the old model.
+        new: Products of the data.
+        replaced: Products of the old model that those of the data may take the place of.
+        sampled: Products of which the old model has a sample.
+
+    Returns:
+        Names of the old products that the data do not hold; none where they hold all.
+
+    Raises:
+        ValueError: If the data hold some old products and lack others, or there is no sample of those that they lack.
+    """
+    kept = [name for name in old if name not in new]
+    clash = sorted((set(old) & set(new)) - set(replaced))
+    if kept and clash:
+        raise ValueError(
+            f"the old model knows {', '.join(clash)} already, and the data hold no {', '.join(kept)}: give images of "
+            f"all its products or of new ones only, or name in replaces those that are to be learnt anew."
+        )
+    missing = [name for name in kept if name not in sampled]
+    if missing:
+        raise ValueError(
+            f"the old checkpoint carries no features of {', '.join(missing)}, which the data do not hold: give images "
+            f"of all its products. Checkpoints carry some unless cache.sample_mb is 0."
+        )
+    return kept
+
+
+class Extending(Callback):
+    """Starts a training from an old checkpoint, replays old products, and samples the products that are trained on.
+
+    Args:
+        path: The old checkpoint; ``None`` starts afresh.
+        replaces: Products of the old model that those of the data may take the place of.
+        sample: Features of products: those of the old model, later those of this one.
+
+    Attributes:
+        kept: Old products of which there are no images.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None,
+        replaces: Sequence[str],
+        sample: FeatureSample,
+    ) -> None:
+        self.path = path
+        self.replaces = replaces
+        self.kept: list[str] = []
+        self._sample = sample
+
+    # ------------------------------------------------------------------ starting
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take what the old model knows, unless this training goes on from a checkpoint of its own.
+
+        Raises:
+            ValueError: If it cannot be extended by these data; see :func:`products_to_keep`.
+        """
+        if stage != "fit":
+            return
+        self._keep(pl_module, [])
+        if self.path is None or trainer.ckpt_path is not None:
+            return
+        post_processor = post_processor_of(pl_module)
+        given = None if post_processor is None else post_processor.false_alarm_rate
+        restore(pl_module, self.path, pl_module.checkpoint_safe_globals())  # type: ignore[operator]  # anomalib's
+        if post_processor is not None and given is not None:
+            post_processor.false_alarm_rate = given
+        old = [] if post_processor is None else post_processor.categories
+        new = list(getattr(getattr(trainer, "datamodule", None), "categories", ()))
+        kept = products_to_keep(old, new, self.replaces, list(self._sample.rows))
+        self._keep(pl_module, kept)
+        if kept and post_processor is not None:
+            # Nothing is left of products that are replaced.
+            network_of(pl_module).rearrange([name if name in kept else "" for name in old], sorted({*kept, *new}))
+            post_processor.rearrange(kept, sorted({*kept, *new}))
+
+    def _keep(self, pl_module: pl.LightningModule, kept: list[str]) -> None:
+        self.kept = kept
+        post_processor = post_processor_of(pl_module)
+        if post_processor is not None:
+            post_processor.kept = kept
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note the old products, for a training that goes on."""
+        del trainer, pl_module
+        checkpoint[KEPT] = self.kept
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on with the old products.
+
+        Raises:
+            CheckpointConfigurationError: If they are no names of products of which there is a sample.
+        """
+        if trainer.state.fn != "fit":
+            return
+        with restoring(f"{KEPT!r}"):
+            kept = list(checkpoint.get(KEPT, ()))
+            if not set(kept) <= self._sample.rows.keys():
+                raise ValueError(f"there are no features of {kept}")
+            self._keep(pl_module, kept)
+
+    # ------------------------------------------------------------------ replaying
+
+    def replay(self, count: int) -> FeatureBatch | None:
+        """Draw ``count`` rows of old products to train on; ``None`` where there are none."""
+        return self._sample.draw(self.kept, count) if self.kept else None
+
+    def replayed(self) -> list[FeatureBatch]:
+        """All rows of old products."""
+        return self._sample.batches(self.kept, BATCH)
+
+    # ------------------------------------------------------------------ sampling
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Sample before the checkpoint is written."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._take_sample(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Sample where no validation follows."""
+        if not trainer.enable_validation:
+            self._take_sample(trainer, pl_module)
+
+    @torch.no_grad()
+    def _take_sample(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take features of each product in the training data, evenly from its images, up to the limit."""
+        self._sample.keep(self.kept)
+        backbone = network_of(pl_module).backbone
+        most = int(pl_module.settings.cache.sample_limit * 1e6 / (BYTES * backbone.row_length))  # type: ignore[operator, union-attr]
+        if post_processor_of(pl_module) is None or not most:
+            return
+        found: dict[str, list[Tensor]] = {}
+        with isolate_rng():
+            for batch in training_batches(trainer, pl_module, spread_by_category(trainer, most)):
+                if isinstance(batch, FeatureBatch):
+                    rows = batch.features
+                else:
+                    rows = torch.cat([part.flatten(1) for part in backbone.feature_maps(batch.image)], dim=1)  # type: ignore[arg-type]
+                for name, row in zip(getattr(batch, "category", None) or (), rows.half().cpu(), strict=False):
+                    found.setdefault(name, []).append(row)
+        for name, own in found.items():
+            joined = torch.stack(own)
+            if joined.isfinite().all():
+                self._sample.rows[name] = joined
+            else:
+                logger.warning("Features of %r do not fit into float16: no later training can extend from them.", name)
+
+
+def network_of(module: pl.LightningModule) -> GradModel:
+    """The network of a model."""
+    return cast("GradModel", module.model)
+
+
+def post_processor_of(module: pl.LightningModule) -> PerCategoryPostProcessor | None:
+    """The post-processor of a model, if it keeps categories."""
+    found = module.post_processor
+    return found if isinstance(found, PerCategoryPostProcessor) else None

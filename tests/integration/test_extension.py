@@ -1,0 +1,130 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""A product more: a new model starts from an old one, with the images of its products or without."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from anomalib.callbacks import ModelCheckpoint
+from anomalib.engine import Engine
+from lightning.pytorch import seed_everything
+from PIL import Image
+
+from anomalib_grad.data import MultiCategory
+from anomalib_grad.files.configuration import CheckpointConfigurationError
+from anomalib_grad.files.unreadable_checkpoints import CheckpointFileError
+from anomalib_grad.lightning_model import SAMPLE, Grad
+from helpers import tiny, write_category
+
+SCALED = tiny(scaled=True, whitening=True)
+OLD = ["nut", "pin"]
+ALL = ["bolt", "nut", "pin"]
+
+
+def fit(model: Grad, root: Path, folder: Path, epochs: int = 1, ckpt_path: Path | None = None) -> Grad:
+    seed_everything(0)
+    data = MultiCategory(root=root, train_batch_size=4, eval_batch_size=4, num_workers=0)
+    every_epoch = ModelCheckpoint(folder, "{epoch}", save_top_k=-1, enable_version_counter=False)
+    engine = Engine(
+        max_epochs=epochs, callbacks=[every_epoch], default_root_dir=folder, accelerator="cpu", devices=1, logger=False
+    )
+    engine.fit(model, datamodule=data, ckpt_path=ckpt_path)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def old(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint of a model of nuts and pins."""
+    folder = tmp_path_factory.mktemp("old")
+    fit(Grad(**SCALED), shop, folder)
+    return folder / "epoch=0.ckpt"
+
+
+@pytest.fixture(scope="module")
+def bolts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new product alone."""
+    root = tmp_path_factory.mktemp("bolts")
+    write_category(root / "bolt", train=6)
+    return root
+
+
+@pytest.fixture(scope="module")
+def extended(old: Path, bolts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Grad, Path]:
+    """The old model with bolts, which saw no image of a nut or a pin, and the folder of its checkpoints."""
+    folder = tmp_path_factory.mktemp("extended")
+    return fit(Grad(extends=old), bolts, folder, epochs=2), folder
+
+
+def recognised(model: Grad, folder: Path) -> list[str]:
+    names = []
+    for path in sorted(folder.glob("train/good/*.png")):
+        pixels = torch.from_numpy(np.asarray(Image.open(path))).permute(2, 0, 1)[None] / 255
+        names += model(pixels).explanation
+    return names
+
+
+def test_old_products_live_on_without_their_images(
+    extended: tuple[Grad, Path], old: Path, shop: Path, bolts: Path
+) -> None:
+    model, before = extended[0], Grad.load_from_checkpoint(old)
+    assert model.categories == ALL
+    assert torch.equal(model.model.whitening.matrix, before.model.whitening.matrix)
+    for name in OLD:
+        assert model.post_processor.category_threshold(name) == before.post_processor.category_threshold(name)
+    assert model.post_processor.category_threshold("bolt") not in {0.0, before.post_processor.image_threshold.item()}
+    assert len(model.model.normal_scale.units) == 4
+    for root, name in ((shop, "nut"), (shop, "pin"), (bolts, "bolt")):
+        assert recognised(model, root / name).count(name) >= 5
+
+
+def test_the_new_checkpoint_can_be_extended_again(extended: tuple[Grad, Path]) -> None:
+    rows = torch.load(extended[1] / "epoch=1.ckpt", weights_only=False)[SAMPLE]
+    assert {name: len(part) for name, part in rows.items()} == dict.fromkeys(ALL, 6)
+
+
+def test_a_killed_extension_goes_on_without_the_old_checkpoint(
+    extended: tuple[Grad, Path], bolts: Path, tmp_path: Path
+) -> None:
+    model = fit(Grad(), bolts, tmp_path, epochs=2, ckpt_path=extended[1] / "epoch=0.ckpt")
+    assert model.categories == ALL
+    expected = extended[0].state_dict()
+    assert [name for name, value in model.state_dict().items() if not torch.equal(value, expected[name])] == []
+
+
+def test_with_images_of_all_products_all_are_fitted_again(old: Path, shop: Path, bolts: Path, tmp_path: Path) -> None:
+    root = tmp_path / "all"
+    shutil.copytree(shop, root)
+    shutil.copytree(bolts, root, dirs_exist_ok=True)
+    model, before = fit(Grad(extends=old), root, tmp_path), Grad.load_from_checkpoint(old)
+    assert model.categories == ALL
+    assert all(
+        model.post_processor.category_threshold(name) != before.post_processor.category_threshold(name) for name in OLD
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"image_size": (96, 96)}, CheckpointConfigurationError, "cannot start from .*image_size is .64, 64. there"),
+        ({"extends": "none.ckpt"}, FileNotFoundError, "there is no checkpoint none.ckpt"),
+        ({"extends": "README"}, CheckpointFileError, "cannot read checkpoint README"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused(
+    old: Path, bolts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    arguments: dict[str, Any], kind: type[Exception], message: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("README").write_text("no checkpoint")
+    with pytest.raises(kind, match=message):
+        fit(Grad(**{"extends": old, **arguments}), bolts, tmp_path)
+
+
+def test_an_exported_model_holds_no_features(extended: tuple[Grad, Path], tmp_path: Path) -> None:
+    path = extended[0].to_torch(tmp_path)
+    assert len(extended[0]._sample.rows) == 3
+    assert torch.load(path, weights_only=False)["model"]._sample.rows == {}

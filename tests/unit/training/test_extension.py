@@ -1,0 +1,68 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which products live on in an extended model, and the features that stand for their images."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from anomalib_grad.training.extension import products_to_keep
+from anomalib_grad.training.feature_sample import FeatureSample
+
+
+@pytest.mark.parametrize(
+    ("new", "replaced", "kept"),
+    [
+        (["bolt", "nut", "pin"], [], []),
+        (["bolt"], [], ["nut", "pin"]),
+        (["bolt", "nut"], ["nut"], ["pin"]),
+        (["nut", "pin"], [], []),
+    ],
+)
+def test_products_without_images_are_kept(new: list[str], replaced: list[str], kept: list[str]) -> None:
+    assert products_to_keep(["nut", "pin"], new, replaced, ["nut", "pin"]) == kept
+
+
+@pytest.mark.parametrize(
+    ("new", "sampled", "message"),
+    [
+        (
+            ["bolt", "nut"],
+            ["nut", "pin"],
+            "knows nut already, and the data hold no pin: give images of all its products",
+        ),
+        (["bolt"], ["nut"], "carries no features of pin, which the data do not hold: give images of all"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(new: list[str], sampled: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        products_to_keep(["nut", "pin"], new, [], sampled)
+
+
+@pytest.fixture
+def sample() -> FeatureSample:
+    """Many rows of zeros of one product, two rows of ones of the other."""
+    sample = FeatureSample()
+    sample.load({"nut": torch.zeros(90, 4).half(), "pin": torch.ones(2, 4).half()}, 4)
+    return sample
+
+
+def test_products_are_replayed_equally_often(sample: FeatureSample) -> None:
+    torch.manual_seed(0)
+    batch = sample.draw(["nut", "pin"], 400)
+    assert batch.features.mean() == pytest.approx(0.5, abs=0.1)
+    assert [row.bool().any().item() for row in batch.features] == [name == "pin" for name in batch.category or ()]
+    assert sum(len(part.features) for part in sample.batches(["nut", "pin"], 32)) == 92
+
+
+def test_an_export_leaves_the_features_out_and_a_copy_has_them(sample: FeatureSample) -> None:
+    assert not pickle.loads(pickle.dumps(sample)).rows  # noqa: S301  # just written
+    assert copy.deepcopy(sample).rows.keys() == {"nut", "pin"}
+
+
+@pytest.mark.parametrize("stored", [[], {"nut": "rows"}, {"nut": torch.zeros(2, 4)}, {"nut": torch.zeros(2, 5).half()}])
+def test_features_of_anything_else_are_refused(stored: object) -> None:
+    with pytest.raises(ValueError, match="it must hold rows of 4 values in float16 for each product"):
+        FeatureSample().load(stored, 4)
