@@ -224,12 +224,9 @@ class CategoryStatistics(PostProcessor):
         """
         if self.kept:
             for name, extreme in everywhere.extremes.items():
-                row = getattr(self, name)
-                row.copy_(
-                    torch.fmin(row, row.new_tensor(extreme))
-                    if name.endswith("_min")
-                    else torch.fmax(row, row.new_tensor(extreme))
-                )
+                known = getattr(self, name)
+                wider = torch.fmin if name.endswith("_min") else torch.fmax
+                known.copy_(wider(known, known.new_tensor(extreme)))
             return
         if self.enable_thresholding and everywhere.known:  # whose images are those of the categories, if there are any
             images = [] if self.categories else everywhere.known

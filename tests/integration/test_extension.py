@@ -17,7 +17,8 @@ from PIL import Image
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.files.configuration import CheckpointConfigurationError
 from anomalib_grad.files.unreadable_checkpoints import CheckpointFileError
-from anomalib_grad.lightning_model import SAMPLE, Grad
+from anomalib_grad.lightning_model import Grad
+from anomalib_grad.training.feature_sample import SAMPLE
 from helpers import tiny, write_category
 
 SCALED = tiny(scaled=True, whitening=True)
