@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import openvino as ov
+import pytest
 from openvino import opset13 as ops
+
+pytestmark = pytest.mark.slow
 
 REPLACE = """
 import signal, sys, time
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
-
-pytestmark = pytest.mark.slow
 
 handled = []
 signal.signal(signal.SIGALRM, lambda *_: handled.append(1))
