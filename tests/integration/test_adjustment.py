@@ -96,6 +96,15 @@ def labels(model: Path, image: Path) -> list[bool]:
     return [label for _, label in verdicts(model, image).values()]
 
 
+def told(model: Path, image: Path, product: str = "nut") -> bool:
+    """Label of an image whose product is named: in other light it need not be recognised."""
+    if model.suffix == ".ckpt":
+        found = Grad.load_from_checkpoint(model, category=product).eval()(read_image(image)[None])
+    else:
+        found = CategoryOpenVINOInferencer(model, device="CPU").predict(image, category=product)
+    return bool(np.ravel(found.pred_label)[0])
+
+
 def darkened(shop: Path, folder: Path, product: str = "nut") -> Path:
     """The good parts of a product in less light."""
     folder.mkdir(parents=True)
@@ -125,9 +134,9 @@ def test_fit_takes_other_light_for_normal(model: Path, shop: Path, tmp_path: Pat
     opened = open_model(model)
     scores = [opened.score(one, "nut")[0] for one in sorted(dark.iterdir())]
     set_threshold(model, "nut", threshold=0.9 * min(scores))
-    assert all(labels(model, image))
+    assert told(model, image)
     thresholds = fit(model, dark, "nut")
-    assert not any(labels(model, image))
+    assert not told(model, image)
     record = thresholds.record("nut")
     assert record is not None
     assert (record.rule, record.seen) == ("highest normal score", (6, 0))
