@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """GRAD as an anomalib model ("Grid-Based Continuous Normal Representation for Anomaly Detection", arXiv 2402.18293)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -166,9 +166,9 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         self._given = given
         self._pre_trained = pre_trained
         self._take(settings)
-        self._random_state: Tensor | None = None
         self._sample = FeatureSample()
         self._extending = Extending(extends, replaces or (), self._sample)
+        self._random_state: Tensor | None = None
         if category is not None:
             if self.per_category is None:
                 raise ValueError(
@@ -217,7 +217,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             FollowIgnoreMasks(lambda: self.model, lambda: self.categories),
             LearnFromFeatures(lambda: self.model, self._features, lambda: self.categories, self._extending.replayed),
             LearnToRecognise(
-                lambda: getattr(self.per_category, "recogniser", None), lambda: self.categories, self._remembered
+                lambda: getattr(self.per_category, "recogniser", None), lambda: self.categories, self._replayed
             ),
             ValidateAtEnd(lambda: self.settings.training.validate_every),
             StopDiverged(),
@@ -319,7 +319,8 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         """Train on a batch of images, or of features from the cache (method section 7)."""
         del args, kwargs
         features = self._features(batch)
-        pooled, replayed = pool(features), self._extending.replay(len(features))
+        pooled = pool(features)
+        replayed = self._extending.replay(len(features))
         if replayed is not None:
             features = torch.cat([features, self._features(self.trainer.strategy.batch_to_device(replayed))])
         settings = self.settings.training
@@ -336,10 +337,10 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             return backbone.join(backbone.unflatten(batch.features.to(torch.get_default_dtype())))
         return backbone(batch.image)
 
-    def _remembered(self) -> list[tuple[Tensor, Sequence[str]]]:
-        """Pooled features of products that a training does not see, with their names."""
-        batches = map(self.trainer.strategy.batch_to_device, self._extending.replayed())
-        return [(pool(self._features(batch)), batch.category or ()) for batch in batches]
+    def _replayed(self) -> Iterator[tuple[Tensor, list[str]]]:
+        """Pooled features ``(B, C)`` of products that are trained on without their images, and their names."""
+        for batch in self._extending.replayed():
+            yield pool(self._features(self.trainer.strategy.batch_to_device(batch))), list(batch.category or ())
 
     def _feature_source(self) -> FeatureSource:
         """What makes features of training images."""

@@ -101,8 +101,7 @@ class GradModel(nn.Module):
             self.backbone.feature_size, image_size, smoothing_window, score_window, score_share
         )
         self.normal_scale = NormalScale() if scaled else None
-        self.ignored: IgnoredRegions | None
-        self.register_module("ignored", None)  # nothing is until data say so, and the graph has no trace of it
+        self.ignored: IgnoredRegions | None = None  # nothing is, until data say so; the graph is then as it was
 
         self.configuration: dict[str, Any] = {
             "backbone": backbone,
@@ -123,8 +122,7 @@ class GradModel(nn.Module):
         """Take the state of a pickle; exports of before know neither corruption nor ignored regions."""
         super().__setstate__(state)
         if "corruption" not in self._modules:
-            self.corruption = Corruption()
-        self._modules.setdefault("ignored", None)
+            self.corruption, self.ignored = Corruption(), None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -236,6 +234,8 @@ class GradModel(nn.Module):
             self.normal_scale.make_room(state_dict, f"{prefix}normal_scale.")
 
     def rearrange(self, before: Sequence[str], after: Sequence[str]) -> None:
-        """Follow a change of the categories' names and order in what is ignored."""
+        """Follow a change of the categories' names and order, in what is known of each."""
+        if self.normal_scale is not None:
+            self.normal_scale.rearrange(before, after)
         if self.ignored is not None:
             self._ignore_all_but(self.ignored.rearranged(before, after))

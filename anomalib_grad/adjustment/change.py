@@ -191,7 +191,9 @@ def _correct(thresholds: ModelThresholds, product: str | None, images: list[Know
     before = thresholds.threshold(product)
     wrong = [image for image in images if called_anomalous(image.score, before) != image.anomalous]
     alarms = sum(not image.anomalous for image in wrong)
-    thresholds.correct(product, images, f"corrected by {alarms} false alarms and {len(wrong) - alarms} missed images")
+    counts = {"false alarms": alarms, "missed images": len(wrong) - alarms}
+    corrected_by = " and ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    thresholds.correct(product, images, f"corrected by {corrected_by or f'none of {len(images)} images'}")
     after = thresholds.threshold(product)
     known = thresholds.images(product)
     corrected.thresholds[product] = (before, after)

@@ -28,18 +28,18 @@ class LearnToRecognise(Callback):
     Args:
         recogniser: Gives what is fitted, or ``None`` where thresholds are not kept by category.
         categories: Gives the names of the categories, in the order of their indices.
-        remembered: Gives pooled features ``(B, C)`` of categories that the training data do not hold, with B names.
+        replayed: Gives pooled features ``(B, C)`` of categories that the training data do not hold, and their names.
     """
 
     def __init__(
         self,
         recogniser: Callable[[], CategoryRecogniser | None],
         categories: Callable[[], Sequence[str]],
-        remembered: Callable[[], Iterable[tuple[Tensor, Sequence[str]]]] = tuple,
+        replayed: Callable[[], Iterable[tuple[Tensor, Sequence[str]]]] = tuple,
     ) -> None:
         self._recogniser = recogniser
         self._categories = categories
-        self._remembered = remembered
+        self._replayed = replayed
         self._learning = False
         self._features: list[Tensor] = []
         self._names: list[str] = []
@@ -50,10 +50,9 @@ class LearnToRecognise(Callback):
         self._features, self._names = [], []
         recogniser = self._recogniser()
         self._learning = recogniser is not None and not (trainer.ckpt_path is not None and recogniser.fitted)
-        if self._learning and trainer.is_global_zero:  # what processes have seen is joined
-            for features, names in self._remembered():
-                self._features.append(features.float())
-                self._names.extend(names)
+        if self._learning and trainer.is_global_zero:  # what processes keep is joined
+            for pooled, names in self._replayed():
+                self._keep(pooled, names)
 
     def on_train_batch_end(
         self,
@@ -67,8 +66,11 @@ class LearnToRecognise(Callback):
         del trainer, pl_module, batch_idx
         names = getattr(batch, "category", None)
         if self._learning and names is not None and isinstance(outputs, Mapping):
-            self._features.append(outputs[POOLED].float())
-            self._names.extend(names)
+            self._keep(outputs[POOLED], names)
+
+    def _keep(self, pooled: Tensor, names: Sequence[str]) -> None:
+        self._features.append(pooled.float())
+        self._names.extend(names)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fit before the thresholds are: the epoch's checkpoint is written right after them."""

@@ -7,6 +7,7 @@ from inspect import signature
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
@@ -39,6 +40,20 @@ def note(checkpoint: dict[str, Any], network: GradModel) -> None:
         "tiling": describe(network.tiler),
     }
     checkpoint[RANDOM_STATE] = torch.get_rng_state()
+    for name, part in checkpoint.items():
+        checkpoint[name] = without_numpy(part)
+
+
+def without_numpy(value: Any) -> Any:  # noqa: ANN401  # of any type
+    """Give a part of a checkpoint with plain numbers in the place of NumPy's, which are refused when it is read.
+
+    Users compute settings with NumPy, and callbacks of theirs keep what they have computed.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) is dict:
+        return {key: without_numpy(part) for key, part in value.items()}
+    return type(value)(map(without_numpy, value)) if type(value) in {list, tuple} else value
 
 
 def leave_out_copies(checkpoint: dict[str, Any], components: Iterable[nn.Module]) -> None:

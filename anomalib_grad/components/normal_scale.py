@@ -73,6 +73,16 @@ class NormalScale(nn.Module):
         """Forget what is usual; the unit is 1 until the next :meth:`fit`."""
         self._take(torch.ones(1))
 
+    def rearrange(self, before: Sequence[str], after: Sequence[str]) -> None:
+        """Give the units the order of other categories; what is usual for all takes the place of unknown ones.
+
+        Args:
+            before: Names of the K categories that the units belong to.
+            after: Names of those that they shall belong to.
+        """
+        known = {name: place for place, name in enumerate(before) if len(before) < len(self.units)}
+        self._take(self.units[[*(known.get(name, -1) for name in after), -1]])
+
     def make_room(self, state_dict: Mapping[str, Any], prefix: str) -> None:
         """Take the number of categories from a state dict that is about to be loaded."""
         stored = state_dict.get(prefix + "units")

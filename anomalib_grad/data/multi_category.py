@@ -83,12 +83,12 @@ class MultiCategory(AnomalibDataModule):
         skip_unreadable: On setup, decode every image and mask once, leave out those that cannot be read, and list them
             in a warning; the splits of all others stay. With ``MVTecAD`` and ``Folder`` links to nothing are left out
             before the splits are drawn. ``False`` stops at the first that cannot be read, by its name.
-        ignore: Mask of what is not judged, white, in all products or by the name of each; it wins over ``ignore.png``
-            in a product's folder (see ``ignoring.py``).
         bits: Bits, 10 to 16, that files of 16 use: 12 for those of a camera that counts to 4095.
         max_pixels: Pixels of the largest file that is read, as of a line-scan camera; ``None`` leaves the limit, 178
             million, to Pillow's guard against files that claim more than they hold. Datasets with readers of their own
             heed neither.
+        ignore: Mask of what is not judged, white, in all products or by the name of each; it wins over ``ignore.png``
+            in a product's folder (see ``ignoring.py``).
 
     Raises:
         FileNotFoundError: If ``root`` is no folder. This and the following are raised when the categories are first
@@ -128,8 +128,8 @@ class MultiCategory(AnomalibDataModule):
         val_split_ratio: float | None = None,
         seed: int | None = 0,
         skip_unreadable: bool = False,
-        *,
         ignore: dict[str, str] | str | None = None,
+        *,
         bits: int = AS_THEY_SAY.bits,
         max_pixels: int | None = None,
     ) -> None:
@@ -149,8 +149,8 @@ class MultiCategory(AnomalibDataModule):
         )
         self.balanced = balanced
         self.skip_unreadable = skip_unreadable
-        self.ignore = ignore
         self.bits, self.max_pixels = bits, max_pixels
+        self.ignore = ignore
         self.root = Path(root)
         self._splits = {
             "test_split_mode": test_split_mode,
@@ -287,10 +287,14 @@ class MultiCategory(AnomalibDataModule):
         for subset, datasets in parts.items():
             if datasets:
                 setattr(self, subset, self._join(subset.removesuffix("_data"), datasets))
+        self._check_masks()
+        self._warn_of_equal_output_names()
+
+    def _check_masks(self) -> None:
+        """Refuse masks, of defects and of what is ignored, that do not fit their images."""
         evaluated = [getattr(self, subset).samples for subset in _SUBSETS[1:] if hasattr(self, subset)]
         check_masks(pd.concat(evaluated).drop_duplicates("image_path"), self._file_format)
         check_ignore_masks(self.ignore_masks.values())
-        self._warn_of_equal_output_names()
 
     def _join(self, subset: str, datasets: dict[str, Any]) -> MultiCategoryDataset:
         for name, datamodule in self.datamodules.items():

@@ -94,9 +94,9 @@ class DistinctImageVisualizer(ImageVisualizer):
         """Write the results of a batch; arguments are Lightning's."""
         del outputs
         ignored = getattr(pl_module, "ignored_pixels", lambda _: None)(batch)
-        left_out = [None] * len(batch) if ignored is None else ignored.expand(len(batch), -1, -1).cpu().numpy()
         paths = batch.image_path or [f"{dataloader_idx}_{batch_idx}_{number}.png" for number in range(len(batch))]
         folder = self._folder(trainer)
+        left_out = [None] * len(batch) if ignored is None else ignored.expand(len(batch), -1, -1).cpu().numpy()
         with naming_disk(folder):
             unlisted = [path for path in paths if path not in self._names]
             if unlisted:
@@ -132,7 +132,7 @@ class DistinctImageVisualizer(ImageVisualizer):
             write_record(folder, read_record(folder), self._unrecorded)
         self._unrecorded = {}
 
-    def _as_read(self, item: ImageItem, ignored: np.ndarray | None = None) -> ImageItem:
+    def _as_read(self, item: ImageItem, ignored: np.ndarray | None) -> ImageItem:
         """Give an item with a picture of its image in the place of the file, which anomalib would open another way.
 
         What is ignored, ``(H, W)`` bool, is hatched.

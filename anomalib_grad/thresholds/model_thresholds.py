@@ -229,6 +229,7 @@ class ModelThresholds:
                 "checkpoint and export it again, or fit the threshold on images (fit)."
             )
         before = self.threshold(product)
+        found = found._replace(image=float(np.float32(found.image)))  # as models hold it
         self.table[row, STATISTICS.index("image_threshold")] = found.image
         if not math.isnan(found.pixel):
             self.table[row, STATISTICS.index("pixel_threshold")] = found.pixel

@@ -10,7 +10,7 @@ from torch import Tensor
 from anomalib_grad.feature_cache import FeatureBatch
 
 SAMPLE = "grad_feature_sample"
-"""Where a checkpoint has it."""
+"""Where a checkpoint has the rows."""
 BYTES = 2
 """Of a value in float16."""
 

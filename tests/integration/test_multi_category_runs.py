@@ -13,6 +13,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from command_lines import COMMAND_LINES
+
 pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).parents[2]
@@ -60,38 +62,40 @@ def anomalib_train(*arguments: str, cwd: Path) -> str:
     return run(sys.executable, "-m", "anomalib.cli.cli", "train", *arguments, cwd=cwd)
 
 
-@pytest.mark.parametrize(
-    ("given", "parsed"),
-    [("all", "all"), ("[ant, bee]", ["ant", "bee"])],
+CATEGORIES = {"all": "all", "[ant, bee]": ["ant", "bee"]}
+WRONG = (
+    (
+        ("--data", "anomalib_grad.data.MultiCategory", "--data.root", "/nowhere"),
+        "there is no folder /nowhere; give the folder that holds one folder per category as root",
+    ),
+    (
+        ("--data", "MultiCategory", "--data.root", "shop", "--data.categories", "[ant, bea]"),
+        "there is no category 'bea' in shop; the categories there are ant, bee, cup",
+    ),
 )
-def test_categories_parse_on_the_command_line(root: Path, tmp_path: Path, given: str, parsed: object) -> None:
-    data = ("--data", "anomalib_grad.data.MultiCategory", "--data.root", str(root), "--data.categories", given)
-    printed = anomalib_train("--model", "Padim", *data, "--print_config", cwd=tmp_path)
-    assert yaml.safe_load(printed)["data"]["init_args"]["categories"] == parsed
 
 
-@pytest.mark.parametrize(
-    ("data", "sentence"),
-    [
-        (
-            ("--data", "anomalib_grad.data.MultiCategory", "--data.root", "/nowhere"),
-            "there is no folder /nowhere; give the folder that holds one folder per category as root",
-        ),
-        (
-            ("--data", "MultiCategory", "--data.root", "shop", "--data.categories", "[ant, bea]"),
-            "there is no category 'bea' in shop; the categories there are ant, bee, cup",
-        ),
-    ],
-)
-def test_the_command_line_ends_with_what_is_wrong(
-    root: Path, tmp_path: Path, data: tuple[str, ...], sentence: str
-) -> None:
-    (tmp_path / "shop").symlink_to(root)
-    model = ("--model", "Grad", "--model.backbone", "grad_tiny")
-    done = start(sys.executable, "-m", "anomalib.cli.cli", "train", *model, *data, cwd=tmp_path)
-    assert done.returncode != 0
-    assert " ".join(done.stderr.split()).endswith(f"Error: {sentence}")
-    assert "Union" not in done.stderr
+@pytest.fixture(scope="module")
+def answers(root: Path) -> list[tuple[int, str, str]]:
+    """Exit code, output and errors of a command for each of the above."""
+    data = ("--data", "anomalib_grad.data.MultiCategory", "--data.root", str(root), "--print_config")
+    parsed = [("train", "--model", "Padim", *data, "--data.categories", given) for given in CATEGORIES]
+    refused = [("train", "--model", "Grad", "--model.backbone", "grad_tiny", *given) for given, _ in WRONG]
+    printed = run(sys.executable, "-c", COMMAND_LINES, json.dumps([*parsed, *refused]), cwd=root.parent)
+    return json.loads(printed.splitlines()[-1])["answers"]
+
+
+def test_categories_parse_on_the_command_line(answers: list[tuple[int, str, str]]) -> None:
+    for (code, printed, _), parsed in zip(answers, CATEGORIES.values(), strict=False):
+        assert code == 0
+        assert yaml.safe_load(printed)["data"]["init_args"]["categories"] == parsed
+
+
+def test_the_command_line_ends_with_what_is_wrong(answers: list[tuple[int, str, str]]) -> None:
+    for (code, _, failed), (_, sentence) in zip(answers[len(CATEGORIES) :], WRONG, strict=True):
+        assert code != 0
+        assert " ".join(failed.split()).endswith(f"Error: {sentence}")
+        assert "Union" not in failed
 
 
 def test_padim_trains_and_tests_on_all_categories(root: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import numpy as np
 import pytest
 import torch
 from anomalib.data import MVTecAD
@@ -16,10 +17,11 @@ from anomalib.engine import Engine
 from lightning.pytorch import Trainer
 from PIL import Image
 
+from anomalib_grad.checkpoint.convert import save_model
 from anomalib_grad.files.configuration import CheckpointConfigurationError
 from anomalib_grad.files.unreadable_checkpoints import CheckpointFileError
 from anomalib_grad.lightning_model import Grad
-from helpers import TINY, write_category
+from helpers import TINY, tiny, write_category
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +248,19 @@ def test_other_errors_stay_as_they_are(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="nowhere"):
         Grad.load_from_checkpoint(whole, map_location="nowhere")
     assert isinstance(Grad.load_from_checkpoint(whole), Grad)
+
+
+def test_settings_computed_with_numpy_come_back_as_plain_numbers(tmp_path: Path) -> None:
+    given = tiny(learning_rate=np.float64(0.002), jitter_std=np.float64(0.1))
+    save_model(Grad(**given, false_alarm_rate=np.float64(0.05)), path := tmp_path / "model.ckpt")
+    loaded = Grad.load_from_checkpoint(path)
+    values = (
+        loaded.settings.training.learning_rate,
+        loaded.settings.method.jitter_std,
+        loaded.post_processor.false_alarm_rate,
+    )
+    assert values == (0.002, 0.1, 0.05)
+    assert {type(value) for value in values} == {float}
 
 
 @pytest.mark.parametrize(

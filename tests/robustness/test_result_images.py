@@ -19,8 +19,6 @@ from anomalib_grad.lightning_model import Grad
 from bad_images import encoded
 from helpers import tiny, write_category
 
-pytestmark = pytest.mark.slow
-
 
 def engine(folder: Path, **options: Any) -> Engine:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -36,6 +34,12 @@ def results(folder: Path) -> dict[str, str]:
     return inputs
 
 
+@pytest.fixture(scope="module")
+def model() -> Grad:
+    """A model that was never trained: what it thinks of an image does not matter here."""
+    return Grad(**tiny(mse_threshold=0.1))
+
+
 @pytest.fixture
 def images(tmp_path: Path, shop: Path) -> Path:
     """Two images of one name, and what a system wrote beside them."""
@@ -47,15 +51,15 @@ def images(tmp_path: Path, shop: Path) -> Path:
 
 
 @pytest.mark.parametrize("library", ["anomalib", "own"])
-def test_images_of_one_name_keep_their_results(images: Path, tmp_path: Path, deployed, library: str) -> None:
+def test_images_of_one_name_keep_their_results(images: Path, tmp_path: Path, model: Grad, library: str) -> None:
     source: dict[str, Any] = {"data_path": images} if library == "anomalib" else {"dataset": PredictImages(images)}
-    assert len(engine(tmp_path / "out").predict(deployed.model, **source)) == 2  # hidden files are none
+    assert len(engine(tmp_path / "out").predict(model, **source)) == 2  # hidden files are none
     found = {f"{folder}/good/a.png": str(images / folder / "good/a.png") for folder in "xy"}
     assert results(tmp_path / "out") == found
     # another run into the same folder, of another image of a name that is taken
     shutil.copytree(images / "y", tmp_path / "later/x")
-    engine(tmp_path / "out").predict(deployed.model, dataset=PredictImages(tmp_path / "later/x/good"))
-    engine(tmp_path / "out").predict(deployed.model, dataset=PredictImages(tmp_path / "later/x/good"))
+    engine(tmp_path / "out").predict(model, dataset=PredictImages(tmp_path / "later/x/good"))
+    engine(tmp_path / "out").predict(model, dataset=PredictImages(tmp_path / "later/x/good"))
     later = str(tmp_path / "later/x/good/a.png")
     assert results(tmp_path / "out") == {**found, "good/a.png": later}
 
@@ -69,39 +73,39 @@ def test_a_visualizer_of_anomalibs_keeps_them_as_well(images: Path, tmp_path: Pa
         assert result.width < 256
 
 
-def test_products_of_different_roots_keep_their_results_in_a_test(shop: Path, tmp_path: Path, deployed) -> None:
+def test_products_of_different_roots_keep_their_results_in_a_test(shop: Path, tmp_path: Path, model: Grad) -> None:
     write_category(tmp_path / "far/pin", train=2)
     modules = {"nut": MVTecAD(shop, "nut", num_workers=0), "pin": MVTecAD(tmp_path / "far", "pin", num_workers=0)}
     data = MultiCategory(datamodules=modules, eval_batch_size=4, num_workers=0)
-    engine(tmp_path / "out").test(deployed.model, datamodule=data)
+    engine(tmp_path / "out").test(model, datamodule=data)
     assert len(set(results(tmp_path / "out").values())) == 8
 
 
-def test_each_run_writes_to_its_own_folder(images: Path, tmp_path: Path, deployed) -> None:
+def test_each_run_writes_to_its_own_folder(images: Path, tmp_path: Path, model: Grad) -> None:
     for run in ("one", "two"):
-        engine(tmp_path / run).predict(deployed.model, dataset=PredictImages(images))
+        engine(tmp_path / run).predict(model, dataset=PredictImages(images))
         assert len(results(tmp_path / run)) == 2
 
 
 def test_one_bad_image_costs_no_other_its_result(
-    images: Path, tmp_path: Path, deployed, caplog: pytest.LogCaptureFixture
+    images: Path, tmp_path: Path, model: Grad, caplog: pytest.LogCaptureFixture
 ) -> None:
     (images / "x/good/b.png").write_bytes(b"")
-    found = engine(tmp_path / "out").predict(deployed.model, dataset=PredictImages(images, skip_unreadable=True))
+    found = engine(tmp_path / "out").predict(model, dataset=PredictImages(images, skip_unreadable=True))
     assert len(found) == len(results(tmp_path / "out")) == 2
     assert f"could not read image '{images / 'x/good/b.png'}'" in caplog.text
 
 
 @pytest.mark.parametrize("bits", [16, 12])
 def test_an_image_of_16_bits_is_shown_as_the_model_reads_it(
-    tmp_path: Path, deployed, bits: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: Grad, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "in").mkdir()
     values = np.linspace(0, 2**bits - 1, 120 * 120).reshape(120, 120).astype(np.uint16)
     (tmp_path / "in/deep.png").write_bytes(encoded(Image.fromarray(values), format="PNG"))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)  # the guard refuses twice as many
     told = PredictImages(tmp_path / "in", bits=bits, max_pixels=120 * 120)
-    engine(tmp_path / "out").predict(deployed.model, dataset=told)
+    engine(tmp_path / "out").predict(model, dataset=told)
     monkeypatch.undo()
     (result,) = (tmp_path / "out").rglob("deep.png")
     shown = np.asarray(Image.open(result))[64:, :256]  # below the title

@@ -27,6 +27,8 @@ from tools.distil_grad_tiny.distil import Distillation, Recipe  # noqa: E402
 from tools.distil_grad_tiny.pictures import LICENCES, load_pictures  # noqa: E402
 from tools.distil_grad_tiny.procedural import render  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 SMALL = ((64, 4), (96, 2))
 
 

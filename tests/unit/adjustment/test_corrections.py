@@ -41,7 +41,7 @@ def test_a_table_of_predictions(tmp_path: Path, suffix: str):
         ("path,category\na.png,nut\n", "no column 'right_label'"),
         ("path,right_label\na.png,perhaps\n", "'perhaps' in column 'right_label'"),
         ("path,right_label\na.png,\n", "holds no verdicts"),
-        ("", "cannot read the predictions"),
+        ("", "cannot read the table of predictions"),
     ],
 )
 def test_a_table_without_verdicts_is_refused(tmp_path: Path, content: str, said: str):

@@ -68,3 +68,10 @@ def test_strange_scores_give_finite_distances(levels: list[float], images: int):
 def test_no_image_is_refused():
     with pytest.raises(ValueError, match="without training images"):
         NormalScale().fit({}, 0)
+
+
+def test_units_follow_the_names_of_categories():
+    scale = fitted({0: draw(20), 1: draw(20, 3.0)}, 2)
+    first, second, every = scale.units.tolist()
+    scale.rearrange(["a", "b"], ["b", "new", "a"])
+    assert scale.units.tolist() == [second, every, first, every]

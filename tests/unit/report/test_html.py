@@ -25,7 +25,7 @@ def make_example(path: str, *, anomalous: bool, score: float, size: tuple[int, i
     return Example(path, anomalous, score, image, ramp, ramp > 0.9 if anomalous else None)
 
 
-def make_record(category: str, dimensions: int | None = 2) -> CategoryRecord:
+def make_record(category: str, dimensions: int | None = None) -> CategoryRecord:
     rng = np.random.default_rng(0)
     return CategoryRecord(
         category=category,
@@ -102,16 +102,21 @@ def images(page: Page, alt: str) -> list[Image.Image]:
     return [Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))) for source in sources]
 
 
-def test_table_has_a_row_per_category_and_the_mean() -> None:
-    page = Page(render_html(make_report([make_record("bottle"), make_record("cable")])))
+@pytest.fixture(scope="module")
+def page() -> Page:
+    """The page of two products, with all that a report shows."""
+    return Page(render_html(make_report([make_record("bottle", 2), make_record("cable", 2)])))
+
+
+def test_table_has_a_row_per_category_and_the_mean(page: Page) -> None:
     values = ["0.889", "0.857", "0.765", "0.654"]
     assert ["bottle", "3", "3", *values, "3.25"] in page.rows
     assert ["cable", "3", "3", *values, "3.25"] in page.rows
     assert ["mean of 2; images: sum", "6", "6", *values, "–"] in page.rows  # noqa: RUF001
 
 
-def test_header_names_the_model_and_the_headline_numbers() -> None:
-    header = Page(render_html(make_report([make_record("bottle"), make_record("cable")]))).text("header")
+def test_header_names_the_model_and_the_headline_numbers(page: Page) -> None:
+    header = page.text("header")
     assert re.search(r"Grad test report \d{4}-\d\d-\d\d \d\d:\d\d", header)
     assert "mean image AUROC0.889" in header
     assert "categories2" in header.replace(" ", "")
@@ -155,13 +160,13 @@ def test_score_on_the_threshold_is_normal_as_for_anomalib() -> None:
     assert re.search(r"passed\s*good/2.png", page.text("examples"))
 
 
-def test_notes_are_shown() -> None:
-    assert "A remark." in Page(render_html(make_report([make_record("bottle")]))).text("results")
+def test_notes_are_shown(page: Page) -> None:
+    assert "A remark." in page.text("results")
 
 
 def test_file_needs_nothing_from_outside(tmp_path: Path) -> None:
     path = tmp_path / "new" / "report.html"
-    write_html(make_report([make_record("bottle"), make_record("cable")]), path)
+    write_html(make_report([make_record("bottle", 2), make_record("cable", 2)]), path)
     html = path.read_text(encoding="utf-8")
     page = Page(html)
     for tag, attributes in page.elements:
@@ -176,8 +181,7 @@ def test_file_needs_nothing_from_outside(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
 
 
-def test_links_lead_to_parts_of_the_page() -> None:
-    page = Page(render_html(make_report([make_record("bottle"), make_record("cable")])))
+def test_links_lead_to_parts_of_the_page(page: Page) -> None:
     targets = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
     links = [attributes["href"] or "" for tag, attributes in page.elements if tag == "a"]
     assert len(links) == 8  # six parts and two categories
@@ -188,8 +192,8 @@ HOSTILE = ["<script>alert(1)</script>", "\"><img src=x onerror='alert(1)'>", "{{
 
 
 def test_hostile_names_are_text() -> None:
-    plain = Page(render_html(make_report([make_record(name) for name in "abcd"])))
-    records = [replace(make_record(name), recognised=np.array([HOSTILE[0]] * 6)) for name in HOSTILE]
+    plain = Page(render_html(make_report([make_record(name, 2) for name in "abcd"])))
+    records = [replace(make_record(name, 2), recognised=np.array([HOSTILE[0]] * 6)) for name in HOSTILE]
     report = replace(make_report(records), model=HOSTILE[0], notes=HOSTILE)
     page = Page(render_html(report))
     for tag in ("script", "img", "a", "style"):

@@ -52,8 +52,7 @@ def test_neighbouring_thresholds_judge_one_three_and_ten_images_differently():
 
 @pytest.mark.parametrize(("rate", "normal", "beyond"), [(0.01, 99, False), (0.01, 98, True), (0.5, 0, True)])
 def test_a_rate_is_extrapolated_where_no_image_could_show_it(rate: float, normal: int, beyond: bool):
-    assert extrapolates(rate, normal) is (rate < 1 / (normal + 1))
-    assert extrapolates(rate, normal) is (beyond and normal != 0)
+    assert extrapolates(rate, normal) is beyond
 
 
 def test_of_many_images_the_extremes_are_kept():

@@ -5,6 +5,7 @@
 from collections.abc import Iterable, Iterator
 
 from anomalib_grad.thresholds.known_images import KnownImage
+from anomalib_grad.thresholds.outcome import called_anomalous
 
 from .change import Corrected, Correction
 
@@ -22,9 +23,10 @@ def in_words(corrected: Corrected) -> list[str]:
         own = [one for one in corrected.corrections if one.product == product]
         lines += [f"  {line}" for line in _of_images(own)]
         changed = corrected.changed[product]
-        for truth, called in ((False, "false alarm"), (True, "missed")):
-            worse = [one for one in changed if one.anomalous == truth and (one.score > after) != truth]
-            better = [one for one in changed if one.anomalous == truth and (one.score > after) == truth]
+        for truth, called in ((False, "false alarms"), (True, "missed")):
+            of_kind = [one for one in changed if one.anomalous == truth]
+            worse = [one for one in of_kind if called_anomalous(one.score, after) != truth]
+            better = [one for one in of_kind if called_anomalous(one.score, after) == truth]
             if worse:
                 lines.append(f"  cost: {len(worse)} known images are now {called}: {listed(worse)}")
             if better:
