@@ -77,6 +77,7 @@ def test_old_products_live_on_without_their_images(
     for name in OLD:
         assert model.post_processor.category_threshold(name) == before.post_processor.category_threshold(name)
     assert model.post_processor.category_threshold("bolt") not in {0.0, before.post_processor.image_threshold.item()}
+    assert model.post_processor.records.keys() == {*ALL, "unknown"}, "what thresholds come from stays as well"
     assert len(model.model.normal_scale.units) == 4
     for root, name in ((shop, "nut"), (shop, "pin"), (bolts, "bolt")):
         assert recognised(model, root / name).count(name) >= 5
