@@ -4,7 +4,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -23,15 +23,14 @@ from torch.optim import Optimizer
 from .categories.ignoring import FollowIgnoreMasks
 from .categories.learning import POOLED, LearnToRecognise
 from .categories.recogniser import pool
-from .checkpoint.own import MEANS, RANDOM_STATE, THRESHOLDS, fit_network, leave_out_copies, load, note, settings_in
+from .checkpoint.own import RANDOM_STATE, fit_network, fit_thresholds, leave_out_copies, load, note, settings_in
 from .data.anomalib_data import LeaveOutHidden, NameMissingSplit
 from .data.copies import TrainOnCopies
 from .data.ignoring import of_the_rest
 from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor
 from .data.unreadable_images import NameUnreadableImages
-from .deploy.export import CategoryExportMixin
+from .deploy.export import CategoryExportMixin, ExplainedInferenceBatch
 from .feature_cache import FeatureBatch, FeatureCaching, FeatureSource
-from .files.configuration import check_weights
 from .files.restoring import restoring
 from .files.unreadable_checkpoints import NameUnreadableCheckpoint
 from .files.whole_checkpoints import WholeCheckpoints
@@ -53,16 +52,6 @@ from .training.run_end import SayHowToGoOn
 from .training.validation import ValidateAtEnd
 
 NOT_GIVEN = Settings()
-
-
-class ExplainedInferenceBatch(NamedTuple):
-    """anomalib's InferenceBatch and the category name of each image, in anomalib's free-text field."""
-
-    pred_score: Tensor
-    pred_label: Tensor | None
-    anomaly_map: Tensor
-    pred_mask: Tensor | None
-    explanation: list[str]
 
 
 class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onnx: as in anomalib
@@ -137,18 +126,8 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        given = Settings.of(
-            {
-                "backbone": backbone,
-                "layers": layers,
-                "image_size": image_size,
-                "fusion": fusion,
-                "method": method,
-                "training": training,
-                "map": map,
-                "cache": cache,
-            }
-        )
+        shape = {"backbone": backbone, "layers": layers, "image_size": image_size, "fusion": fusion}
+        given = Settings.of(shape | {"method": method, "training": training, "map": map, "cache": cache})
         settings = given.over(find_recipe(recipe).settings)
         with naming_recipe(recipe):
             model = build_network(settings, pre_trained)
@@ -269,11 +248,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         datamodule = getattr(self._trainer, "datamodule", None)
         if isinstance(datamodule, AnomalibDataModule):
             datamodule._update_augmentations()  # it was set up before, for images of another size
-        weights = checkpoint["state_dict"]
-        if self.per_category is not None and weights.get(MEANS) is not None and weights[MEANS].numel():
-            self.per_category.recogniser.reset(len(self.categories), self.model.backbone.channels)
-        own = self.state_dict()
-        check_weights({name: own[name] for name in own if name in weights or name.startswith(THRESHOLDS)}, weights)
+        fit_thresholds(self, checkpoint["state_dict"], self.per_category, self.model.backbone.channels)
         self.model.backbone.mark_weights_ready()
         self._random_state = checkpoint.get(RANDOM_STATE)
         with restoring(f"{SAMPLE!r}"):

@@ -10,7 +10,7 @@ from typing import IO, Any, TypeVar
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import nn
+from torch import Tensor, nn
 
 from anomalib_grad.backbone.tiling import describe, rebuild
 from anomalib_grad.files.checkpoint_files import check_before_reading, on_this_machine
@@ -21,6 +21,7 @@ from anomalib_grad.files.unreadable_checkpoints import CheckpointFileError, desc
 from anomalib_grad.recipes import DEFAULT_RECIPE, PUBLISHED, find_recipe
 from anomalib_grad.settings import GROUPS, Settings, filled, group_of
 from anomalib_grad.settings.stored import HYPER_PARAMETERS, grouped, stored_arguments
+from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 from anomalib_grad.torch_model import GradModel
 
 RANDOM_STATE = "grad_random_state"
@@ -112,6 +113,27 @@ def fit_network(network: GradModel, given: Settings, checkpoint: Mapping[str, An
     check_weights(network.state_dict(prefix=MODEL), checkpoint["state_dict"])
     with restoring("'tiling'"):
         network.tiler = rebuild(checkpoint[CONFIGURATION].get("tiling", configuration.get("tiling")))
+
+
+def fit_thresholds(
+    model: nn.Module, weights: Mapping[str, Tensor], kept: PerCategoryPostProcessor | None, channels: int
+) -> None:
+    """Make room for what a state dict has learnt to recognise, and check all of it that is not the network's.
+
+    Args:
+        model: The whole model, whose network has its shapes already.
+        weights: Its state dict, about to be loaded.
+        kept: The model's post-processor, if it keeps categories.
+        channels: Of the backbone.
+
+    Raises:
+        CheckpointConfigurationError: If weights were changed.
+    """
+    means = weights.get(MEANS)
+    if kept is not None and means is not None and means.numel():
+        kept.recogniser.reset(len(kept.categories), channels)
+    own = model.state_dict()
+    check_weights({name: own[name] for name in own if name in weights or name.startswith(THRESHOLDS)}, weights)
 
 
 def load(  # arguments are Lightning's

@@ -62,6 +62,16 @@ class ExportedBatch(NamedTuple):
     category: Tensor | None
 
 
+class ExplainedInferenceBatch(NamedTuple):
+    """anomalib's InferenceBatch and the category name of each image, in anomalib's free-text field."""
+
+    pred_score: Tensor
+    pred_label: Tensor | None
+    anomaly_map: Tensor
+    pred_mask: Tensor | None
+    explanation: list[str]
+
+
 class ExportedGraph(LightningModule):
     """What is exported: a model, with the index of each image's category in the place of its name.
 
