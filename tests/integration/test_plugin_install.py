@@ -221,6 +221,7 @@ def test_lightning_without_anomalib_pays_nothing(installed):
         "anomalib_grad",
         "anomalib_grad.plugin",
         "anomalib_grad.plugin.callbacks",
+        "anomalib_grad.plugin.former_names",
         "anomalib_grad.plugin.registration",
     }
 
