@@ -19,7 +19,7 @@ import torch
 from anomalib.data import PredictDataset
 from anomalib.deploy import ExportType
 from anomalib.engine import Engine
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.deploy.export import publish
@@ -30,6 +30,7 @@ from anomalib_grad.files.checkpoint_io import WholeCheckpointIO
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.report.records import CategoryResult, TestReport
 from anomalib_grad.report.table import write_csv, write_json
+from anomalib_grad.training.divergence import DivergenceError
 from helpers import tiny, write_category
 
 NO_ROOM = r"cannot write '.*/images/inputs\.json' \(File too large\)"
@@ -195,18 +196,20 @@ def test_a_disk_that_becomes_read_only_is_named_and_keeps_the_old_checkpoint(sma
 
 
 class AfterFirstEpoch(Callback):
-    """Does something to the machine after the first epoch."""
+    """Does something to the machine, or to the model, after the first epoch."""
 
-    def __init__(self, action: Callable[[], object]) -> None:
+    def __init__(self, action: Callable[[Grad], object]) -> None:
         self.action = action
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Grad) -> None:
         if trainer.current_epoch == 1:
-            self.action()
+            self.action(pl_module)
 
 
-def train(shop: Path, folder: Path, action: Callable[[], object], **arguments: object) -> None:
-    data = MultiCategory(root=shop, train_batch_size=2, eval_batch_size=4, num_workers=0)
+def train(
+    shop: Path, folder: Path, action: Callable[[Grad], object], num_workers: int = 0, **arguments: object
+) -> None:
+    data = MultiCategory(root=shop, train_batch_size=2, eval_batch_size=4, num_workers=num_workers)
     engine = Engine(
         callbacks=[AfterFirstEpoch(action)], default_root_dir=folder, max_epochs=2, accelerator="cpu", devices=1
     )
@@ -215,7 +218,7 @@ def train(shop: Path, folder: Path, action: Callable[[], object], **arguments: o
 
 def test_a_disk_that_fills_up_while_training_keeps_the_last_checkpoint(shop: Path, tmp_path: Path) -> None:
     with files_up_to(2**30), pytest.raises(OSError, match=r"cannot write '.*/model\.ckpt' \(File too large\)") as error:
-        train(shop, tmp_path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, resource.RLIM_INFINITY)))
+        train(shop, tmp_path, lambda _: resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, resource.RLIM_INFINITY)))
     (checkpoint,) = tmp_path.glob("Grad/*/v0/weights/lightning/*")
     assert error.value.__notes__ == [
         f"Go on from the last checkpoint with: engine.fit(model, ..., ckpt_path='{checkpoint}')"
@@ -224,16 +227,28 @@ def test_a_disk_that_fills_up_while_training_keeps_the_last_checkpoint(shop: Pat
     assert isinstance(Grad.load_from_checkpoint(checkpoint), Grad)
 
 
-def test_an_image_that_vanishes_while_training_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_image_that_vanishes_while_training_is_named(tmp_path: Path, num_workers: int) -> None:
     image = write_category(tmp_path / "shop/nut") / "train/good/001.png"
     with pytest.raises(Exception, match=rf"{image}") as error:
-        train(tmp_path / "shop", tmp_path / "results", image.unlink, feature_cache=False)
+        train(tmp_path / "shop", tmp_path / "results", lambda _: image.unlink(), num_workers, feature_cache=False)
     (checkpoint,) = tmp_path.rglob("*.ckpt")
     assert error.value.__notes__[-1].endswith(f"engine.fit(model, ..., ckpt_path='{checkpoint}')")
 
 
+def test_a_training_that_diverges_names_the_checkpoint_before_it_did(shop: Path, tmp_path: Path) -> None:
+    def spoil(model: Grad) -> None:
+        model.model.head.local_representation.grid.cells.data.fill_(torch.nan)
+
+    with pytest.raises(DivergenceError, match="training diverged in epoch 1") as error:
+        train(shop, tmp_path, spoil)
+    (checkpoint,) = tmp_path.rglob("*.ckpt")
+    assert error.value.__notes__[-1].endswith(f"engine.fit(model, ..., ckpt_path='{checkpoint}')")
+    assert torch.load(checkpoint, weights_only=True)["epoch"] == 0
+
+
 def test_a_cache_that_vanishes_while_training_is_not_missed(shop: Path, tmp_path: Path) -> None:
-    def remove() -> None:
+    def remove(_: Grad) -> None:
         (file,) = tmp_path.glob("cache/*.npy")
         file.unlink()
 
