@@ -22,7 +22,7 @@ from anomalib_grad.deploy import CategoryOpenVINOInferencer
 def main() -> None:
     """Generate data, train, test with report, export, run the exported model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument(
         "--data", type=Path, default=Path("datasets/GradTextures"), help="where the images are generated"
     )
@@ -37,7 +37,7 @@ def main() -> None:
     print(f"2/4  one model for {', '.join(data.categories)}: {args.epochs} epochs")
     size = (data.spec.image_size, data.spec.image_size)
     windows = {"smoothing_window": 13, "score_window": 18}
-    model = Grad(backbone="grad_tiny", image_size=size, fusion="small", map=windows)
+    model = Grad("fast", backbone="grad_tiny", image_size=size, map=windows)
     engine = Engine(max_epochs=args.epochs, default_root_dir=args.results)
     engine.fit(model, datamodule=data)
 
