@@ -12,10 +12,11 @@ from typing import Any
 import lightning.pytorch as pl
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional
+
+from .training_loader import ReplacesTrainingLoader
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ def with_copies(loader: object, copies: int) -> object:
     )
 
 
-class TrainOnCopies(Callback):
+class TrainOnCopies(ReplacesTrainingLoader):
     """Puts copies beside the training images; to be set up before the feature cache.
 
     Args:
@@ -147,26 +148,8 @@ class TrainOnCopies(Callback):
     def __init__(self, copies: Callable[[], int]) -> None:
         self._copies = copies
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Stand between the trainer and the datamodule's training loader."""
-        del pl_module
-        datamodule: Any = getattr(trainer, "datamodule", None)
-        if stage != "fit" or datamodule is None:
-            return
-        images: Callable[[], object] = datamodule.train_dataloader
-
-        def train_dataloader() -> object:
-            copies = self._copies()
-            return with_copies(images(), copies) if copies else images()
-
-        datamodule.train_dataloader = train_dataloader
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the datamodule its own loader back."""
-        del pl_module, stage
-        vars(getattr(trainer, "datamodule", None) or self).pop("train_dataloader", None)
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the datamodule its own loader back."""
-        del exception
-        self.teardown(trainer, pl_module, "fit")
+    def training_loader(self, trainer: pl.Trainer, images: object) -> object:
+        """Give a loader that draws any version of an image, or the images' own without copies."""
+        del trainer
+        copies = self._copies()
+        return with_copies(images, copies) if copies else images

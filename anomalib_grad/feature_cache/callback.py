@@ -8,10 +8,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from anomalib_grad.backbone.tiling import describe
+from anomalib_grad.data.training_loader import ReplacesTrainingLoader
 from anomalib_grad.settings import CacheSettings
 
 from .conditions import obstacle, passes
@@ -24,7 +24,7 @@ from .store import GIB, CacheFile
 logger = logging.getLogger(__name__)
 
 
-class FeatureCaching(Callback):
+class FeatureCaching(ReplacesTrainingLoader):
     """Puts the features of the training images in place of the images, where they never change.
 
     The cache is filled when the trainer asks the datamodule for its training loader: before the first epoch, with a
@@ -47,31 +47,10 @@ class FeatureCaching(Callback):
         self._name = ""
         self.rows: np.ndarray | None = None
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Stand between the trainer and the datamodule's training loader."""
-        del pl_module
-        datamodule: Any = getattr(trainer, "datamodule", None)
-        if stage != "fit" or not self.place or datamodule is None:
-            return
-        images: Callable[[], object] = datamodule.train_dataloader
-
-        def train_dataloader() -> object:
-            return self.training_loader(trainer, images())
-
-        datamodule.train_dataloader = train_dataloader
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the datamodule its own loader back."""
-        del pl_module, stage
-        vars(getattr(trainer, "datamodule", None) or self).pop("train_dataloader", None)
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the datamodule its own loader back."""
-        del exception
-        self.teardown(trainer, pl_module, "fit")
-
     def training_loader(self, trainer: pl.Trainer, images: object) -> object:
         """Fill the cache and give a loader over it; the loader of the images where that cannot be or does not pay."""
+        if not self.place:
+            return images
         source = self._source()
         reason = obstacle(images, source.transform)
         if reason is None and is_automatic(self.place) and passes(trainer, len(images)) <= 1:  # type: ignore[arg-type]
@@ -91,7 +70,7 @@ class FeatureCaching(Callback):
         dataset: Any = images.dataset
         dtype = np.dtype(self.settings.dtype or "float32")
         name = fingerprint(
-            hash_images(dataset.samples["image_path"]),
+            hash_images(dict.fromkeys(dataset.samples["image_path"])),  # once for all copies of an image
             [getattr(dataset, name, None) for name in ("augmentations", "copies", "file_format")],
             transform,
             [backbone.name, backbone.layers, backbone.image_size, hash_weights(backbone.network)],

@@ -63,7 +63,7 @@ def obstacle(loader: object, pre_processing: nn.Module | None) -> str | None:
     augmentation = first_augmentation([getattr(loader.dataset, "augmentations", None), pre_processing])
     if augmentation is not None:
         return f"training images are augmented ({augmentation})"
-    missing = next((path for path in samples["image_path"] if not Path(path).is_file()), None)
+    missing = next((path for path in dict.fromkeys(samples["image_path"]) if not Path(path).is_file()), None)
     return f"{missing} is no file" if missing is not None else None
 
 
