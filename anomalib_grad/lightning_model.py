@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .categories.ignoring import FollowIgnoreMasks
-from .categories.learning import POOLED, LearnToRecognise
+from .categories.learning import FEATURES, LearnToRecognise
 from .categories.recogniser import pool
 from .checkpoint.own import RANDOM_STATE, fit_network, fit_thresholds, leave_out_copies, load, note, settings_in
 from .data.anomalib_data import LeaveOutHidden, NameMissingSplit
@@ -293,17 +293,16 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
     def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
         """Train on a batch of images, or of features from the cache (method section 7)."""
         del args, kwargs
-        features = self._features(batch)
-        pooled = pool(features)
-        replayed = self._extending.replay(len(features))
+        own = features = self._features(batch)
+        replayed = self._extending.replay(len(own))
         if replayed is not None:
-            features = torch.cat([features, self._features(self.trainer.strategy.batch_to_device(replayed))])
+            features = torch.cat([own, self._features(self.trainer.strategy.batch_to_device(replayed))])
         settings = self.settings.training
         with step_precision(str(settings.precision), self.trainer, self.device):
             output = self.model(features=features)
             loss = training_loss(*output, hard_mining=bool(settings.hard_mining))
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(features))
-        return {"loss": loss, POOLED: pooled}
+        return {"loss": loss, FEATURES: own}
 
     def _features(self, batch: Batch | FeatureBatch) -> Tensor:
         """Features ``(B, C, h, w)`` of a training batch, computed or from the cache."""

@@ -12,12 +12,12 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from .distributed import all_gather
-from .recogniser import CategoryRecogniser
+from .recogniser import CategoryRecogniser, pool
 
 logger = logging.getLogger(__name__)
 
-POOLED = "pooled"
-"""Where a training step's result has the pooled features ``(B, C)`` of its batch."""
+FEATURES = "features"
+"""Where a training step's result has the backbone's features ``(B, C, H, W)`` of its batch."""
 
 
 class LearnToRecognise(Callback):
@@ -66,7 +66,7 @@ class LearnToRecognise(Callback):
         del trainer, pl_module, batch_idx
         names = getattr(batch, "category", None)
         if self._learning and names is not None and isinstance(outputs, Mapping):
-            self._keep(outputs[POOLED], names)
+            self._keep(pool(outputs[FEATURES]), names)
 
     def _keep(self, pooled: Tensor, names: Sequence[str]) -> None:
         self._features.append(pooled.float())
