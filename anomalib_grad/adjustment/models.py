@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 
 import torch
 
+from anomalib_grad.checkpoint.own import THRESHOLDS
 from anomalib_grad.data.reading import read_image
 from anomalib_grad.data.resizing import resized_to
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
@@ -25,7 +26,6 @@ from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 CHECKPOINT, EXPORTS, TORCH = ".ckpt", {".xml", ".onnx"}, {".pt", ".pth"}
 TRUST = "TRUST_REMOTE_CODE"
 """anomalib's leave to unpickle a torch export."""
-POST = "post_processor."
 POST_CONFIGURATION = "anomalib_post_processor_config"
 
 
@@ -161,9 +161,9 @@ class _Checkpoint:
     def _post_processor(self) -> PerCategoryPostProcessor:
         configuration = self._content.get(POST_CONFIGURATION)
         weights = {
-            name.removeprefix(POST): value
+            name.removeprefix(THRESHOLDS): value
             for name, value in self._content.get("state_dict", {}).items()
-            if name.startswith(POST)
+            if name.startswith(THRESHOLDS)
         }
         if configuration is None or "category_image_threshold" not in weights:
             _post_processor(None, self.path)
@@ -178,7 +178,7 @@ class _Checkpoint:
 
     def write(self, thresholds: ModelThresholds) -> None:
         thresholds.apply_to(self._post_processor)
-        self._content["state_dict"].update(self._post_processor.state_dict(prefix=POST))
+        self._content["state_dict"].update(self._post_processor.state_dict(prefix=THRESHOLDS))
         self._content[POST_CONFIGURATION] = self._post_processor.checkpoint_config()
         self._files.save_checkpoint(self._content, self.path)
 

@@ -13,11 +13,10 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from anomalib_grad.backbone.tiling import describe, rebuild
-from anomalib_grad.files.checkpoint_files import check_before_reading, on_this_machine
+from anomalib_grad.files.checkpoint_files import reading
 from anomalib_grad.files.configuration import CheckpointConfigurationError, check_configuration, check_weights
 from anomalib_grad.files.faults import CONFIGURATION, MODEL
 from anomalib_grad.files.restoring import restoring
-from anomalib_grad.files.unreadable_checkpoints import CheckpointFileError, describe_failure
 from anomalib_grad.recipes import DEFAULT_RECIPE, PUBLISHED, find_recipe
 from anomalib_grad.settings import GROUPS, Settings, filled, group_of
 from anomalib_grad.settings.stored import HYPER_PARAMETERS, grouped, stored_arguments
@@ -162,15 +161,8 @@ def load(  # arguments are Lightning's
     if unknown is not None and not any(part.kind is part.VAR_KEYWORD for part in own.values()):
         raise TypeError(f"{kind.__name__} takes no argument {unknown!r}; constants stand in {', '.join(GROUPS)}.")
     allowed = kind.checkpoint_safe_globals()  # type: ignore[attr-defined]  # anomalib's
-    with on_this_machine(source) as path:
-        check_before_reading(path, allowed, name=source)
-        try:
-            arguments = stored_arguments(path, allowed)
-            for name in GROUPS.keys() & given.keys():
-                given[name] = filled(group_of(name, given[name]), group_of(name, arguments.get(name)))
-            return read(path, *args, **arguments | given)
-        except Exception as error:
-            failure = describe_failure(path, error)
-            if failure is None:
-                raise
-            raise CheckpointFileError(failure) from error
+    with reading(source, allowed) as path:
+        arguments = stored_arguments(path, allowed)
+        for name in GROUPS.keys() & given.keys():
+            given[name] = filled(group_of(name, given[name]), group_of(name, arguments.get(name)))
+        return read(path, *args, **arguments | given)

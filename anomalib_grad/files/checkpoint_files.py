@@ -87,17 +87,34 @@ def restore(module: pl.LightningModule, path: str | Path, extra_safe_globals: Se
         CheckpointFileError: If it is damaged or no checkpoint.
         FileNotFoundError: If it is not there.
     """
-    with on_this_machine(path) as file:
-        check_before_reading(file, extra_safe_globals, name=path)
+    with reading(path, extra_safe_globals) as file:
+        with anomalib_safe_globals(extra=extra_safe_globals):
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         try:
-            with anomalib_safe_globals(extra=extra_safe_globals):
-                checkpoint = torch.load(file, map_location="cpu", weights_only=True)
             module.on_load_checkpoint(checkpoint)
-            module.load_state_dict(checkpoint["state_dict"])
         except CheckpointConfigurationError as error:
             raise CheckpointConfigurationError(f"cannot start from {path}: {error}") from error
+        module.load_state_dict(checkpoint["state_dict"])
+
+
+@contextmanager
+def reading(source: str | Path | IO[bytes], extra_safe_globals: Sequence[Any] = ()) -> Iterator[str | Path]:
+    """Look at a checkpoint, give its path on this machine, and name it if it cannot be read in the block.
+
+    Args:
+        source: Path, URL or open file.
+        extra_safe_globals: Classes in it besides those that anomalib allows.
+
+    Raises:
+        CheckpointFileError: If it is damaged or no checkpoint.
+        FileNotFoundError: If it is not there.
+    """
+    with on_this_machine(source) as path:
+        check_before_reading(path, extra_safe_globals, name=source)
+        try:
+            yield path
         except Exception as error:
-            failure = describe_failure(file, error)
+            failure = describe_failure(path, error)
             if failure is None:
                 raise
             raise CheckpointFileError(failure) from error
