@@ -5,8 +5,9 @@
 Names are imported when first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from anomalib_grad.files.lazy import lazily
 
 if TYPE_CHECKING:
     from .change import Correction, correct, fit, read_thresholds, set_threshold
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Correction", "Verdicts", "correct", "fit", "read_thresholds", "set_threshold"]
 
+_HOME = dict.fromkeys(__all__, "change") | {"Verdicts": "corrections"}
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401  # the type of whichever public name is asked for
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(".corrections" if name == "Verdicts" else ".change", __name__), name)
+__getattr__ = lazily(__name__, _HOME)

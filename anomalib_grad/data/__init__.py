@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data: one datamodule over many categories. Names are imported when first used."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from anomalib_grad.files.lazy import lazily
 
 if TYPE_CHECKING:
     from anomalib_grad.data.textures.datamodule import Textures
@@ -24,8 +25,4 @@ _HOME = {
     "list_images": "listing",
 }
 
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401  # the type of whichever public name is asked for
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+__getattr__ = lazily(__name__, _HOME)
