@@ -27,12 +27,12 @@ from lightning.pytorch import seed_everything
 
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.lightning_model import Grad
-from helpers import TINY, tiny
+from helpers import tiny
 
 if __name__ == "__main__":
     root, devices = sys.argv[1], int(sys.argv[2])
     seed_everything(0)
-    model = Grad(**tiny(max_epochs=2))
+    model = Grad("plus", **tiny(max_epochs=2))
     data = MultiCategory(root=root, train_batch_size=2, eval_batch_size=2, num_workers=0, seed=0)
     strategy = "ddp" if devices > 1 else "auto"
     engine = Engine(default_root_dir="results", accelerator="cpu", devices=devices, strategy=strategy)
@@ -82,5 +82,8 @@ def test_processes_share_one_feature_cache_and_have_the_same_weights_k_recognise
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), features, rtol=1e-4, atol=1e-5)
     recogniser = "post_processor.recogniser."
     assert first[recogniser + "means"].shape[0] == 2
+    for name in ("whitening.matrix", "whitening.bias"):
+        torch.testing.assert_close(first[f"model.{name}"], alone[f"model.{name}"], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(first["model.normal_scale.units"], second["model.normal_scale.units"])
     for name in ("means", "scale", "radius"):  # learned from the images of both processes
         torch.testing.assert_close(first[recogniser + name], alone[recogniser + name], rtol=1e-4, atol=1e-5)

@@ -1,0 +1,103 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""How long a recipe has to be trained, by the number of images and of products.
+
+python tests/benchmarks/length.py --root ../shared/data --weights ../shared/weights/mobilenetv2_100.safetensors
+
+Images are drawn evenly from the products, each of which is tested on all of its test images; numbers beyond those that
+there are repeat images. Features are computed once for each set of images.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from shutil import rmtree
+
+import numpy as np
+from anomalib.engine import Engine
+from lightning import seed_everything
+from measure import machine, markdown
+
+from anomalib_grad import Grad, MultiCategory
+from anomalib_grad.training.learning import evenly
+
+sys.path[:0] = [str(Path(__file__).parents[2] / "examples" / part) for part in ("study", "")]
+from evaluate import figures, network_scorer, training_sample  # noqa: E402
+
+
+def draw(source: Path, products: Sequence[str], images: int, target: Path) -> None:
+    """Link training images, evenly from each product, and all of its test images, in the place of what was there."""
+    rmtree(target, ignore_errors=True)
+    for number, product in enumerate(products):
+        share = len(range(number, images, len(products)))
+        found = sorted((source / product / "train" / "good").iterdir())
+        folder = target / product / "train" / "good"
+        folder.mkdir(parents=True)
+        for row, index in enumerate(islice(cycle(evenly(range(len(found)), min(share, len(found)))), share)):
+            (folder / f"{row:05}{found[index].suffix}").symlink_to(found[index].resolve())
+        for part in ("test", "ground_truth"):
+            if (source / product / part).exists():
+                (target / product / part).symlink_to((source / product / part).resolve())
+
+
+def run(root: Path, steps: int, seed: int, args: argparse.Namespace) -> list[str]:
+    """Train for some steps; gives the figures of a row."""
+    seed_everything(seed, verbose=False)
+    data = MultiCategory(root=root, train_batch_size=16, eval_batch_size=16, num_workers=0)
+    data.setup()
+    model = Grad(
+        args.recipe,
+        backbone=args.backbone,
+        pre_trained=args.weights or True,
+        training={"steps": steps, "least_passes": 1},
+        feature_cache="disk",
+        cache={"folder": args.features},
+        evaluator=False,
+        visualizer=False,
+    )
+    engine = Engine(limit_val_batches=0, default_root_dir=root.with_name("results"), logger=False)
+    begin = time.process_time()
+    engine.fit(model, datamodule=data)
+    seconds = time.process_time() - begin
+    model.eval().float().cpu()
+    data.setup("test")
+    scorer = network_scorer(model, {}, training_sample(model, data))
+    found = figures(model, data, scorer, stressed=False)
+    own = [100 * found[f"{name}/image_AUROC"] for name in data.categories]
+    pixels = (100 * found[f"mean/pixel_{name}"] for name in ("AUROC", "AUPRO"))
+    cells = [*(f"{value:.1f}" for value in (np.mean(own), min(own), *pixels)), f"{seconds:.0f}"]
+    return [str(engine.trainer.global_step), *cells]
+
+
+def main() -> None:
+    """Measure what is asked for and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="folder with one MVTec-AD-style folder per product")
+    parser.add_argument("--categories", nargs="+", help="some of the products; default: all")
+    parser.add_argument("--backbone", default="mobilenetv2_100")
+    parser.add_argument("--weights", type=Path, help="local weight file of the backbone; default: its own")
+    parser.add_argument("--recipe", default="plus")
+    parser.add_argument("--images", type=int, nargs="+", default=[48, 200, 600, 1000, 3600])
+    parser.add_argument("--steps", type=int, nargs="+", default=[300, 1000, 2000])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--features", type=Path, default=Path("results/length/features"), help="folder of the cache")
+    args = parser.parse_args()
+    products = args.categories or list(MultiCategory(root=args.root).categories)
+    heads = ["images", "seed", "steps", "image AUROC", "worst", "pixel AUROC", "AUPRO", "CPU s"]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for images in args.images:
+            draw(args.root, products, images, Path(folder) / "products")
+            for seed in args.seeds:
+                for steps in args.steps:
+                    rows.append([str(images), str(seed), *run(Path(folder) / "products", steps, seed, args)])
+                    print(dict(zip(heads, rows[-1], strict=True)), flush=True)
+    print(f"\n{markdown(heads, rows)}\n\n{args.recipe}, {args.backbone}, {', '.join(products)}; {machine()}")
+
+
+if __name__ == "__main__":
+    main()
