@@ -32,7 +32,7 @@ from helpers import tiny
 if __name__ == "__main__":
     root, devices = sys.argv[1], int(sys.argv[2])
     seed_everything(0)
-    model = Grad("plus", **tiny(max_epochs=2))
+    model = Grad("plus", **tiny(max_epochs=2, copies=0))  # which version of an image is drawn differs by process
     data = MultiCategory(root=root, train_batch_size=2, eval_batch_size=2, num_workers=0, seed=0)
     strategy = "ddp" if devices > 1 else "auto"
     engine = Engine(default_root_dir="results", accelerator="cpu", devices=devices, strategy=strategy)
