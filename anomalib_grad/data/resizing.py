@@ -11,7 +11,7 @@ from torch.nn import functional
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import Compose, Resize, Transform
 
-_ROWS_AT_A_TIME = 16
+_ROWS_AT_A_TIME = 8
 
 
 def resize_antialiased(images: Tensor, size: tuple[int, int]) -> Tensor:
