@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One command from images to an exported model that goes on where it was stopped, in a process that can be killed."""
 
+import gc
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -129,6 +130,7 @@ def _child(connection: Connection, log: Path, function: Callable[..., None], *ar
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     torch.set_num_threads(1)
+    gc.freeze()  # what is imported is no garbage
     function(*arguments, connection.send)
     connection.send(END)
     connection.recv()

@@ -24,6 +24,7 @@ from anomalib_grad.deploy.quantization import compress_weights
 from anomalib_grad.deploy.seal import seal
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds.__main__ import main
+from exports import traced
 from helpers import TINY
 
 pytestmark = pytest.mark.slow
@@ -52,8 +53,9 @@ def trained(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     model.post_processor.recogniser.radius *= 3  # rounded weights move few images of nearly the same looks
     engine.trainer.save_checkpoint(root / "model.ckpt")
     files = {"checkpoint": root / "model.ckpt", "onnx": model.to_onnx(root), "torch": model.to_torch(root)}
-    files["half"] = model.to_openvino(root / "half", compression_type=CompressionType.FP16)
-    graph = ov.convert_model(files["onnx"])  # as to_openvino does, which exports to ONNX once more
+    with traced(model, files["onnx"]):
+        files["half"] = model.to_openvino(root / "half", compression_type=CompressionType.FP16)
+    graph = ov.convert_model(files["onnx"])  # as to_openvino does
     for kind, content in (("openvino", graph), ("int8", compress_weights(graph))):
         (root / kind).mkdir()
         files[kind] = root / kind / "model.xml"

@@ -15,6 +15,7 @@ from anomalib.engine import Engine
 
 from anomalib_grad import Grad
 from anomalib_grad.training.divergence import DivergenceError
+from exports import traced
 from helpers import write_category
 
 pytestmark = pytest.mark.slow
@@ -137,19 +138,26 @@ def test_a_pre_processor_for_another_size_is_had_as_from_anomalibs_models() -> N
         torch.testing.assert_close(pre_processor(images), pre_processor.transform(images), atol=1e-4, rtol=0)
 
 
+@pytest.fixture(scope="module")
+def onnx(checkpoint: Path, folder: Path) -> Path:
+    """An export from the checkpoint."""
+    return engine(folder / "onnx").export(Grad(**SMALL), "onnx", export_root=folder / "onnx", ckpt_path=checkpoint)
+
+
 @pytest.mark.parametrize("compression", [CompressionType.INT8, CompressionType.INT8_ACQ], ids=str)
 def test_exports_from_a_checkpoint_with_the_compressions_that_no_other_test_asks_of_the_engine(
-    checkpoint: Path, folder: Path, tmp_path: Path, compression: CompressionType
+    checkpoint: Path, onnx: Path, folder: Path, tmp_path: Path, compression: CompressionType
 ) -> None:
-    exported = engine(tmp_path).export(
-        Grad(**SMALL),
-        "openvino",
-        export_root=tmp_path,
-        compression_type=compression,
-        datamodule=datamodule(folder) if compression == CompressionType.INT8_ACQ else None,
-        max_drop=1.0 if compression == CompressionType.INT8_ACQ else 0.01,
-        ckpt_path=checkpoint,
-    )
+    with traced(Grad(**SMALL), onnx) as model:
+        exported = engine(tmp_path).export(
+            model,
+            "openvino",
+            export_root=tmp_path,
+            compression_type=compression,
+            datamodule=datamodule(folder) if compression == CompressionType.INT8_ACQ else None,
+            max_drop=1.0 if compression == CompressionType.INT8_ACQ else 0.01,
+            ckpt_path=checkpoint,
+        )
     operations = ov.Core().read_model(exported).get_ops()
     stored = {op.get_element_type().get_type_name() for op in operations if op.get_type_name() == "Constant"}
     assert stored & {"u8", "i8"} or "FakeQuantize" in {op.get_type_name() for op in operations}

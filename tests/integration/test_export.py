@@ -22,6 +22,7 @@ from anomalib_grad.adjustment import fit, set_threshold
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.deploy.export import CATEGORIES_METADATA, SIZE_METADATA
 from anomalib_grad.lightning_model import Grad
+from exports import to_both
 from helpers import TINY, tiny
 
 pytestmark = pytest.mark.slow
@@ -94,7 +95,7 @@ def exports(model: Grad, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     """The three kinds of export, and what they printed."""
     root, printed = tmp_path_factory.mktemp("exports"), io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        files = {"onnx": model.to_onnx(root), "openvino": model.to_openvino(root), "torch": model.to_torch(root)}
+        files = {"torch": model.to_torch(root), **to_both(model, root)}
     (root / "printed.txt").write_text(printed.getvalue())
     return {"root": root, **files}
 
@@ -226,24 +227,24 @@ def test_exported_models_recognise_the_category_or_are_told(kind: str, model: Gr
         inferencer.predict(images, category="cup")
 
 
-@pytest.mark.parametrize("export", ["to_onnx", "to_openvino"])
-def test_a_model_that_was_told_its_category_exports_that(small: Grad, tmp_path: Path, export: str):
+def test_a_model_that_was_told_its_category_exports_that(small: Grad, tmp_path: Path):
     images = torch.stack([torch.as_tensor(picture(64, 64, seed)).permute(2, 0, 1) / 255 for seed in range(3)])
     recognised = small(images).pred_score
     small.post_processor.category = "bright"
     try:
         told = small(images)
-        path = getattr(small, export)(tmp_path)
+        files = to_both(small, tmp_path)
     finally:
         small.post_processor.category = None
     assert not torch.equal(told.pred_score, recognised)
-    for inferencer in (OpenVINOInferencer, CategoryOpenVINOInferencer):
-        for batch in (images, images[:1]):
-            found = inferencer(path, device="CPU", config=EXACT).predict(batch.permute(0, 2, 3, 1).numpy())
-            np.testing.assert_allclose(found.pred_score.ravel(), told.pred_score[: len(batch)], atol=1e-3)
-    assert found.explanation == ["bright"]
-    other = CategoryOpenVINOInferencer(path, device="CPU", config=EXACT).predict(images.numpy(), category="dark")
-    assert not np.allclose(other.pred_score.ravel(), told.pred_score, atol=1e-3)
+    for path in files.values():
+        for inferencer in (OpenVINOInferencer, CategoryOpenVINOInferencer):
+            for batch in (images, images[:1]):
+                found = inferencer(path, device="CPU", config=EXACT).predict(batch.permute(0, 2, 3, 1).numpy())
+                np.testing.assert_allclose(found.pred_score.ravel(), told.pred_score[: len(batch)], atol=1e-3)
+        assert found.explanation == ["bright"]
+        other = CategoryOpenVINOInferencer(path, device="CPU", config=EXACT).predict(images.numpy(), category="dark")
+        assert not np.allclose(other.pred_score.ravel(), told.pred_score, atol=1e-3)
 
 
 def test_bin_and_bytes_are_read_like_the_xml(exports: dict[str, Path]):
@@ -363,9 +364,15 @@ def test_a_half_precision_model_without_categories_exports_in_float32_and_stays_
         assert bool(infer(path, tmp_path / "image.png").pred_label) is anomalous
 
 
-@pytest.mark.parametrize("export", ["to_openvino", "to_onnx"])
-def test_an_export_of_a_fixed_size_agrees_on_that_size(small: Grad, tmp_path: Path, export: str):
-    path = getattr(small, export)(tmp_path, input_size=(96, 80))
+@pytest.fixture(scope="module")
+def fixed(small: Grad, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Exports for images of 96 x 80 pixels alone."""
+    return to_both(small, tmp_path_factory.mktemp("fixed"), input_size=(96, 80))
+
+
+@pytest.mark.parametrize("kind", ["openvino", "onnx"])
+def test_an_export_of_a_fixed_size_agrees_on_that_size(small: Grad, fixed: dict[str, Path], kind: str):
+    path = fixed[kind]
     assert str(ov.Core().read_model(path).input(0).partial_shape) == "[?,3,96,80]"
     image = picture(96, 80)
     with torch.no_grad():

@@ -16,6 +16,7 @@ from anomalib.metrics import AUROC
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.deploy import CategoryOpenVINOInferencer, quantization
 from anomalib_grad.lightning_model import Grad
+from exports import traced
 from helpers import TINY
 
 pytestmark = pytest.mark.slow
@@ -113,9 +114,10 @@ def test_strictness_set_after_training_holds_here_and_in_later_exports(
 
 
 def test_the_engine_quantises_with_a_datamodule(model: Grad, engine: Engine, shop: Path, exact: Path, tmp_path: Path):
-    path = engine.export(
-        model, "openvino", export_root=tmp_path, compression_type="int8_ptq", datamodule=datamodule(shop)
-    )
+    with traced(model, exact):
+        path = engine.export(
+            model, "openvino", export_root=tmp_path, compression_type="int8_ptq", datamodule=datamodule(shop)
+        )
     graph = ov.Core().read_model(path)
     names = quantised(graph)
     assert len(names) > 10
@@ -133,7 +135,8 @@ def test_the_engine_quantises_with_a_datamodule(model: Grad, engine: Engine, sho
 def test_half_precision_halves_the_file_and_hardly_moves_a_score(
     model: Grad, engine: Engine, shop: Path, exact: Path, tmp_path: Path
 ):
-    path = engine.export(model, "openvino", export_root=tmp_path, compression_type="fp16")
+    with traced(model, exact):
+        path = engine.export(model, "openvino", export_root=tmp_path, compression_type="fp16")
     weights = 4 * sum(parameter.numel() for parameter in model.model.parameters())
     assert path.with_suffix(".bin").stat().st_size < 0.55 * weights
     half, single = (CategoryOpenVINOInferencer(file, device="CPU", config=EXACT) for file in (path, exact))

@@ -70,15 +70,20 @@ def test_a_terminated_run_names_the_tests_that_were_running(start: Start, tmp_pa
     assert "test_it.py::test_hang (" in printed
 
 
-@pytest.mark.parametrize(("mark", "limit"), [("slow", "1800"), ("timeout(7)", "7"), ("usefixtures()", "none")])
-def test_slow_tests_have_more_time_unless_they_set_a_limit(start: Start, mark: str, limit: str) -> None:
-    source = f"""
+def test_slow_tests_have_more_time_unless_they_set_a_limit(start: Start) -> None:
+    source = """
 import pytest
-@pytest.mark.{mark}
-def test_it(request):
+def limit(request):
     mark = request.node.get_closest_marker("timeout")
-    assert str(mark.args[0] if mark else "none") == "{limit}"
+    return mark.args[0] if mark else None
+@pytest.mark.slow
+def test_slow(request): assert limit(request) == 1800
+@pytest.mark.slow
+@pytest.mark.timeout(7)
+def test_own(request): assert limit(request) == 7
+def test_quick(request): assert limit(request) is None
 """
     run = start(source, "-n0", "-q")
     printed, _ = run.communicate(timeout=40)
     assert run.returncode == 0, printed
+    assert "3 passed" in printed

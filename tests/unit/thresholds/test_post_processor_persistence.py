@@ -3,9 +3,6 @@
 
 """Statistics survive Lightning's checkpoints, exports, and validation that is split over processes."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from anomalib_grad.data import CategoryImageBatch, CategoryImageItem
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
+from whole_run import Process
 
 STATISTICS = ("image_threshold", "pixel_threshold", "image_min", "image_max", "pixel_min", "pixel_max")
 
@@ -220,21 +218,16 @@ SPLITS = (0, 2, 3, 4)
 """0: the first process has nothing; 3: no product in both, masks in the second only; 2, 4: a product in both."""
 
 
+def run_splits(rank: int, folder: Path, note: object) -> None:
+    for split in SPLITS:
+        run_process(rank, split, folder)
+
+
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    code = (
-        "import sys, pathlib; from test_post_processor_persistence import SPLITS, run_process\n"
-        "for split in SPLITS: run_process(int(sys.argv[1]), split, pathlib.Path(sys.argv[2]))"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code, str(rank), str(tmp_path)], env=environment) for rank in range(2)
-    ]
-    try:
-        assert [process.wait(timeout=240) for process in processes] == [0, 0]
-    finally:
-        for process in processes:
-            process.kill()
+    processes = [Process(run_splits, rank, tmp_path, log=tmp_path / f"log{rank}") for rank in range(2)]
+    for process in processes:
+        process.finish(timeout=240)
     alone = validate(validation_batches())
     assert not alone.category_image_threshold.isnan().any()
     for split in SPLITS:
