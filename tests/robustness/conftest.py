@@ -32,7 +32,9 @@ class Deployed(NamedTuple):
 def deployed(tmp_path_factory: pytest.TempPathFactory, shop: Path) -> Iterator[Deployed]:
     """A model in process and its OpenVINO export."""
     folder = tmp_path_factory.mktemp("deployed")
-    model = Grad(**tiny(max_epochs=1), post_processor=PerCategoryPostProcessor(enable_normalization=False))
+    model = Grad(
+        **tiny(backbone="grad_tiny", max_epochs=1), post_processor=PerCategoryPostProcessor(enable_normalization=False)
+    )
     data = MultiCategory(root=shop, train_batch_size=4, eval_batch_size=4, num_workers=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)  # OpenVINO's cache
