@@ -7,6 +7,9 @@ from openvino import opset13
 
 from .export import CATEGORY, RAW
 
+RECOGNISED = "recognised"
+"""Name of the category that a model would recognise, in a copy that is told another."""
+
 
 def find_tensor(model: ov.Model, name: str) -> ov.Output:
     """Find a named tensor inside a model.
@@ -30,10 +33,14 @@ def show_category(model: ov.Model) -> ov.Model:
     return model
 
 
-def show_raw(model: ov.Model) -> ov.Model:
-    """Copy a model whose only outputs are scores and maps in the unit of the thresholds."""
+def show_raw(model: ov.Model, *further: str) -> ov.Model:
+    """Copy a model whose outputs are scores and maps in the unit of the thresholds, further named tensors, and no more.
+
+    Raises:
+        ValueError: If there is none of a name.
+    """
     model = model.clone()
-    tensors = [find_tensor(model, name) for name in RAW]
+    tensors = [find_tensor(model, name) for name in (*RAW, *further)]
     return ov.Model(tensors, model.get_parameters(), "raw")
 
 
@@ -41,7 +48,7 @@ def tell_category(model: ov.Model) -> ov.Model:
     """Copy a model and make the category its second input, int64 indices of shape ``(B,)``, instead of recognising."""
     model = model.clone()
     recognised = find_tensor(model, CATEGORY)
-    recognised.get_tensor().set_names(set())
+    recognised.get_tensor().set_names({RECOGNISED})
     told = opset13.parameter([-1], recognised.get_element_type(), name=CATEGORY)
     told.output(0).get_tensor().set_names({CATEGORY})
     for consumer in recognised.get_target_inputs():
