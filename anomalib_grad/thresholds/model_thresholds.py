@@ -6,6 +6,7 @@ What is changed here is a plain value; ``adjustment`` reads it from a checkpoint
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +15,17 @@ import torch
 
 from .category_statistics import STATISTICS, UNKNOWN
 from .false_alarms import check_rate
-from .known_images import KnownImage, scores_of, thinned
+from .known_images import KnownImage, peaks_of, scores_of, thinned
 from .normalization import denormalize
 from .placing import HALF, placed
 from .post_processor import PerCategoryPostProcessor
-from .record import ThresholdRecord
-from .rules import Fit, fit
+from .record import AFTERWARDS, VALIDATION, ThresholdRecord
+from .rules import Fit, fit, moved
 
 ALL = "all"
 """Stands for whatever a model without categories judges."""
+MOVED = ", moved"
+LEVELS = ("image", "pixel")
 _FITTED = ("source", "fitted", "images", "seen", "rate")
 """Fields of a record that a new fit replaces."""
 
@@ -69,6 +72,13 @@ class ModelThresholds:
             pooled = getattr(post_processor, f"_{name}" if name.endswith("threshold") else name)
             pooled.fill_(float(table[-1, column]))
             getattr(post_processor, f"category_{name}").copy_(table[:-1, column])
+
+    def apply_row_to(self, post_processor: PerCategoryPostProcessor, product: str) -> None:
+        """Set the statistics and the record of one product of a post-processor with the same categories."""
+        row = self.row(product)
+        for name, value in zip(STATISTICS, self.table[row].tolist(), strict=True):
+            getattr(post_processor, f"category_{name}")[row] = value
+        post_processor.records[product] = self.records[product]
 
     def to_plain(self) -> dict[str, Any]:
         """Give what is not in the table as plain data."""
@@ -231,6 +241,37 @@ class ModelThresholds:
             rate=rate,
         )
 
+    def follow(self, product: str | None, before: Sequence[KnownImage], after: Sequence[KnownImage]) -> None:
+        """Move the threshold of a product with the scores of validation images, of which the network makes others now.
+
+        One that was fitted on validation images is fitted on these by the same rule; any other goes where as many of
+        the normal ones exceed it as before.
+
+        Args:
+            product: Its name.
+            before: The images as they were judged when the threshold was valid; without normal ones it stays.
+            after: The same images as they are judged now.
+
+        Raises:
+            ValueError: If there is no such product.
+        """
+        row, old = self.row(product), self.record(product) or ThresholdRecord("unknown", "unknown", math.nan)
+        image, pixel = (self._raw(row, level, 1 - getattr(self, f"{level}_sensitivity")) for level in LEVELS)
+        normal = [scores_of(images, anomalous=False) for images in (before, after)]
+        if not normal[0]:
+            return
+        rule = f"{old.rule.removesuffix(MOVED)}{MOVED}"
+        found = Fit(moved(image, *normal), moved(pixel, peaks_of(before), peaks_of(after)), rule)
+        new = ThresholdRecord.of(found.rule, AFTERWARDS, moved(old.fitted, *normal), list(after))
+        if old.source not in {VALIDATION, AFTERWARDS}:  # nobody knows what the network makes of those images now
+            new = ThresholdRecord.of(found.rule, f"{old.source}, as of an earlier network", new.fitted, [])
+        elif self._is_as_fitted(product, old):
+            again = fit(after, old.rate)
+            found = again if old.rate is not None else again._replace(pixel=found.pixel)
+            new = ThresholdRecord.of(found.rule, AFTERWARDS, found.image, list(after), old.rate)
+        self._move_range(row, after, found)
+        self._change(product, found, **{name: getattr(new, name) for name in _FITTED})
+
     def _change(self, product: str | None, found: Fit, **fields: Any) -> None:  # noqa: ANN401  # of the record
         """Set thresholds and note it; pixels keep theirs where there is none for them."""
         row, name = self.row(product), self.names[self.row(product)]
@@ -258,7 +299,7 @@ class ModelThresholds:
         for part, value in (("threshold", middle), ("min", low), ("max", high)):
             self.table[row, STATISTICS.index(f"{level}_{part}")] = value
 
-    def _move_range(self, row: int, images: list[KnownImage], found: Fit) -> None:
+    def _move_range(self, row: int, images: Sequence[KnownImage], found: Fit) -> None:
         """Have the range begin at the lowest new score, and reach as far beyond the threshold as it did, or farther."""
         for level, threshold, values in (
             ("image", found.image, [image.score for image in images]),

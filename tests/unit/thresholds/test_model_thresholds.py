@@ -74,6 +74,40 @@ def test_a_promise_is_kept_when_images_of_other_light_come_in():
     assert (model.threshold("cup"), model.record("cup").rate) == (7.0, 0.2)
 
 
+def in_other_units(images: list[KnownImage]) -> list[KnownImage]:
+    """The same images as another network judges them: twice as high, and 1."""
+    return [image._replace(score=2 * image.score + 1, peak=3 * image.peak) for image in images]
+
+
+def test_a_threshold_follows_the_scores_of_validation_images():
+    after = in_other_units(NORMAL + BAD)
+    promised = thresholds(rate=0.2)
+    promised.table[0, 0] = 7.0
+    promised.records["cup"] = ThresholdRecord.of("false alarms 0.2", "validation", 7.0, NORMAL + BAD, 0.2)
+    promised.follow("cup", NORMAL + BAD, after)
+    assert (promised.threshold("cup"), promised.promise("cup")) == (15.0, 0.2)
+    assert promised.images("cup") == tuple(after)
+    best = thresholds()
+    best.table[0, 0] = 7.25
+    best.records["cup"] = ThresholdRecord.of("best F1", "validation", 7.25, NORMAL + BAD)
+    best.follow("cup", NORMAL + BAD, after)
+    assert (best.threshold("cup"), best.table[0, 1]) == (15.5, 48.0)  # pixels in proportion: 16 was the highest
+
+
+def test_a_threshold_that_someone_set_keeps_its_place_among_the_normal_scores():
+    model = thresholds()
+    model.set_threshold("cup", 5.5)
+    model.follow("cup", NORMAL, in_other_units(NORMAL))
+    assert model.threshold("cup") == 12.0
+    assert model.record("cup").rule == "threshold 5.5, moved"
+    elsewhere = thresholds()
+    elsewhere.fit("cup", [image._replace(score=image.score + 8) for image in NORMAL], "line", None)
+    elsewhere.follow("cup", NORMAL, in_other_units(NORMAL))
+    assert elsewhere.threshold("cup") == 16 * 17 / 8  # beyond them: in proportion to the highest
+    assert elsewhere.images("cup") == (), "nobody knows what the network makes of those"
+    assert elsewhere.record("cup").source == "line, as of an earlier network"
+
+
 def test_a_correction_is_counted_once():
     model = thresholds()
     false_alarm = KnownImage("line/1.png", anomalous=False, score=7.3)
