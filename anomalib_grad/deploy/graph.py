@@ -7,9 +7,6 @@ from openvino import opset13
 
 from .export import CATEGORY, RAW
 
-RECOGNISED = "recognised"
-"""Name of the category that a model would recognise, in a copy that is told another."""
-
 
 def find_tensor(model: ov.Model, name: str) -> ov.Output:
     """Find a named tensor inside a model.
@@ -33,26 +30,38 @@ def show_category(model: ov.Model) -> ov.Model:
     return model
 
 
-def show_raw(model: ov.Model, *further: str) -> ov.Model:
-    """Copy a model whose outputs are scores and maps in the unit of the thresholds, further named tensors, and no more.
-
-    Raises:
-        ValueError: If there is none of a name.
-    """
+def show_raw(model: ov.Model) -> ov.Model:
+    """Copy a model whose only outputs are scores and maps in the unit of the thresholds."""
     model = model.clone()
-    tensors = [find_tensor(model, name) for name in (*RAW, *further)]
-    return ov.Model(tensors, model.get_parameters(), "raw")
+    return ov.Model(_raw(model), model.get_parameters(), "raw")
 
 
 def tell_category(model: ov.Model) -> ov.Model:
     """Copy a model and make the category its second input, int64 indices of shape ``(B,)``, instead of recognising."""
     model = model.clone()
+    _tell(model)
+    return model
+
+
+def tell_category_and_show_raw(model: ov.Model) -> ov.Model:
+    """Copy a model that is told the category; its outputs are scores, maps, and the category that it recognises."""
+    model = model.clone()
+    recognised = _tell(model)
+    return ov.Model([*_raw(model), recognised], model.get_parameters(), "raw")
+
+
+def _raw(model: ov.Model) -> list[ov.Output]:
+    return [find_tensor(model, name) for name in RAW]
+
+
+def _tell(model: ov.Model) -> ov.Output:
+    """Put an input in the place of the category that a model recognises, and give the latter."""
     recognised = find_tensor(model, CATEGORY)
-    recognised.get_tensor().set_names({RECOGNISED})
+    recognised.get_tensor().set_names(set())
     told = opset13.parameter([-1], recognised.get_element_type(), name=CATEGORY)
     told.output(0).get_tensor().set_names({CATEGORY})
     for consumer in recognised.get_target_inputs():
         consumer.replace_source_output(told.output(0))
     model.add_parameters([told])
     model.validate_nodes_and_infer_types()
-    return model
+    return recognised

@@ -18,7 +18,7 @@ from anomalib_grad.thresholds.post_processor import UNKNOWN
 
 from .export import CATEGORY, SIZE_METADATA
 from .frames import Frame, FrameFormat, as_batch, input_size
-from .graph import RECOGNISED, show_category, show_raw, tell_category
+from .graph import show_category, show_raw, tell_category, tell_category_and_show_raw
 from .seal import files_of, is_intact
 from .stream import FrameResult, Stream
 from .threshold_files import CATEGORIES_METADATA
@@ -155,7 +155,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
 
     @cached_property
     def _told_raw(self) -> "PerThread":
-        return PerThread(self._compile(show_raw(tell_category(self._graph), RECOGNISED)))
+        return PerThread(self._compile(tell_category_and_show_raw(self._graph)))
 
     def predict(self, image: Frame, category: str | None = None) -> NumpyImageBatch:
         """Run inference on an image, or on several as an array or tensor.

@@ -117,7 +117,7 @@ def exports(run: Run, masked_shop: Path, tmp_path_factory: pytest.TempPathFactor
     return Exports(onnx, quantised, model.to_torch(folder))
 
 
-@pytest.mark.parametrize(("kind", "tolerance"), [("onnx", 5e-3), ("quantised", 0.1), ("torch", 1e-6)])
+@pytest.mark.parametrize(("kind", "tolerance"), [("onnx", 5e-3), ("quantised", 0.1), ("torch", 1e-4)])
 def test_exports_ignore_as_the_model_does(
     run: Run, masked_shop: Path, exports: Exports, kind: str, tolerance: float, monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -135,7 +135,7 @@ def test_exports_ignore_as_the_model_does(
         for found in [theirs.predict(path)] + ([told.predict(path, category=product)] if told else []):
             anomaly_map = np.asarray(found.anomaly_map).squeeze()
             assert np.abs(anomaly_map - expected.anomaly_map.squeeze().numpy()).max() < tolerance
-            assert float(found.pred_score) == pytest.approx(expected.pred_score.item(), abs=tolerance)
+            assert float(np.ravel(found.pred_score)[0]) == pytest.approx(expected.pred_score.item(), abs=tolerance)
             assert (anomaly_map[:, :32] == 0).all() == (product == "nut")
 
 
