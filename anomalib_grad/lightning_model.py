@@ -43,6 +43,7 @@ from .torch_model import GradModel
 from .training.divergence import StopDiverged
 from .training.extension import Extending
 from .training.feature_sample import SAMPLE, FeatureSample
+from .training.judged_sample import JUDGED, to_checkpoint
 from .training.learning import LearnFromFeatures, in_eval_mode
 from .training.length import OwnLength, training_steps
 from .training.loss import training_loss
@@ -221,7 +222,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         """Note the configuration that the weights belong to, and where the random numbers stand."""
         super().on_save_checkpoint(checkpoint)
         note(checkpoint, self.model)
-        checkpoint[SAMPLE] = dict(self._sample.rows)
+        checkpoint[SAMPLE], checkpoint[JUDGED] = dict(self._sample.rows), to_checkpoint(self._sample.judged)
         leave_out_copies(checkpoint, self.children())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -252,7 +253,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         self.model.backbone.mark_weights_ready()
         self._random_state = checkpoint.get(RANDOM_STATE)
         with restoring(f"{SAMPLE!r}"):
-            self._sample.load(checkpoint.get(SAMPLE), self.model.backbone.row_length)
+            self._sample.load(checkpoint.get(SAMPLE), self.model.backbone.row_length, checkpoint.get(JUDGED))
 
     # ------------------------------------------------------------------ training
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 
+from anomalib_grad.categories.recogniser import pool
 from anomalib_grad.checkpoint.own import THRESHOLDS
 from anomalib_grad.data.reading import read_image
 from anomalib_grad.data.resizing import resized_to
@@ -27,6 +28,20 @@ CHECKPOINT, EXPORTS, TORCH = ".ckpt", {".xml", ".onnx"}, {".pt", ".pth"}
 TRUST = "TRUST_REMOTE_CODE"
 """anomalib's leave to unpickle a torch export."""
 POST_CONFIGURATION = "anomalib_post_processor_config"
+
+
+class Scored(NamedTuple):
+    """What a model makes of an image of a product.
+
+    Attributes:
+        score: Its score, in the unit of the thresholds.
+        peak: The largest value of its map.
+        recognised: The product that the model takes it for by itself; ``None`` where it knows none.
+    """
+
+    score: float
+    peak: float
+    recognised: str | None
 
 
 class ModelFile(Protocol):
@@ -52,8 +67,8 @@ class ModelFile(Protocol):
             CannotWriteError: If the folder cannot be written to, or is full; the file is unchanged then.
         """
 
-    def score(self, image: Path, product: str | None) -> tuple[float, float]:
-        """Score an image of a product: its score and the largest value of its map, in the unit of the thresholds.
+    def score(self, image: Path, product: str | None) -> Scored:
+        """Score an image of a product.
 
         Raises:
             UnreadableImageError: If it cannot be read; names it.
@@ -98,9 +113,10 @@ class _Export:
     def _inferencer(self) -> CategoryOpenVINOInferencer:
         return CategoryOpenVINOInferencer(self.path, device="CPU")
 
-    def score(self, image: Path, product: str | None) -> tuple[float, float]:
-        score, peak = self._inferencer.raw_scores(image, product)
-        return float(score[0]), float(peak[0])
+    def score(self, image: Path, product: str | None) -> Scored:
+        found = self._inferencer.raw_scores(image, product)
+        recognised = None if found.recognised is None else found.recognised[0]
+        return Scored(float(found.scores[0]), float(found.peaks[0]), recognised)
 
 
 class _TorchExport:
@@ -139,10 +155,10 @@ class _TorchExport:
             unfinished.write_bytes(content.getbuffer())
 
     @cached_property
-    def _scorer(self) -> Callable[[Path, str | None], tuple[float, float]]:
+    def _scorer(self) -> Callable[[Path, str | None], Scored]:
         return scorer(self._model)
 
-    def score(self, image: Path, product: str | None) -> tuple[float, float]:
+    def score(self, image: Path, product: str | None) -> Scored:
         return self._scorer(image, product)
 
 
@@ -183,10 +199,10 @@ class _Checkpoint:
         self._files.save_checkpoint(self._content, self.path)
 
     @cached_property
-    def _scorer(self) -> Callable[[Path, str | None], tuple[float, float]]:
+    def _scorer(self) -> Callable[[Path, str | None], Scored]:
         return scorer(Grad.load_from_checkpoint(self.path, map_location="cpu"))
 
-    def score(self, image: Path, product: str | None) -> tuple[float, float]:
+    def score(self, image: Path, product: str | None) -> Scored:
         return self._scorer(image, product)
 
 
@@ -201,18 +217,22 @@ def _post_processor(found: PerCategoryPostProcessor | None, path: Path) -> PerCa
     return found
 
 
-def scorer(model: Grad) -> Callable[[Path, str | None], tuple[float, float]]:
+def scorer(model: Grad) -> Callable[[Path, str | None], Scored]:
     """Give a function that scores an image of a product as :meth:`ModelFile.score` does."""
     model.eval()
     size = resized_to(getattr(model.pre_processor, "transform", None))
 
     @torch.inference_mode()
-    def score(image: Path, product: str | None) -> tuple[float, float]:
+    def score(image: Path, product: str | None) -> Scored:
         images = read_image(image, size).unsqueeze(0).as_subclass(torch.Tensor)  # (1, 3, H, W)
         features = model.model.backbone(model.pre_processor(images) if model.pre_processor else images)
-        index = None if product is None else _post_processor(model.per_category, image).indices_of([product])
+        index, recognised = None, None
+        if product is not None:
+            thresholds = _post_processor(model.per_category, image)
+            index, found = thresholds.indices_of([product]), thresholds.recognise(pool(features))
+            recognised = None if found is None else thresholds.category_names(found)[0]
         predicted = model.model(features=features, category=index)
-        found = cast("torch.Tensor", predicted.pred_score), cast("torch.Tensor", predicted.anomaly_map)
-        return float(found[0]), float(found[1].max())
+        score, anomaly_map = cast("torch.Tensor", predicted.pred_score), cast("torch.Tensor", predicted.anomaly_map)
+        return Scored(float(score[0]), float(anomaly_map[0].max()), recognised)
 
     return score

@@ -3,6 +3,7 @@
 """What a model makes of images whose truth someone knows."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def score_images(
 ) -> list[KnownImage]:
     """Score images; those that cannot be read are named in a warning and left out.
 
+    Another says how many the model takes for another product.
+
     Args:
         model: The model.
         images: Files, and whether each is anomalous.
@@ -32,14 +35,25 @@ def score_images(
         The images that can be read, in their order.
     """
     known, faults = [], []
+    others: Counter[str] = Counter()
     console = Console(stderr=True)
     for path, anomalous in track(images, f"Scoring {product or 'images'}", console=console, disable=not progress):
         try:
-            score, peak = model.score(path, product)
+            found = model.score(path, product)
         except UnreadableImageError as error:
             faults.append(f"  {error}")
             continue
-        known.append(KnownImage.of(str(path), score, peak, anomalous=anomalous))
+        known.append(KnownImage.of(str(path), found.score, found.peak, anomalous=anomalous))
+        if found.recognised not in {None, product}:
+            others[str(found.recognised)] += 1
     if faults:
         logger.warning("left out, %d of %d images:\n%s", len(faults), len(images), "\n".join(faults))
+    if others:
+        logger.warning(
+            "%d of %d images are taken for %s, not for %s, whose threshold has no effect on them where the model "
+            "recognises products by itself, as in anomalib's inferencers: name the product where they are judged "
+            "(category=%r), or fit those products as well.",
+            others.total(), len(known), ", ".join(f"{name} ({count})" for name, count in others.most_common()),
+            product, product,
+        )  # fmt: skip
     return known

@@ -91,7 +91,7 @@ def rgb_pixels(image: Image.Image, size: tuple[int, int] | None = None, bits: in
     Args:
         image: The opened image.
         size: Height and width to resize to, antialiased; ``None`` keeps those of the image. An image of 8 bits stays
-            so until it is small.
+            so until it is small, unless it is smaller than that.
         bits: Bits that a file of 16 uses, 10 to 16.
 
     Returns:
@@ -108,9 +108,9 @@ def rgb_pixels(image: Image.Image, size: tuple[int, int] | None = None, bits: in
         return np.repeat(grey, 3, axis=-1)
     if image.mode not in {"L", "RGB"}:  # in those Pillow resizes pixels as they are seen
         image = image.convert("RGB")
-    if size is not None and image.size != size[::-1]:
+    if size is not None and image.size != size[::-1] and not enlarges(image.size[::-1], size):
         image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-    return np.asarray(image.convert("RGB")).astype(np.float32) * _EIGHT_BIT_STEP
+    return resized(np.asarray(image.convert("RGB")), size).astype(np.float32) * _EIGHT_BIT_STEP
 
 
 def check_values(image: Image.Image, bits: int) -> None:
@@ -156,10 +156,13 @@ def resized(pixels: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
         size: Height and width; ``None`` keeps those of the image.
 
     Returns:
-        Pixels of the same type, those given where nothing has to be done.
+        Pixels of the same type, those given where nothing has to be done. Enlarged ones are float32 in the same range,
+        as whole grey levels would make steps of what lies between two pixels.
     """
     if size is None or pixels.shape[-3:-1] == size:
         return pixels
+    if enlarges(pixels.shape[-3:-1], size):
+        pixels = pixels.astype(np.float32)
     if pixels.dtype == np.uint8 and pixels.shape[-1] == 1:  # torch is quick with colours alone
         grey = [Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR) for image in flat(pixels)]
         return np.stack([np.asarray(image) for image in grey]).reshape(*pixels.shape[:-3], *size, 1)
@@ -167,6 +170,11 @@ def resized(pixels: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     batch = torch.from_numpy(writable.reshape(-1, *pixels.shape[-3:])).permute(0, 3, 1, 2)
     small = functional.interpolate(batch, size, mode="bilinear", antialias=True).permute(0, 2, 3, 1)
     return small.numpy().reshape(*pixels.shape[:-3], *size, pixels.shape[-1])
+
+
+def enlarges(before: tuple[int, ...], size: tuple[int, int]) -> bool:
+    """Tell whether an image of a height and width grows in either when it is brought to another size."""
+    return before[0] < size[0] or before[1] < size[1]
 
 
 def flat(pixels: np.ndarray) -> np.ndarray:

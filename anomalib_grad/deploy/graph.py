@@ -33,13 +33,29 @@ def show_category(model: ov.Model) -> ov.Model:
 def show_raw(model: ov.Model) -> ov.Model:
     """Copy a model whose only outputs are scores and maps in the unit of the thresholds."""
     model = model.clone()
-    tensors = [find_tensor(model, name) for name in RAW]
-    return ov.Model(tensors, model.get_parameters(), "raw")
+    return ov.Model(_raw(model), model.get_parameters(), "raw")
 
 
 def tell_category(model: ov.Model) -> ov.Model:
     """Copy a model and make the category its second input, int64 indices of shape ``(B,)``, instead of recognising."""
     model = model.clone()
+    _tell(model)
+    return model
+
+
+def tell_category_and_show_raw(model: ov.Model) -> ov.Model:
+    """Copy a model that is told the category; its outputs are scores, maps, and the category that it recognises."""
+    model = model.clone()
+    recognised = _tell(model)
+    return ov.Model([*_raw(model), recognised], model.get_parameters(), "raw")
+
+
+def _raw(model: ov.Model) -> list[ov.Output]:
+    return [find_tensor(model, name) for name in RAW]
+
+
+def _tell(model: ov.Model) -> ov.Output:
+    """Put an input in the place of the category that a model recognises, and give the latter."""
     recognised = find_tensor(model, CATEGORY)
     recognised.get_tensor().set_names(set())
     told = opset13.parameter([-1], recognised.get_element_type(), name=CATEGORY)
@@ -48,4 +64,4 @@ def tell_category(model: ov.Model) -> ov.Model:
         consumer.replace_source_output(told.output(0))
     model.add_parameters([told])
     model.validate_nodes_and_infer_types()
-    return model
+    return recognised

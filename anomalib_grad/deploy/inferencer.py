@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Iterable
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import openvino as ov
@@ -18,7 +18,7 @@ from anomalib_grad.thresholds.post_processor import UNKNOWN
 
 from .export import CATEGORY, SIZE_METADATA
 from .frames import Frame, FrameFormat, as_batch, input_size
-from .graph import show_category, show_raw, tell_category
+from .graph import show_category, show_raw, tell_category, tell_category_and_show_raw
 from .seal import files_of, is_intact
 from .stream import FrameResult, Stream
 from .threshold_files import CATEGORIES_METADATA
@@ -37,6 +37,21 @@ def shared_core() -> ov.Core:
     (OpenVINO 2026.4).
     """
     return ov.Core()
+
+
+class RawScores(NamedTuple):
+    """What a model makes of images, in the unit of its thresholds.
+
+    Attributes:
+        scores: Image scores, ``(B,)``.
+        peaks: Largest value of each map, ``(B,)``.
+        recognised: The B names of the categories that the images were taken for, whatever was told; ``None`` where
+            nothing was told.
+    """
+
+    scores: np.ndarray
+    peaks: np.ndarray
+    recognised: list[str] | None
 
 
 class CategoryOpenVINOInferencer(OpenVINOInferencer):
@@ -140,7 +155,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
 
     @cached_property
     def _told_raw(self) -> "PerThread":
-        return PerThread(self._compile(show_raw(tell_category(self._graph))))
+        return PerThread(self._compile(tell_category_and_show_raw(self._graph)))
 
     def predict(self, image: Frame, category: str | None = None) -> NumpyImageBatch:
         """Run inference on an image, or on several as an array or tensor.
@@ -165,15 +180,12 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         model = self._recognising if index is None else self._told
         return self._result(inputs, model(inputs), category)
 
-    def raw_scores(self, image: Frame, category: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def raw_scores(self, image: Frame, category: str | None = None) -> RawScores:
         """Score images in the unit of the model's thresholds, not normalised.
 
         Args:
             image: As of :meth:`predict`.
             category: Category of all the images, or ``"unknown"``; recognised if ``None``.
-
-        Returns:
-            Scores ``(B,)``, and the largest value of each map, ``(B,)``.
 
         Raises:
             ValueError: As of :meth:`predict`, and if the model was exported by a version that does not show them.
@@ -181,8 +193,9 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         unknown = len(self.categories) if self.categories and category == UNKNOWN else None
         index = self._index(category) if unknown is None else unknown
         inputs = self._inputs(image, index)
-        score, anomaly_map = (self._raw if index is None else self._told_raw)(inputs).values()
-        return score.reshape(-1), anomaly_map.reshape(len(anomaly_map), -1).max(axis=1)
+        score, anomaly_map, *recognised = (self._raw if index is None else self._told_raw)(inputs).values()
+        names = self._names(recognised[0]) if recognised else None
+        return RawScores(score.reshape(-1), anomaly_map.reshape(len(anomaly_map), -1).max(axis=1), names)
 
     def stream(
         self, frames: Iterable[Frame], in_flight: int = 4, category: str | None = None
@@ -256,12 +269,14 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         """Convert predictions to a dictionary, category indices to names."""
         values = OpenVINOInferencer.post_process(predictions)
         if CATEGORY in values:
-            names = [*self.categories, UNKNOWN]
-            indices = values.pop(CATEGORY)
-            if max(indices, default=0) >= len(names):
-                raise ValueError("the exported model has more categories than names of them; export it again.")
-            values["explanation"] = [names[index] for index in indices]
+            values["explanation"] = self._names(values.pop(CATEGORY))
         return values
+
+    def _names(self, indices: np.ndarray) -> list[str]:
+        names = [*self.categories, UNKNOWN]
+        if max(indices, default=0) >= len(names):
+            raise ValueError("the exported model has more categories than names of them; export it again.")
+        return [names[index] for index in indices]
 
 
 class PerThread:

@@ -6,6 +6,7 @@ What is changed here is a plain value; ``adjustment`` reads it from a checkpoint
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +15,17 @@ import torch
 
 from .category_statistics import STATISTICS, UNKNOWN
 from .false_alarms import check_rate
-from .known_images import KnownImage, scores_of, thinned
+from .known_images import KnownImage, peaks_of, scores_of, thinned
 from .normalization import denormalize
+from .placing import HALF, placed
 from .post_processor import PerCategoryPostProcessor
-from .record import ThresholdRecord
-from .rules import Fit, fit
+from .record import AFTERWARDS, VALIDATION, ThresholdRecord
+from .rules import Fit, fit, moved
 
 ALL = "all"
 """Stands for whatever a model without categories judges."""
-HALF = 0.5
+MOVED = ", moved"
+LEVELS = ("image", "pixel")
 _FITTED = ("source", "fitted", "images", "seen", "rate")
 """Fields of a record that a new fit replaces."""
 
@@ -37,6 +40,7 @@ class ModelThresholds:
         records: How thresholds came about, by product; those of all products together under ``"unknown"``.
         normalized: Whether the model brings scores to [0, 1], the threshold to 0.5.
         image_sensitivity: anomalib's setting for all products: scores above one minus it are called anomalous.
+        pixel_sensitivity: The same of maps.
     """
 
     products: list[str]
@@ -44,6 +48,7 @@ class ModelThresholds:
     records: dict[str, ThresholdRecord]
     normalized: bool = True
     image_sensitivity: float = HALF
+    pixel_sensitivity: float = HALF
 
     @classmethod
     def of(cls, post_processor: PerCategoryPostProcessor, products: list[str] | None = None) -> "ModelThresholds":
@@ -56,6 +61,7 @@ class ModelThresholds:
             dict(post_processor.records),
             post_processor.enable_normalization,
             float(post_processor.image_sensitivity),
+            float(post_processor.pixel_sensitivity),
         )
 
     def apply_to(self, post_processor: PerCategoryPostProcessor) -> None:
@@ -67,10 +73,18 @@ class ModelThresholds:
             pooled.fill_(float(table[-1, column]))
             getattr(post_processor, f"category_{name}").copy_(table[:-1, column])
 
+    def apply_row_to(self, post_processor: PerCategoryPostProcessor, product: str) -> None:
+        """Set the statistics and the record of one product of a post-processor with the same categories."""
+        row = self.row(product)
+        for name, value in zip(STATISTICS, self.table[row].tolist(), strict=True):
+            getattr(post_processor, f"category_{name}")[row] = value
+        post_processor.records[product] = self.records[product]
+
     def to_plain(self) -> dict[str, Any]:
         """Give what is not in the table as plain data."""
         records = {name: record.to_plain() for name, record in self.records.items()}
-        return {"records": records, "normalized": self.normalized, "image_sensitivity": self.image_sensitivity}
+        settings = {name: getattr(self, name) for name in ("normalized", "image_sensitivity", "pixel_sensitivity")}
+        return {"records": records, **settings}
 
     @classmethod
     def from_plain(cls, plain: Any, products: list[str], table: np.ndarray) -> "ModelThresholds":  # noqa: ANN401
@@ -84,7 +98,8 @@ class ModelThresholds:
         records = {str(name): ThresholdRecord.from_plain(record) for name, record in plain["records"].items()}
         if table.shape != (len(products) + 1, len(STATISTICS)):
             raise ValueError(f"there are {len(products)} products and statistics of shape {table.shape}")
-        return cls(products, table, records, bool(plain["normalized"]), float(plain["image_sensitivity"]))
+        sensitivities = float(plain["image_sensitivity"]), float(plain.get("pixel_sensitivity", HALF))
+        return cls(products, table, records, bool(plain["normalized"]), *sensitivities)
 
     # ------------------------------------------------------------------ reading
 
@@ -120,15 +135,26 @@ class ModelThresholds:
 
     def threshold(self, product: str | None) -> float:
         """Score above which images of a product are called anomalous, in the unit of the model's scores."""
-        return self._raw(self.row(product), 1 - self.image_sensitivity)
+        return self._raw(self.row(product), "image", 1 - self.image_sensitivity)
 
-    def _raw(self, row: int, level: float, middle: float | None = None) -> float:
-        """Score that a model normalises to ``level`` in [0, 1], with ``middle`` as the threshold."""
-        low, high = (self._value(row, f"image_{end}") for end in ("min", "max"))
-        threshold = self._value(row, "image_threshold") if middle is None else middle
-        if not self.normalized or math.isnan(low) or level == HALF:
+    def promise(self, product: str | None) -> float | None:
+        """Share of normal images that were promised to exceed the threshold; ``None`` if nothing is, or not any more.
+
+        A model whose sensitivity is not one half does not judge by the threshold that was fitted, until one is set.
+        """
+        record = self.record(product)
+        return record.rate if record is not None and self._is_as_fitted(product, record) else None
+
+    def _is_as_fitted(self, product: str | None, record: ThresholdRecord) -> bool:
+        return math.isclose(self.threshold(product), record.fitted, rel_tol=1e-4)
+
+    def _raw(self, row: int, level: str, value: float, middle: float | None = None) -> float:
+        """Score of images or pixels that a model normalises to a value in [0, 1], with ``middle`` as the threshold."""
+        low, high = (self._value(row, f"{level}_{end}") for end in ("min", "max"))
+        threshold = self._value(row, f"{level}_threshold") if middle is None else middle
+        if not self.normalized or math.isnan(low) or value == HALF:
             return threshold
-        return denormalize(level, low, high, threshold)
+        return denormalize(value, low, high, threshold)
 
     def _value(self, row: int, name: str) -> float:
         return float(self.table[row, STATISTICS.index(name)])
@@ -157,7 +183,7 @@ class ModelThresholds:
         if not self.normalized:
             raise ValueError("The model does not normalise scores, so it has no sensitivity; set a --threshold.")
         fitted = self._known(product).fitted
-        threshold = self._raw(self.row(product), 1 - sensitivity, middle=fitted)
+        threshold = self._raw(self.row(product), "image", 1 - sensitivity, middle=fitted)
         self._change(product, Fit(threshold, math.nan, f"sensitivity {sensitivity:g}"))
 
     def set_false_alarms(self, product: str | None, rate: float) -> None:
@@ -215,13 +241,39 @@ class ModelThresholds:
             rate=rate,
         )
 
+    def follow(self, product: str | None, before: Sequence[KnownImage], after: Sequence[KnownImage]) -> None:
+        """Move the threshold of a product with the scores of validation images, of which the network makes others now.
+
+        One that was fitted on validation images is fitted on these by the same rule; any other goes where as many of
+        the normal ones exceed it as before.
+
+        Args:
+            product: Its name.
+            before: The images as they were judged when the threshold was valid; without normal ones it stays.
+            after: The same images as they are judged now.
+
+        Raises:
+            ValueError: If there is no such product.
+        """
+        row, old = self.row(product), self.record(product) or ThresholdRecord("unknown", "unknown", math.nan)
+        image, pixel = (self._raw(row, level, 1 - getattr(self, f"{level}_sensitivity")) for level in LEVELS)
+        normal = [scores_of(images, anomalous=False) for images in (before, after)]
+        if not normal[0]:
+            return
+        rule = f"{old.rule.removesuffix(MOVED)}{MOVED}"
+        found = Fit(moved(image, *normal), moved(pixel, peaks_of(before), peaks_of(after)), rule)
+        new = ThresholdRecord.of(found.rule, AFTERWARDS, moved(old.fitted, *normal), list(after))
+        if old.source not in {VALIDATION, AFTERWARDS}:  # nobody knows what the network makes of those images now
+            new = ThresholdRecord.of(found.rule, f"{old.source}, as of an earlier network", new.fitted, [])
+        elif self._is_as_fitted(product, old):
+            again = fit(after, old.rate)
+            found = again if old.rate is not None else again._replace(pixel=found.pixel)
+            new = ThresholdRecord.of(found.rule, AFTERWARDS, found.image, list(after), old.rate)
+        self._move_range(row, after, found)
+        self._change(product, found, **{name: getattr(new, name) for name in _FITTED})
+
     def _change(self, product: str | None, found: Fit, **fields: Any) -> None:  # noqa: ANN401  # of the record
         """Set thresholds and note it; pixels keep theirs where there is none for them."""
-        if self.image_sensitivity != HALF:
-            raise ValueError(
-                f"The model moves the thresholds of all its products by image_sensitivity={self.image_sensitivity:g}; "
-                "set that to 0.5 in the checkpoint's post-processor and export again, then set products one by one."
-            )
         row, name = self.row(product), self.names[self.row(product)]
         if self.normalized and math.isnan(self._value(row, "image_min")):
             raise ValueError(
@@ -230,14 +282,24 @@ class ModelThresholds:
             )
         before = self.threshold(product)
         found = found._replace(image=float(np.float32(found.image)))  # as models hold it
-        self.table[row, STATISTICS.index("image_threshold")] = found.image
-        if not math.isnan(found.pixel):
-            self.table[row, STATISTICS.index("pixel_threshold")] = found.pixel
+        for level, threshold in (("image", found.image), ("pixel", found.pixel)):
+            self._place(row, level, threshold)
         old = self.record(product) or ThresholdRecord(found.rule, "unknown", math.nan)
         fields = {"rate": None, **fields, "rule": found.rule}
         self.records[UNKNOWN if name == ALL else name] = old.changed(found.rule, before, found.image, **fields)
 
-    def _move_range(self, row: int, images: list[KnownImage], found: Fit) -> None:
+    def _place(self, row: int, level: str, threshold: float) -> None:
+        """Have a row judge by a threshold; nan leaves it as it is."""
+        if math.isnan(threshold):
+            return
+        middle = threshold
+        low, high = (self._value(row, f"{level}_{end}") for end in ("min", "max"))
+        if self.normalized and not math.isnan(low):
+            low, middle, high = placed(threshold, 1 - getattr(self, f"{level}_sensitivity"), low, high)
+        for part, value in (("threshold", middle), ("min", low), ("max", high)):
+            self.table[row, STATISTICS.index(f"{level}_{part}")] = value
+
+    def _move_range(self, row: int, images: Sequence[KnownImage], found: Fit) -> None:
         """Have the range begin at the lowest new score, and reach as far beyond the threshold as it did, or farther."""
         for level, threshold, values in (
             ("image", found.image, [image.score for image in images]),
@@ -249,7 +311,8 @@ class ModelThresholds:
             low = self._value(row, f"{level}_min")
             if level == "image" or math.isnan(low):  # the lowest value of a map is not known: distances begin at 0
                 low = min(finite) if level == "image" else 0.0
-            beyond = self._value(row, f"{level}_max") - self._value(row, f"{level}_threshold")
+            before = self._raw(row, level, 1 - getattr(self, f"{level}_sensitivity"))
+            beyond = self._value(row, f"{level}_max") - before
             beyond = threshold - low if math.isnan(beyond) else beyond
             self.table[row, STATISTICS.index(f"{level}_min")] = low
             self.table[row, STATISTICS.index(f"{level}_max")] = max(*finite, threshold + beyond)

@@ -10,6 +10,8 @@ from .known_images import KnownImage, from_plain, thinned, to_plain
 
 VALIDATION = "validation"
 """Source of what training fitted."""
+AFTERWARDS = "validation, judged again after products were added"
+"""Source of what was fitted on features of validation images that a checkpoint carried."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from .false_alarms import false_alarm_threshold
@@ -64,3 +65,25 @@ def best_f1_threshold(scores: Sequence[float], anomalous: Sequence[bool]) -> flo
     lowest = best_f1_score(torch.tensor(scores, dtype=torch.float64), torch.tensor(anomalous))
     lower = [score for score in scores if score < lowest]
     return (lowest + max(lower)) / 2 if lower else lowest
+
+
+def moved(threshold: float, before: Sequence[float], after: Sequence[float]) -> float:
+    """Move a threshold with the scores of some images, so that the same share of them exceeds it.
+
+    It keeps its place between two scores; beyond all of them it keeps its proportion to the nearest.
+
+    Args:
+        threshold: The threshold; one that is no number stays so.
+        before: Scores of the images when it was valid.
+        after: Scores of the same images now.
+
+    Returns:
+        The threshold for such scores; the same without any images.
+    """
+    old, new = sorted(before), sorted(after)
+    if not old or math.isnan(threshold):
+        return threshold
+    if old[0] < threshold < old[-1]:
+        return float(np.interp(threshold, old, new))
+    end = 0 if threshold <= old[0] else -1
+    return threshold * new[end] / old[end] if old[end] > 0 else threshold + new[end] - old[end]

@@ -10,6 +10,7 @@ from rich.table import Table
 from .known_images import scores_of
 from .model_thresholds import ModelThresholds
 from .outcome import extrapolates, in_words, outcome
+from .placing import HALF
 from .record import ThresholdRecord
 
 NO_EVIDENCE = (
@@ -31,7 +32,8 @@ def thresholds_table(thresholds: ModelThresholds) -> Table:
             table.add_row(name, shown, "unknown", "unknown", "unknown", "unknown")
             continue
         found = outcome(thresholds.images(name), threshold)
-        promised = "" if record.rate is None else f"promised {100 * record.rate:.3g} %; "
+        rate = thresholds.promise(name)
+        promised = "" if rate is None else f"promised {100 * rate:.3g} %; "
         table.add_row(
             name,
             shown,
@@ -57,9 +59,12 @@ def _about(record: ThresholdRecord, thresholds: ModelThresholds, name: str) -> l
     said = []
     images = thresholds.images(name)
     normal = len(scores_of(images, anomalous=False))
-    if record.rate is not None and extrapolates(record.rate, normal):
+    rate, sensitivity = thresholds.promise(name), thresholds.image_sensitivity
+    if sensitivity != HALF and not record.history:
+        said.append(f"{record.fitted:.6g} was fitted; image_sensitivity={sensitivity:g} of the model moves it.")
+    if rate is not None and extrapolates(rate, normal):
         said.append(
-            f"WARNING: {100 * record.rate:.3g} % false alarms are extrapolated: {normal} normal images show no less "
+            f"WARNING: {100 * rate:.3g} % false alarms are extrapolated: {normal} normal images show no less "
             f"than {100 / (normal + 1):.2g} %. Fit on more of them (fit)."
         )
     if sum(record.seen) > len(record.images) > 0:

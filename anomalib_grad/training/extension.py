@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A product more: a training that starts from an old model, and keeps its products alive where their images are gone.
 
-A checkpoint carries a small sample of each product's features (``feature_sample.py``). Where the data hold none of the
-old products, every training batch is joined by as many rows of that sample, so that the networks do not forget; what is
-usual for the old products, and how they are recognised, is learnt from it again, and their thresholds stay.
+A checkpoint carries a small sample of each product's features (``feature_sample.py``). Where the data hold none of
+the old products, every training batch is joined by as many rows of that sample, so that the networks do not forget;
+what is usual for the old products, and how they are recognised, is learnt from it again. Scores drift all the same,
+and those of new images otherwise than those of images that were trained on: thresholds of old products follow those
+of validation images, whose features the checkpoint carries as well (``judged_sample.py``).
 """
 
 import logging
@@ -21,10 +23,12 @@ from torch import Tensor
 from anomalib_grad.feature_cache import FeatureBatch
 from anomalib_grad.files.checkpoint_files import restore
 from anomalib_grad.files.restoring import restoring
+from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 from anomalib_grad.torch_model import GradModel
 
 from .feature_sample import BYTES, FeatureSample
+from .judged_sample import judge_again, rows_of, sample_judged
 from .learning import spread_by_category, training_batches
 
 logger = logging.getLogger(__name__)
@@ -89,6 +93,7 @@ class Extending(Callback):
         self.replaces = replaces
         self.kept: list[str] = []
         self._sample = sample
+        self._first = True
 
     # ------------------------------------------------------------------ starting
 
@@ -100,6 +105,7 @@ class Extending(Callback):
         """
         if stage != "fit":
             return
+        self._first = True
         self._keep(pl_module, [])
         if self.path is None or trainer.ckpt_path is not None:
             return
@@ -156,6 +162,29 @@ class Extending(Callback):
         """All rows of old products."""
         return self._sample.batches(self.kept, BATCH)
 
+    # ------------------------------------------------------------------ thresholds
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Judge the sampled validation images once more; thresholds of old products follow."""
+        post_processor = post_processor_of(pl_module)
+        if trainer.state.fn != "fit" or trainer.sanity_checking or post_processor is None:
+            return
+        thresholds = ModelThresholds.of(post_processor)
+        for name, before in self._sample.judged.items():
+            index = post_processor.named_index(name)
+            after = judge_again(network_of(pl_module), before, index)
+            self._sample.judged[name] = after
+            if name in self.kept:
+                thresholds.follow(name, before.images, after.images)
+                thresholds.apply_row_to(post_processor, name)
+        lost = sorted(set(self.kept) - self._sample.judged.keys())
+        if lost:
+            logger.warning(
+                "Thresholds of %s stay as they were, though scores have changed: the old checkpoint carries no "
+                "features of validation images. Fit them on images: python -m anomalib_grad.thresholds fit.",
+                ", ".join(lost),
+            )
+
     # ------------------------------------------------------------------ sampling
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -170,19 +199,24 @@ class Extending(Callback):
 
     @torch.no_grad()
     def _take_sample(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take features of each product in the training data, evenly from its images, up to the limit."""
-        self._sample.keep(self.kept)
+        """Take features of each product in the data, evenly from its images, up to the limit.
+
+        At most half of it is for validation images, the rest for training images.
+        """
+        first, self._first = self._first, False
+        if first:
+            self._sample.keep(self.kept)
         backbone = network_of(pl_module).backbone
         most = int(pl_module.settings.cache.sample_limit * 1e6 / (BYTES * backbone.row_length))  # type: ignore[operator, union-attr]
         if post_processor_of(pl_module) is None or not most:
             return
         found: dict[str, list[Tensor]] = {}
         with isolate_rng():
+            if first:  # validation may be frequent, and its images never change
+                self._sample.judged |= sample_judged(trainer, pl_module, backbone, most // 2)
+            most -= max((len(one.images) for one in self._sample.judged.values()), default=0)
             for batch in training_batches(trainer, pl_module, spread_by_category(trainer, most)):
-                if isinstance(batch, FeatureBatch):
-                    rows = batch.features
-                else:
-                    rows = torch.cat([part.flatten(1) for part in backbone.feature_maps(batch.image)], dim=1)  # type: ignore[arg-type]
+                rows = batch.features if isinstance(batch, FeatureBatch) else rows_of(backbone, batch)
                 for name, row in zip(getattr(batch, "category", None) or (), rows.half().cpu(), strict=False):
                     found.setdefault(name, []).append(row)
         for name, own in found.items():

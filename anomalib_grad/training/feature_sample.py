@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Features of a few training images of each product, which stand for its images once those are gone."""
+"""Features of a few images of each product, which stand for its images once those are gone."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from anomalib_grad.feature_cache import FeatureBatch
+
+from .judged_sample import Judged, from_checkpoint
 
 SAMPLE = "grad_feature_sample"
 """Where a checkpoint has the rows."""
@@ -19,11 +21,13 @@ class FeatureSample:
     """Keeps rows of the backbone's features by the name of their product.
 
     Attributes:
-        rows: Features of a product's images, each image's maps flattened to a row: float16, shape (N, F).
+        rows: Features of a product's training images, each image's maps flattened to a row: float16, shape (N, F).
+        judged: Features of its validation images.
     """
 
     def __init__(self) -> None:
         self.rows: dict[str, Tensor] = {}
+        self.judged: dict[str, Judged] = {}
 
     def __reduce__(self) -> "tuple[type[FeatureSample], tuple[()]]":
         """Leave the rows out of exports, which are not trained."""
@@ -33,18 +37,21 @@ class FeatureSample:
         """Copy the rows, which never change, with the model."""
         del memo
         copy = FeatureSample()
-        copy.rows = dict(self.rows)
+        copy.rows, copy.judged = dict(self.rows), dict(self.judged)
         return copy
 
-    def load(self, stored: object, row_length: int) -> None:
-        """Take the rows that a checkpoint brings.
+    def load(self, stored: object, row_length: int, judged: object = None) -> None:
+        """Take what a checkpoint brings.
 
         Args:
             stored: What :attr:`rows` was; ``None`` where there were none.
             row_length: Values F of a row.
+            judged: Plain data of :attr:`judged`; ``None`` where there were none.
 
         Raises:
             ValueError: If it is anything else.
+            TypeError: If ``judged`` is anything else.
+            LookupError: If ``judged`` is anything else.
         """
         rows = {} if stored is None else stored
         if not isinstance(rows, dict) or not all(
@@ -53,11 +60,12 @@ class FeatureSample:
             for name, part in rows.items()
         ):  # fmt: skip
             raise ValueError(f"it must hold rows of {row_length} values in float16 for each product")
-        self.rows = dict(rows)
+        self.rows, self.judged = dict(rows), from_checkpoint(judged, row_length)
 
     def keep(self, names: Sequence[str]) -> None:
         """Forget all products but some."""
         self.rows = {name: part for name, part in self.rows.items() if name in names}
+        self.judged = {name: part for name, part in self.judged.items() if name in names}
 
     def draw(self, names: Sequence[str], count: int) -> FeatureBatch:
         """Draw rows at random, with replacement, from products that come equally often on average.

@@ -20,16 +20,17 @@ from anomalib_grad.adjustment.models import open_model
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.data.reading import read_image
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
-from anomalib_grad.deploy.quantization import compress_weights
+from anomalib_grad.deploy.quantization import quantize
 from anomalib_grad.deploy.seal import seal
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds.__main__ import main
-from exports import traced
 from helpers import TINY
 
 pytestmark = pytest.mark.slow
 
-KINDS = ["checkpoint", "onnx", "half", "int8", "torch"]
+KINDS = ["checkpoint", "onnx", "half", "quantised", "torch"]
+SENSITIVITY = 0.3
+"""Of the exports in half precision and to torch; all others have 0.5."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,14 +53,15 @@ def trained(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     engine.fit(model, datamodule=data)
     model.post_processor.recogniser.radius *= 3  # rounded weights move few images of nearly the same looks
     engine.trainer.save_checkpoint(root / "model.ckpt")
-    files = {"checkpoint": root / "model.ckpt", "onnx": model.to_onnx(root), "torch": model.to_torch(root)}
-    with traced(model, files["onnx"]):
-        files["half"] = model.to_openvino(root / "half", compression_type=CompressionType.FP16)
-    graph = ov.convert_model(files["onnx"])  # as to_openvino does
-    for kind, content in (("openvino", graph), ("int8", compress_weights(graph))):
+    files = {"checkpoint": root / "model.ckpt", "onnx": model.to_onnx(root)}
+    model.post_processor.image_sensitivity = SENSITIVITY
+    files["torch"] = model.to_torch(root)
+    files["half"] = model.to_openvino(root / "half", compression_type=CompressionType.FP16)
+    graph = ov.convert_model(files["onnx"])  # as to_openvino does, which exports to ONNX once more
+    for kind in ("openvino", "quantised"):
         (root / kind).mkdir()
         files[kind] = root / kind / "model.xml"
-        ov.save_model(content, files[kind], compress_to_fp16=False)
+        ov.save_model(quantize(graph, data) if kind == "quantised" else graph, files[kind], compress_to_fp16=False)
         seal(files[kind])
     return files
 
@@ -119,22 +121,39 @@ def darkened(shop: Path, folder: Path, product: str = "nut") -> Path:
 def test_every_inferencer_judges_by_the_threshold_that_was_set(model: Path, shop: Path):
     nut, pin = (shop / name / "test/good/000.png" for name in ("nut", "pin"))
     other = verdicts(model, pin)
-    score, _ = open_model(model).score(nut, "nut")
+    score = open_model(model).score(nut, "nut").score
     for factor, anomalous in ((0.9, True), (1.1, False)):
         set_threshold(model, "nut", threshold=factor * score)
         assert labels(model, nut) == [anomalous] * len(other), factor
         for value, label in verdicts(model, nut).values():
-            assert (value > 0.5) == label
-        assert read_thresholds(model).threshold("nut") == pytest.approx(factor * score, rel=1e-6)
+            assert (value > 1 - read_thresholds(model).image_sensitivity) == label
+        assert read_thresholds(model).threshold("nut") == pytest.approx(factor * score, rel=1e-5)
     assert verdicts(model, pin) == other
 
 
-@pytest.mark.parametrize("model", ["checkpoint", "int8"], indirect=True)
+@pytest.mark.parametrize("model", ["half", "quantised", "torch"], indirect=True)
+def test_a_sensitivity_is_of_the_fitted_threshold_whatever_the_model_has(model: Path, trained: dict[str, Path]):
+    stricter = set_threshold(model, "nut", sensitivity=0.8).threshold("nut")
+    again = shutil.copytree(trained["openvino"].parent, model.parent / "plain") / "model.xml"
+    assert stricter == pytest.approx(set_threshold(again, "nut", sensitivity=0.8).threshold("nut"), rel=1e-5)
+    assert stricter < set_threshold(model, "nut", sensitivity=0.5).threshold("nut")
+
+
+@pytest.mark.parametrize("model", ["checkpoint", "quantised"], indirect=True)
+def test_images_of_another_product_are_counted(model: Path, shop: Path, caplog: pytest.LogCaptureFixture):
+    fit(model, shop / "nut/train/good", "nut")
+    assert "taken for" not in caplog.text
+    fit(model, shop / "nut/train/good", "pin")
+    (said,) = [record.getMessage() for record in caplog.records if "taken for" in record.getMessage()]
+    assert said.startswith("6 of 6 images are taken for nut (6), not for pin, whose threshold has no effect on them")
+
+
+@pytest.mark.parametrize("model", ["checkpoint", "quantised"], indirect=True)
 def test_fit_takes_other_light_for_normal(model: Path, shop: Path, tmp_path: Path):
     dark = darkened(shop, tmp_path / "dark")
     image = sorted(dark.iterdir())[0]
     opened = open_model(model)
-    scores = [opened.score(one, "nut")[0] for one in sorted(dark.iterdir())]
+    scores = [opened.score(one, "nut").score for one in sorted(dark.iterdir())]
     set_threshold(model, "nut", threshold=0.9 * min(scores))
     assert told(model, image)
     thresholds = fit(model, dark, "nut")
@@ -268,7 +287,7 @@ def test_corrections_are_followed_and_what_they_cost_is_said(
     missed.mkdir()
     shutil.copy(shop / "nut/train/good/001.png", missed / "bad.png")
     opened = open_model(model)
-    scores = [opened.score(one, "nut")[0] for one in (*dark.iterdir(), missed / "bad.png")]
+    scores = [opened.score(one, "nut").score for one in (*dark.iterdir(), missed / "bad.png")]
     assert scores[-1] < min(scores[:-1])
     set_threshold(model, "nut", threshold=(scores[-1] + min(scores[:-1])) / 2)
     before = model.read_bytes()

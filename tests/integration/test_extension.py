@@ -14,11 +14,17 @@ from anomalib.engine import Engine
 from lightning.pytorch import seed_everything
 from PIL import Image
 
+from anomalib_grad.adjustment import read_thresholds
+from anomalib_grad.adjustment.models import scorer
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.files.configuration import CheckpointConfigurationError
 from anomalib_grad.files.unreadable_checkpoints import CheckpointFileError
 from anomalib_grad.lightning_model import Grad
+from anomalib_grad.thresholds.model_thresholds import ModelThresholds
+from anomalib_grad.thresholds.record import AFTERWARDS
+from anomalib_grad.thresholds.rules import fit as fit_thresholds
 from anomalib_grad.training.feature_sample import SAMPLE
+from anomalib_grad.training.judged_sample import JUDGED
 from helpers import tiny, write_category
 
 SCALED = tiny(scaled=True, whitening=True)
@@ -74,8 +80,6 @@ def test_old_products_live_on_without_their_images(
     model, before = extended[0], Grad.load_from_checkpoint(old)
     assert model.categories == ALL
     assert torch.equal(model.model.whitening.matrix, before.model.whitening.matrix)
-    for name in OLD:
-        assert model.post_processor.category_threshold(name) == before.post_processor.category_threshold(name)
     assert model.post_processor.category_threshold("bolt") not in {0.0, before.post_processor.image_threshold.item()}
     assert model.post_processor.records.keys() == {*ALL, "unknown"}, "what thresholds come from stays as well"
     assert len(model.model.normal_scale.units) == 4
@@ -83,9 +87,27 @@ def test_old_products_live_on_without_their_images(
         assert recognised(model, root / name).count(name) >= 5
 
 
+def test_thresholds_of_old_products_rest_on_what_the_new_network_makes_of_their_validation_images(
+    extended: tuple[Grad, Path], old: Path, shop: Path
+) -> None:
+    """As far as half precision goes, in which their features are carried."""
+    model, former = extended[0], read_thresholds(old)
+    thresholds = ModelThresholds.of(model.post_processor)
+    score = scorer(model)
+    for name in OLD:
+        record = thresholds.records[name]
+        assert (record.source, record.seen) == (AFTERWARDS, (2, 2))
+        for image, before in zip(record.images, former.records[name].images, strict=True):
+            found = score(shop / name / "test" / image.name, name).score
+            assert image.score == pytest.approx(found, rel=2e-3)
+            assert abs(image.score - found) < 0.1 * abs(before.score - found), "the old score says nothing any more"
+        assert thresholds.threshold(name) == pytest.approx(fit_thresholds(record.images, None).image)
+
+
 def test_the_new_checkpoint_can_be_extended_again(extended: tuple[Grad, Path]) -> None:
-    rows = torch.load(extended[1] / "epoch=1.ckpt", weights_only=False)[SAMPLE]
-    assert {name: len(part) for name, part in rows.items()} == dict.fromkeys(ALL, 6)
+    content = torch.load(extended[1] / "epoch=1.ckpt", weights_only=False)
+    assert {name: len(part) for name, part in content[SAMPLE].items()} == dict.fromkeys(ALL, 6)
+    assert {name: len(part["features"]) for name, part in content[JUDGED].items()} == dict.fromkeys(ALL, 4)
 
 
 def test_a_killed_extension_goes_on_without_the_old_checkpoint(
@@ -95,6 +117,20 @@ def test_a_killed_extension_goes_on_without_the_old_checkpoint(
     assert model.categories == ALL
     expected = extended[0].state_dict()
     assert [name for name, value in model.state_dict().items() if not torch.equal(value, expected[name])] == []
+    for name in OLD:
+        assert model.post_processor.records[name].images == extended[0].post_processor.records[name].images
+
+
+def test_thresholds_stay_where_an_older_checkpoint_carries_no_validation_images(
+    old: Path, bolts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = torch.load(old, weights_only=False)
+    del content[JUDGED]
+    torch.save(content, tmp_path / "older.ckpt")
+    model, before = fit(Grad(extends=tmp_path / "older.ckpt"), bolts, tmp_path), Grad.load_from_checkpoint(old)
+    for name in OLD:
+        assert model.post_processor.category_threshold(name) == before.post_processor.category_threshold(name)
+    assert "Thresholds of nut, pin stay as they were" in caplog.text
 
 
 def test_with_images_of_all_products_all_are_fitted_again(old: Path, shop: Path, bolts: Path, tmp_path: Path) -> None:

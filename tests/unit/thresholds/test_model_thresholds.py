@@ -14,6 +14,7 @@ from anomalib_grad.thresholds.known_images import KnownImage
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 from anomalib_grad.thresholds.record import ThresholdRecord
+from anomalib_grad.thresholds.table import remarks
 
 NORMAL = [
     KnownImage(f"good/{score}.png", anomalous=False, score=score, peak=2 * score) for score in map(float, range(9))
@@ -73,6 +74,40 @@ def test_a_promise_is_kept_when_images_of_other_light_come_in():
     assert (model.threshold("cup"), model.record("cup").rate) == (7.0, 0.2)
 
 
+def in_other_units(images: list[KnownImage]) -> list[KnownImage]:
+    """The same images as another network judges them: twice as high, and 1."""
+    return [image._replace(score=2 * image.score + 1, peak=3 * image.peak) for image in images]
+
+
+def test_a_threshold_follows_the_scores_of_validation_images():
+    after = in_other_units(NORMAL + BAD)
+    promised = thresholds(rate=0.2)
+    promised.table[0, 0] = 7.0
+    promised.records["cup"] = ThresholdRecord.of("false alarms 0.2", "validation", 7.0, NORMAL + BAD, 0.2)
+    promised.follow("cup", NORMAL + BAD, after)
+    assert (promised.threshold("cup"), promised.promise("cup")) == (15.0, 0.2)
+    assert promised.images("cup") == tuple(after)
+    best = thresholds()
+    best.table[0, 0] = 7.25
+    best.records["cup"] = ThresholdRecord.of("best F1", "validation", 7.25, NORMAL + BAD)
+    best.follow("cup", NORMAL + BAD, after)
+    assert (best.threshold("cup"), best.table[0, 1]) == (15.5, 48.0)  # pixels in proportion: 16 was the highest
+
+
+def test_a_threshold_that_someone_set_keeps_its_place_among_the_normal_scores():
+    model = thresholds()
+    model.set_threshold("cup", 5.5)
+    model.follow("cup", NORMAL, in_other_units(NORMAL))
+    assert model.threshold("cup") == 12.0
+    assert model.record("cup").rule == "threshold 5.5, moved"
+    elsewhere = thresholds()
+    elsewhere.fit("cup", [image._replace(score=image.score + 8) for image in NORMAL], "line", None)
+    elsewhere.follow("cup", NORMAL, in_other_units(NORMAL))
+    assert elsewhere.threshold("cup") == 16 * 17 / 8  # beyond them: in proportion to the highest
+    assert elsewhere.images("cup") == (), "nobody knows what the network makes of those"
+    assert elsewhere.record("cup").source == "line, as of an earlier network"
+
+
 def test_a_correction_is_counted_once():
     model = thresholds()
     false_alarm = KnownImage("line/1.png", anomalous=False, score=7.3)
@@ -95,6 +130,36 @@ def test_what_is_set_comes_back_from_files_and_changes_verdicts():
     assert post_processor(scores, torch.tensor([0, 1, 2])).pred_label.tolist() == [True, False, False]
 
 
+@pytest.mark.parametrize("sensitivity", [0.1, 0.4, 0.5, 0.7, 0.95, 1.0])
+@pytest.mark.parametrize("threshold", [-3.0, 0.0, 1e-3, 5.0, 8.0, 19.0, 20.0, 31.0])
+def test_thresholds_are_set_whatever_the_sensitivity_of_the_model(sensitivity: float, threshold: float):
+    model = thresholds(image_sensitivity=sensitivity, pixel_sensitivity=1.1 - sensitivity)
+    model.fit(
+        "cup", [NORMAL[0]._replace(score=threshold, peak=2 * threshold + 9), NORMAL[1]._replace(score=-9)], "", None
+    )
+    for _ in range(2):  # as fitted, then as set
+        assert model.threshold("cup") == pytest.approx(threshold, abs=2e-3)
+        post_processor = PerCategoryPostProcessor(image_sensitivity=sensitivity, pixel_sensitivity=1.1 - sensitivity)
+        post_processor.set_categories(["cup", "pin"])
+        model.apply_to(post_processor)
+        scores = threshold + torch.tensor([-1e-2, 0.0, 1e-2])
+        judged = post_processor(
+            InferenceBatch(scores, None, (2 * scores + 9).view(3, 1, 1, 1), None), torch.zeros(3).long()
+        )
+        assert judged.pred_label.tolist() == [False, False, True]
+        assert judged.pred_mask.flatten().tolist() == [False, False, True]
+        model.set_threshold("cup", threshold)
+
+
+def test_what_is_fitted_is_not_promised_where_the_model_moves_it():
+    model = thresholds(rate=0.2, image_sensitivity=0.7)
+    assert (model.threshold("cup"), model.promise("cup")) == (pytest.approx(4.8), None)
+    assert "cup: 8 was fitted; image_sensitivity=0.7 of the model moves it." in remarks(model)
+    model.set_false_alarms("cup", 0.3)
+    assert (model.threshold("cup"), model.promise("cup")) == (pytest.approx(6.0, rel=1e-5), 0.3)
+    assert not [line for line in remarks(model) if "moves it" in line]
+
+
 def test_unknown_products_have_the_images_of_all():
     model = thresholds()
     model.records["unknown"] = ThresholdRecord.of("best F1", "validation", 8.0, [])
@@ -109,7 +174,7 @@ def test_unknown_products_have_the_images_of_all():
         ({}, lambda model: model.set_threshold("cup", math.inf), "finite"),
         ({}, lambda model: model.set_false_alarms("pin", 0.1), "does not say which images"),
         ({"enable_normalization": False}, lambda model: model.set_sensitivity("cup", 0.6), "does not normalise"),
-        ({"image_sensitivity": 0.6}, lambda model: model.set_threshold("cup", 1.0), "image_sensitivity=0.6"),
+        ({"image_sensitivity": 0.0}, lambda model: model.set_threshold("cup", 1.0), "calls nothing anomalous"),
     ],
 )
 def test_what_cannot_be_set_is_said_and_nothing_changes(settings: dict, change, said: str):

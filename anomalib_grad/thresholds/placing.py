@@ -1,0 +1,46 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Which statistics make a score the threshold, whatever sensitivity a model has.
+
+A model calls anomalous what it normalises above a level: one half, or less where its sensitivity is higher. The level
+is built into exports, so that the middle of the range has to give way for a score to stand there.
+"""
+
+HALF = 0.5
+ROUNDING = 2.0**-20
+"""How far below the level a threshold is placed: libraries that compute in 32 bits differ by less."""
+
+
+def placed(threshold: float, level: float, low: float, high: float) -> tuple[float, float, float]:
+    """Place a range so that a score is normalised to a level.
+
+    Args:
+        threshold: The score, in the unit of the range.
+        level: In [0, 1): the level above which normalised scores are called anomalous.
+        low: Lowest score of the range, finite.
+        high: Highest score.
+
+    Returns:
+        Lowest score, middle and highest score. The ends move only where the threshold is not between them, and at one
+        half not at all.
+
+    Raises:
+        ValueError: If the level is 1, above which there is nothing.
+    """
+    if level == HALF:
+        return low, threshold, high
+    if level >= 1:
+        raise ValueError(
+            "The model calls nothing anomalous, as its sensitivity is 0: set image_sensitivity of the checkpoint's "
+            "post-processor to more and export again."
+        )
+    extent = high - low if high > low else 1.0
+    low, high = low if low < threshold else threshold - extent, high if high > threshold else threshold + extent
+    if level == 0:  # all above the lowest score
+        return threshold, (threshold + high) / 2, high
+    level -= ROUNDING
+    if level < HALF:
+        middle = low + (threshold - low) / (2 * level)
+    else:
+        middle = (threshold - (2 * level - 1) * high) / (2 - 2 * level)
+    return low, middle, high
