@@ -21,7 +21,7 @@ from anomalib_grad.files.checkpoint_io import WholeCheckpointIO
 from anomalib_grad.files.restoring import restoring
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
-from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
+from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor, judge
 
 CHECKPOINT, EXPORTS, TORCH = ".ckpt", {".xml", ".onnx"}, {".pt", ".pth"}
 TRUST = "TRUST_REMOTE_CODE"
@@ -209,10 +209,9 @@ def scorer(model: Grad) -> Callable[[Path, str | None], tuple[float, float]]:
     @torch.inference_mode()
     def score(image: Path, product: str | None) -> tuple[float, float]:
         images = read_image(image, size).unsqueeze(0).as_subclass(torch.Tensor)  # (1, 3, H, W)
-        features = model.model.backbone(model.pre_processor(images) if model.pre_processor else images)
         index = None if product is None else _post_processor(model.per_category, image).indices_of([product])
-        predicted = model.model(features=features, category=index)
-        found = cast("torch.Tensor", predicted.pred_score), cast("torch.Tensor", predicted.anomaly_map)
+        raw = judge(model.pre_processor, model.model, model.post_processor, images, index)[1].raw
+        found = cast("torch.Tensor", raw.pred_score), cast("torch.Tensor", raw.anomaly_map)
         return float(found[0]), float(found[1].max())
 
     return score

@@ -15,8 +15,7 @@ import torch
 from .category_statistics import STATISTICS, UNKNOWN
 from .false_alarms import check_rate
 from .known_images import KnownImage, scores_of, thinned
-from .normalization import denormalize
-from .post_processor import PerCategoryPostProcessor
+from .post_processor import PerCategoryPostProcessor, denormalize
 from .record import ThresholdRecord
 from .rules import Fit, fit
 

@@ -8,7 +8,7 @@ usual for the old products, and how they are recognised, is learnt from it again
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +18,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from anomalib_grad.feature_cache import FeatureBatch
+from anomalib_grad.backbone import FrozenBackbone
+from anomalib_grad.categories.recogniser import pool
+from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.files.checkpoint_files import restore
 from anomalib_grad.files.restoring import restoring
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
@@ -148,13 +150,20 @@ class Extending(Callback):
 
     # ------------------------------------------------------------------ replaying
 
-    def replay(self, count: int) -> FeatureBatch | None:
-        """Draw ``count`` rows of old products to train on; ``None`` where there are none."""
-        return self._sample.draw(self.kept, count) if self.kept else None
+    def join(self, features: Tensor, backbone: FrozenBackbone) -> Tensor:
+        """Features ``(B, C, h, w)`` to train on, followed by as many of old products where there are any."""
+        if not self.kept:
+            return features
+        return torch.cat([features, features_of(self._sample.draw(self.kept, len(features)), backbone)])
 
     def replayed(self) -> list[FeatureBatch]:
         """All rows of old products."""
         return self._sample.batches(self.kept, BATCH)
+
+    def pooled(self, backbone: FrozenBackbone) -> Iterator[tuple[Tensor, list[str]]]:
+        """Pooled features ``(B, C)`` of old products, and their names."""
+        for batch in self.replayed():
+            yield pool(features_of(batch, backbone)), batch.category or []
 
     # ------------------------------------------------------------------ sampling
 

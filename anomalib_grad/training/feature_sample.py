@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from anomalib_grad.feature_cache import FeatureBatch
+from anomalib_grad.files.restoring import restoring
 
 SAMPLE = "grad_feature_sample"
 """Where a checkpoint has the rows."""
@@ -44,7 +45,7 @@ class FeatureSample:
             row_length: Values F of a row.
 
         Raises:
-            ValueError: If it is anything else.
+            CheckpointConfigurationError: If it is anything else.
         """
         rows = {} if stored is None else stored
         if not isinstance(rows, dict) or not all(
@@ -52,7 +53,8 @@ class FeatureSample:
             and part.ndim == 2 and len(part) and part.shape[1] == row_length  # noqa: PLR2004
             for name, part in rows.items()
         ):  # fmt: skip
-            raise ValueError(f"it must hold rows of {row_length} values in float16 for each product")
+            with restoring(f"{SAMPLE!r}"):
+                raise ValueError(f"it must hold rows of {row_length} values in float16 for each product")
         self.rows = dict(rows)
 
     def keep(self, names: Sequence[str]) -> None:
