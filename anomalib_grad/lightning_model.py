@@ -34,7 +34,14 @@ from .files.whole_checkpoints import WholeCheckpoints
 from .recipes import DEFAULT_RECIPE, build_network, find_recipe, naming_recipe
 from .report.visualizer import DistinctImageVisualizer, distinct
 from .settings import CacheSettings, MapSettings, MethodSettings, Settings, TrainingSettings
-from .thresholds.post_processor import PerCategoryPostProcessor, ignored_pixels, judge, score_batch, tell
+from .thresholds.post_processor import (
+    PerCategoryPostProcessor,
+    ignored_pixels,
+    judge,
+    keeping_categories,
+    score_batch,
+    tell,
+)
 from .thresholds.raw_scores import RankRawScores
 from .torch_model import GradModel
 from .training.divergence import StopDiverged
@@ -176,7 +183,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
     @property
     def per_category(self) -> PerCategoryPostProcessor | None:
         """The post-processor, if it keeps categories."""
-        return self.post_processor if isinstance(self.post_processor, PerCategoryPostProcessor) else None
+        return keeping_categories(self.post_processor)
 
     @property
     def categories(self) -> list[str]:

@@ -57,9 +57,8 @@ def score(
         category: Index in [0, K] of the category that someone names for each image, int64, shape (B,); ``None`` takes
             that which the model was told, or else recognises.
     """
-    features, recognised = network.backbone(images), None
-    if isinstance(post_processor, PerCategoryPostProcessor):
-        recognised = post_processor.recognise(pool(features))
+    features, own = network.backbone(images), keeping_categories(post_processor)
+    recognised = None if own is None else own.recognise(pool(features))
     category = recognised if category is None else category
     return Scored(network(features=features, category=category), category, recognised)
 
@@ -73,8 +72,9 @@ def judge(
 ) -> tuple[InferenceBatch, Scored]:
     """Score images ``(B, 3, H, W)`` of any size, RGB in [0, 1], and apply thresholds; arguments are :func:`score`'s."""
     scored = score(network, post_processor, pre_processor(images) if pre_processor else images, category)
-    if isinstance(post_processor, PerCategoryPostProcessor):
-        return post_processor(scored.raw, scored.category), scored
+    own = keeping_categories(post_processor)
+    if own is not None:
+        return own(scored.raw, scored.category), scored
     return post_processor(scored.raw) if post_processor else scored.raw, scored
 
 
@@ -83,9 +83,8 @@ def score_batch(network: GradModel, post_processor: nn.Module | None, batch: Bat
 
     Images are judged by the category that their data name; that which the model recognises is named in ``explanation``.
     """
-    own = post_processor if isinstance(post_processor, PerCategoryPostProcessor) else None
-    images = cast("Tensor", batch.image)
-    scored = score(network, own, images, None if own is None else own.named_in(batch))
+    own = keeping_categories(post_processor)
+    scored = score(network, own, cast("Tensor", batch.image), None if own is None else own.named_in(batch))
     batch.update(**scored.raw._asdict())
     if own is not None and scored.recognised is not None:
         batch.explanation = own.category_names(scored.recognised)
@@ -97,8 +96,13 @@ def ignored_pixels(network: GradModel, post_processor: nn.Module | None, batch: 
     """Pixels ``(B, H, W)`` or ``(1, H, W)`` that are not judged in a scored batch; ``None`` if nothing is ignored."""
     if network.ignored is None:
         return None
-    own = post_processor if isinstance(post_processor, PerCategoryPostProcessor) else None
+    own = keeping_categories(post_processor)
     return network.ignored.pixels(None if own is None else own.category_index(batch))
+
+
+def keeping_categories(post_processor: object) -> "PerCategoryPostProcessor | None":
+    """The post-processor, if it keeps categories."""
+    return post_processor if isinstance(post_processor, PerCategoryPostProcessor) else None
 
 
 def tell(post_processor: nn.Module | None, category: str) -> None:
@@ -107,12 +111,13 @@ def tell(post_processor: nn.Module | None, category: str) -> None:
     Raises:
         ValueError: If it keeps none.
     """
-    if not isinstance(post_processor, PerCategoryPostProcessor):
-        raise ValueError(  # noqa: TRY004  # the error of all arguments that do not fit
+    own = keeping_categories(post_processor)
+    if own is None:
+        raise ValueError(
             f"category={category!r} needs thresholds per category: leave post_processor at True, or pass a "
             f"PerCategoryPostProcessor."
         )
-    post_processor.category = category
+    own.category = category
 
 
 class PerCategoryPostProcessor(CategoryStatistics):

@@ -23,7 +23,7 @@ from anomalib_grad.categories.recogniser import pool
 from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.files.checkpoint_files import restore
 from anomalib_grad.files.restoring import restoring
-from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
+from anomalib_grad.thresholds.post_processor import keeping_categories
 from anomalib_grad.torch_model import GradModel
 
 from .feature_sample import BYTES, FeatureSample
@@ -105,7 +105,7 @@ class Extending(Callback):
         self._keep(pl_module, [])
         if self.path is None or trainer.ckpt_path is not None:
             return
-        post_processor = post_processor_of(pl_module)
+        post_processor = keeping_categories(pl_module.post_processor)
         given = None if post_processor is None else post_processor.false_alarm_rate
         restore(pl_module, self.path, pl_module.checkpoint_safe_globals())  # type: ignore[operator]  # anomalib's
         if post_processor is not None and given is not None:
@@ -121,7 +121,7 @@ class Extending(Callback):
 
     def _keep(self, pl_module: pl.LightningModule, kept: list[str]) -> None:
         self.kept = kept
-        post_processor = post_processor_of(pl_module)
+        post_processor = keeping_categories(pl_module.post_processor)
         if post_processor is not None:
             post_processor.kept = kept
 
@@ -183,7 +183,7 @@ class Extending(Callback):
         self._sample.keep(self.kept)
         backbone = network_of(pl_module).backbone
         most = int(pl_module.settings.cache.sample_limit * 1e6 / (BYTES * backbone.row_length))  # type: ignore[operator, union-attr]
-        if post_processor_of(pl_module) is None or not most:
+        if keeping_categories(pl_module.post_processor) is None or not most:
             return
         found: dict[str, list[Tensor]] = {}
         with isolate_rng():
@@ -205,9 +205,3 @@ class Extending(Callback):
 def network_of(module: pl.LightningModule) -> GradModel:
     """The network of a model."""
     return cast("GradModel", module.model)
-
-
-def post_processor_of(module: pl.LightningModule) -> PerCategoryPostProcessor | None:
-    """The post-processor of a model, if it keeps categories."""
-    found = module.post_processor
-    return found if isinstance(found, PerCategoryPostProcessor) else None
