@@ -363,6 +363,16 @@ def test_a_half_precision_model_without_categories_exports_in_float32_and_stays_
         assert bool(infer(path, tmp_path / "image.png").pred_label) is anomalous
 
 
+def test_a_model_without_a_post_processor_exports_its_own_scores(tmp_path: Path):
+    torch.manual_seed(0)
+    model = Grad(**tiny(backbone="grad_tiny", mse_threshold=0.1), post_processor=False).eval()
+    image = picture(64, 64).astype(np.float32)
+    predicted = model(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
+    exported = infer(model.to_onnx(tmp_path), image)
+    np.testing.assert_allclose(exported.pred_score.ravel(), predicted.pred_score, rtol=1e-3)
+    np.testing.assert_allclose(exported.anomaly_map.squeeze(), predicted.anomaly_map.squeeze(), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("export", ["to_openvino", "to_onnx"])
 def test_an_export_of_a_fixed_size_agrees_on_that_size(small: Grad, tmp_path: Path, export: str):
     path = getattr(small, export)(tmp_path, input_size=(96, 80))
