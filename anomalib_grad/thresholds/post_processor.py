@@ -187,10 +187,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
         return float(self.image_thresholds[index])
 
     def named_in(self, batch: Batch) -> Tensor | None:
-        """Category index of each image of a batch by :attr:`category` or ``batch.category``.
-
-        Returns:
-            Indices in [0, K], int64, shape (B,), or None if neither names any.
+        """Category index of each image by :attr:`category` or ``batch.category``: in [0, K], shape (B,), or None.
 
         Raises:
             ValueError: If :attr:`category` is set to an unknown name.
