@@ -2,18 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """GRAD as an anomalib model ("Grid-Based Continuous Normal Representation for Anomaly Detection", arXiv 2402.18293)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
 import lightning.pytorch as pl
 import torch
 from anomalib import LearningType
-from anomalib.data import AnomalibDataModule, Batch, InferenceBatch
+from anomalib.data import Batch, InferenceBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
-from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
@@ -22,22 +21,27 @@ from torch.optim import Optimizer
 
 from .categories.ignoring import FollowIgnoreMasks
 from .categories.learning import FEATURES, LearnToRecognise
-from .categories.recogniser import pool
-from .checkpoint.own import RANDOM_STATE, fit_network, fit_thresholds, leave_out_copies, load, note, settings_in
+from .checkpoint.own import fit_network, fit_thresholds, leave_out_copies, load, note, settings_in
 from .data.anomalib_data import LeaveOutHidden, NameMissingSplit
 from .data.copies import TrainOnCopies
-from .data.ignoring import of_the_rest
-from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor
+from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor, resize_as_now
 from .data.unreadable_images import NameUnreadableImages
 from .deploy.export import CategoryExportMixin, ExplainedInferenceBatch
-from .feature_cache import FeatureBatch, FeatureCaching, FeatureSource
+from .feature_cache import FeatureCaching, FeatureSource, features_of
 from .files.restoring import restoring
 from .files.unreadable_checkpoints import NameUnreadableCheckpoint
 from .files.whole_checkpoints import WholeCheckpoints
 from .recipes import DEFAULT_RECIPE, build_network, find_recipe, naming_recipe
 from .report.visualizer import DistinctImageVisualizer, distinct
 from .settings import CacheSettings, MapSettings, MethodSettings, Settings, TrainingSettings
-from .thresholds.post_processor import PerCategoryPostProcessor
+from .thresholds.post_processor import (
+    PerCategoryPostProcessor,
+    ignored_pixels,
+    judge,
+    keeping_categories,
+    score_batch,
+    tell,
+)
 from .thresholds.raw_scores import RankRawScores
 from .torch_model import GradModel
 from .training.divergence import StopDiverged
@@ -48,8 +52,9 @@ from .training.learning import LearnFromFeatures, in_eval_mode
 from .training.length import OwnLength, training_steps
 from .training.loss import training_loss
 from .training.optimisation import build_optimizer
-from .training.precision import say_precision, step_precision
+from .training.precision import step_precision
 from .training.run_end import SayHowToGoOn
+from .training.run_start import SettleStart
 from .training.validation import ValidateAtEnd
 
 NOT_GIVEN = Settings()
@@ -128,8 +133,8 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         visualizer: Visualizer | bool = True,
     ) -> None:
         shape = {"backbone": backbone, "layers": layers, "image_size": image_size, "fusion": fusion}
-        given = Settings.of(shape | {"method": method, "training": training, "map": map, "cache": cache})
-        settings = given.over(find_recipe(recipe).settings)
+        self._given = Settings.of(shape | {"method": method, "training": training, "map": map, "cache": cache})
+        settings = self._given.over(find_recipe(recipe).settings)
         with naming_recipe(recipe):
             model = build_network(settings, pre_trained)
         if pre_processor is True:
@@ -139,33 +144,32 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         if post_processor is True:
             post_processor = PerCategoryPostProcessor(false_alarm_rate=false_alarm_rate)
         super().__init__(pre_processor, post_processor, evaluator, distinct(visualizer))
-        self.model: GradModel = model
-        self.recipe = recipe
+        self._pre_trained = pre_trained
         self.own_length = OwnLength()
         self.feature_caching = FeatureCaching(feature_cache, settings.cache, self._feature_source)
-        self._given = given
-        self._pre_trained = pre_trained
-        self._take(settings)
         self._sample = FeatureSample()
         self._extending = Extending(extends, replaces or (), self._sample)
-        self._random_state: Tensor | None = None
+        self._take(model, recipe, settings)
         if category is not None:
-            if self.per_category is None:
-                raise ValueError(
-                    f"category={category!r} needs thresholds per category: leave post_processor at True, or pass a "
-                    f"PerCategoryPostProcessor."
-                )
-            self.per_category.category = category
+            tell(self.post_processor, category)
 
-    def _take(self, settings: Settings) -> None:
-        """Train and cache by some settings, and have checkpoints hold them as plain data."""
-        self.settings = settings
+    def _take(self, network: GradModel, recipe: str, settings: Settings) -> None:
+        """Be a network of some settings, train and cache by them, and have checkpoints hold them as plain data."""
+        self.model: GradModel = network
+        self.recipe, self.settings = recipe, settings
         self.feature_caching.settings = settings.cache
-        self.save_hyperparameters({"recipe": self.recipe, **settings.plain()})
-
-    # ------------------------------------------------------------------ anomalib's interface
+        self.save_hyperparameters({"recipe": recipe, **settings.plain()})
 
     configure_pre_processor = ConfigurePreProcessor()
+
+    def configure_post_processor(self) -> PostProcessor:
+        """Thresholds per category where the data have categories, anomalib's own where they have none."""
+        return PerCategoryPostProcessor()
+
+    @classmethod
+    def configure_visualizer(cls) -> DistinctImageVisualizer:
+        """Result images of which none overwrites another, and for the lack of which no figure is lost."""
+        return DistinctImageVisualizer()
 
     @property
     def learning_type(self) -> LearningType:
@@ -177,85 +181,17 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         """Trainer arguments that would override the user's: there are none."""
         return {}
 
-    def configure_post_processor(self) -> PostProcessor:
-        """Thresholds per category where the data have categories, anomalib's own where they have none."""
-        return PerCategoryPostProcessor()
+    @property
+    def per_category(self) -> PerCategoryPostProcessor | None:
+        """The post-processor, if it keeps categories."""
+        return keeping_categories(self.post_processor)
 
-    @classmethod
-    def configure_visualizer(cls) -> DistinctImageVisualizer:
-        """Result images of which none overwrites another, and for the lack of which no figure is lost."""
-        return DistinctImageVisualizer()
+    @property
+    def categories(self) -> list[str]:
+        """Names of the categories, in the order of their indices; none where the post-processor keeps none."""
+        return [] if self.per_category is None else self.per_category.categories
 
-    def configure_callbacks(self) -> list[Callback]:
-        """Callbacks of anomalib, the feature cache, whole checkpoints of finite weights, errors that name a file."""
-        callbacks = cast("Sequence[Callback]", super().configure_callbacks())
-        naming = [NameMissingSplit(), NameUnreadableImages(), NameUnreadableCheckpoint(), SayHowToGoOn()]
-        own: list[Callback] = [
-            TrainOnCopies(lambda: self.settings.training.copies or 0),
-            self.feature_caching,
-            self._extending,
-            FollowIgnoreMasks(lambda: self.model, lambda: self.categories),
-            LearnFromFeatures(lambda: self.model, self._features, lambda: self.categories, self._extending.replayed),
-            LearnToRecognise(
-                lambda: getattr(self.per_category, "recogniser", None), lambda: self.categories, self._replayed
-            ),
-            ValidateAtEnd(lambda: self.settings.training.validate_every),
-            StopDiverged(),
-            WholeCheckpoints(),
-            RankRawScores(),
-        ]
-        # Hidden files are left out before the visualiser names a result for each image.
-        return [LeaveOutHidden(), *callbacks, *own, *naming]
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path | IO[bytes], *args: Any, **kwargs: Any) -> "Grad":  # noqa: ANN401
-        """Load a model with its settings; arguments and result are anomalib's, and those given win.
-
-        Raises:
-            CheckpointFileError: If the file is damaged, no checkpoint, claims more than it holds, or wants code to run.
-            FileNotFoundError: If it is not there.
-            TypeError: If an argument is none of Grad's; Lightning would pass over it.
-        """
-        return cast("Grad", load(cls, super().load_from_checkpoint, checkpoint_path, *args, **kwargs))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the configuration that the weights belong to, and where the random numbers stand."""
-        super().on_save_checkpoint(checkpoint)
-        note(checkpoint, self.model)
-        checkpoint[SAMPLE], checkpoint[JUDGED] = dict(self._sample.rows), to_checkpoint(self._sample.judged)
-        leave_out_copies(checkpoint, self.children())
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Become the model of a checkpoint in all that the user did not give, so that nothing is repeated.
-
-        anomalib builds the model from its command line before it opens the checkpoint.
-
-        Raises:
-            CheckpointConfigurationError: If the user gave other settings than the checkpoint's, it is not of Grad, or
-                its weights were changed.
-        """
-        found = settings_in(checkpoint, self._given, self.recipe)
-        if found is not None and found[1] != self.settings:
-            self.recipe, settings = found
-            with restoring("settings"):
-                network = build_network(settings, self._pre_trained)
-            network.tiler = self.model.tiler
-            self.model = network.to(self.device)
-            self._take(settings)
-        leave_out_copies(checkpoint, self.children())
-        fit_network(self.model, self._given, checkpoint)
-        with restoring("pre-processor or post-processor"):
-            super().on_load_checkpoint(checkpoint)
-        datamodule = getattr(self._trainer, "datamodule", None)
-        if isinstance(datamodule, AnomalibDataModule):
-            datamodule._update_augmentations()  # it was set up before, for images of another size
-        fit_thresholds(self, checkpoint["state_dict"], self.per_category, self.model.backbone.channels)
-        self.model.backbone.mark_weights_ready()
-        self._random_state = checkpoint.get(RANDOM_STATE)
-        with restoring(f"{SAMPLE!r}"):
-            self._sample.load(checkpoint.get(SAMPLE), self.model.backbone.row_length, checkpoint.get(JUDGED))
-
-    # ------------------------------------------------------------------ training
+    # ------------------------------------------------------------------ train
 
     @AnomalibModule.trainer.setter  # type: ignore[attr-defined]
     def trainer(self, trainer: pl.Trainer | None) -> None:
@@ -264,18 +200,31 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             self.own_length.begin(trainer, self.settings.training)
         AnomalibModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
 
-    def on_fit_start(self) -> None:
-        """Read the backbone's weights before anything else: a machine that cannot have them says so at once.
+    def configure_callbacks(self) -> list[Callback]:
+        """Callbacks of anomalib, what is learnt beside the weights, whole checkpoints, errors that name a file."""
+        extending = self._extending
+        return [
+            LeaveOutHidden(),  # before the visualiser names a result for each image
+            *cast("Sequence[Callback]", super().configure_callbacks()),
+            TrainOnCopies(lambda: self.settings.training.copies or 0),
+            self.feature_caching,
+            extending,
+            FollowIgnoreMasks(lambda: self.model, lambda: self.categories),
+            LearnFromFeatures(lambda: self.model, lambda: self.categories, extending.replayed),
+            LearnToRecognise(
+                lambda: getattr(self.per_category, "recogniser", None),
+                lambda: self.categories,
+                lambda: extending.pooled(self.model.backbone),
+            ),
+            ValidateAtEnd(lambda: self.settings.training.validate_every),
+            *(StopDiverged(), WholeCheckpoints(), RankRawScores()),
+            *(NameMissingSplit(), NameUnreadableImages(), NameUnreadableCheckpoint(), SayHowToGoOn()),
+            SettleStart(lambda: self.model.backbone, lambda: self.settings.training, self.own_length),
+        ]
 
-        A resumed fit draws the random numbers that the interrupted one would have drawn; this has to be settled before
-        the first batch is shuffled.
-        """
-        self.model.backbone.ensure_weights()
-        say_precision(str(self.settings.training.precision), self)
-        self.own_length.settle(self.trainer, self.settings.training)
-        if self.trainer.ckpt_path is not None and self._random_state is not None:
-            with restoring(f"{RANDOM_STATE!r}"):
-                torch.set_rng_state(self._random_state.cpu())
+    def _feature_source(self) -> FeatureSource:
+        """What makes features of training images."""
+        return FeatureSource(self.model.backbone, getattr(self.pre_processor, "transform", None))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a rate for the networks and one for the grids (method section 7)."""
@@ -294,10 +243,8 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
     def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
         """Train on a batch of images, or of features from the cache (method section 7)."""
         del args, kwargs
-        own = features = self._features(batch)
-        replayed = self._extending.replay(len(own))
-        if replayed is not None:
-            features = torch.cat([own, self._features(self.trainer.strategy.batch_to_device(replayed))])
+        own = features_of(batch, self.model.backbone)
+        features = self._extending.join(own, self.model.backbone)
         settings = self.settings.training
         with step_precision(str(settings.precision), self.trainer, self.device):
             output = self.model(features=features)
@@ -305,90 +252,70 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(features))
         return {"loss": loss, FEATURES: own}
 
-    def _features(self, batch: Batch | FeatureBatch) -> Tensor:
-        """Features ``(B, C, h, w)`` of a training batch, computed or from the cache."""
-        backbone = self.model.backbone
-        if isinstance(batch, FeatureBatch):
-            return backbone.join(backbone.unflatten(batch.features.to(torch.get_default_dtype())))
-        return backbone(batch.image)
-
-    def _replayed(self) -> Iterator[tuple[Tensor, list[str]]]:
-        """Pooled features ``(B, C)`` of products that are trained on without their images, and their names."""
-        for batch in self._extending.replayed():
-            yield pool(self._features(self.trainer.strategy.batch_to_device(batch))), list(batch.category or ())
-
-    def _feature_source(self) -> FeatureSource:
-        """What makes features of training images."""
-        transform = self.pre_processor.transform if isinstance(self.pre_processor, PreProcessor) else None
-        return FeatureSource(self.model.backbone, transform)
-
-    # ------------------------------------------------------------------ inference
-
-    @property
-    def per_category(self) -> PerCategoryPostProcessor | None:
-        """The post-processor, if it keeps categories."""
-        return self.post_processor if isinstance(self.post_processor, PerCategoryPostProcessor) else None
-
-    @property
-    def categories(self) -> list[str]:
-        """Names of the categories, in the order of their indices; none where the post-processor keeps none."""
-        return [] if self.per_category is None else self.per_category.categories
+    # ------------------------------------------------------------------ predict
 
     def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:  # noqa: ANN401  # anomalib's
         """Predict on images of any size, as an exported model does, without gradients: those are ``model``'s.
 
-        Args:
-            batch: RGB images in [0, 1], shape ``(B, 3, H, W)``.
-            *args: Unused.
-            **kwargs: Unused.
-
-        Returns:
-            anomalib's InferenceBatch, post-processed; with the recognised categories where there are any.
+        Takes RGB images in [0, 1], shape ``(B, 3, H, W)``; returns anomalib's InferenceBatch, post-processed, with the
+        names of the categories by which they are judged, where there are any.
         """
         del args, kwargs
         with torch.no_grad(), in_eval_mode(self.model):
-            prediction, _, category = self.judge(batch)
-        if category is None or self.per_category is None:
+            prediction, scored = judge(self.pre_processor, self.model, self.post_processor, batch)
+        if scored.category is None or self.per_category is None:
             return prediction
-        names = self.per_category.category_names(category)
-        return cast("InferenceBatch", ExplainedInferenceBatch(**prediction._asdict(), explanation=names))
-
-    def judge(self, images: Tensor) -> tuple[InferenceBatch, InferenceBatch, Tensor | None]:
-        """Predict on images ``(B, 3, H, W)`` of any size.
-
-        Returns:
-            The prediction, post-processed; what it was before, in the unit of the thresholds; and the index of the
-            category ``(B,)`` that each image is judged by: the one named to the model, else the one recognised, or
-            ``None`` without categories.
-        """
-        features = self.model.backbone(self.pre_processor(images) if self.pre_processor else images)
-        category = None if self.per_category is None else self.per_category.recognise(pool(features))
-        raw = self.model(features=features, category=category)
-        if self.per_category is not None:
-            return self.per_category(raw, category), raw, category
-        return raw if self.post_processor is None else self.post_processor(raw), raw, category
+        names = self.per_category.category_names(scored.category)
+        return cast("InferenceBatch", ExplainedInferenceBatch(*prediction, names))  # type: ignore[arg-type]
 
     def predict_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
-        """Add raw predictions to a batch, and the names of the categories that the model takes its images for.
-
-        Each image is judged by the category that its data name, else by that one; so does the post-processor next.
-        """
+        """Score a batch, to which the post-processor applies thresholds next."""
         del args, kwargs
-        features, category = self.model.backbone(batch.image), None
-        if self.per_category is not None:
-            recognised = self.per_category.recognise(pool(features))
-            if recognised is not None and hasattr(batch, "explanation"):
-                batch.explanation = self.per_category.category_names(recognised)
-            category = self.per_category.category_index(batch)
-        batch.update(**self.model(features=features, category=category)._asdict())
-        if self.model.ignored is not None:
-            batch.update(**of_the_rest(batch, self.model.ignored.pixels(category)))
-        return batch
+        return score_batch(self.model, self.post_processor, batch)
+
+    validation_step = test_step = predict_step  # type: ignore[assignment]
 
     def ignored_pixels(self, batch: Batch) -> Tensor | None:
         """Pixels ``(B, H, W)`` or ``(1, H, W)`` that were not judged in a batch; ``None`` if nothing is ignored."""
-        if self.model.ignored is None:
-            return None
-        return self.model.ignored.pixels(None if self.per_category is None else self.per_category.category_index(batch))
+        return ignored_pixels(self.model, self.post_processor, batch)
 
-    validation_step = test_step = predict_step  # type: ignore[assignment]
+    # ------------------------------------------------------------------ save and load
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note what the weights belong to, and a sample of features, for a training that extends this model."""
+        super().on_save_checkpoint(checkpoint)
+        note(checkpoint, self.model)
+        checkpoint[SAMPLE], checkpoint[JUDGED] = dict(self._sample.rows), to_checkpoint(self._sample.judged)
+        leave_out_copies(checkpoint, self.children())
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path | IO[bytes], *args: Any, **kwargs: Any) -> "Grad":  # noqa: ANN401
+        """Load a model with its settings; arguments and result are anomalib's, and those given win.
+
+        Raises:
+            CheckpointFileError: If the file is damaged, no checkpoint, claims more than it holds, or wants code to run.
+            FileNotFoundError: If it is not there.
+            TypeError: If an argument is none of Grad's; Lightning would pass over it.
+        """
+        return cast("Grad", load(cls, super().load_from_checkpoint, checkpoint_path, *args, **kwargs))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Become the model of a checkpoint in all that the user did not give: anomalib builds models before it is read.
+
+        Raises:
+            CheckpointConfigurationError: If the user gave other settings than the checkpoint's, it is not of Grad, or
+                its weights were changed.
+        """
+        recipe, settings = settings_in(checkpoint, self._given, self.recipe) or (self.recipe, self.settings)
+        if settings != self.settings:
+            with restoring("settings"):
+                network = build_network(settings, self._pre_trained)
+            network.tiler = self.model.tiler
+            self._take(network.to(self.device), recipe, settings)
+        leave_out_copies(checkpoint, self.children())
+        fit_network(self.model, self._given, checkpoint)
+        with restoring("pre-processor or post-processor"):
+            super().on_load_checkpoint(checkpoint)
+        resize_as_now(self._trainer)
+        fit_thresholds(self, checkpoint["state_dict"], self.per_category, self.model.backbone.channels)
+        self._sample.load(checkpoint.get(SAMPLE), self.model.backbone.row_length, checkpoint.get(JUDGED))

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 
-from anomalib_grad.categories.recogniser import pool
 from anomalib_grad.checkpoint.own import THRESHOLDS
 from anomalib_grad.data.reading import read_image
 from anomalib_grad.data.resizing import resized_to
@@ -22,7 +21,7 @@ from anomalib_grad.files.checkpoint_io import WholeCheckpointIO
 from anomalib_grad.files.restoring import restoring
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
-from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
+from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor, judge
 
 CHECKPOINT, EXPORTS, TORCH = ".ckpt", {".xml", ".onnx"}, {".pt", ".pth"}
 TRUST = "TRUST_REMOTE_CODE"
@@ -225,14 +224,11 @@ def scorer(model: Grad) -> Callable[[Path, str | None], Scored]:
     @torch.inference_mode()
     def score(image: Path, product: str | None) -> Scored:
         images = read_image(image, size).unsqueeze(0).as_subclass(torch.Tensor)  # (1, 3, H, W)
-        features = model.model.backbone(model.pre_processor(images) if model.pre_processor else images)
-        index, recognised = None, None
-        if product is not None:
-            thresholds = _post_processor(model.per_category, image)
-            index, found = thresholds.indices_of([product]), thresholds.recognise(pool(features))
-            recognised = None if found is None else thresholds.category_names(found)[0]
-        predicted = model.model(features=features, category=index)
-        score, anomaly_map = cast("torch.Tensor", predicted.pred_score), cast("torch.Tensor", predicted.anomaly_map)
-        return Scored(float(score[0]), float(anomaly_map[0].max()), recognised)
+        own = None if product is None else _post_processor(model.per_category, image)
+        index = None if own is None else own.indices_of([product])  # type: ignore[list-item]  # there is one
+        judged = judge(model.pre_processor, model.model, model.post_processor, images, index)[1]
+        found = cast("torch.Tensor", judged.raw.pred_score), cast("torch.Tensor", judged.raw.anomaly_map)
+        seen = None if own is None or judged.recognised is None else own.category_names(judged.recognised)[0]
+        return Scored(float(found[0]), float(found[1].max()), seen)
 
     return score

@@ -5,7 +5,6 @@
 The authors number the blocks through, timm by stage; and a stage without expansion (the first) shifts timm's names.
 """
 
-import re
 from itertools import accumulate
 
 _STAGES = (2, 4, 4, 6, 6, 8, 2)  # blocks in each stage of EfficientNet-B4
@@ -23,35 +22,25 @@ _OTHER_STAGES = {
     "_bn2": "bn3",
     **_GATE,
 }
+_LAYERS = _STEM | {
+    f"_blocks.{_FIRST_BLOCKS[stage] + block}.{theirs}": f"blocks.{stage}.{block}.{ours}"
+    for stage, blocks in enumerate(_STAGES)
+    for block in range(blocks)
+    for theirs, ours in (_OTHER_STAGES if stage else _FIRST_STAGE).items()
+}
+_AUTHORS_LAYERS = {ours: theirs for theirs, ours in _LAYERS.items()}
 
 
 def backbone_from_authors_key(key: str) -> str | None:
     """Translate the authors' key, without ``module.backbone.``; ``None`` for the classifier and unknown names."""
     layer, _, parameter = key.rpartition(".")
-    if layer in _STEM:
-        return f"{_STEM[layer]}.{parameter}"
-    match = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", layer)
-    if match is None or int(match[1]) >= _FIRST_BLOCKS[-1]:
-        return None
-    block = int(match[1])
-    stage = max(index for index, first in enumerate(_FIRST_BLOCKS) if first <= block)
-    name = (_OTHER_STAGES if stage else _FIRST_STAGE).get(match[2])
-    return f"blocks.{stage}.{block - _FIRST_BLOCKS[stage]}.{name}.{parameter}" if name else None
+    return f"{_LAYERS[layer]}.{parameter}" if layer in _LAYERS else None
 
 
 def backbone_to_authors_key(key: str) -> str | None:
     """Translate timm's key into the authors'; ``None`` where they have no counterpart."""
     layer, _, parameter = key.rpartition(".")
-    stem = {ours: theirs for theirs, ours in _STEM.items()}
-    if layer in stem:
-        return f"{stem[layer]}.{parameter}"
-    match = re.fullmatch(r"blocks\.(\d+)\.(\d+)\.([\w.]+)", layer)
-    if match is None or int(match[1]) >= len(_STAGES) or int(match[2]) >= _STAGES[int(match[1])]:
-        return None
-    stage, block = int(match[1]), int(match[2])
-    inverse = {ours: theirs for theirs, ours in (_OTHER_STAGES if stage else _FIRST_STAGE).items()}
-    name = inverse.get(match[3])
-    return f"_blocks.{_FIRST_BLOCKS[stage] + block}.{name}.{parameter}" if name else None
+    return f"{_AUTHORS_LAYERS[layer]}.{parameter}" if layer in _AUTHORS_LAYERS else None
 
 
 def layer_of_block(block: int) -> str | None:

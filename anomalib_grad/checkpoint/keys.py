@@ -4,42 +4,37 @@
 
 import re
 
-# authors' pattern -> ours
-_RULES = (
-    (r"coord\.(.+)", r"local_representation.coordinates.\1"),
-    (r"coord_\.(.+)", r"global_representation.coordinates.\1"),
-    (r"query\.0", r"local_representation.grid.cells"),
-    (r"query\.1", r"global_representation.grid.cells"),
-    (r"recover\.weight", r"fusion.recover.weight"),
-    (r"layer\.(\d+)\.conv\.5\.fc\.(.+)", r"fusion.blocks.\1.layers.5.gate.\2"),
-    (r"layer\.(\d+)\.conv\.(?!5\.)(.+)", r"fusion.blocks.\1.layers.\2"),
-    (r"layer\.0\.(\d+)\.((?:conv|bn)[12]\..+)", r"fusion.blocks.\1.\2"),
+# authors', ours
+_NAMES = (
+    ("coord.<rest>", "local_representation.coordinates.<rest>"),
+    ("coord_.<rest>", "global_representation.coordinates.<rest>"),
+    ("query.0", "local_representation.grid.cells"),
+    ("query.1", "global_representation.grid.cells"),
+    ("recover.weight", "fusion.recover.weight"),
+    ("layer.<n>.conv.5.fc.<rest>", "fusion.blocks.<n>.layers.5.gate.<rest>"),
+    ("layer.<n>.conv.<other>", "fusion.blocks.<n>.layers.<other>"),
+    ("layer.0.<n>.<residual>", "fusion.blocks.<n>.<residual>"),
 )
-_INVERSE_RULES = (
-    (r"local_representation\.coordinates\.(.+)", r"coord.\1"),
-    (r"global_representation\.coordinates\.(.+)", r"coord_.\1"),
-    (r"local_representation\.grid\.cells", r"query.0"),
-    (r"global_representation\.grid\.cells", r"query.1"),
-    (r"fusion\.recover\.weight", r"recover.weight"),
-    (r"fusion\.blocks\.(\d+)\.layers\.5\.gate\.(.+)", r"layer.\1.conv.5.fc.\2"),
-    (r"fusion\.blocks\.(\d+)\.layers\.(?!5\.)(.+)", r"layer.\1.conv.\2"),
-    (r"fusion\.blocks\.(\d+)\.((?:conv|bn)[12]\..+)", r"layer.0.\1.\2"),
-)
+_PARTS = {
+    "<rest>": r"(.+)",
+    "<n>": r"(\d+)",
+    "<other>": r"((?!5\.).+)",
+    "<residual>": r"((?:conv|bn)[12]\..+)",
+}
+_PART = re.compile("|".join(_PARTS))
 
 
 def from_authors_key(key: str) -> str | None:
     """Translate the authors' key, without their ``module.reconstruction.`` prefix; ``None`` if it is not the head's."""
-    return _translate(key, _RULES)
+    return next((name for theirs, ours in _NAMES if (name := _renamed(key, theirs, ours))), None)
 
 
 def to_authors_key(key: str) -> str | None:
     """Translate a key of the head's state dict into the authors'; ``None`` where they have no counterpart."""
-    return _translate(key, _INVERSE_RULES)
+    return next((name for theirs, ours in _NAMES if (name := _renamed(key, ours, theirs))), None)
 
 
-def _translate(key: str, rules: tuple[tuple[str, str], ...]) -> str | None:
-    for pattern, replacement in rules:
-        match = re.fullmatch(pattern, key)
-        if match:
-            return match.expand(replacement)
-    return None
+def _renamed(key: str, before: str, after: str) -> str | None:
+    match = re.fullmatch(_PART.sub(lambda part: _PARTS[part[0]], before.replace(".", r"\.")), key)
+    parts = iter(match.groups() if match else ())
+    return None if match is None else _PART.sub(lambda _: next(parts), after)

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a training notes in its own checkpoints, and how a model becomes what one of them holds."""
+"""What a model notes in its own checkpoints, and how it becomes what one of them holds."""
 
 from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
-import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
@@ -23,7 +22,6 @@ from anomalib_grad.settings.stored import HYPER_PARAMETERS, grouped, stored_argu
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 from anomalib_grad.torch_model import GradModel
 
-RANDOM_STATE = "grad_random_state"
 THRESHOLDS = "post_processor."
 """Names of what the post-processor holds begin so."""
 MEANS = THRESHOLDS + "recogniser.means"
@@ -33,13 +31,12 @@ M = TypeVar("M")
 
 
 def note(checkpoint: dict[str, Any], network: GradModel) -> None:
-    """Note what the weights in a checkpoint belong to, and where the random numbers stand."""
+    """Note what the weights in a checkpoint belong to."""
     checkpoint[CONFIGURATION] = {
         **network.configuration,
         "mse_threshold": network.head.mse_threshold.item(),
         "tiling": describe(network.tiler),
     }
-    checkpoint[RANDOM_STATE] = torch.get_rng_state()
     for name, part in checkpoint.items():
         checkpoint[name] = without_numpy(part)
 
@@ -112,6 +109,7 @@ def fit_network(network: GradModel, given: Settings, checkpoint: Mapping[str, An
     check_weights(network.state_dict(prefix=MODEL), checkpoint["state_dict"])
     with restoring("'tiling'"):
         network.tiler = rebuild(checkpoint[CONFIGURATION].get("tiling", configuration.get("tiling")))
+    network.backbone.mark_weights_ready()
 
 
 def fit_thresholds(

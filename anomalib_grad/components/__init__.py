@@ -3,11 +3,12 @@
 """The parts of the GRAD head, one idea a file."""
 
 from .corruption import Corruption
-from .fusion import FUSIONS, Fusion
 from .head import GradHead, refine, similarity
 from .normal_scale import NormalScale
 from .representation import (
+    FUSIONS,
     ContinuousGrid,
+    Fusion,
     GlobalRepresentation,
     LocalRepresentation,
     interpolation_weights,

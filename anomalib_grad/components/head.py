@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .fusion import Fusion
-from .representation import GlobalRepresentation, LocalRepresentation
+from .representation import Fusion, GlobalRepresentation, LocalRepresentation
 
 
 def similarity(

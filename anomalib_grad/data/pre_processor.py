@@ -10,6 +10,8 @@ it. :class:`~anomalib_grad.data.resizing.AntialiasedResize` gives the same pixel
 from collections.abc import Callable
 from typing import Any, cast
 
+import lightning.pytorch as pl
+from anomalib.data import AnomalibDataModule
 from anomalib.pre_processing import PreProcessor
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
@@ -58,6 +60,13 @@ class GradPreProcessor(PreProcessor):
 
     def _set_export_transform(self) -> None:
         self.export_transform = None if self.transform is None else exportable(self.transform)
+
+
+def resize_as_now(trainer: pl.Trainer | None) -> None:
+    """Have data that were set up before resize as the model's pre-processor does now."""
+    datamodule = getattr(trainer, "datamodule", None)
+    if isinstance(datamodule, AnomalibDataModule):
+        datamodule._update_augmentations()
 
 
 class ConfigurePreProcessor:

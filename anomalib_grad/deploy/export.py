@@ -13,7 +13,7 @@ from ast import literal_eval
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from anomalib.data import AnomalibDataModule, InferenceBatch
@@ -26,7 +26,8 @@ from torchmetrics import Metric
 from anomalib_grad.data.resizing import resized_to
 from anomalib_grad.files.atomic import folder_beside, naming_disk
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
-from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
+from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor, judge
+from anomalib_grad.torch_model import GradModel
 
 from .seal import seal
 from .threshold_files import CATEGORIES_METADATA, TABLE, THRESHOLDS_METADATA, keep_exact
@@ -42,9 +43,6 @@ RAW = ("raw_score", "raw_map")
 """Names of the tensors that hold scores and maps in the units of the thresholds."""
 SIZE_METADATA = "anomalib_grad_image_size"
 OPSET_VERSION = 18  # the exporter's own; a lower one is a conversion afterwards that fails
-
-
-Judge = Callable[[Tensor], tuple[InferenceBatch, InferenceBatch, Tensor | None]]
 
 
 class ExportedBatch(NamedTuple):
@@ -77,23 +75,20 @@ class ExportedGraph(LightningModule):
 
     Args:
         model: The model, whose parts keep their names.
-        judge: Gives its prediction on images ``(B, 3, H, W)``, what it was before the post-processing, and the
-            indices ``(B,)``, if any.
     """
 
-    def __init__(self, model: nn.Module, judge: Judge) -> None:
+    def __init__(self, model: "CategoryExportMixin") -> None:
         super().__init__()
-        for name, part in model.named_children():
-            self.add_module(name, part)
-        self._judge = judge
+        self.pre_processor, self.post_processor = model.pre_processor, model.post_processor
+        self.model = cast("GradModel", model.model)
 
     def forward(self, images: Tensor) -> InferenceBatch | ExportedBatch:
         """Predict on images of any size."""
-        prediction, raw, category = self._judge(images)
+        prediction, scored = judge(self.pre_processor, self.model, self.post_processor, images)
         if not isinstance(self.post_processor, PerCategoryPostProcessor):
             return prediction
-        values = dict(zip(RAW, (raw.pred_score, raw.anomaly_map), strict=True))
-        return ExportedBatch(**prediction._asdict(), **values, category=category)  # type: ignore[arg-type]
+        raw = scored.raw
+        return ExportedBatch(*prediction, raw.pred_score, raw.anomaly_map, scored.category)  # type: ignore[arg-type]
 
 
 class CategoryExportMixin(ExportMixin):
@@ -105,7 +100,6 @@ class CategoryExportMixin(ExportMixin):
 
     pre_processor: nn.Module | None
     post_processor: nn.Module | None
-    judge: Judge
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to a torch file; arguments and result are anomalib's."""
@@ -128,7 +122,7 @@ class CategoryExportMixin(ExportMixin):
         kwargs = {"opset_version": OPSET_VERSION, "external_data": False, "verbose": False} | kwargs
 
         def export(root: Path) -> Path:
-            path = ExportMixin.to_onnx(ExportedGraph(self, self.judge), root, model_file_name, input_size, **kwargs)  # type: ignore[arg-type]  # mixed into a module
+            path = ExportMixin.to_onnx(ExportedGraph(self), root, model_file_name, input_size, **kwargs)  # type: ignore[arg-type]  # mixed into a module
             size = resized_to(getattr(self.pre_processor, "transform", None))
             finish_onnx(path, list(getattr(self.post_processor, "categories", [])), size, self.post_processor)
             seal(path)

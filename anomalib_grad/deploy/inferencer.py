@@ -19,7 +19,7 @@ from anomalib_grad.thresholds.post_processor import UNKNOWN
 from .export import CATEGORY, SIZE_METADATA
 from .frames import Frame, FrameFormat, as_batch, input_size
 from .graph import show_category, show_raw, tell_category, tell_category_and_show_raw
-from .seal import files_of, is_intact
+from .seal import is_intact, present
 from .stream import FrameResult, Stream
 from .threshold_files import CATEGORIES_METADATA
 
@@ -312,10 +312,7 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
     path = Path(path)
     if path.suffix not in {".onnx", ".bin", ".xml"}:
         raise ValueError(f"Pass a .xml, .bin or .onnx file, not {path}.")
-    needed = files_of(path)
-    for file in needed:
-        if not file.is_file():
-            raise FileNotFoundError(f"there is no exported model at {path}: {file} is missing; export or copy it.")
+    needed = present(path)
     return _read_intact(core, needed[0], None, " or ".join(map(str, needed)), *(file.read_bytes() for file in needed))
 
 

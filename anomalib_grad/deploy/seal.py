@@ -39,6 +39,19 @@ def files_of(model: Path) -> list[Path]:
     return [model, weights] if apart else [model]
 
 
+def present(model: Path) -> list[Path]:
+    """List the files of an exported model.
+
+    Raises:
+        FileNotFoundError: Names the first that is not there.
+    """
+    files = files_of(model)
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no exported model at {model}: {file} is missing; export or copy it.")
+    return files
+
+
 def seal(model: Path) -> None:
     """Note the check sum of the files of an exported model in its own metadata."""
     content, *weights = (file.read_bytes() for file in files_of(model))

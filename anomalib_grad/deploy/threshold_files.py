@@ -20,7 +20,7 @@ from anomalib_grad.files.atomic import writing
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 
-from .seal import files_of, is_intact, sealed, unsealed
+from .seal import files_of, is_intact, present, sealed, unsealed
 
 TABLE = "post_processor.fixed_table"
 """Name of the constant in the graph: that of the buffer that it was exported from."""
@@ -70,7 +70,7 @@ def keep_exact(path: Path, post_processor: PerCategoryPostProcessor) -> None:
 
 
 def _file_at(path: Path) -> "_OnnxFile | _OpenVINOFile":
-    contents = [file.read_bytes() for file in _present(path)]
+    contents = [file.read_bytes() for file in present(path)]
     if not is_intact(*contents):
         raise ExportFileError(
             f"cannot use the exported model {path}: it is damaged, or was changed by hand; export or copy it again."
@@ -94,14 +94,6 @@ def _naming(path: Path) -> Iterator[None]:
             f"the exported model {path} does not hold its thresholds in a form that can be read and changed ({error}), "
             "as exports of older versions do not; export it again."
         ) from error
-
-
-def _present(path: Path) -> list[Path]:
-    files = files_of(path)
-    for file in files:
-        if not file.is_file():
-            raise FileNotFoundError(f"there is no exported model at {path}: {file} is missing; export or copy it.")
-    return files
 
 
 def thresholds_of(metadata: Callable[[str], str], table: np.ndarray) -> ModelThresholds:

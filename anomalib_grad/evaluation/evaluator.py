@@ -129,12 +129,8 @@ class PerCategoryEvaluator(Evaluator):
         """Add a batch to the metrics of the categories in it, if they are asked for."""
         super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         if self._monitored and _names_categories(batch):
-            _check(batch)
-            batch, _ = self._judged(pl_module, batch)
             fields = IMAGE_FIELDS + (PIXEL_FIELDS if any(name.startswith("pixel") for name in self._monitored) else ())
-            keep = self._own(trainer.val_dataloaders, dataloader_idx, len(batch))
-            for category, predictions in _split(batch, keep, fields).items():
-                self._metrics.update(category, predictions)
+            self._update(pl_module, batch, fields, trainer.val_dataloaders, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute and log the metrics that are asked for."""
@@ -161,15 +157,11 @@ class PerCategoryEvaluator(Evaluator):
         """Add a batch to the metrics of the categories in it."""
         super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         coordinates = self._tap.take() if self._tap else {}
-        if not _names_categories(batch):
-            return
-        _check(batch)
-        batch, ignored = self._judged(pl_module, batch)
-        keep = self._own(trainer.test_dataloaders, dataloader_idx, len(batch))
-        for category, predictions in _split(batch, keep, IMAGE_FIELDS + PIXEL_FIELDS).items():
-            self._metrics.update(category, predictions)
-        if self.report:
-            self._collector.update(batch, coordinates, keep, ignored)
+        if _names_categories(batch):
+            fields = IMAGE_FIELDS + PIXEL_FIELDS
+            batch, keep, ignored = self._update(pl_module, batch, fields, trainer.test_dataloaders, dataloader_idx)
+            if self.report:
+                self._collector.update(batch, coordinates, keep, ignored)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute and log the metrics; print and write the report."""
@@ -205,12 +197,27 @@ class PerCategoryEvaluator(Evaluator):
         self._log(trainer, values)
         return counts, values
 
-    def _judged(self, pl_module: LightningModule, batch: ImageBatch) -> tuple[ImageBatch, torch.Tensor | None]:
-        """Give a batch without what is ignored in it, and which pixels those are; other callbacks see all of it."""
+    def _update(
+        self,
+        pl_module: LightningModule,
+        batch: ImageBatch,
+        fields: Sequence[str],
+        loaders: Any,  # noqa: ANN401  # whatever Lightning was given
+        dataloader_idx: int,
+    ) -> tuple[ImageBatch, int, torch.Tensor | None]:
+        """Add fields of a batch to the metrics of the categories in it; other callbacks see all of the batch.
+
+        Returns:
+            The batch without what is ignored in it, the number of its leading images that count, the pixels ignored.
+        """
+        _check(batch)
         ignored = self._masks.pixels(pl_module, batch)
-        if ignored is None:
-            return batch, None
-        return batch.update(in_place=False, **of_the_rest(batch, ignored)), ignored
+        if ignored is not None:
+            batch = batch.update(in_place=False, **of_the_rest(batch, ignored))
+        keep = self._own(loaders, dataloader_idx, len(batch))
+        for category, predictions in _split(batch, keep, fields).items():
+            self._metrics.update(category, predictions)
+        return batch, keep, ignored
 
     def _own(self, loaders: Any, dataloader_idx: int, size: int) -> int:  # noqa: ANN401  # whatever Lightning was given
         """Count the leading images of a batch that the sampler has not repeated for the sake of equal batches."""

@@ -7,7 +7,7 @@ callback that puts the cache in place of the training images; the other files ar
 """
 
 from .callback import FeatureCaching
-from .dataset import FeatureBatch, batches_of
+from .dataset import FeatureBatch, batches_of, features_of
 from .filling import FeatureSource
 
-__all__ = ["FeatureBatch", "FeatureCaching", "FeatureSource", "batches_of"]
+__all__ = ["FeatureBatch", "FeatureCaching", "FeatureSource", "batches_of", "features_of"]

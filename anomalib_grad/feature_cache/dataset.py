@@ -1,16 +1,21 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Cached features in place of images: the data set that the training loader then reads."""
+"""Cached features in place of images: the data set that the training loader then reads, and features of its batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
+
+from anomalib_grad.backbone import FrozenBackbone
+
+if TYPE_CHECKING:
+    from anomalib.data import Batch
 
 
 @dataclass
@@ -27,6 +32,14 @@ class FeatureBatch:
     category: list[str] | None = None
     image: None = None
     gt_mask: None = None
+
+
+def features_of(batch: "Batch | FeatureBatch", backbone: FrozenBackbone) -> Tensor:
+    """Features ``(B, C, h, w)`` of a training batch, computed or from the cache, where the backbone is."""
+    if not isinstance(batch, FeatureBatch):
+        return backbone(batch.image)
+    device = next(backbone.network.parameters()).device
+    return backbone.join(backbone.unflatten(batch.features.to(device, torch.get_default_dtype())))
 
 
 class CachedFeatures(Dataset[FeatureBatch]):

@@ -13,6 +13,7 @@ PACKAGE = __name__.partition(".")[0]
 NEW_NAMES = {
     "backbone_cut": "backbone.cut",
     "category_features": "plugin.former_classes",
+    "components.fusion": "components.representation",
     "components.grid": "components.representation",
     "components.recogniser": "categories.recogniser",
     "evaluation.post_processor": "thresholds.post_processor",

@@ -6,8 +6,8 @@ import math
 from typing import NamedTuple
 
 from anomalib_grad.thresholds.known_images import KnownImage
-from anomalib_grad.thresholds.normalization import denormalize
 from anomalib_grad.thresholds.outcome import Outcome, in_words, neighbours
+from anomalib_grad.thresholds.post_processor import denormalize
 
 from .records import CategoryRecord
 

@@ -241,7 +241,7 @@ class CategoryStatistics(PostProcessor):
 
     def _record(self, summary: ScoreSummary, threshold: float, images: list[KnownImage]) -> ThresholdRecord:
         """Note how a threshold came about."""
-        if self.false_alarm_rate is not None and summary.normal["image"]:
+        if self.false_alarm_rate is not None and summary.normal("image"):
             rule = false_alarm_rule(self.false_alarm_rate)
         else:
             rule = BEST_F1 if summary.counts["anomalous_image"] else HIGHEST_NORMAL
@@ -249,7 +249,7 @@ class CategoryStatistics(PostProcessor):
 
     def _threshold(self, level: str, summary: ScoreSummary) -> float:
         """Threshold by the rate of false alarms, if one is wanted and there are normal images, else of best F1."""
-        if self.false_alarm_rate is not None and summary.normal[level]:
+        if self.false_alarm_rate is not None and summary.normal(level):
             return summary.false_alarm_threshold(level, self.false_alarm_rate)
         return summary.best_f1_threshold(level)
 

@@ -16,9 +16,8 @@ import torch
 from .category_statistics import STATISTICS, UNKNOWN
 from .false_alarms import check_rate
 from .known_images import KnownImage, peaks_of, scores_of, thinned
-from .normalization import denormalize
 from .placing import HALF, placed
-from .post_processor import PerCategoryPostProcessor
+from .post_processor import PerCategoryPostProcessor, denormalize
 from .record import AFTERWARDS, VALIDATION, ThresholdRecord
 from .rules import Fit, fit, moved
 

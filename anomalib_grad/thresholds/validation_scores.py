@@ -15,7 +15,7 @@ from torch import Tensor
 from anomalib_grad.categories.distributed import all_gather
 
 from .false_alarms import false_alarm_threshold
-from .known_images import KnownImage
+from .known_images import KnownImage, scores_of
 from .rules import best_f1_threshold
 from .score_histogram import ScoreHistogram
 
@@ -36,19 +36,17 @@ class ScoreSummary:
     Attributes:
         counts: Images and pixels, and anomalous ones.
         extremes: Smallest and largest score, and value of the maps.
-        images: Score of each image that has a label, and whether it is anomalous.
-        known: The same images, with the largest value of their maps and their names.
+        known: Images that have a score and a label.
         pixels: Counts of normal and anomalous pixels by score.
-        normal: Score of each normal image, and the largest value of its map.
+        peaks: Largest value of the map of each normal image.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.extremes: dict[str, float] = {}
-        self.images: list[tuple[float, bool]] = []
         self.known: list[KnownImage] = []
         self.pixels = ScoreHistogram()
-        self.normal: dict[str, list[float]] = {"image": [], "pixel": []}
+        self.peaks: list[float] = []
 
     def update(self, scores: Scores) -> None:
         """Take in the images of one batch."""
@@ -60,31 +58,34 @@ class ScoreSummary:
             if values is not None:
                 low, high = (float(value) for value in torch.aminmax(values))
                 self._extend({level + "_min": low, level + "_max": high})
-                if scores.gt_label is not None:
-                    largest = values.reshape(len(values), -1)[~scores.gt_label.bool()].amax(dim=1)  # (normal images,)
-                    self.normal[level] += largest.tolist()
-        if scores.pred_score is not None and scores.gt_label is not None:
-            self._know(scores.pred_score.flatten().tolist(), scores.gt_label.bool().tolist(), scores)
+        if scores.gt_label is not None:
+            self._know(scores, scores.gt_label.bool().tolist())
         if scores.anomaly_map is not None and scores.gt_mask is not None:
             self.pixels.update(scores.anomaly_map, scores.gt_mask.bool())
 
-    def _know(self, values: list[float], truths: list[bool], scores: Scores) -> None:
-        """Note images of which score and truth are known."""
-        self.images += zip(values, truths, strict=True)
-        maps, names = scores.anomaly_map, scores.image_path
-        peaks = [math.nan] * len(values) if maps is None else maps.reshape(len(maps), -1).amax(dim=1).tolist()
-        for path, value, peak, truth in zip(names or [""] * len(values), values, peaks, truths, strict=True):
-            self.known.append(KnownImage.of(path, value, peak, anomalous=truth))
+    def _know(self, scores: Scores, truths: list[bool]) -> None:
+        """Note images whose truth is known."""
+        maps, names = scores.anomaly_map, scores.image_path or [""] * len(truths)
+        peaks = [math.nan] * len(truths) if maps is None else maps.reshape(len(maps), -1).amax(dim=1).tolist()
+        if maps is not None:
+            self.peaks += [peak for peak, truth in zip(peaks, truths, strict=True) if not truth]
+        if scores.pred_score is not None:
+            for path, value, peak, truth in zip(
+                names, scores.pred_score.flatten().tolist(), peaks, truths, strict=True
+            ):
+                self.known.append(KnownImage.of(path, value, peak, anomalous=truth))
+
+    def normal(self, level: str) -> list[float]:
+        """Score of each normal image, or the largest value of its map; ``level`` is ``"image"`` or ``"pixel"``."""
+        return scores_of(self.known, anomalous=False) if level == "image" else self.peaks
 
     def merge(self, other: "ScoreSummary") -> None:
         """Take in what another process saw of the category."""
         self.counts.update(other.counts)
         self._extend(other.extremes)
-        self.images += other.images
         self.known += other.known
+        self.peaks += other.peaks
         self.pixels.merge(other.pixels)
-        for level, scores in other.normal.items():
-            self.normal[level] += scores
 
     def best_f1_threshold(self, level: str) -> float:
         """Raw threshold of best F1; without anomalous or without normal samples the extreme score, as anomalib has it.
@@ -104,14 +105,14 @@ class ScoreSummary:
             return self.extremes[level + ("_min" if anomalous else "_max")]
         if level == "pixel":
             return self.pixels.best_f1_threshold()
-        return best_f1_threshold(*zip(*self.images, strict=True))
+        return best_f1_threshold([image.score for image in self.known], [image.anomalous for image in self.known])
 
     def false_alarm_threshold(self, level: str, rate: float) -> float:
         """Threshold that a share ``rate`` of normal images exceeds: their scores, or the largest value of their maps.
 
         nan where there was no normal image.
         """
-        return false_alarm_threshold(self.normal[level], rate)
+        return false_alarm_threshold(self.normal(level), rate)
 
     def extrapolation(self, rate: float) -> str | None:
         """Say from which rate of false alarms on the normal images suffice, if ``rate`` is lower; ``None`` if they do.
@@ -119,7 +120,7 @@ class ScoreSummary:
         Args:
             rate: Wanted rate, in (0, 1).
         """
-        normal = len(self.normal["image"])
+        normal = len(self.normal("image"))
         if normal == 0 or rate >= 1 / (normal + 1):
             return None
         return f"{normal} normal images: a false_alarm_rate below {1 / (normal + 1):.2g} is extrapolated from them"

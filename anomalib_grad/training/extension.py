@@ -10,7 +10,7 @@ of validation images, whose features the checkpoint carries as well (``judged_sa
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,11 +20,13 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from anomalib_grad.feature_cache import FeatureBatch
+from anomalib_grad.backbone import FrozenBackbone
+from anomalib_grad.categories.recogniser import pool
+from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.files.checkpoint_files import restore
 from anomalib_grad.files.restoring import restoring
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
-from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
+from anomalib_grad.thresholds.post_processor import keeping_categories
 from anomalib_grad.torch_model import GradModel
 
 from .feature_sample import BYTES, FeatureSample
@@ -109,7 +111,7 @@ class Extending(Callback):
         self._keep(pl_module, [])
         if self.path is None or trainer.ckpt_path is not None:
             return
-        post_processor = post_processor_of(pl_module)
+        post_processor = keeping_categories(pl_module.post_processor)
         given = None if post_processor is None else post_processor.false_alarm_rate
         restore(pl_module, self.path, pl_module.checkpoint_safe_globals())  # type: ignore[operator]  # anomalib's
         if post_processor is not None and given is not None:
@@ -125,7 +127,7 @@ class Extending(Callback):
 
     def _keep(self, pl_module: pl.LightningModule, kept: list[str]) -> None:
         self.kept = kept
-        post_processor = post_processor_of(pl_module)
+        post_processor = keeping_categories(pl_module.post_processor)
         if post_processor is not None:
             post_processor.kept = kept
 
@@ -154,19 +156,26 @@ class Extending(Callback):
 
     # ------------------------------------------------------------------ replaying
 
-    def replay(self, count: int) -> FeatureBatch | None:
-        """Draw ``count`` rows of old products to train on; ``None`` where there are none."""
-        return self._sample.draw(self.kept, count) if self.kept else None
+    def join(self, features: Tensor, backbone: FrozenBackbone) -> Tensor:
+        """Features ``(B, C, h, w)`` to train on, followed by as many of old products where there are any."""
+        if not self.kept:
+            return features
+        return torch.cat([features, features_of(self._sample.draw(self.kept, len(features)), backbone)])
 
     def replayed(self) -> list[FeatureBatch]:
         """All rows of old products."""
         return self._sample.batches(self.kept, BATCH)
 
+    def pooled(self, backbone: FrozenBackbone) -> Iterator[tuple[Tensor, list[str]]]:
+        """Pooled features ``(B, C)`` of old products, and their names."""
+        for batch in self.replayed():
+            yield pool(features_of(batch, backbone)), batch.category or []
+
     # ------------------------------------------------------------------ thresholds
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judge the sampled validation images once more; thresholds of old products follow."""
-        post_processor = post_processor_of(pl_module)
+        post_processor = keeping_categories(pl_module.post_processor)
         if trainer.state.fn != "fit" or trainer.sanity_checking or post_processor is None:
             return
         thresholds = ModelThresholds.of(post_processor)
@@ -208,7 +217,7 @@ class Extending(Callback):
             self._sample.keep(self.kept)
         backbone = network_of(pl_module).backbone
         most = int(pl_module.settings.cache.sample_limit * 1e6 / (BYTES * backbone.row_length))  # type: ignore[operator, union-attr]
-        if post_processor_of(pl_module) is None or not most:
+        if keeping_categories(pl_module.post_processor) is None or not most:
             return
         found: dict[str, list[Tensor]] = {}
         with isolate_rng():
@@ -230,9 +239,3 @@ class Extending(Callback):
 def network_of(module: pl.LightningModule) -> GradModel:
     """The network of a model."""
     return cast("GradModel", module.model)
-
-
-def post_processor_of(module: pl.LightningModule) -> PerCategoryPostProcessor | None:
-    """The post-processor of a model, if it keeps categories."""
-    found = module.post_processor
-    return found if isinstance(found, PerCategoryPostProcessor) else None

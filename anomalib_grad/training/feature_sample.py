@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from anomalib_grad.feature_cache import FeatureBatch
+from anomalib_grad.files.restoring import restoring
 
-from .judged_sample import Judged, from_checkpoint
+from .judged_sample import JUDGED, Judged, from_checkpoint
 
 SAMPLE = "grad_feature_sample"
 """Where a checkpoint has the rows."""
@@ -49,9 +50,7 @@ class FeatureSample:
             judged: Plain data of :attr:`judged`; ``None`` where there were none.
 
         Raises:
-            ValueError: If it is anything else.
-            TypeError: If ``judged`` is anything else.
-            LookupError: If ``judged`` is anything else.
+            CheckpointConfigurationError: If it is anything else.
         """
         rows = {} if stored is None else stored
         if not isinstance(rows, dict) or not all(
@@ -59,8 +58,11 @@ class FeatureSample:
             and part.ndim == 2 and len(part) and part.shape[1] == row_length  # noqa: PLR2004
             for name, part in rows.items()
         ):  # fmt: skip
-            raise ValueError(f"it must hold rows of {row_length} values in float16 for each product")
-        self.rows, self.judged = dict(rows), from_checkpoint(judged, row_length)
+            with restoring(f"{SAMPLE!r}"):
+                raise ValueError(f"it must hold rows of {row_length} values in float16 for each product")
+        with restoring(f"{JUDGED!r}"):
+            kept = from_checkpoint(judged, row_length)
+        self.rows, self.judged = dict(rows), kept
 
     def keep(self, names: Sequence[str]) -> None:
         """Forget all products but some."""

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from anomalib_grad.components.normal_scale import PRIOR_IMAGES
-from anomalib_grad.feature_cache import FeatureBatch, batches_of
+from anomalib_grad.feature_cache import FeatureBatch, batches_of, features_of
 from anomalib_grad.torch_model import GradModel
 
 from .mse_threshold import AUTO_IMAGES, estimate_mse_threshold
@@ -39,7 +39,6 @@ class LearnFromFeatures(Callback):
 
     Args:
         network: Gives the network.
-        features: Gives the backbone's features ``(B, C, h, w)`` of a training batch.
         categories: Gives the names of the categories, in the order of their indices.
         replayed: Gives features of categories that the training data do not hold.
     """
@@ -47,12 +46,10 @@ class LearnFromFeatures(Callback):
     def __init__(
         self,
         network: Callable[[], GradModel],
-        features: "Callable[[Batch | FeatureBatch], Tensor]",
         categories: Callable[[], Sequence[str]],
         replayed: Callable[[], Iterable[FeatureBatch]] = tuple,
     ) -> None:
         self._network = network
-        self._features = features
         self._categories = categories
         self._replayed = replayed
 
@@ -69,7 +66,8 @@ class LearnFromFeatures(Callback):
         whitening, threshold = network.whitening, network.head.mse_threshold
 
         def features() -> Iterator[Tensor]:
-            return map(self._features, training_batches(trainer, pl_module, spread(trainer, AUTO_IMAGES)))
+            for batch in training_batches(trainer, pl_module, spread(trainer, AUTO_IMAGES)):
+                yield features_of(batch, network.backbone)
 
         with isolate_rng():
             if whitening is not None and not whitening.images:
@@ -99,8 +97,8 @@ class LearnFromFeatures(Callback):
         network.normal_scale.reset()
         with in_eval_mode(network), isolate_rng():
             shown = training_batches(trainer, pl_module, spread_by_category(trainer, SCALE_IMAGES))
-            for batch in chain(shown, map(trainer.strategy.batch_to_device, self._replayed())):
-                features = self._features(batch)
+            for batch in chain(shown, self._replayed()):
+                features = features_of(batch, network.backbone)
                 names = getattr(batch, "category", None) or [None] * len(features)
                 places = [categories.index(name) if name in categories else None for name in names]
                 known = [len(categories) if place is None else place for place in places]

@@ -364,6 +364,16 @@ def test_a_half_precision_model_without_categories_exports_in_float32_and_stays_
         assert bool(infer(path, tmp_path / "image.png").pred_label) is anomalous
 
 
+def test_a_model_without_a_post_processor_exports_its_own_scores(tmp_path: Path):
+    torch.manual_seed(0)
+    model = Grad(**tiny(backbone="grad_tiny", mse_threshold=0.1), post_processor=False).eval()
+    image = picture(64, 64).astype(np.float32)
+    predicted = model(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
+    exported = infer(model.to_onnx(tmp_path), image)
+    np.testing.assert_allclose(exported.pred_score.ravel(), predicted.pred_score, rtol=1e-3)
+    np.testing.assert_allclose(exported.anomaly_map.squeeze(), predicted.anomaly_map.squeeze(), rtol=1e-3, atol=1e-3)
+
+
 @pytest.fixture(scope="module")
 def fixed(small: Grad, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Exports for images of 96 x 80 pixels alone."""

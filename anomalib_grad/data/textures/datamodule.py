@@ -3,8 +3,8 @@
 """Quickstart data: several categories generated on the spot, nothing to download."""
 
 from pathlib import Path
+from typing import Any
 
-from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import TestSplitMode, ValSplitMode
 from torchvision.transforms.v2 import Transform
 
@@ -77,37 +77,25 @@ class Textures(MultiCategory):
         seed: int = 0,
     ) -> None:
         self.spec = TexturesSpec(image_size, n_train, n_test_good, n_defect, seed)
-        parts: dict[str, AnomalibDataModule] = {
-            name: MVTecLayout(
-                root=root,
-                category=name,
-                train_batch_size=train_batch_size,
-                eval_batch_size=eval_batch_size,
-                num_workers=num_workers,
-                test_split_mode=test_split_mode,
-                test_split_ratio=test_split_ratio,
-                val_split_mode=val_split_mode,
-                val_split_ratio=val_split_ratio,
-                seed=seed,
-            )
-            for name in _chosen(categories)
+        common: dict[str, Any] = {
+            "root": root,
+            "train_batch_size": train_batch_size,
+            "eval_batch_size": eval_batch_size,
+            "num_workers": num_workers,
+            "test_split_mode": test_split_mode,
+            "test_split_ratio": test_split_ratio,
+            "val_split_mode": val_split_mode,
+            "val_split_ratio": val_split_ratio,
+            "seed": seed,
         }
         super().__init__(
-            root=root,
-            datamodules=parts,
-            train_batch_size=train_batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
+            datamodules={name: MVTecLayout(category=name, **common) for name in _chosen(categories)},
             balanced=balanced,
             train_augmentations=train_augmentations,
             val_augmentations=val_augmentations,
             test_augmentations=test_augmentations,
             augmentations=augmentations,
-            test_split_mode=test_split_mode,
-            test_split_ratio=test_split_ratio,
-            val_split_mode=val_split_mode,
-            val_split_ratio=val_split_ratio,
-            seed=seed,
+            **common,
         )
 
     def prepare_data(self) -> None:

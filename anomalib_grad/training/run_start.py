@@ -1,0 +1,68 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a training settles before its first batch is drawn: weights, precision, length and random numbers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from anomalib_grad.backbone import FrozenBackbone
+from anomalib_grad.files.restoring import restoring
+from anomalib_grad.settings import TrainingSettings
+
+from .length import OwnLength
+from .precision import say_precision
+
+RANDOM_STATE = "grad_random_state"
+"""Where a checkpoint notes how far the random numbers have been drawn."""
+
+
+class SettleStart(Callback):
+    """Settles it; a training that goes on draws the random numbers that the interrupted one would have drawn.
+
+    Args:
+        backbone: Gives the backbone.
+        settings: Gives the settings, those of a checkpoint where one is gone on from.
+        length: The model's own.
+    """
+
+    def __init__(
+        self, backbone: Callable[[], FrozenBackbone], settings: Callable[[], TrainingSettings], length: OwnLength
+    ) -> None:
+        self._backbone = backbone
+        self._settings = settings
+        self._length = length
+        self._random_state: Tensor | None = None
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note where the random numbers stand."""
+        del trainer, pl_module
+        checkpoint[RANDOM_STATE] = torch.get_rng_state()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remember where they stood."""
+        del trainer, pl_module
+        self._random_state = checkpoint.get(RANDOM_STATE)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read the weights before anything is computed: a machine that cannot have them says so at once.
+
+        Raises:
+            BackboneWeightsError: If they cannot be had.
+            CheckpointConfigurationError: If the checkpoint to go on from notes no state of random numbers.
+        """
+        self._backbone().ensure_weights()
+        settings = self._settings()
+        say_precision(str(settings.precision), pl_module)
+        self._length.settle(trainer, settings)
+        if trainer.ckpt_path is not None and self._random_state is not None:
+            with restoring(f"{RANDOM_STATE!r}"):
+                torch.set_rng_state(self._random_state.cpu())
