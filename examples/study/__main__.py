@@ -19,7 +19,7 @@ from typing import Any
 from anomalib.engine import Engine
 from lightning import seed_everything
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "compare"))
+sys.path.append(str(Path(__file__).parents[1] / "compare"))
 from evaluate import STRESSES, figures, nearest_scorer, network_scorer, training_sample
 from generated import write
 from recipes import FAITHFUL, GROUPS, NEAREST, PLUS, Row, Training

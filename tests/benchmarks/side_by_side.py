@@ -42,7 +42,7 @@ from anomalib_grad.components import FUSIONS
 from anomalib_grad.data import Textures
 from anomalib_grad.recipes import find_recipe
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples/compare"))
+sys.path.append(str(Path(__file__).parents[2] / "examples/compare"))
 from contestants import resized
 from local_weights import local_weights
 from storing import stored
