@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from anomalib.engine import Engine
 from anomalib.models.components.feature_extractors import TimmFeatureExtractor
-from contestants import DINO, ROWS, Row, StepSchedule, build, row_of, short_warm_up
+from contestants import DINO, ROWS, Row, build, callbacks_of, row_of, short_warm_up
 from exports import inference_peak_mb, latencies, peak_mb, reset_peak, size_mb
 from lightning import seed_everything
 from local_weights import local_weights
@@ -96,7 +96,7 @@ def run(name: str, args: argparse.Namespace, memory: Memory | None) -> dict[str,
         precision = args.precision if row.trains else "32-true"
         length = length_of(row, model, args)
         with remembering(model, memory) if memory else nullcontext():
-            engine = Engine(**length, **common, precision=precision, callbacks=[StepSchedule()])
+            engine = Engine(**length, **common, precision=precision, callbacks=callbacks_of(row))
             start, before = time.process_time(), memory.seconds if memory else 0.0
             with short_warm_up(row, steps):
                 engine.fit(model, datamodule=data)
@@ -126,8 +126,8 @@ def timed(rows: list[dict[str, Any]], args: argparse.Namespace) -> list[dict[str
     exports = {row["model"]: (Path(row["export"]), row["side"] or 224) for row in rows if "export" in row}
     measured: dict[str, dict[str, float]] = {name: {} for name in exports}
     for threads in args.threads:
-        for name, value in latencies(exports, threads, args.rounds).items():
-            measured[name][f"ms_{threads}"] = value
+        for name, own in latencies(exports, threads, args.rounds).items():
+            measured[name] |= {f"{kind}_{threads}": value for kind, value in own.items()}
     for name, export in exports.items():
         measured[name]["inference_peak_mb"] = inference_peak_mb(*export)
     return [{**row, **measured.get(row["model"], {})} for row in rows]

@@ -142,13 +142,21 @@ def build(row: Row, side: int | None, steps: int | None, images: int, cells: int
 
 
 class StepSchedule(pl.Callback):
-    """Learning rates follow steps, as in the papers of Dinomaly and INP-Former; anomalib 2.7 moves them an epoch on."""
+    """Learning rates of Dinomaly and INP-Former follow steps, as in their papers.
+
+    anomalib 2.7 counts the same schedule in epochs, of which the first has a rate of 0.
+    """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Have the schedule move on after every batch."""
         del pl_module
         for config in trainer.lr_scheduler_configs:
             config.interval = "step"
+
+
+def callbacks_of(row: Row) -> list[pl.Callback]:
+    """What a row's training needs beside its model."""
+    return [StepSchedule()] if row.model in SCHEDULED else []
 
 
 def short_warm_up(row: Row, steps: int | None) -> Any:  # noqa: ANN401  # a patch to enter

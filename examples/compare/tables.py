@@ -12,7 +12,7 @@ import numpy as np
 
 METRICS = ("image_AUROC", "pixel_AUROC", "pixel_AUPRO", "image_F1Max")
 CONDITIONS = ("model", "encoder", "random_encoder", "seed", "side", "batch", "steps", "precision", "recommended")
-COSTS = ("train_cpu_s", "train_peak_mb", "export_mb", "ms_1", "ms_2", "inference_peak_mb")
+COSTS = ("train_cpu_s", "train_peak_mb", "export_mb", "cpu_ms_1", "ms_1", "ms_2", "inference_peak_mb")
 ORIGIN = ("problem", "machine", "versions", "date")
 Rows = Sequence[Mapping[str, Any]]
 
@@ -48,7 +48,7 @@ def _written(value: Any) -> Any:  # noqa: ANN401  # text, or a number to round
 def to_markdown(rows: Rows, categories: Sequence[str]) -> str:
     """Image AUROC of every product, the other metrics' means, and costs; metrics in percent."""
     heads = ["model", *categories, "mean", "worst", "F1Max", "pixel AUROC", "AUPRO"]
-    heads += ["train CPU s", "export MB", "ms, 1 thread", "2", "peak MB: training", "inference"]
+    heads += ["train CPU s", "peak MB", "export MB", "CPU ms", "ms, 1 thread", "2 threads", "peak MB"]
     lines = [heads, ["---"] * len(heads)]
     for row in rows:
         full = with_worst(row, categories)
@@ -56,14 +56,12 @@ def to_markdown(rows: Rows, categories: Sequence[str]) -> str:
         figures += [f"mean/{metric}" for metric in ("image_F1Max", "pixel_AUROC", "pixel_AUPRO")]
         label = f"{row['model']}, random encoder" if row.get("random_encoder") else row["model"]
         cells = [_shown(full.get(figure), 100, 1) for figure in figures]
-        cells += [_shown(full.get(cost), 1, 0 if cost.endswith(("_s", "peak_mb")) else 1) for cost in COSTS_SHOWN]
-        if row.get("problem"):
-            cells = [row["problem"], *cells[1:]] if not any(cells[:-6]) else [*cells[:-1], row["problem"]]
+        cells += [_shown(full.get(cost), 1, 0 if cost.endswith(("_s", "peak_mb")) else 1) for cost in COSTS]
+        if "problem" in row:  # where its first figure is missing
+            missing = cells.index("")
+            cells[missing] = row["problem"].replace("|", "/")
         lines.append([label, *cells])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-COSTS_SHOWN = ("train_cpu_s", "export_mb", "ms_1", "ms_2", "train_peak_mb", "inference_peak_mb")
 
 
 def _shown(value: float | None, factor: float, digits: int) -> str:

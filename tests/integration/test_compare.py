@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import timm
 import torch
+from anomalib.engine import Engine
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
+from anomalib_grad import MultiCategory
 from helpers import write_category
 
 FOLDER = Path(__file__).parents[2] / "examples/compare"
@@ -75,6 +77,28 @@ def test_tokens_of_another_encoder_are_not_taken(modules: Any, tmp_path: Path) -
     other, memory = small_encoder(), modules.remembered.Memory(small_encoder(), tmp_path)
     with modules.remembered.remembering(other, memory), pytest.raises(ValueError, match="without --memory"):
         other.forward_intermediates(torch.rand(1, 3, 32, 32), indices=[0], intermediates_only=True)
+
+
+@pytest.mark.slow
+def test_rates_of_dinomaly_follow_steps_and_warm_up_in_a_tenth_of_a_short_training(
+    modules: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_category(tmp_path / "products" / "nut", side=56)
+    row, rates = modules.contestants.ROWS["Dinomaly, DINOv2-S"], []
+    with modules.local_weights.local_weights({}, random_encoders=True):
+        model = modules.contestants.build(row, 56, 20, 4, 10, {})
+    step = model.training_step
+    monkeypatch.setattr(
+        model, "training_step", lambda *batch: rates.append(model.optimizers().param_groups[0]["lr"]) or step(*batch)
+    )
+    data = MultiCategory(root=tmp_path / "products", train_batch_size=2, num_workers=0)
+    with modules.contestants.short_warm_up(row, 20):
+        callbacks = modules.contestants.callbacks_of(row)
+        engine = Engine(max_steps=4, limit_val_batches=0, logger=False, default_root_dir=tmp_path, callbacks=callbacks)
+        engine.fit(model, datamodule=data)
+    assert rates[0] == 0
+    assert rates[1] == max(rates) == 2e-3  # two steps of twenty, which are one epoch
+    assert rates[3] < rates[2] or rates[2] < rates[1]
 
 
 @pytest.mark.slow
