@@ -60,6 +60,12 @@ def data_of(args: argparse.Namespace) -> MultiCategory:
     return data
 
 
+def conditions_of(args: argparse.Namespace) -> dict[str, str]:
+    """What a row depends on beside its file's name."""
+    names = ("root", "categories", "batch", "cells", "precision", "random_encoders")
+    return {name: str(getattr(args, name)) for name in names}
+
+
 def length_of(row: Row, model: Any, args: argparse.Namespace) -> dict[str, int]:  # noqa: ANN401  # any of anomalib's
     """How long to train, as arguments of the Engine.
 
@@ -185,8 +191,14 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
             row = row_of(name)
             file = args.out / f"{slug(name)}_{row.size or args.side}_{args.steps}_{args.seed}.json"
             fixed = {"model": name, "encoder": row.encoder, "seed": args.seed, "recommended": row.recommended}
+            fixed["conditions"] = conditions_of(args)
             own = memory if row.encoder == DINO else None
-            rows.append(stored(file, lambda n=name, f=fixed, m=own: {**f, **run(n, args, m), **origin()}))
+            found = stored(file, lambda n=name, f=fixed, m=own: {**f, **run(n, args, m), **origin()})
+            if found["conditions"] != fixed["conditions"]:
+                raise SystemExit(f"{file} was made under other conditions, {found['conditions']}: give another --out")
+            if str(found.get("problem")).startswith("build"):
+                file.unlink()  # what was missing may be there the next time
+            rows.append(found)
     if args.threads:
         rows = timed(rows, args)
     categories = data_of(args).categories

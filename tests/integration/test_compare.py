@@ -130,3 +130,6 @@ def test_models_that_run_and_one_that_cannot_have_a_row_each(modules: Any, tmp_p
     modules.main.compare(args)  # the same command goes on where it stopped: nothing is trained again
     assert {file: file.stat().st_mtime_ns for file in modified} == modified
     assert len(modified) == 3
+    args.batch = 2
+    with pytest.raises(SystemExit, match=r"padim_mobilenetv2\S+ was made under other conditions.*'batch': '4'"):
+        modules.main.compare(args)
