@@ -19,14 +19,17 @@ from typing import Any
 from anomalib.engine import Engine
 from lightning import seed_everything
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from compare import BACKBONE, BATCH_SIZE, stored
+sys.path.append(str(Path(__file__).parents[1] / "compare"))
 from evaluate import STRESSES, figures, nearest_scorer, network_scorer, training_sample
 from generated import write
 from recipes import FAITHFUL, GROUPS, NEAREST, PLUS, Row, Training
+from storing import stored
 from tables import baseline_table, held_out_table, main_table, pixel_table, stress_table
 
 from anomalib_grad import Grad, MultiCategory
+
+BACKBONE = "mobilenetv2_100"
+BATCH_SIZE = 16
 
 
 def train(training: Training, seed: int, args: argparse.Namespace) -> tuple[Grad, MultiCategory, float]:

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import lightning.pytorch as pl
 import timm
@@ -32,8 +31,7 @@ from anomalib.models import (
     ReverseDistillation,
     Supersimplenet,
 )
-from anomalib.models.components.feature_extractors import TimmFeatureExtractor
-from anomalib.models.image.dinomaly import torch_model
+from anomalib.pre_processing import PreProcessor
 from lightning import seed_everything
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
@@ -44,8 +42,13 @@ from anomalib_grad.components import FUSIONS
 from anomalib_grad.data import Textures
 from anomalib_grad.recipes import find_recipe
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-from compare import BACKBONE, LAYERS, SIZE, local_backbone, plain, stored
+sys.path.append(str(Path(__file__).parents[2] / "examples/compare"))
+from contestants import resized
+from local_weights import local_weights
+from storing import stored
+
+SIZE = (224, 224)
+BACKBONE, LAYERS = "mobilenetv2_100", ["blocks.2", "blocks.4"]
 
 HEADS = ["model", "encoder", "image AUROC", "px", "ms", "images/s", "MB", "training: epochs", "CPU s an epoch", "CPU s"]
 
@@ -98,12 +101,19 @@ def grad_plus(weights: Path | None) -> AnomalibModule:
     return Grad("plus", BACKBONE, pre_trained=weights or False, evaluator=False, visualizer=False)
 
 
+def plain(model: type[AnomalibModule], side: int = SIZE[0], **arguments: Any) -> AnomalibModule:
+    """Build a model of anomalib for square images, without crop, pictures and pooled metrics."""
+    built: Any = model(evaluator=False, visualizer=False, **arguments)
+    built.pre_processor = PreProcessor(resized(built.pre_processor.transform, side))
+    return built
+
+
 def on_timm_features(model: type[AnomalibModule], **arguments: Any) -> Callable[[Path | None], AnomalibModule]:
     """A model of anomalib that takes the common backbone."""
 
     def build(weights: Path | None) -> AnomalibModule:
-        built = plain(model, backbone=BACKBONE, layers=LAYERS, pre_trained=False, **arguments)
-        return built if weights is None else local_backbone(built, weights)
+        with local_weights({BACKBONE: weights} if weights else {}, random_encoders=True):
+            return plain(model, backbone=BACKBONE, layers=LAYERS, **arguments)
 
     return build
 
@@ -115,12 +125,8 @@ def random_resnet(_: Path | None) -> AnomalibModule:
 
 def random_dinomaly(_: Path | None) -> AnomalibModule:
     """Dinomaly with a random encoder; it has no argument for that."""
-    with mock.patch.object(
-        torch_model,
-        "TimmFeatureExtractor",
-        lambda **arguments: TimmFeatureExtractor(**{**arguments, "pre_trained": False}),
-    ):
-        return plain(Dinomaly, {"crop_size": SIZE[0]}, encoder_name="vit_small_patch14_reg4_dinov2")
+    with local_weights({}, random_encoders=True):
+        return plain(Dinomaly, encoder_name="vit_small_patch14_reg4_dinov2")
 
 
 CONTESTANTS = {
@@ -132,7 +138,7 @@ CONTESTANTS = {
         lambda _: plain(ReverseDistillation, pre_trained=False), "wide_resnet50_2, random", epochs=1
     ),
     "EfficientAD (S)": Contestant(
-        lambda _: plain(EfficientAd, size=(256, 256)),  # its autoencoder takes no smaller images
+        lambda _: plain(EfficientAd, 256),  # its autoencoder takes no smaller images
         "random",
         epochs=1,
         batch_size=1,

@@ -1,0 +1,219 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Compare Grad with any image model of anomalib, in one model of all products: accuracy, training, size, latency.
+
+python examples/compare --root ../shared/data --weights mobilenetv2_100=../shared/weights/mobilenetv2_100.safetensors
+python examples/compare --root products --models Stfpm --side 256 --steps 500 --random-encoders    # any of anomalib's
+
+Encoders come from local files. Data, masks and metrics are the same for all; size and budget are what is given, beside
+what is recommended. Finished rows are stored; the same command goes on where it stopped, and times all exports anew.
+"""
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.engine import Engine
+from anomalib.models.components.feature_extractors import TimmFeatureExtractor
+from contestants import DINO, ROWS, Row, build, callbacks_of, row_of, short_warm_up
+from exports import inference_peak_mb, latencies, peak_mb, reset_peak, size_mb
+from lightning import seed_everything
+from local_weights import local_weights
+from remembered import Memory, remembering
+from storing import stored
+from tables import METRICS, to_csv, to_markdown
+
+from anomalib_grad import MultiCategory
+
+PACKAGES = ("anomalib", "anomalib-grad", "torch", "timm", "openvino")
+
+
+def origin() -> dict[str, str]:
+    """Where and when figures were taken, and with which versions."""
+    info = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return {
+        "machine": f"{os.cpu_count()} x {names[0] if names else platform.processor()}",
+        "versions": ", ".join(f"{package} {version(package)}" for package in PACKAGES),
+        "date": datetime.now(tz=timezone.utc).date().isoformat(),
+    }
+
+
+def data_of(args: argparse.Namespace) -> MultiCategory:
+    """The products, the same for every row."""
+    data = MultiCategory(
+        root=args.root,
+        categories=args.categories or "all",
+        train_batch_size=args.batch,
+        eval_batch_size=args.eval_batch,
+        num_workers=args.num_workers,
+    )
+    data.setup()
+    return data
+
+
+def conditions_of(args: argparse.Namespace) -> dict[str, str]:
+    """What a row depends on beside its file's name."""
+    names = ("root", "categories", "batch", "cells", "precision", "random_encoders")
+    return {name: str(getattr(args, name)) for name in names}
+
+
+def length_of(row: Row, model: Any, args: argparse.Namespace) -> dict[str, int]:  # noqa: ANN401  # any of anomalib's
+    """How long to train, as arguments of the Engine.
+
+    Raises:
+        ValueError: If neither the command line nor the model says.
+    """
+    if row.model == "Grad" or "max_epochs" in model.trainer_arguments:
+        return {}  # they know
+    if row.trains and args.steps is not None:
+        return {"max_steps": args.steps}
+    if not row.length:
+        raise ValueError(f"{row.model} does not say how long it is to be trained: give --steps")
+    return dict(row.length)
+
+
+def run(name: str, args: argparse.Namespace, memory: Memory | None) -> dict[str, Any]:
+    """Train, test and export one row; what goes wrong is noted in it, under ``problem``."""
+    row, data = row_of(name), data_of(args)
+    side = row.size or args.side
+    steps = args.steps if row.trains else None
+    result: dict[str, Any] = {"side": side, "batch": args.batch, "steps": steps}
+    given = f"{side or 'its own'} px, {steps or 'its own'} steps of {args.batch}"
+    print(f"\n{name}: recommended: {row.recommended}; given: {given}", flush=True)
+    reset_peak()
+    seed_everything(args.seed, verbose=False)
+    attempt = "build"
+    try:
+        with local_weights(args.weights, random_encoders=args.random_encoders) as served:
+            model = build(row, side, steps, len(data.train_data), args.cells, args.weights)
+        result["random_encoder"] = bool(served.random)
+        attempt = "train"
+        # Without a validation thresholds stay open; of the metrics none depends on them.
+        common: dict[str, Any] = {"default_root_dir": args.out / slug(name), "limit_val_batches": 0, "logger": False}
+        precision = args.precision if row.trains else "32-true"
+        length = length_of(row, model, args)
+        with remembering(model, memory) if memory else nullcontext():
+            engine = Engine(**length, **common, precision=precision, callbacks=callbacks_of(row))
+            start, before = time.process_time(), memory.seconds if memory else 0.0
+            with short_warm_up(row, steps):
+                engine.fit(model, datamodule=data)
+            saved = memory.seconds - before if memory else 0.0
+            result["train_cpu_s"] = time.process_time() - start + saved
+            result |= {"steps": engine.trainer.global_step, "precision": precision}
+            attempt = "test"
+            (found,) = Engine(**common).test(model, datamodule=data)  # in full precision
+        result |= {figure: value for figure, value in found.items() if figure.rpartition("/")[2] in METRICS}
+        result["train_peak_mb"] = peak_mb()
+        attempt = "export"
+        result["export"] = str(model.eval().float().cpu().to_openvino(args.out / slug(name)))
+        result["export_mb"] = size_mb(Path(result["export"]))
+    except Exception as error:  # noqa: BLE001  # other people's models, each with its own: the row says which
+        first = (str(error).strip() or "no message").splitlines()[0]
+        result["problem"] = f"{attempt}: {type(error).__name__}: {first}"
+    return result
+
+
+def slug(text: str) -> str:
+    """A text as a file's name."""
+    return "_".join("".join(letter if letter.isalnum() else " " for letter in text).lower().split())
+
+
+def timed(rows: list[dict[str, Any]], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows with latency and peak memory of their exports, all taken now."""
+    exports = {row["model"]: (Path(row["export"]), row["side"] or 224) for row in rows if "export" in row}
+    measured: dict[str, dict[str, float]] = {name: {} for name in exports}
+    for threads in args.threads:
+        for name, own in latencies(exports, threads, args.rounds).items():
+            measured[name] |= {f"{kind}_{threads}": value for kind, value in own.items()}
+    for name, export in exports.items():
+        measured[name]["inference_peak_mb"] = inference_peak_mb(*export)
+    return [{**row, **measured.get(row["model"], {})} for row in rows]
+
+
+@contextmanager
+def memory_of(args: argparse.Namespace) -> Iterator[Memory | None]:
+    """The memory of the transformer's tokens, where one is asked for."""
+    if args.memory is None:
+        yield None
+        return
+    with local_weights(args.weights):  # through anomalib: from here on timm interpolates positions in anomalib's way
+        extractor: Any = TimmFeatureExtractor(DINO, ["blocks.0"], output_fmt="NLC")
+    yield Memory(extractor.feature_extractor, args.memory)
+
+
+def weight_file(text: str) -> tuple[str, Path]:
+    """Read ``name=file``."""
+    name, equals, file = text.partition("=")
+    if not equals or not Path(file).is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is not TIMM_NAME=FILE with a file that is there")
+    return name, Path(file)
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="folder with one MVTec-AD-style folder per product")
+    parser.add_argument("--categories", nargs="+", help="some of them; default: all, in one model")
+    parser.add_argument("--models", nargs="+", default=list(ROWS), help=f"anomalib's classes, or: {'; '.join(ROWS)}")
+    parser.add_argument("--weights", nargs="+", type=weight_file, default=[], metavar="NAME=FILE", help="by timm name")
+    parser.add_argument("--random-encoders", action="store_true", help="where there is no file; the row says so")
+    parser.add_argument("--side", type=int, help="of the images in pixels, without crop; default: each model's own")
+    parser.add_argument("--steps", type=int, help="of every training; default: each model's own")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--eval-batch", type=int, default=4, help="nearest neighbours of a large bank need memory")
+    parser.add_argument("--cells", type=int, default=1000, help="that PatchCore keeps of all training images")
+    parser.add_argument("--precision", default="32-true", help="of trainings; tests and exports are in float32")
+    parser.add_argument("--memory", type=Path, help=f"folder that keeps {DINO}'s tokens between rows; 2.4 MB an image")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2], help="of OpenVINO; none: no timing")
+    parser.add_argument("--rounds", type=int, default=20, help="of timing")
+    parser.add_argument("--num-workers", type=int, default=0, help="processes that read images")
+    parser.add_argument("--out", type=Path, default=Path("results/compare"), help="where finished rows are stored")
+    args = parser.parse_args(given)
+    args.weights = dict(args.weights)
+    return args
+
+
+def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run what is not yet stored, time all exports, write ``table.csv`` and ``table.md``; gives the rows."""
+    rows = []
+    with memory_of(args) as memory:
+        for name in args.models:
+            row = row_of(name)
+            file = args.out / f"{slug(name)}_{row.size or args.side}_{args.steps}_{args.seed}.json"
+            fixed = {"model": name, "encoder": row.encoder, "seed": args.seed, "recommended": row.recommended}
+            fixed["conditions"] = conditions_of(args)
+            own = memory if row.encoder == DINO else None
+            found = stored(file, lambda n=name, f=fixed, m=own: {**f, **run(n, args, m), **origin()})
+            if found["conditions"] != fixed["conditions"]:
+                raise SystemExit(f"{file} was made under other conditions, {found['conditions']}: give another --out")
+            if str(found.get("problem")).startswith("build"):
+                file.unlink()  # what was missing may be there the next time
+            rows.append(found)
+    if args.threads:
+        rows = timed(rows, args)
+    categories = data_of(args).categories
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "table.csv").write_text(to_csv(rows, categories))
+    (args.out / "table.md").write_text(to_markdown(rows, categories) + "\n")
+    return rows
+
+
+def main() -> None:
+    """Compare, then print the table."""
+    args = arguments()
+    compare(args)
+    print(f"\n{(args.out / 'table.md').read_text()}\ntorch: {torch.get_num_threads()} threads; {origin()['machine']}")
+
+
+if __name__ == "__main__":
+    main()

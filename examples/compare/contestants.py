@@ -1,0 +1,167 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Who takes part: rows with a known recommendation, and any other image model of anomalib by its name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import lightning.pytorch as pl
+from anomalib.models import AnomalibModule, get_model
+from anomalib.models.image.dinomaly import lightning_model as dinomaly
+from anomalib.models.image.inp_former import lightning_model as inp_former
+from anomalib.pre_processing import PreProcessor
+from nearest import NearestNeighbours
+from torchvision.transforms.v2 import CenterCrop, Compose, Resize, Transform
+
+from anomalib_grad import Grad
+
+MOBILENET, DINO = "mobilenetv2_100", "vit_small_patch14_dinov2"
+ON_MOBILENET = {"backbone": MOBILENET, "layers": ["blocks.2", "blocks.4"]}
+OURS: dict[str, type[AnomalibModule]] = {"Grad": Grad, "NearestNeighbours": NearestNeighbours}
+SCHEDULED = {"Dinomaly": dinomaly, "InpFormer": inp_former}
+WARM_UP = 0.1
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        model: Name of the class, anomalib's or of this package.
+        arguments: Of the model, beside its size.
+        encoder: timm name, for the table.
+        recommended: What paper and anomalib's documentation advise: pixels, training, batch.
+        size: Side of the images in pixels where it is not that of the command line.
+        trains: Whether it learns in steps; a memory bank or a statistic sees every image once.
+        length: How long it trains, as arguments of the Engine, where the model does not know by itself.
+        bank: Cells that an image of 224 pixels has, for models that keep a share of all cells.
+    """
+
+    model: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    encoder: str = ""
+    recommended: str = "see the model's documentation"
+    size: int | None = None
+    trains: bool = True
+    length: Mapping[str, int] = field(default_factory=dict)
+    bank: float | None = None
+
+
+ROWS = {
+    "Grad plus, MobileNetV2": Row(
+        "Grad", {"recipe": "plus", "backbone": MOBILENET}, MOBILENET, "320 px, 2000 steps of 16", size=320
+    ),
+    "Grad fast, MobileNetV2": Row("Grad", {"recipe": "fast", **ON_MOBILENET}, MOBILENET, "224 px, 300 steps of 16"),
+    "PaDiM, MobileNetV2": Row(
+        "Padim", {**ON_MOBILENET, "n_features": 100}, MOBILENET, "256 px, one pass, 100 channels", trains=False
+    ),
+    "PatchCore, MobileNetV2": Row(
+        "Patchcore", ON_MOBILENET, MOBILENET, "256 px cropped to 224, 1 % to 25 % of all cells", trains=False, bank=784
+    ),
+    "nearest neighbours, DINOv2-S": Row(
+        "NearestNeighbours", {"backbone": DINO}, DINO, "20,000 cells by chance, block 8", trains=False
+    ),
+    "PatchCore, DINOv2-S": Row(
+        "Patchcore",
+        {"backbone": DINO, "layers": ["blocks.5", "blocks.8"]},
+        DINO,
+        "no published setting for this encoder; 1 % to 25 % of all cells",
+        trains=False,
+        bank=256,
+    ),
+    "AnomalyDINO, DINOv2-S": Row(
+        "AnomalyDINO", {"encoder_name": DINO}, DINO, "448 or 672 px, all cells, one product; anomalib 252", trains=False
+    ),
+    "Dinomaly, DINOv2-S": Row(
+        "Dinomaly",
+        {"encoder_name": DINO},
+        DINO,
+        "448 px cropped to 392, 10,000 steps of 16; anomalib 5,000",
+        length={"max_steps": 5000},
+    ),
+    "INP-Former, DINOv2-S": Row(
+        "InpFormer",
+        {"encoder_name": DINO},
+        DINO,
+        "448 px cropped to 392, 200 epochs in batches of 16",
+        length={"max_epochs": 200},
+    ),
+    "Grad plus, DINOv2-S": Row(
+        "Grad",
+        {"recipe": "plus", "backbone": DINO, "training": {"copies": 0}},
+        DINO,
+        "none measured before; here without moved copies",
+    ),
+}
+"""Recommendations: the papers of PatchCore (2106.08265), PaDiM (2011.08785), AnomalyDINO (2405.14529), Dinomaly
+(2405.14325) and INP-Former (2503.02424), and what anomalib's models take by themselves."""
+
+
+def row_of(name: str) -> Row:
+    """A row by its label, or any image model of anomalib by its class."""
+    return ROWS.get(name) or Row(name)
+
+
+def resized(transform: Transform, side: int) -> Transform:
+    """A model's own transform at another size, without crop: every model is to see, and be judged on, all pixels."""
+    steps = transform.transforms if isinstance(transform, Compose) else [transform]
+    kept = [Resize((side, side), antialias=True) if isinstance(step, Resize) else step for step in steps]
+    return Compose([step for step in kept if not isinstance(step, CenterCrop)])
+
+
+def build(row: Row, side: int | None, steps: int | None, images: int, cells: int, weights: Mapping[str, Path]) -> Any:  # noqa: ANN401
+    """Build a row's model.
+
+    Args:
+        row: The row.
+        side: Side of its images in pixels; ``None`` for what the model takes by itself.
+        steps: Of training; ``None`` for what the model takes by itself.
+        images: Number of training images.
+        cells: Of a memory bank that takes a share.
+        weights: Files by timm name; the models of this package read them by themselves.
+    """
+    arguments: dict[str, Any] = dict(row.arguments)
+    components: dict[str, Any] = {"evaluator": False, "visualizer": False}
+    if row.model in OURS:
+        arguments["pre_trained"] = weights.get(row.encoder, True)
+        if side is not None:
+            arguments["image_size"] = (side, side)
+        if row.model == "Grad" and steps is not None:
+            arguments["training"] = {**arguments.get("training", {}), "steps": steps, "least_passes": 1}
+        return OURS[row.model](**arguments, **components)
+    if row.bank is not None:
+        arguments["coreset_sampling_ratio"] = min(1.0, cells / (images * row.bank * ((side or 224) / 224) ** 2))
+    model = get_model({"class_path": row.model}, **arguments, **components)
+    own = model.pre_processor
+    if side is not None and isinstance(own, PreProcessor) and own.transform is not None:
+        model.pre_processor = PreProcessor(resized(own.transform, side))
+    return model
+
+
+class StepSchedule(pl.Callback):
+    """Learning rates of Dinomaly and INP-Former follow steps, as in their papers.
+
+    anomalib 2.7 counts the same schedule in epochs, of which the first has a rate of 0.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Have the schedule move on after every batch."""
+        del pl_module
+        for config in trainer.lr_scheduler_configs:
+            config.interval = "step"
+
+
+def callbacks_of(row: Row) -> list[pl.Callback]:
+    """What a row's training needs beside its model."""
+    return [StepSchedule()] if row.model in SCHEDULED else []
+
+
+def short_warm_up(row: Row, steps: int | None) -> Any:  # noqa: ANN401  # a patch to enter
+    """A tenth of a short training to warm up in the place of 100 steps, while the block runs."""
+    if steps is None or row.model not in SCHEDULED:
+        return mock.patch.dict({})
+    scheduler = SCHEDULED[row.model].TRAINING_CONFIG["scheduler"]
+    return mock.patch.dict(scheduler, warmup_iters=min(scheduler["warmup_iters"], round(WARM_UP * steps)))

@@ -1,0 +1,102 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""The floor of the comparison: how far the features of an image's cells lie from the nearest of training's."""
+
+from typing import Any
+
+import torch
+from anomalib import LearningType
+from anomalib.data import Batch, InferenceBatch
+from anomalib.models.components import AnomalibModule, MemoryBankMixin
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anomalib_grad.anomaly_map import AnomalyMapGenerator
+from anomalib_grad.backbone import FrozenBackbone
+from anomalib_grad.data.pre_processor import GradPreProcessor
+from anomalib_grad.recipes import find_recipe
+
+
+class NearestModel(nn.Module):
+    """Cosine distance to the nearest of some cells, and the anomaly map of the recipe ``plus``."""
+
+    def __init__(self, backbone: FrozenBackbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("known", torch.empty(0, backbone.channels))
+        settings = find_recipe("plus").settings.map
+        self.generator = AnomalyMapGenerator(
+            backbone.feature_size,
+            backbone.image_size,
+            settings.smoothing_window,
+            settings.score_window,
+            settings.score_share,
+        )
+
+    def cells(self, images: Tensor) -> Tensor:
+        """Features ``(B, h * w, C)`` of unit length."""
+        return functional.normalize(self.backbone(images).flatten(2).transpose(1, 2), dim=2)
+
+    def forward(self, images: Tensor) -> InferenceBatch:
+        """Map images ``(B, 3, H, W)`` to maps ``(B, 1, H, W)`` and scores ``(B,)``."""
+        nearest = (self.cells(images) @ self.known.T).amax(dim=2)
+        distance = (1 - nearest).clamp(min=0).unflatten(1, self.backbone.feature_size).unsqueeze(1)
+        maps, scores = self.generator(distance)
+        return InferenceBatch(anomaly_map=maps, pred_score=scores)
+
+
+class NearestNeighbours(MemoryBankMixin, AnomalibModule):
+    """Nearest neighbours on frozen features; no training, no choice of cells but chance.
+
+    Args:
+        backbone: timm name.
+        pre_trained: Weight file.
+        image_size: Height and width in pixels.
+        layers: As Grad's.
+        cells: How many cells of the training images are kept.
+    """
+
+    def __init__(  # as anomalib's models
+        self,
+        backbone: str,
+        pre_trained: Any = True,  # noqa: ANN401
+        image_size: tuple[int, int] = (224, 224),
+        layers: Any = "coarsest",  # noqa: ANN401
+        cells: int = 20_000,
+        **components: Any,  # noqa: ANN401
+    ) -> None:
+        network = FrozenBackbone(backbone, layers, pre_trained, image_size)
+        pre_processor = GradPreProcessor.from_statistics(network.image_size, network.mean, network.std)
+        super().__init__(**{"pre_processor": pre_processor, **components})
+        self.model = NearestModel(network)
+        self.number = cells
+        self._rows: list[Tensor] = []
+
+    def training_step(self, batch: Batch, *_: int) -> Tensor:
+        """Note the cells of a batch."""
+        with torch.no_grad():
+            self._rows.append(self.model.cells(batch.image).flatten(0, 1))
+        return torch.zeros((), requires_grad=True, device=self.device)
+
+    def fit(self) -> None:
+        """Keep some of the cells that were seen."""
+        rows = torch.cat(self._rows)
+        self.model.known = rows[torch.randperm(len(rows))[: self.number]].clone()
+        self._rows.clear()
+
+    def validation_step(self, batch: Batch, *_: int) -> Batch:
+        """Judge a batch."""
+        return batch.update(**self.model(batch.image)._asdict())
+
+    def configure_optimizers(self) -> None:
+        """Nothing is optimised."""
+
+    @property
+    def learning_type(self) -> LearningType:
+        """Learns from normal images only."""
+        return LearningType.ONE_CLASS
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """One pass over the images."""
+        return {"max_epochs": 1, "num_sanity_val_steps": 0}

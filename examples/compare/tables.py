@@ -1,0 +1,68 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""The comparison as a CSV of everything and as a markdown table to read."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+METRICS = ("image_AUROC", "pixel_AUROC", "pixel_AUPRO", "image_F1Max")
+CONDITIONS = ("model", "encoder", "random_encoder", "seed", "side", "batch", "steps", "precision", "recommended")
+COSTS = ("train_cpu_s", "train_peak_mb", "export_mb", "cpu_ms_1", "ms_1", "ms_2", "inference_peak_mb")
+ORIGIN = ("problem", "machine", "versions", "date")
+Rows = Sequence[Mapping[str, Any]]
+
+
+def with_worst(row: Mapping[str, Any], categories: Sequence[str]) -> dict[str, Any]:
+    """A row and, of every metric, its worst product."""
+    worst = {}
+    for metric in METRICS:
+        found = [row.get(f"{name}/{metric}", math.nan) for name in categories]
+        defined = [value for value in found if not math.isnan(value)]
+        worst[f"worst/{metric}"] = min(defined) if defined else math.nan
+    return {**row, **worst}
+
+
+def to_csv(rows: Rows, categories: Sequence[str]) -> str:
+    """All figures: metrics in [0, 1], CPU seconds, MB and milliseconds; empty where there is none."""
+    figures = [f"{name}/{metric}" for metric in METRICS for name in (*categories, "mean", "worst")]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*CONDITIONS, *figures, *COSTS, *ORIGIN], extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        full = with_worst(row, categories)
+        writer.writerow({name: _written(value) for name, value in full.items()})
+    return text.getvalue()
+
+
+def _written(value: Any) -> Any:  # noqa: ANN401  # text, or a number to round
+    if not isinstance(value, float):
+        return value
+    return "" if math.isnan(value) else f"{value:.5g}"
+
+
+def to_markdown(rows: Rows, categories: Sequence[str]) -> str:
+    """Image AUROC of every product, the other metrics' means, and costs; metrics in percent."""
+    heads = ["model", *categories, "mean", "worst", "F1Max", "pixel AUROC", "AUPRO"]
+    heads += ["train CPU s", "peak MB", "export MB", "CPU ms", "ms, 1 thread", "2 threads", "peak MB"]
+    lines = [heads, ["---"] * len(heads)]
+    for row in rows:
+        full = with_worst(row, categories)
+        figures = [f"{name}/image_AUROC" for name in (*categories, "mean", "worst")]
+        figures += [f"mean/{metric}" for metric in ("image_F1Max", "pixel_AUROC", "pixel_AUPRO")]
+        label = f"{row['model']}, random encoder" if row.get("random_encoder") else row["model"]
+        cells = [_shown(full.get(figure), 100, 1) for figure in figures]
+        cells += [_shown(full.get(cost), 1, 0 if cost.endswith(("_s", "peak_mb")) else 1) for cost in COSTS]
+        if "problem" in row:  # where its first figure is missing
+            missing = cells.index("")
+            cells[missing] = row["problem"].replace("|", "/")
+        lines.append([label, *cells])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _shown(value: float | None, factor: float, digits: int) -> str:
+    return "" if value is None or np.isnan(value) else f"{factor * value:.{digits}f}"
