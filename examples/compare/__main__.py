@@ -24,7 +24,7 @@ import torch
 from anomalib.engine import Engine
 from anomalib.models.components.feature_extractors import TimmFeatureExtractor
 from contestants import DINO, ROWS, Row, build, callbacks_of, row_of, short_warm_up
-from exports import inference_peak_mb, latencies, peak_mb, reset_peak, size_mb
+from costs import inference_peak_mb, latencies, peak_mb, reset_peak, size_mb
 from lightning import seed_everything
 from local_weights import local_weights
 from remembered import Memory, remembering

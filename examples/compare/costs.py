@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exports side by side: size, latency in turns, peak memory of a process that does nothing else.
 
-python examples/compare/exports.py model.xml 224     prints that process's peak memory in MB; on Linux
+python examples/compare/costs.py model.xml 224     prints that process's peak memory in MB; on Linux
 """
 
 import subprocess
