@@ -25,7 +25,7 @@ from measure import machine, markdown
 from anomalib_grad import Grad, MultiCategory
 from anomalib_grad.training.learning import evenly
 
-sys.path[:0] = [str(Path(__file__).parents[2] / "examples" / part) for part in ("study", "")]
+sys.path.append(str(Path(__file__).parents[2] / "examples" / "study"))
 from evaluate import figures, network_scorer, training_sample  # noqa: E402
 
 
