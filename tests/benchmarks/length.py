@@ -26,7 +26,7 @@ from anomalib_grad import Grad, MultiCategory
 from anomalib_grad.training.learning import evenly
 
 sys.path.append(str(Path(__file__).parents[2] / "examples" / "study"))
-from evaluate import figures, network_scorer, training_sample  # noqa: E402
+from evaluate import figures, network_scorer, training_sample
 
 
 def draw(source: Path, products: Sequence[str], images: int, target: Path) -> None:
