@@ -24,8 +24,8 @@ from .categories.learning import FEATURES, LearnToRecognise
 from .checkpoint.own import fit_network, fit_thresholds, leave_out_copies, load, note, settings_in
 from .data.anomalib_data import LeaveOutHidden, NameMissingSplit
 from .data.copies import TrainOnCopies
+from .data.name_unreadable import NameUnreadableImages
 from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor, resize_as_now
-from .data.unreadable_images import NameUnreadableImages
 from .deploy.export import CategoryExportMixin, ExplainedInferenceBatch
 from .feature_cache import FeatureCaching, FeatureSource, features_of
 from .files.restoring import restoring

@@ -30,7 +30,7 @@ from .masks import check_masks
 from .mvtec_layout import MVTecLayout
 from .reading import AS_THEY_SAY, FileFormat
 from .sampling import BalancedSampler, EvaluationBatchSampler
-from .unreadable import leave_out_unreadable
+from .skip_unreadable import leave_out_unreadable
 
 logger = logging.getLogger(__name__)
 

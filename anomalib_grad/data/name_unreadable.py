@@ -22,7 +22,7 @@ from .dataset import MultiCategoryDataset
 from .pixels import read_wrongly_by_anomalib
 from .prediction import PredictImages
 from .reading import AS_THEY_SAY, UnreadableImageError, refuse_pipes
-from .unreadable import File, files_of, find_unreadable
+from .skip_unreadable import File, files_of, find_unreadable
 
 NAMED = 5
 """Files named in one message."""
