@@ -105,7 +105,9 @@ _TABLE = (
             map=MapSettings(scaled=True, smoothing_window=15, score_share=0.01),
             # Training restores what patches of the batch's other images cover, and missing channels, hard cells first;
             # moved copies of the images teach it not to mind where a part lies.
-            training=replace(QUICK, steps=2000, pasted_patches=6, channel_dropout=0.1, copies=3, hard_mining=True),
+            training=replace(
+                QUICK, steps=2000, most_passes=100, pasted_patches=6, channel_dropout=0.1, copies=3, hard_mining=True
+            ),
         ),
     ),
 )
@@ -162,6 +164,7 @@ def table() -> str:
         settings: Any = recipe.settings
         training, blocks = settings.training, settings.method.num_blocks
         length = f"{training.max_epochs} epochs" if training.steps is None else f"{training.steps} steps"
+        length += f", {training.most_passes} epochs at most" if training.most_passes else ""
         fusion = f"{settings.fusion}, {blocks} blocks" if blocks is not None else settings.fusion
         height, width = settings.image_size
         default = " (default)" if name == DEFAULT_RECIPE else ""

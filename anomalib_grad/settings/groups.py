@@ -110,6 +110,8 @@ class TrainingSettings:
         max_epochs: Epochs of training.
         steps: Steps of training, in the place of epochs: as many whole epochs as come closest.
         least_passes: Epochs that ``steps`` give at the least, however many images there are.
+        most_passes: Epochs that a recipe's ``steps`` give at the most, however few images there are; steps that you
+            give are all trained.
         precision: ``"auto"`` computes training steps in bfloat16 where the machine has arithmetic for it and the
             trainer's precision was left at float32; ``"trainer"`` computes them as the trainer says.
         validate_every: Epochs between two validations; default: one, when training ends, and one after each epoch where
@@ -131,6 +133,7 @@ class TrainingSettings:
     max_epochs: int | None = None
     steps: int | None = None
     least_passes: int | None = None
+    most_passes: int | None = None
     precision: str | None = None
     validate_every: int | None = None
 
@@ -140,7 +143,7 @@ class TrainingSettings:
             self._check(name, "more than 0 and finite", lambda value: is_number(value) and 0 < value < math.inf)
         for name in ("weight_decay", "warmup_steps", "clip_norm"):
             self._check(name, "0 or more and finite", lambda value: is_number(value) and 0 <= value < math.inf)
-        for name in ("lr_step", "max_epochs", "steps", "least_passes", "validate_every"):
+        for name in ("lr_step", "max_epochs", "steps", "least_passes", "most_passes", "validate_every"):
             self._check(name, "at least 1, a whole number", lambda value: is_number(value, Integral) and value >= 1)
         for name in ("pasted_patches", "copies"):
             self._check(name, "at least 0, a whole number", lambda value: is_number(value, Integral) and value >= 0)
@@ -287,7 +290,7 @@ def filled(given: S, others: S) -> S:
     The length of a training is one setting, and so is what the image score is made of.
     """
     if isinstance(given, TrainingSettings) and given.has_length:
-        others = cast("S", replace(cast("TrainingSettings", others), max_epochs=None, steps=None))
+        others = cast("S", replace(cast("TrainingSettings", others), max_epochs=None, steps=None, most_passes=None))
     if isinstance(given, MapSettings) and given.score_window is not None:
         others = cast("S", replace(cast("MapSettings", others), score_share=None))
     values: dict[str, Any] = {}

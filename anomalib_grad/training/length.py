@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long Grad trains if nobody says: its own epochs, or its steps on the data at hand."""
 
+import logging
 import math
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Timer
 
 from anomalib_grad.settings import TrainingSettings
+
+logger = logging.getLogger(__name__)
 
 
 def has_limit(trainer: pl.Trainer) -> bool:
@@ -48,7 +51,16 @@ class OwnLength:
             return
         per_epoch = trainer.estimated_stepping_batches / max(trainer.max_epochs or 0, 1)
         if per_epoch >= 1:
-            set_epochs(trainer, max(round(settings.steps / per_epoch), least_epochs(settings)))
+            epochs = max(round(settings.steps / per_epoch), least_epochs(settings))
+            if settings.most_passes is not None and epochs > settings.most_passes:
+                logger.info(
+                    "The images are few: training ends after %d passes over them (training.most_passes), not after %d "
+                    "steps.",
+                    settings.most_passes,
+                    settings.steps,
+                )
+                epochs = settings.most_passes
+            set_epochs(trainer, epochs)
         else:  # data without a length
             trainer.fit_loop.max_epochs = -1
             trainer.fit_loop.epoch_loop.max_steps = settings.steps

@@ -215,7 +215,7 @@ def test_without_weights_or_network_the_error_is_one_sentence_at_the_end(folder:
     )
     assert failed.returncode != 0
     error = one_line(failed.stderr)
-    sentence = error[error.index("BackboneWeightsError: ") :]
+    sentence = error[error.rindex("BackboneWeightsError: ") :]  # the traceback before it shows code
     assert "'tf_efficientnet_b4.aa_in1k'" in sentence
     assert "cannot be reached" in sentence
     assert "pre_trained=/path/to/weights" in sentence

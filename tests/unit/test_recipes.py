@@ -55,14 +55,19 @@ def test_an_argument_wins_over_the_recipe_also_where_it_is_the_published_value(
 
 
 @pytest.mark.parametrize(
-    ("given", "epochs", "steps"),
-    [({}, None, 2000), ({"steps": 100}, None, 100), ({"max_epochs": 7}, 7, None), ({"learning_rate": 1.0}, None, 2000)],
+    ("given", "epochs", "steps", "most"),
+    [
+        ({}, None, 2000, 100),
+        ({"steps": 100}, None, 100, None),
+        ({"max_epochs": 7}, 7, None, None),
+        ({"learning_rate": 1.0}, None, 2000, 100),
+    ],
 )
 def test_a_length_that_is_given_takes_the_place_of_the_recipes(
-    given: dict[str, Any], epochs: int | None, steps: int | None
+    given: dict[str, Any], epochs: int | None, steps: int | None, most: int | None
 ) -> None:
     training = Settings(training=TrainingSettings(**given)).over(find_recipe("plus").settings).training
-    assert (training.max_epochs, training.steps) == (epochs, steps)
+    assert (training.max_epochs, training.steps, training.most_passes) == (epochs, steps, most)
 
 
 @pytest.mark.parametrize("name", RECIPES)
