@@ -106,7 +106,7 @@ _TABLE = (
             # Training restores what patches of the batch's other images cover, and missing channels, hard cells first;
             # moved copies of the images teach it not to mind where a part lies.
             training=replace(
-                QUICK, steps=2000, most_passes=100, pasted_patches=6, channel_dropout=0.1, copies=3, hard_mining=True
+                QUICK, steps=2000, most_passes=150, pasted_patches=6, channel_dropout=0.1, copies=3, hard_mining=True
             ),
         ),
     ),

@@ -57,10 +57,10 @@ def test_an_argument_wins_over_the_recipe_also_where_it_is_the_published_value(
 @pytest.mark.parametrize(
     ("given", "epochs", "steps", "most"),
     [
-        ({}, None, 2000, 100),
+        ({}, None, 2000, 150),
         ({"steps": 100}, None, 100, None),
         ({"max_epochs": 7}, 7, None, None),
-        ({"learning_rate": 1.0}, None, 2000, 100),
+        ({"learning_rate": 1.0}, None, 2000, 150),
     ],
 )
 def test_a_length_that_is_given_takes_the_place_of_the_recipes(
