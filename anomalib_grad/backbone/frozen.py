@@ -211,6 +211,10 @@ class FrozenBackbone(nn.Module):
         """Values of all maps of an image."""
         return sum(map(math.prod, self.map_shapes))
 
+    def rows(self, images: Tensor) -> Tensor:
+        """Compute the maps of images ``(B, 3, H, W)``, flattened and concatenated: ``(B, row_length)``."""
+        return torch.cat([feature_map.flatten(1) for feature_map in self.feature_maps(images)], dim=1)
+
     def unflatten(self, rows: Tensor) -> list[Tensor]:
         """Give flattened and concatenated maps ``(B, row_length)`` their shapes back."""
         parts = rows.split([math.prod(shape) for shape in self.map_shapes], dim=1)

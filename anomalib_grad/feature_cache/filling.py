@@ -37,8 +37,8 @@ def feature_rows(trainer: pl.Trainer, source: FeatureSource, batches: DataLoader
     for batch in batches:
         images = trainer.precision_plugin.convert_input(batch.image.to(trainer.strategy.root_device))
         with trainer.precision_plugin.forward_context():
-            maps = backbone.feature_maps(images if transform is None else transform(images))
-        yield torch.cat([feature_map.float().flatten(1) for feature_map in maps], dim=1).cpu().numpy()
+            rows = backbone.rows(images if transform is None else transform(images))
+        yield rows.float().cpu().numpy()
 
 
 def filler(trainer: pl.Trainer, source: FeatureSource, loader: DataLoader) -> Fill:

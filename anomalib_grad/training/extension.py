@@ -30,7 +30,7 @@ from anomalib_grad.thresholds.post_processor import keeping_categories
 from anomalib_grad.torch_model import GradModel
 
 from .feature_sample import BYTES, FeatureSample
-from .judged_sample import judge_again, rows_of, sample_judged
+from .judged_sample import judge_again, sample_judged
 from .learning import spread_by_category, training_batches
 
 logger = logging.getLogger(__name__)
@@ -225,7 +225,7 @@ class Extending(Callback):
                 self._sample.judged |= sample_judged(trainer, pl_module, backbone, most // 2)
             most -= max((len(one.images) for one in self._sample.judged.values()), default=0)
             for batch in training_batches(trainer, pl_module, spread_by_category(trainer, most)):
-                rows = batch.features if isinstance(batch, FeatureBatch) else rows_of(backbone, batch)
+                rows = batch.features if isinstance(batch, FeatureBatch) else backbone.rows(batch.image)  # type: ignore[arg-type]
                 for name, row in zip(getattr(batch, "category", None) or (), rows.half().cpu(), strict=False):
                     found.setdefault(name, []).append(row)
         for name, own in found.items():

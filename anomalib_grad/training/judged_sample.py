@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
-from anomalib.data import Batch
 from anomalib.pre_processing import PreProcessor
 from torch import Tensor
 
 from anomalib_grad.backbone.frozen import FrozenBackbone
-from anomalib_grad.feature_cache import batches_of
+from anomalib_grad.feature_cache import FeatureBatch, batches_of, features_of
 from anomalib_grad.thresholds.known_images import KnownImage, from_plain, to_plain
 from anomalib_grad.torch_model import GradModel
 
@@ -79,17 +78,12 @@ def sample_judged(
             module.pre_processor.on_validation_batch_start(trainer, module, on_device, 0)
         if getattr(on_device, "category", None) is None:
             return {}
-        found = rows_of(backbone, on_device).half().cpu()
+        found = backbone.rows(on_device.image).half().cpu()
         for name, path, truth, row in zip(batch.category, batch.image_path, batch.gt_label, found, strict=True):
             rows.setdefault(name, []).append(row)
             images.setdefault(name, []).append(KnownImage.of(path, 0.0, 0.0, anomalous=bool(truth)))
     judged = {name: Judged(torch.stack(own), tuple(images[name])) for name, own in rows.items()}
     return {name: one for name, one in judged.items() if one.features.isfinite().all()}
-
-
-def rows_of(backbone: FrozenBackbone, batch: Batch) -> Tensor:
-    """Features of the images of a batch, flattened to rows ``(B, F)``."""
-    return torch.cat([part.flatten(1) for part in backbone.feature_maps(batch.image)], dim=1)  # type: ignore[arg-type]
 
 
 @torch.no_grad()
@@ -99,7 +93,7 @@ def judge_again(network: GradModel, judged: Judged, category: int) -> Judged:
     values: list[tuple[float, float]] = []
     with in_eval_mode(network):
         for rows in judged.features.split(BATCH):
-            features = network.backbone.join(network.backbone.unflatten(rows.to(device, torch.get_default_dtype())))
+            features = features_of(FeatureBatch(rows), network.backbone)
             found: Any = network(features=features, category=torch.full((len(rows),), category, device=device))
             values += zip(found.pred_score.tolist(), found.anomaly_map.flatten(1).amax(dim=1).tolist(), strict=True)
     images = zip(judged.images, values, strict=True)

@@ -11,13 +11,8 @@ Figures are stored as they are found; the same command goes on where it stopped.
 
 import argparse
 import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
-
-from anomalib.engine import Engine
-from lightning import seed_everything
 
 sys.path.append(str(Path(__file__).parents[1] / "compare"))
 from evaluate import STRESSES, figures, nearest_scorer, network_scorer, training_sample
@@ -25,35 +20,11 @@ from generated import write
 from recipes import FAITHFUL, GROUPS, NEAREST, PLUS, Row, Training
 from storing import stored
 from tables import baseline_table, held_out_table, main_table, pixel_table, stress_table
+from training import train
 
-from anomalib_grad import Grad, MultiCategory
+from anomalib_grad import MultiCategory
 
 BACKBONE = "mobilenetv2_100"
-BATCH_SIZE = 16
-
-
-def train(training: Training, seed: int, args: argparse.Namespace) -> tuple[Grad, MultiCategory, float]:
-    """Train without validation; gives the model, its data and the CPU seconds."""
-    seed_everything(seed, verbose=False)
-    data = MultiCategory(
-        root=args.root, train_batch_size=BATCH_SIZE, eval_batch_size=BATCH_SIZE, num_workers=args.num_workers
-    )
-    data.setup()
-    model = Grad(
-        training.recipe,
-        **{"backbone": args.backbone, **training.arguments},
-        pre_trained=args.weights or True,
-        feature_cache="disk",
-        cache={"folder": args.out / "features"},
-        evaluator=False,
-        visualizer=False,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        engine = Engine(limit_val_batches=0, default_root_dir=folder, logger=False)
-        start = time.process_time()
-        engine.fit(model, datamodule=data)
-        seconds = time.process_time() - start
-    return model.eval().float().cpu(), data, seconds
 
 
 def run(rows: dict[str, Row], seed: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:

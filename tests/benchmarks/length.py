@@ -11,22 +11,22 @@ there are repeat images. Features are computed once for each set of images.
 import argparse
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from shutil import rmtree
 
 import numpy as np
-from anomalib.engine import Engine
-from lightning import seed_everything
 from measure import machine, markdown
 
-from anomalib_grad import Grad, MultiCategory
+from anomalib_grad import MultiCategory
 from anomalib_grad.training.learning import evenly
 
-sys.path.append(str(Path(__file__).parents[2] / "examples" / "study"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "study"))  # before this folder, which has recipes, too
 from evaluate import figures, network_scorer, training_sample
+from recipes import Training
+from recipes import steps as lasting
+from training import train
 
 
 def draw(source: Path, products: Sequence[str], images: int, target: Path) -> None:
@@ -46,31 +46,15 @@ def draw(source: Path, products: Sequence[str], images: int, target: Path) -> No
 
 def run(root: Path, steps: int, seed: int, args: argparse.Namespace) -> list[str]:
     """Train for some steps; gives the figures of a row."""
-    seed_everything(seed, verbose=False)
-    data = MultiCategory(root=root, train_batch_size=16, eval_batch_size=16, num_workers=0)
-    data.setup()
-    model = Grad(
-        args.recipe,
-        backbone=args.backbone,
-        pre_trained=args.weights or True,
-        training={"steps": steps, "least_passes": 1},
-        feature_cache="disk",
-        cache={"folder": args.features},
-        evaluator=False,
-        visualizer=False,
-    )
-    engine = Engine(limit_val_batches=0, default_root_dir=root.with_name("results"), logger=False)
-    begin = time.process_time()
-    engine.fit(model, datamodule=data)
-    seconds = time.process_time() - begin
-    model.eval().float().cpu()
+    drawn = argparse.Namespace(**{**vars(args), "root": root})
+    model, data, seconds = train(Training(args.recipe, lasting(steps)), seed, drawn)
     data.setup("test")
     scorer = network_scorer(model, {}, training_sample(model, data))
     found = figures(model, data, scorer, stressed=False)
     own = [100 * found[f"{name}/image_AUROC"] for name in data.categories]
     pixels = (100 * found[f"mean/pixel_{name}"] for name in ("AUROC", "AUPRO"))
     cells = [*(f"{value:.1f}" for value in (np.mean(own), min(own), *pixels)), f"{seconds:.0f}"]
-    return [str(engine.trainer.global_step), *cells]
+    return [str(model.trainer.global_step), *cells]
 
 
 def main() -> None:
@@ -84,7 +68,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[48, 200, 600, 1000, 3600])
     parser.add_argument("--steps", type=int, nargs="+", default=[300, 1000, 2000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--features", type=Path, default=Path("results/length/features"), help="folder of the cache")
+    parser.add_argument("--num-workers", type=int, default=0, help="processes that read images")
+    parser.add_argument("--out", type=Path, default=Path("results/length"), help="where features are stored")
     args = parser.parse_args()
     products = args.categories or list(MultiCategory(root=args.root).categories)
     heads = ["images", "seed", "steps", "image AUROC", "worst", "pixel AUROC", "AUPRO", "CPU s"]
