@@ -32,6 +32,8 @@ The content of a file decides, not its suffix; the suffix decides only whether a
 (``listing.py``).
 """
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from PIL import Image
@@ -39,6 +41,7 @@ from torch.nn import functional
 
 _EIGHT_BIT_STEP = np.float32(1 / 255)  # multiplied with, as torchvision does
 _LOSSY = {"JPEG", "JPEG2000", "MPO", "WEBP"}
+_STRIP = 64  # rows
 _SIXTEEN_BITS = "I;16"  # and I;16B, I;16L, I;16N
 _SCALED_TO_SIXTEEN_BITS = {"PNG", "PPM"}  # formats of unsigned 16 bits that Pillow may open in its 32-bit mode
 _PHOTOMETRIC, _BITS, _PLANES, _SAMPLE_FORMAT = 262, 258, 284, 339  # tags of TIFF files
@@ -106,11 +109,13 @@ def rgb_pixels(image: Image.Image, size: tuple[int, int] | None = None, bits: in
         if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _ZERO_IS_WHITE:
             grey = 1 - grey
         return np.repeat(grey, 3, axis=-1)
-    if image.mode not in {"L", "RGB"}:  # in those Pillow resizes pixels as they are seen
-        image = image.convert("RGB")
-    if size is not None and image.size != size[::-1] and not enlarges(image.size[::-1], size):
-        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-    return resized(np.asarray(image.convert("RGB")), size).astype(np.float32) * _EIGHT_BIT_STEP
+    if image.mode == "L":
+        grey = resized(np.asarray(image)[..., np.newaxis], size)
+        return np.repeat(grey, 3, axis=-1).astype(np.float32) * _EIGHT_BIT_STEP
+    colours = image.convert("RGB")
+    if size is None or enlarges(colours.size[::-1], size):
+        return resized(np.asarray(colours), size).astype(np.float32) * _EIGHT_BIT_STEP
+    return resized(narrowed(colours, size[1]), size).astype(np.float32) * _EIGHT_BIT_STEP
 
 
 def check_values(image: Image.Image, bits: int) -> None:
@@ -170,6 +175,19 @@ def resized(pixels: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     batch = torch.from_numpy(writable.reshape(-1, *pixels.shape[-3:])).permute(0, 3, 1, 2)
     small = functional.interpolate(batch, size, mode="bilinear", antialias=True).permute(0, 2, 3, 1)
     return small.numpy().reshape(*pixels.shape[:-3], *size, pixels.shape[-1])
+
+
+def narrowed(image: Image.Image, width: int) -> np.ndarray:
+    """Bring an RGB image to a width, as the first of the two passes of :func:`resized` does.
+
+    Strip by strip, as Pillow holds four bytes a pixel already: all at once would double that.
+
+    Returns:
+        uint8, shape ``(H, width, 3)``.
+    """
+    edges = [*range(0, image.height, _STRIP), image.height]
+    strips = (np.asarray(image.crop((0, top, image.width, bottom))) for top, bottom in pairwise(edges))
+    return np.concatenate([resized(strip, (len(strip), width)) for strip in strips])
 
 
 def enlarges(before: tuple[int, ...], size: tuple[int, int]) -> bool:

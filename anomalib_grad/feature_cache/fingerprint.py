@@ -14,7 +14,7 @@ import torch
 import torchvision
 from torch import nn
 
-LAYOUT = 4
+LAYOUT = 5
 """Version of how features are laid out in a row, and images read; to be raised when that changes."""
 
 

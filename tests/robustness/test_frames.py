@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import Resize
 
@@ -60,6 +62,18 @@ def test_frames_are_made_small_as_pillow_does(shape: tuple[int, int], channels: 
     assert np.abs(small.astype(np.float32) - expected.reshape(*size, channels)).max() <= 1
     precise = resized(pixels.astype(np.float32), size)
     assert np.abs(precise - expected.reshape(*size, channels)).max() <= 1
+
+
+@given(
+    shape=st.tuples(st.integers(1, 400), st.integers(1, 400)),
+    size=st.tuples(st.integers(1, 80), st.integers(1, 80)),
+    mode=st.sampled_from(["L", "RGB", "P"]),
+)
+def test_an_image_and_its_pixels_are_resized_alike(shape: tuple[int, int], size: tuple[int, int], mode: str) -> None:
+    image = Image.fromarray(picture(*shape)).convert(mode)
+    pixels = np.asarray(image.convert("RGB") if mode == "P" else image)
+    small = as_batch(image, FrameFormat(size=size))
+    np.testing.assert_allclose(small, as_batch(pixels, FrameFormat(size=size)), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
