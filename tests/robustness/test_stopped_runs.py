@@ -99,6 +99,18 @@ def test_a_finished_run_is_not_trained_again_and_says_so(
     )
 
 
+def test_a_checkpoint_of_weights_alone_is_named_and_not_advised(shop: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.ckpt"
+    fit(shop, tmp_path).trainer.save_checkpoint(weights, weights_only=True)
+    sentence = rf"cannot go on from checkpoint {weights}: it holds weights alone .*load_from_checkpoint\('{weights}'\)"
+    with pytest.raises(KeyError, match=sentence) as error:
+        fit(shop, tmp_path / "again", ckpt_path=weights, epochs=2)
+    assert not getattr(error.value, "__notes__", [])
+    Engine(default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", devices=1, logger=False).fit(
+        Grad.load_from_checkpoint(weights), datamodule=MultiCategory(root=shop, num_workers=0)
+    )
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
