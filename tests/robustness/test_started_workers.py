@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from anomalib.cli import AnomalibCLI
 from anomalib.engine import Engine
+from torch.utils.data import DataLoader
 
 from anomalib_grad.data import MultiCategory, PredictImages
 from anomalib_grad.lightning_model import Grad
@@ -30,14 +31,14 @@ def _started_anew() -> Iterator[None]:
 
 @pytest.mark.parametrize("copies", [0, 1])
 def test_in_python(shop: Path, tmp_path: Path, copies: int) -> None:
-    (tmp_path / "bad.png").write_bytes(b"no image")
     model = Grad(**tiny(max_epochs=1, copies=copies))
     data = MultiCategory(root=shop, train_batch_size=4, eval_batch_size=4, num_workers=2)
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
     engine.fit(model, datamodule=data)
     assert "nut/image_AUROC" in engine.test(model, datamodule=data)[0]
     images = PredictImages(shop / "nut/test", skip_unreadable=True)
-    assert len(engine.predict(model, dataset=images)) > 0
+    loader = DataLoader(images, num_workers=2, collate_fn=images.collate_fn)
+    assert len(engine.predict(model, dataloaders=loader)) == 4
 
 
 def test_on_the_command_line(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
