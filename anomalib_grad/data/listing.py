@@ -8,6 +8,7 @@ what stands in a folder                                                what beco
 ``.bmp .jpeg .jpg .pgm .png .ppm .tif .tiff .webp``, in any case       an image (what its pixels are: ``pixels.py``)
 a name that begins with a dot (``._x.png``, ``.ipynb_checkpoints/``)   hidden: never an image, nor is what is in it
 ``__MACOSX/``, ``@eaDir/``, ``$RECYCLE.BIN/`` and the like             what systems put there: as if hidden
+``.heic .avif .jfif .gif`` and the like (``OTHER_PICTURES``)           not read: counted in a warning
 any other file (``Thumbs.db``, ``notes.txt``)                          no image
 a folder, or a link to one                                             its images count, at any depth
 a link to nothing, a folder ``x.png`` without images                   refused by name, for it may have been an image
@@ -16,13 +17,21 @@ a link to nothing, a folder ``x.png`` without images                   refused b
 Names above the folder that is read play no part: it may itself lie in a hidden one.
 """
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
+logger = logging.getLogger(__name__)
+
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Those of torchvision and anomalib."""
+OTHER_PICTURES = frozenset(
+    {".arw", ".avif", ".cr2", ".cr3", ".dng", ".exr", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".nef", ".tga"}
+)
+"""What phones, cameras and programs save pictures as besides: who has put them there takes them for images."""
+_PICTURES = IMAGE_SUFFIXES | OTHER_PICTURES
 _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"})
 _NAMED = 6
 """Folders named in one message."""
@@ -46,15 +55,25 @@ def list_images(folder: str | Path) -> list[Path]:
 
     Returns:
         Sorted paths, which begin with ``folder``; links to nothing that may have been images or folders among them.
+        Pictures in formats that are not read are counted in a warning.
 
     Raises:
         OSError: If a folder cannot be listed; names it.
     """
-    return sorted(_images_below(Path(folder), frozenset()))
+    found = sorted(_pictures_below(Path(folder), frozenset()))
+    others = [path for path in found if path.suffix.lower() in OTHER_PICTURES]
+    if others:
+        logger.warning(
+            "left out of %s, as their formats are not read: %s (first: %s); save them as PNG",
+            folder,
+            counted_by_folder(others, Path(folder)),
+            others[0].name,
+        )
+    return [path for path in found if path.suffix.lower() not in OTHER_PICTURES]
 
 
-def _images_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
-    """Give the images; ``above`` are the folders on the way here, into which a link may lead back."""
+def _pictures_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """Give images of any format; ``above`` are the folders on the way here, into which a link may lead back."""
     status = folder.stat()
     way = above | {(status.st_dev, status.st_ino)}
     if len(way) == len(above):
@@ -65,9 +84,9 @@ def _images_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[P
             if is_hidden(PurePath(entry.name)):
                 continue
             if entry.is_dir():
-                below = list(_images_below(path, way))
+                below = list(_pictures_below(path, way))
                 yield from below or ([path] if has_image_name(PurePath(entry.name)) else [])
-            elif has_image_name(PurePath(entry.name)) or (not path.suffix and entry.is_symlink() and not path.exists()):
+            elif path.suffix.lower() in _PICTURES or (not path.suffix and entry.is_symlink() and not path.exists()):
                 yield path
 
 

@@ -260,7 +260,8 @@ def finish_onnx(
     The tensor ``category`` stays in the graph but is no output any more; the names of the categories and the size of
     images go to the metadata; every node is named after the module that it comes from, which tells the quantisation
     what it is; thresholds stand in the file itself, where they can be replaced; the exporter's stack traces, most of
-    the metadata and full of local paths, go.
+    the metadata and full of local paths, go. The file says that it is of the oldest format that has its operators:
+    runtimes refuse a newer one than theirs whatever it holds.
 
     Args:
         path: ONNX file.
@@ -288,6 +289,7 @@ def finish_onnx(
     if isinstance(post_processor, PerCategoryPostProcessor):
         thresholds = ModelThresholds.of(post_processor, categories)
         known = {THRESHOLDS_METADATA: json.dumps(thresholds.to_plain())}
+    model.ir_version = min(model.ir_version, onnx.helper.find_min_ir_version_for(model.opset_import))
     onnx.helper.set_model_props(model, {CATEGORIES_METADATA: json.dumps(categories), **size, **known})
     onnx.save(model, path)
 

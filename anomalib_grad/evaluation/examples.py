@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -115,9 +114,9 @@ def load_example(found: Candidate, low: float = 0.0, high: float = 1.0, files: F
     """
     with open_up_to(Path(found.path), files.max_pixels) as file:
         file.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
-        thumbnail = picture_of(file, files.bits)
-    height, width = _fit(thumbnail.height, thumbnail.width)
-    picture = thumbnail.resize((width, height), Image.Resampling.LANCZOS)
+        file.load()  # a turned file may have another size until then
+        height, width = _fit(file.height, file.width)
+        picture = picture_of(file, (height, width), files.bits)
     if found.ignored is not None:
         picture = hatched(picture, found.ignored)
     scaled = (found.anomaly_map.astype(np.float32) - low) / ((high - low) or 1.0)

@@ -102,12 +102,12 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def cannot_write(target: Path, error: OSError) -> CannotWriteError:
-    """Say what could not be written, why, and what to do."""
+def cannot_write(target: Path, error: OSError, setting: str | None = None) -> CannotWriteError:
+    """Say what could not be written, why, and what to do; ``setting`` names the folder."""
     return CannotWriteError(
         error.errno,
         f"cannot write {str(target)!r} ({error.strerror}), and what stood there is unchanged; make room or name a "
-        f"folder that can be written to, then start again.",
+        f"folder that can be written to{f' ({setting})' if setting else ''}, then start again.",
     )
 
 

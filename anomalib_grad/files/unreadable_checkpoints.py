@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from .faults import OTHER_MODEL, find_fault
+from .torch_files import load_mapped
 
 READING = "torch.serialization"
 CHECKING = "lightning.pytorch.utilities.migration"
@@ -69,6 +70,11 @@ def describe_failure(path: str | Path, exception: BaseException) -> str | None:
     frames = traceback.walk_tb(exception.__traceback__)
     modules = [frame.f_globals.get("__name__", "") for frame, _ in frames]
     if RESTORING in modules and isinstance(exception, AttributeError | LookupError | TypeError):
+        if "optimizer_states" not in load_mapped(Path(path)):
+            return (
+                f"cannot go on from checkpoint {path}: it holds weights alone (ModelCheckpoint's save_weights_only); "
+                f"give one of a whole training, or train Grad.load_from_checkpoint({str(path)!r}) anew."
+            )
         cause = f"{type(exception).__name__}: {exception}"
         return f"cannot go on from checkpoint {path}: its states are not what a training wrote ({cause}); give another."
     checked = any(module.startswith(CHECKING) for module in modules)

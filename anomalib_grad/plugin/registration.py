@@ -62,6 +62,7 @@ def _register_model(models: ModuleType) -> None:
     command_line = vars(sys.modules.get("anomalib.cli.cli", models))  # half imported: it imports the models
     if "ArgumentParser" in command_line:
         command_line["ArgumentParser"] = import_module("anomalib_grad.plugin.command_line").CommandLineParser
+    import_module("anomalib_grad.plugin.results_folder").explain_faults()
 
 
 def _accept_import_path(models: ModuleType) -> None:

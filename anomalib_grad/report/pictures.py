@@ -23,11 +23,17 @@ def hatched(picture: Image.Image, ignored: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def picture_of(file: Image.Image, bits: int = AS_THEY_SAY.bits) -> Image.Image:
-    """Give an opened image as RGB of 8 bits; Pillow's own conversion cuts 16 bits off at 255, which is white."""
+def picture_of(file: Image.Image, size: tuple[int, int], bits: int = AS_THEY_SAY.bits) -> Image.Image:
+    """Give an opened image as RGB of 8 bits; Pillow's own conversion cuts 16 bits off at 255, which is white.
+
+    Args:
+        file: The image; one of 16 bits is resized before it is given colours, which take twelve times its memory.
+        size: Height and width of the picture.
+        bits: Bits that a file of 16 uses.
+    """
     if read_wrongly_by_anomalib(file):
-        return Image.fromarray((255 * rgb_pixels(file, bits=bits)).round().astype(np.uint8))
-    return file.convert("RGB")
+        return Image.fromarray((255 * rgb_pixels(file, size, bits)).round().astype(np.uint8))
+    return file.convert("RGB").resize(size[::-1], Image.Resampling.LANCZOS)
 
 
 def file_format_of(loaders: Any) -> FileFormat:  # noqa: ANN401  # whatever Lightning was given

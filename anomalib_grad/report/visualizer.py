@@ -142,7 +142,7 @@ class DistinctImageVisualizer(ImageVisualizer):
         with open_up_to(item.image_path, self._files.max_pixels) as file:
             width, height = self.field_size
             file.draft("RGB", (2 * width, 2 * height))  # a large JPEG need not be decoded whole
-            picture = picture_of(file, self._files.bits).resize(self.field_size)
+            picture = picture_of(file, (height, width), self._files.bits)
         if ignored is not None:
             picture = hatched(picture, ignored)
         return item.update(in_place=False, image=to_image(picture), image_path=None)

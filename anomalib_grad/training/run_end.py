@@ -34,18 +34,34 @@ class SayHowToGoOn(Callback):
     """
 
     def __init__(self) -> None:
-        self._trained = False
+        self._begun = self._trained = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Note that nothing has been done yet."""
+        del trainer, pl_module, stage
+        self._begun = self._trained = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Expect a training, unless a checkpoint is of one that was stopped early: Lightning trains another epoch."""
         del pl_module
-        self._trained = False
         if trainer.ckpt_path is not None and any(map(has_stopped, trainer.early_stopping_callbacks)):
             trainer.should_stop = True
 
     def on_train_batch_start(self, *_: object) -> None:
         """Note that there is a training."""
-        self._trained = True
+        self._begun = self._trained = True
+
+    def on_validation_batch_start(self, *_: object) -> None:
+        """Note that something is done."""
+        self._begun = True
+
+    def on_test_batch_start(self, *_: object) -> None:
+        """Note that something is done."""
+        self._begun = True
+
+    def on_predict_batch_start(self, *_: object) -> None:
+        """Note that something is done."""
+        self._begun = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say so where a checkpoint was of a training that had ended."""
@@ -72,7 +88,7 @@ class SayHowToGoOn(Callback):
             stop = "SIGTERM" if isinstance(exception, SIGTERMException) else type(exception).__name__
             advice = f"go on with: {way}" if way else "no checkpoint was written yet"
             logger.warning("%s stopped before its end (%s); %s", function, stop, advice)
-        elif way:
+        elif way and (self._begun or str(checkpoint) != str(trainer.ckpt_path)):  # the same again would end the same
             _add_note(exception, f"Go on from the last checkpoint with: {way}")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch import callbacks
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
@@ -17,6 +18,8 @@ from anomalib_grad.settings import TrainingSettings
 from .length import OwnLength
 from .precision import say_precision
 
+AVERAGING = getattr(callbacks, "WeightAveraging", ())
+"""Of Lightning from 2.6 on."""
 RANDOM_STATE = "grad_random_state"
 """Where a checkpoint notes how far the random numbers have been drawn."""
 
@@ -58,7 +61,14 @@ class SettleStart(Callback):
         Raises:
             BackboneWeightsError: If they cannot be had.
             CheckpointConfigurationError: If the checkpoint to go on from notes no state of random numbers.
+            ValueError: If a callback averages more than weights.
         """
+        averaging = next((callback for callback in trainer.callbacks if isinstance(callback, AVERAGING)), None)  # type: ignore[attr-defined]
+        if averaging is not None:
+            raise ValueError(
+                f"{type(averaging).__name__} cannot average Grad: it takes thresholds and what is known of products "
+                f"for weights; give StochasticWeightAveraging in its place."
+            )
         self._backbone().ensure_weights()
         settings = self._settings()
         say_precision(str(settings.precision), pl_module)

@@ -12,6 +12,7 @@ import torch
 from anomalib.data.utils import read_image
 from anomalib.engine import Engine
 from anomalib.metrics import AUROC
+from lightning.pytorch.callbacks import EarlyStopping
 
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.deploy import CategoryOpenVINOInferencer, quantization
@@ -40,11 +41,13 @@ def datamodule(shop: Path) -> MultiCategory:
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """Trains until it is stopped early, after one epoch."""
     return Engine(
+        callbacks=[EarlyStopping("train_loss", stopping_threshold=1e9)],
         default_root_dir=tmp_path_factory.mktemp("results"),
         accelerator="cpu",
         devices=1,
-        max_epochs=1,
+        max_epochs=100,
         logger=False,
         enable_progress_bar=False,
     )

@@ -149,6 +149,14 @@ def test_a_folder_that_must_not_be_written_to_is_named(small_disk: Path) -> None
         publish(write_torch, small_disk / "new", ExportType.TORCH)
 
 
+def test_a_results_folder_that_cannot_be_made_is_named_with_its_setting(shop: Path, small_disk: Path) -> None:
+    make_read_only(small_disk)
+    engine = Engine(default_root_dir=small_disk, accelerator="cpu", devices=1, logger=False)
+    folder = rf"cannot write '{small_disk}/Grad/{shop.name}' \(Read-only file system\)"
+    with pytest.raises(CannotWriteError, match=rf"{folder}.* can be written to \(default_root_dir\)"):
+        engine.fit(Grad(**tiny()), datamodule=MultiCategory(root=shop, num_workers=0))
+
+
 def test_a_test_whose_heatmaps_have_no_room_prints_its_figures_and_fails(
     shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,9 @@
 """Every input has a result of its own, which shows what the model has read; one's fault costs no other its result."""
 
 import json
+import resource
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,16 @@ from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from anomalib.visualization import ImageVisualizer
 from PIL import Image
+from torchvision.transforms.v2 import Resize
 
 from anomalib_grad.data import MultiCategory, PredictImages
 from anomalib_grad.lightning_model import Grad
 from bad_images import encoded
 from helpers import tiny, write_category
+from whole_run import Process
+
+LARGE = 5000
+"""Height and width of a photograph of 25 megapixels."""
 
 
 def engine(folder: Path, **options: Any) -> Engine:
@@ -110,3 +117,28 @@ def test_an_image_of_16_bits_is_shown_as_the_model_reads_it(
     (result,) = (tmp_path / "out").rglob("deep.png")
     shown = np.asarray(Image.open(result))[64:, :256]  # below the title
     assert shown.mean() == pytest.approx(255 * values[30:].mean() / (2**bits - 1), abs=3)
+
+
+def predict_on_small_then_large(folder: Path, note: Callable[[str], None]) -> None:
+    """Note by how many MiB the memory that was needed at most grew."""
+    model, peaks = Grad(**tiny(mse_threshold=0.1)), []
+    for name in ("small", "large"):
+        images = PredictImages(folder / name, transform=Resize((64, 64)))
+        engine(folder / f"results-{name}").predict(model, dataset=images, return_predictions=False)
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    note(f"{peaks[1] - peaks[0]:.0f}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "mode"), [("deep.tif", "I;16"), ("colour.png", "RGB")])
+def test_result_images_of_large_files_take_little_more_memory_than_their_pixels(
+    tmp_path: Path, kind: str, mode: str
+) -> None:
+    for name, side in (("small", 72), ("large", LARGE)):
+        (tmp_path / name).mkdir()
+        Image.new(mode, (side, side), 99).save(tmp_path / name / kind)
+    process = Process(predict_on_small_then_large, tmp_path, log=tmp_path / "log")
+    grown = process.hear()
+    process.finish()
+    assert len(list((tmp_path / "results-large").rglob(f"*{Path(kind).suffix}"))) == 1
+    assert float(grown or "nan") < 300  # 190 and 194; in floating point and three channels 619

@@ -12,7 +12,8 @@ import torch
 from anomalib.callbacks import ModelCheckpoint
 from anomalib.engine import Engine
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch import callbacks as lightning_callbacks
+from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
 
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.files.faults import find_fault
@@ -97,6 +98,26 @@ def test_a_finished_run_is_not_trained_again_and_says_so(
     assert f"nothing is left to train: the training of checkpoint {checkpoint} has {reason} to train longer." in (
         caplog.text
     )
+
+
+def test_a_checkpoint_of_weights_alone_is_named_and_not_advised(shop: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.ckpt"
+    fit(shop, tmp_path).trainer.save_checkpoint(weights, weights_only=True)
+    sentence = rf"cannot go on from checkpoint {weights}: it holds weights alone .*load_from_checkpoint\('{weights}'\)"
+    with pytest.raises(KeyError, match=sentence) as error:
+        fit(shop, tmp_path / "again", ckpt_path=weights, epochs=2)
+    assert not getattr(error.value, "__notes__", [])
+    Engine(default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", devices=1, logger=False).fit(
+        Grad.load_from_checkpoint(weights), datamodule=MultiCategory(root=shop, num_workers=0)
+    )
+
+
+def test_averages_of_more_than_weights_are_refused_with_what_works(shop: Path, tmp_path: Path) -> None:
+    fit(shop, tmp_path / "first", StochasticWeightAveraging(1e-2, swa_epoch_start=1), epochs=2)
+    if not hasattr(lightning_callbacks, "EMAWeightAveraging"):
+        pytest.skip("this Lightning has none")
+    with pytest.raises(ValueError, match=r"EMAWeightAveraging cannot average Grad.* give StochasticWeightAveraging"):
+        fit(shop, tmp_path / "second", lightning_callbacks.EMAWeightAveraging())
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,23 @@ def test_images_without_a_role_are_counted_in_a_warning(root: Path, caplog: pyte
     assert "images: 1 in test, 3 in train/bad;" in warning
 
 
+def test_pictures_in_formats_that_are_not_read_are_counted_in_a_warning(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Phones save photographs as HEIC; whoever has put them there expects them to count."""
+    before = subsets(root=root)
+    for name in ("7.heic", "day2/8.HEIC", "._9.heic", ".trash/9.avif"):
+        (root / "ant/train/good" / name).parent.mkdir(exist_ok=True)
+        (root / "ant/train/good" / name).write_bytes(b"no format that is read")
+    (root / "ant/train/good/notes.txt").write_text("")
+    assert subsets(root=root) == before
+    said = f"left out of {root / 'ant'}, as their formats are not read: images: 2 in train/good (first: 7.heic); save"
+    assert [message for message in caplog.messages if "as their formats" in message] == [f"{said} them as PNG"]
+    caplog.clear()
+    assert len(PredictImages(root / "ant/train/good").image_filenames) == 3
+    assert "as their formats are not read: images: 1 in ., 1 in day2 (first: 7.heic)" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["train/ok", "train/Good", "train", "Train/good"])
 def test_a_product_that_cannot_be_read_stops_the_run_with_what_was_found(root: Path, name: str) -> None:
     source = root / "bee/train/good"

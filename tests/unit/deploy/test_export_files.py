@@ -74,7 +74,7 @@ def test_a_model_never_stands_beside_the_weights_of_another(tmp_path: Path, monk
     assert seen == [{"model.bin": "new"}, {"model.bin": "new", "model.xml": "new"}]
 
 
-def test_finish_onnx_hides_the_category_names_nodes_and_drops_traces(tmp_path: Path):
+def test_finish_onnx_hides_the_category_names_nodes_drops_traces_and_asks_for_no_new_runtime(tmp_path: Path):
     nodes = [
         helper.make_node("Identity", ["x"], ["pred_score"], name="node_1"),
         helper.make_node("Cast", ["x"], ["category"], name="node_2", to=TensorProto.INT64),
@@ -89,7 +89,8 @@ def test_finish_onnx_hides_the_category_names_nodes_and_drops_traces(tmp_path: P
         helper.make_tensor_value_info("category", TensorProto.INT64, ["B"]),
     ]
     path = tmp_path / "model.onnx"
-    onnx.save(helper.make_model(helper.make_graph(nodes, "graph", [x], outputs)), path)
+    graph, operators = helper.make_graph(nodes, "graph", [x], outputs), [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=operators, ir_version=10), path)
 
     finish_onnx(path, ["cup", 'a "quoted" name'])
 
@@ -98,6 +99,7 @@ def test_finish_onnx_hides_the_category_names_nodes_and_drops_traces(tmp_path: P
     assert [output.name for output in finished.graph.output] == ["pred_score"]
     assert [node.name for node in finished.graph.node] == ["model.backbone/node_1", "/node_2"]
     assert finished.graph.node[1].output == ["category"]
+    assert finished.ir_version == 8  # ONNX Runtime 1.17, of many devices, refuses 10
     assert b"someone" not in path.read_bytes()
     metadata = {entry.key: entry.value for entry in finished.metadata_props}
     assert json.loads(metadata[CATEGORIES_METADATA]) == ["cup", 'a "quoted" name']

@@ -1,0 +1,51 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""A run needs its folder, not the link ``latest`` to it, which many file systems cannot hold."""
+
+import errno
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from anomalib.engine import engine
+
+from anomalib_grad import register
+
+
+@pytest.fixture(autouse=True)
+def _registered() -> None:
+    register()
+
+
+def test_folders_are_numbered_and_linked_as_ever(tmp_path: Path) -> None:
+    for number in range(11):
+        assert engine.create_versioned_dir(tmp_path) == tmp_path / f"v{number}"
+    assert (tmp_path / "latest").readlink() == tmp_path / "v10"
+
+
+def test_a_file_system_without_links_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """exFAT, network shares and cloud storage have none."""
+
+    def refuse(link: Path, target: Path, **_: object) -> NoReturn:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported", str(target), None, str(link))
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    for number in range(11):
+        assert engine.create_versioned_dir(tmp_path) == tmp_path / f"v{number}"
+    assert f"latest cannot link to {tmp_path}/v10 (Operation not supported); results are there." in caplog.text
+
+
+def test_a_folder_in_the_place_of_the_link_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A test or prediction makes it where nothing was trained before."""
+    (tmp_path / "latest/images").mkdir(parents=True)
+    assert engine.create_versioned_dir(tmp_path) == tmp_path / "v0"
+    assert (tmp_path / "latest/images").is_dir()
+    assert "cannot link" in caplog.text
+
+
+def test_other_faults_are_raised_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError):
+        engine.create_versioned_dir(tmp_path / "file/results")
