@@ -150,6 +150,5 @@ class TrainOnCopies(ReplacesTrainingLoader):
 
     def training_loader(self, trainer: pl.Trainer, images: object) -> object:
         """Give a loader that draws any version of an image, or the images' own without copies."""
-        del trainer
         copies = self._copies()
         return with_copies(images, copies) if copies else images

@@ -162,7 +162,6 @@ class CategoryExportMixin(ExportMixin):
         max_drop: float = 0.01,
     ) -> "ov.Model":
         """Compress with NNCF, in the place of anomalib's way, which cannot read anomalib's own batches."""
-        del task
         from . import quantization  # noqa: PLC0415  # imports NNCF, which starts its telemetry
 
         match compression_type:

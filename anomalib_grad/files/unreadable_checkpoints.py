@@ -50,7 +50,6 @@ class NameUnreadableCheckpoint(Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Rewrite the message of an exception that came from reading the checkpoint."""
-        del pl_module
         failure = None if trainer.ckpt_path is None else describe_failure(trainer.ckpt_path, exception)
         if failure is not None:
             exception.args = (failure,)

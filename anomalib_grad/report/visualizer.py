@@ -44,13 +44,11 @@ class DistinctImageVisualizer(ImageVisualizer):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Name the results of all images that will be tested."""
-        del pl_module
         self._unwritten = None
         self._start(trainer, trainer.test_dataloaders)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Name the results of all images that will be predicted on."""
-        del pl_module
         self._start(trainer, trainer.predict_dataloaders)
 
     def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # anomalib's
@@ -77,7 +75,6 @@ class DistinctImageVisualizer(ImageVisualizer):
         Raises:
             CannotWriteError: What the first result failed on.
         """
-        del trainer, pl_module, stage
         error, self._unwritten = self._unwritten, None
         if error is not None:
             raise error
@@ -92,7 +89,6 @@ class DistinctImageVisualizer(ImageVisualizer):
         dataloader_idx: int = 0,
     ) -> None:
         """Write the results of a batch; arguments are Lightning's."""
-        del outputs
         ignored = getattr(pl_module, "ignored_pixels", lambda _: None)(batch)
         paths = batch.image_path or [f"{dataloader_idx}_{batch_idx}_{number}.png" for number in range(len(batch))]
         folder = self._folder(trainer)

@@ -153,7 +153,6 @@ class CategoryStatistics(PostProcessor):
         Raises:
             ValueError: If :attr:`category` is not among them.
         """
-        del pl_module
         names = getattr(getattr(trainer, "datamodule", None), "categories", None)
         if names is not None and self.kept:
             names = sorted({*names, *self.kept})
@@ -171,7 +170,6 @@ class CategoryStatistics(PostProcessor):
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
         """Take in a batch of validation scores, category by category."""
-        del pl_module, args, kwargs
         if trainer.sanity_checking:
             return  # a few batches are a few categories: no threshold at all is better than one of those
         names = getattr(outputs, "category", None) or [UNNAMED] * len(outputs.image)  # type: ignore[arg-type]
@@ -181,7 +179,6 @@ class CategoryStatistics(PostProcessor):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute the statistics of each category, and the pooled ones: alike in all processes."""
-        del pl_module
         summaries, self._seen = gather_summaries(self._seen), {}
         everywhere = merge_all(summaries.values())
         unnamed = summaries.pop(UNNAMED, None)
@@ -195,7 +192,6 @@ class CategoryStatistics(PostProcessor):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say at once if training ended before thresholds were fitted."""
-        del pl_module
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         images = getattr(getattr(trainer, "datamodule", None), "val_data", None)
@@ -206,7 +202,6 @@ class CategoryStatistics(PostProcessor):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so if there are no thresholds, as in checkpoints of an unfinished training."""
-        del trainer, pl_module
         self._miss_thresholds("no validation fitted them")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

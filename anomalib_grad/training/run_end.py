@@ -38,7 +38,6 @@ class SayHowToGoOn(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Expect a training, unless a checkpoint is of one that was stopped early: Lightning trains another epoch."""
-        del pl_module
         self._trained = False
         if trainer.ckpt_path is not None and any(map(has_stopped, trainer.early_stopping_callbacks)):
             trainer.should_stop = True
@@ -49,7 +48,6 @@ class SayHowToGoOn(Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say so where a checkpoint was of a training that had ended."""
-        del pl_module
         if trainer.ckpt_path is not None and not self._trained and trainer.is_global_zero:
             logger.warning(
                 "nothing is left to train: the training of checkpoint %s has %s to train longer.",
@@ -59,7 +57,6 @@ class SayHowToGoOn(Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Set the exit status, name a folder that cannot be written to, and tell how to go on."""
-        del pl_module
         if isinstance(exception, SIGTERMException):
             exception.code = 128 + signal.SIGTERM
         if isinstance(exception, OSError) and is_of_disk(exception):
