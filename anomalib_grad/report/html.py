@@ -21,7 +21,7 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
-from anomalib_grad.files.atomic import writing
+from anomalib_grad.files.atomic import write_text
 from anomalib_grad.thresholds.post_processor import UNKNOWN
 
 from . import plots
@@ -42,9 +42,7 @@ def write_html(
     local_resolution: int | None = None,
     global_resolution: int | None = None,
 ) -> None:
-    """Write the report as one self-contained HTML page.
-
-    The page is written beside its final name first and then moved there, so that no reader ever sees half of it.
+    """Write the report as one self-contained HTML page, of which no reader ever sees half.
 
     Args:
         report: What the test found.
@@ -56,9 +54,7 @@ def write_html(
         ValueError: If the categories' coordinates have different dimensions.
     """
     page = render_html(report, local_resolution=local_resolution, global_resolution=global_resolution)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(path) as unfinished:
-        unfinished.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")  # undecodable file names
+    write_text(path, page, errors="xmlcharrefreplace")  # undecodable file names
 
 
 def render_html(
