@@ -14,7 +14,6 @@ from torch import Tensor
 
 from anomalib_grad.categories.distributed import all_gather
 
-from .false_alarms import false_alarm_threshold
 from .known_images import KnownImage, scores_of
 from .rules import best_f1_threshold
 from .score_histogram import ScoreHistogram
@@ -107,19 +106,8 @@ class ScoreSummary:
             return self.pixels.best_f1_threshold()
         return best_f1_threshold([image.score for image in self.known], [image.anomalous for image in self.known])
 
-    def false_alarm_threshold(self, level: str, rate: float) -> float:
-        """Threshold that a share ``rate`` of normal images exceeds: their scores, or the largest value of their maps.
-
-        nan where there was no normal image.
-        """
-        return false_alarm_threshold(self.normal(level), rate)
-
     def extrapolation(self, rate: float) -> str | None:
-        """Say from which rate of false alarms on the normal images suffice, if ``rate`` is lower; ``None`` if they do.
-
-        Args:
-            rate: Wanted rate, in (0, 1).
-        """
+        """Say from which rate of false alarms the normal images suffice, if ``rate`` is lower; else ``None``."""
         normal = len(self.normal("image"))
         if normal == 0 or rate >= 1 / (normal + 1):
             return None
