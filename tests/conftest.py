@@ -20,6 +20,11 @@ if sys.dont_write_bytecode:
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers, and what they start, share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Every conversion to OpenVINO reports fifty events to Intel, each from a process forked for it: seconds, and a network.
+# OpenVINO is quiet where it takes itself to be in a CI; of the variables that it knows, others ask for all but this.
+os.environ.setdefault("JENKINS_URL", "none")
+os.environ.setdefault("NNCF_CI", "1")
+
 from helpers import DEVIATION, write_category
 from signal_stack import keep_signal_stack
 from time_limits import watch
