@@ -6,6 +6,7 @@ import gc
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -55,6 +56,15 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_category(root / "nut", train=6)
     write_category(root / "pin", train=6)
     return root
+
+
+@pytest.fixture(scope="module")
+def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What anomalib's inferencers need: leave to unpickle, and a working directory for OpenVINO's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRUST_REMOTE_CODE", "1")
+        patch.chdir(tmp_path_factory.mktemp("cwd"))
+        yield
 
 
 @pytest.fixture
