@@ -22,10 +22,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from anomalib_grad.files.atomic import write_text
-from anomalib_grad.thresholds.post_processor import UNKNOWN
+from anomalib_grad.thresholds.known_images import KnownImage
+from anomalib_grad.thresholds.outcome import in_words, neighbours
+from anomalib_grad.thresholds.post_processor import UNKNOWN, denormalize
 
 from . import plots
-from .neighbours import neighbouring
 from .records import METRIC_NAMES, CategoryRecord, CategoryResult, Example, TestReport
 
 _THUMBNAIL_SIDE = 192  # pixels, twice what the page shows
@@ -167,9 +168,27 @@ def _scores(record: CategoryRecord, result: CategoryResult) -> dict[str, Any]:
         "category": record.category,
         "auroc": result.image_AUROC,
         "threshold": record.threshold,
-        "neighbours": neighbouring(record),
+        "neighbours": _neighbours(record),
         "figure": _figure_uri(plots.score_figure(scores, anomalous, record.threshold), "svg"),
     }
+
+
+def _neighbours(record: CategoryRecord) -> list[dict[str, Any]]:
+    """What thresholds near a category's do to its test images, the strictest last; nothing where its own is unknown.
+
+    They stand in the unit of the model's scores, as ``python -m anomalib_grad.thresholds set --threshold`` takes them.
+    """
+    images = [KnownImage("", bool(truth), float(score)) for score, truth in zip(*_finite(record), strict=True)]
+    return [
+        {
+            "raw": threshold if record.raw is None else denormalize(threshold, *record.raw),
+            "current": threshold == record.threshold,
+            "outcome": found,
+            "false_alarms": in_words(found.false_alarms, found.normal),
+            "missed": in_words(found.missed, found.anomalous),
+        }
+        for threshold, found in neighbours(images, record.threshold)
+    ]
 
 
 def _recognition(records: Sequence[CategoryRecord]) -> dict[str, Any] | None:
