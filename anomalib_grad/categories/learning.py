@@ -94,11 +94,7 @@ class LearnToRecognise(Callback):
             )
 
     def _fit(self) -> bool:
-        """Fit on the images seen so far, once there is one of each category; alike in all processes.
-
-        Returns:
-            Whether there was one of each.
-        """
+        """Fit on the images seen so far, once there is one of each category; alike in all processes."""
         recogniser, categories = self._recogniser(), list(self._categories())
         if recogniser is None or not self._learning or not categories:
             return False

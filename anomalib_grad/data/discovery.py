@@ -46,9 +46,6 @@ def resolve_datamodule_class(name: str) -> type[AnomalibDataModule]:
     Args:
         name: Name in ``anomalib.data`` (``"MVTecAD"``) or class path (``"my_package.MyData"``).
 
-    Returns:
-        The class.
-
     Raises:
         ValueError: If there is no such datamodule.
     """
@@ -155,9 +152,6 @@ def create_datamodule(
         datamodule_class: The dataset's class.
         dataset_args: Further arguments of the class.
         **common: Arguments that anomalib's datamodules share; those that are ``None`` keep the class's default.
-
-    Returns:
-        The datamodule, not set up.
 
     Raises:
         ValueError: If the category is neither there nor part of a dataset that anomalib can download, has no folder of

@@ -87,9 +87,6 @@ def of_the_rest(batch: Any, ignored: Tensor) -> dict[str, Any]:  # noqa: ANN401 
     Args:
         batch: Judged images with ``anomaly_map``, ``gt_mask`` and ``gt_label``, as far as they are known.
         ignored: Pixels that are ignored, bool, shape (B, H, W) or (1, H, W).
-
-    Returns:
-        Those of the three fields that there are.
     """
     fields: dict[str, Any] = {}
     if batch.anomaly_map is not None:

@@ -71,11 +71,7 @@ class ExplainedInferenceBatch(NamedTuple):
 
 
 class ExportedGraph(LightningModule):
-    """What is exported: a model, with the index of each image's category in the place of its name.
-
-    Args:
-        model: The model, whose parts keep their names.
-    """
+    """What is exported: a model's parts under their names, and each image's category as an index."""
 
     def __init__(self, model: "CategoryExportMixin") -> None:
         super().__init__()

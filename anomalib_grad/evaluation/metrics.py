@@ -140,10 +140,6 @@ class CategoryMetrics:
     def update(self, category: str, predictions: Predictions) -> None:
         """Add images of one category.
 
-        Args:
-            category: Name of the category.
-            predictions: Predictions and truth of the images.
-
         Raises:
             ValueError: If binned metrics meet an anomaly map that leaves [0, 1].
         """
@@ -166,9 +162,6 @@ class CategoryMetrics:
 
     def compute(self, counts: Mapping[str, Counts]) -> dict[str, dict[str, float]]:
         """Compute every metric of every category and forget the states; collective.
-
-        Args:
-            counts: What :meth:`gather_counts` returned.
 
         Returns:
             Category -> metric -> value in [0, 1]. nan: image metrics of a category without a normal or without an

@@ -58,10 +58,6 @@ class NameUnreadableCheckpoint(Callback):
 def describe_failure(path: str | Path, exception: BaseException) -> str | None:
     """Say in one sentence why a checkpoint could not be read.
 
-    Args:
-        path: What was to be read.
-        exception: What was raised.
-
     Returns:
         The sentence, or ``None`` if the file is not at fault or not on this machine.
     """

@@ -91,9 +91,6 @@ class ScoreSummary:
 
         It lies below the lowest score that is to be called anomalous, since labels ask for more than the threshold.
 
-        Args:
-            level: ``"image"`` or ``"pixel"``.
-
         Returns:
             The threshold; nan if there is nothing to fit it on.
         """
@@ -134,14 +131,7 @@ class ScoreSummary:
 
 
 def gather_summaries(local: dict[str, ScoreSummary]) -> dict[str, ScoreSummary]:
-    """Summary of each category over all processes, sorted by name, the same in each of them.
-
-    Args:
-        local: Summaries of this process; categories that it did not see are missing.
-
-    Returns:
-        Summaries of all categories that any process saw.
-    """
+    """Summary of each category over all processes, sorted by name, the same in each of them."""
     merged: dict[str, ScoreSummary] = {}
     for name, summary in sorted(
         (item for part in all_gather(local) for item in part.items()), key=lambda item: item[0]
