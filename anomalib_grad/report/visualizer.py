@@ -15,6 +15,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import to_image
 
 from anomalib_grad.data.reading import FileFormat, open_up_to
+from anomalib_grad.data.skip_unreadable import files_of
 from anomalib_grad.files.atomic import CannotWriteError, naming_disk
 
 from .output_names import output_names, read_record, write_record
@@ -148,10 +149,8 @@ def _inputs(loaders: Any) -> list[str]:  # noqa: ANN401  # whatever Lightning wa
     """List the images that loaders will draw, as far as their data sets do, with the paths that batches have."""
     inputs: list[str] = []
     for loader in CombinedLoader(loaders).flattened:
-        dataset = getattr(loader, "dataset", None)
-        samples = getattr(dataset, "samples", None)
-        listed = getattr(dataset, "image_filenames", ()) if samples is None else samples["image_path"]
-        inputs += [str(Path(path).resolve()) for path in listed]
+        files = files_of(getattr(loader, "dataset", None))
+        inputs += [str(Path(path).resolve()) for path, is_mask in files if not is_mask]
     return inputs
 
 
