@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="module")
 def model(folder: Path, shop: Path) -> Path:
     """A model that knows nuts and pins."""
-    model = Grad(**tiny(backbone="grad_tiny", max_epochs=1))
+    model = Grad(**tiny(max_epochs=1))
     data = MultiCategory(root=shop, train_batch_size=4, eval_batch_size=4, num_workers=0, seed=0)
     engine = Engine(default_root_dir=folder, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
     engine.fit(model, datamodule=data)
