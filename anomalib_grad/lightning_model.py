@@ -242,7 +242,6 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
 
     def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
         """Train on a batch of images, or of features from the cache (method section 7)."""
-        del args, kwargs
         own = features_of(batch, self.model.backbone)
         features = self._extending.join(own, self.model.backbone)
         settings = self.settings.training
@@ -260,7 +259,6 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         Takes RGB images in [0, 1], shape ``(B, 3, H, W)``; returns anomalib's InferenceBatch, post-processed, with the
         names of the categories by which they are judged, where there are any.
         """
-        del args, kwargs
         with torch.no_grad(), in_eval_mode(self.model):
             prediction, scored = judge(self.pre_processor, self.model, self.post_processor, batch)
         if scored.category is None or self.per_category is None:
@@ -270,7 +268,6 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
 
     def predict_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
         """Score a batch, to which the post-processor applies thresholds next."""
-        del args, kwargs
         return score_batch(self.model, self.post_processor, batch)
 
     validation_step = test_step = predict_step  # type: ignore[assignment]

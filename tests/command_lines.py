@@ -21,7 +21,7 @@ for arguments in json.loads(sys.argv[1]):
         except Exception:
             traceback.print_exc()
             code = 1
-    answers.append([code, printed.getvalue(), failed.getvalue()[-2000:]])
+    answers.append([code, printed.getvalue(), failed.getvalue()[-20_000:]])
 print(json.dumps({"answers": answers}))
 """
 """Code that takes the commands' arguments as JSON; its last line has the exit code, output and errors of each."""

@@ -6,6 +6,7 @@ import gc
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,6 +20,11 @@ if sys.dont_write_bytecode:
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers, and what they start, share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Every conversion to OpenVINO reports fifty events to Intel, each from a process forked for it: seconds, and a network.
+# OpenVINO is quiet where it takes itself to be in a CI; of the variables that it knows, others ask for all but this.
+os.environ.setdefault("JENKINS_URL", "none")
+os.environ.setdefault("NNCF_CI", "1")
 
 from helpers import DEVIATION, write_category
 from signal_stack import keep_signal_stack
@@ -50,6 +56,15 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_category(root / "nut", train=6)
     write_category(root / "pin", train=6)
     return root
+
+
+@pytest.fixture(scope="module")
+def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What anomalib's inferencers need: leave to unpickle, and a working directory for OpenVINO's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRUST_REMOTE_CODE", "1")
+        patch.chdir(tmp_path_factory.mktemp("cwd"))
+        yield
 
 
 @pytest.fixture

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+
 from anomalib_grad.lightning_model import Grad
 
 
@@ -18,6 +21,22 @@ def traced(model: Grad, onnx: Path) -> Iterator[Grad]:
         yield model
     finally:
         del model.to_onnx
+
+
+@contextmanager
+def one_trace() -> Iterator[None]:
+    """Have exports to ONNX that differ only in how the file is written made from the trace of the first."""
+    traces: list[torch.onnx.ONNXProgram] = []
+    trace = torch.onnx.export
+
+    def export(f: str, external_data: bool, **options: Any) -> None:
+        if not traces:
+            traces.append(trace(**options))
+        traces[0].save(f, external_data=external_data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", export)
+        yield
 
 
 def to_both(model: Grad, root: Path, **options: Any) -> dict[str, Path]:

@@ -171,7 +171,6 @@ class FrozenBackbone(nn.Module):
 
     def train(self, mode: bool = True) -> "FrozenBackbone":
         """Stay in eval mode whatever ``mode`` is: frozen statistics are part of the method."""
-        del mode
         return super().train(mode=False)
 
     def mark_weights_ready(self) -> None:

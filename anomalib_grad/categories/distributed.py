@@ -27,9 +27,6 @@ def own_samples(dataloader: object) -> int | None:
     ``DistributedSampler`` repeats samples at the end of the last rounds so that every process sees as many. A result
     that equals the one of a single process leaves those out.
 
-    Args:
-        dataloader: The data loader of this process.
-
     Returns:
         Number of leading samples of this process that no other process sees, ``None`` where nothing is repeated.
     """

@@ -31,7 +31,6 @@ class FollowIgnoreMasks(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the masks; a training that goes on takes them again."""
-        del pl_module
         trained = getattr(getattr(trainer, "datamodule", None), "categories", None)
         if trained is None or set(self._categories()) <= set(trained):
             self._network().ignore({}, ())  # those of products that are kept without their images stay
@@ -39,13 +38,11 @@ class FollowIgnoreMasks(Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the masks, unless a training has."""
-        del pl_module
         if trainer.state.fn == "validate":
             self._take(trainer)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the masks."""
-        del pl_module
         self._take(trainer)
 
     def _take(self, trainer: pl.Trainer) -> None:

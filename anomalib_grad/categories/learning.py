@@ -46,7 +46,6 @@ class LearnToRecognise(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Learn afresh, unless the fit goes on from a checkpoint that knows the categories."""
-        del pl_module
         self._features, self._names = [], []
         recogniser = self._recogniser()
         self._learning = recogniser is not None and not (trainer.ckpt_path is not None and recogniser.fitted)
@@ -63,7 +62,6 @@ class LearnToRecognise(Callback):
         batch_idx: int,
     ) -> None:
         """Keep the pooled features of a batch, while they are needed."""
-        del trainer, pl_module, batch_idx
         names = getattr(batch, "category", None)
         if self._learning and names is not None and isinstance(outputs, Mapping):
             self._keep(pool(outputs[FEATURES]), names)
@@ -74,20 +72,17 @@ class LearnToRecognise(Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fit before the thresholds are: the epoch's checkpoint is written right after them."""
-        del pl_module
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._fit()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fit on the whole epoch; if a category is still missing, go on collecting in the next."""
-        del trainer, pl_module
         if self._fit():
             self._learning = False
             self._features, self._names = [], []
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say which categories training never showed."""
-        del trainer, pl_module
         if not self._learning:
             return
         missing = sorted(set(self._categories()) - set(self._gather()[1]))
@@ -99,11 +94,7 @@ class LearnToRecognise(Callback):
             )
 
     def _fit(self) -> bool:
-        """Fit on the images seen so far, once there is one of each category; alike in all processes.
-
-        Returns:
-            Whether there was one of each.
-        """
+        """Fit on the images seen so far, once there is one of each category; alike in all processes."""
         recogniser, categories = self._recogniser(), list(self._categories())
         if recogniser is None or not self._learning or not categories:
             return False

@@ -38,9 +38,6 @@ def convert(
         image_size: Height and width of the images in pixels; ``None`` takes the file's.
         pre_trained: Weights of a ``backbone`` named here: ``True`` (timm's), a local file, or ``False`` (random).
 
-    Returns:
-        The model that was written.
-
     Raises:
         AuthorsCheckpointError: If the file is not the authors', or does not fit what was asked.
         ValueError: If ``backbone`` is unknown or cannot take the image size.

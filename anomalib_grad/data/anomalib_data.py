@@ -22,7 +22,6 @@ class LeaveOutHidden(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Look at the datamodule's data sets, before there are loaders of them."""
-        del pl_module, stage
         for name in ("train_data", "val_data", "test_data"):
             dataset = getattr(getattr(trainer, "datamodule", None), name, None)
             if isinstance(dataset, AnomalibDataset):
@@ -30,7 +29,6 @@ class LeaveOutHidden(Callback):
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the folder to predict on; its loader draws no image before this."""
-        del pl_module
         for loader in CombinedLoader(trainer.predict_dataloaders).flattened:
             dataset = getattr(loader, "dataset", None)
             if isinstance(dataset, PredictDataset) and len(dataset) > 1:  # one may be meant, whatever its name
@@ -44,7 +42,6 @@ class NameMissingSplit(Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Rewrite the message of anomalib's missing attribute."""
-        del trainer, pl_module
         if not (isinstance(exception, AttributeError) and isinstance(exception.obj, AnomalibDataModule)):
             return
         if exception.name == "val_data":

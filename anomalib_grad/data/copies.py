@@ -60,12 +60,7 @@ def on_another_day(image: Tensor, seed: int) -> Tensor:
 
 
 class Copies(Dataset[Any]):
-    """A data set of N images, followed by some copies of all of them; a copy is the same whenever it is read.
-
-    Args:
-        dataset: anomalib's.
-        copies: Number of copies of each image.
-    """
+    """A data set of N images, followed by some copies of all of them; a copy is the same whenever it is read."""
 
     def __init__(self, dataset: Any, copies: int) -> None:  # noqa: ANN401  # any of anomalib's
         self.dataset = dataset
@@ -139,17 +134,12 @@ def with_copies(loader: object, copies: int) -> object:
 
 
 class TrainOnCopies(ReplacesTrainingLoader):
-    """Puts copies beside the training images; to be set up before the feature cache.
-
-    Args:
-        copies: Gives the number of copies of each image.
-    """
+    """Puts copies beside the training images; to be set up before the feature cache."""
 
     def __init__(self, copies: Callable[[], int]) -> None:
         self._copies = copies
 
     def training_loader(self, trainer: pl.Trainer, images: object) -> object:
         """Give a loader that draws any version of an image, or the images' own without copies."""
-        del trainer
         copies = self._copies()
         return with_copies(images, copies) if copies else images

@@ -79,12 +79,6 @@ class CategoryImageBatch(_CategoryOfBatch, ImageBatch):
 
         A field is kept when every item has it: anomalib's collate takes the fields of the first item only, and fails
         when another one lacks a mask. ``mask_path`` is empty for images without a mask file.
-
-        Args:
-            items: What the dataset returned, at least one.
-
-        Returns:
-            The batch.
         """
         filled: list[set[str]] = [{key for key, value in vars(item).items() if value is not None} for item in items]
         partial = set().union(*filled) - filled[0].intersection(*filled)

@@ -68,9 +68,6 @@ class MultiCategoryDataset(AnomalibDataset):
     def __getitem__(self, index: int) -> CategoryImageItem:
         """Read an image.
 
-        Args:
-            index: Row of ``samples``.
-
         Returns:
             The image with its category; ``gt_mask`` is ``None`` in a category without masks.
 

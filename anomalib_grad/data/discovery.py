@@ -14,7 +14,7 @@ from typing import Any
 import anomalib.data
 from anomalib.data import AnomalibDataModule, Folder, MVTecAD
 
-from .folder_layout import FolderLayout
+from .folder_layout import FolderLayout, as_list
 from .listing import counted_by_folder, is_hidden, list_images
 from .mvtec_layout import MVTecLayout
 
@@ -45,9 +45,6 @@ def resolve_datamodule_class(name: str) -> type[AnomalibDataModule]:
 
     Args:
         name: Name in ``anomalib.data`` (``"MVTecAD"``) or class path (``"my_package.MyData"``).
-
-    Returns:
-        The class.
 
     Raises:
         ValueError: If there is no such datamodule.
@@ -156,9 +153,6 @@ def create_datamodule(
         dataset_args: Further arguments of the class.
         **common: Arguments that anomalib's datamodules share; those that are ``None`` keep the class's default.
 
-    Returns:
-        The datamodule, not set up.
-
     Raises:
         ValueError: If the category is neither there nor part of a dataset that anomalib can download, has no folder of
             normal images, or the class does not take ``dataset_args``.
@@ -183,7 +177,7 @@ def _product_folders(folder: Path, dataset_args: Mapping[str, Any]) -> dict[str,
     """Of the folders that ``Folder`` is told to read, those that this product has."""
     found: dict[str, list[str] | None] = {}
     for key in _PLACES:
-        names = _as_list(dataset_args.get(key))
+        names = as_list(dataset_args.get(key))
         present = [str(name) for name in names if (folder / name).is_dir()]
         missing = [str(name) for name in names if str(name) not in present]
         if missing:
@@ -216,11 +210,7 @@ def _normal_folders(dataset_args: Mapping[str, Any]) -> tuple[str, ...]:
     normal = dataset_args.get("normal_dir")
     if not normal:
         raise ValueError("dataset Folder needs normal_dir in dataset_args: the normal images' folder in a product")
-    return tuple(map(str, _as_list(normal)))
-
-
-def _as_list(names: str | Path | Sequence[str | Path] | None) -> list[str | Path]:
-    return [names] if isinstance(names, (str, Path)) else list(names or ())
+    return tuple(map(str, as_list(normal)))
 
 
 def _advice(base: Path, markers: Sequence[str], folders: Sequence[Path]) -> str:
@@ -238,7 +228,7 @@ def _advice(base: Path, markers: Sequence[str], folders: Sequence[Path]) -> str:
 def _resembles(folder: Path, markers: Sequence[str], dataset_args: Mapping[str, Any]) -> bool:
     """Tell whether a folder that is no category looks like one: has images, and a part of what makes one."""
     parts = {PurePath(marker).parts[0].casefold() for marker in markers}
-    parts |= {str(name).casefold() for key in _PLACES for name in _as_list(dataset_args.get(key))}
+    parts |= {str(name).casefold() for key in _PLACES for name in as_list(dataset_args.get(key))}
     found = any(entry.is_dir() and entry.name.casefold() in parts for entry in folder.iterdir())
     return found and bool(list_images(folder))
 

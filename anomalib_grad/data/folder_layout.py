@@ -68,8 +68,7 @@ class FolderLayout(Folder):
         return samples
 
     def _folders(self, named: Folders) -> list[Path]:
-        folders = [named] if isinstance(named, str | Path) else list(named or ())
-        return [Path(self.root or ".") / folder for folder in folders]
+        return [Path(self.root or ".") / folder for folder in as_list(named)]
 
     def _images(self, named: Folders) -> list[Path]:
         """List the images of the named folders, in all of which there must be one."""
@@ -106,6 +105,11 @@ class FolderLayout(Folder):
         unmasked = [image for image in images if image not in named]
         unused = [mask for mask in files if mask not in named.values()]
         raise ValueError(_mismatch(images, unmasked, unused))
+
+
+def as_list(named: Folders) -> list[str | Path]:
+    """Folders that were named, none among them."""
+    return [named] if isinstance(named, str | Path) else list(named or ())
 
 
 def _mismatch(images: Sequence[Path], unmasked: Sequence[PurePath], unused: Sequence[PurePath]) -> str:

@@ -6,7 +6,7 @@ It is read as a mask (``pixels.py``), has any size, and is scaled to the image.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +39,6 @@ def kept_pixels(path: Path, size: tuple[int, int] | None = None) -> Tensor:
     if not kept.any():
         raise ValueError(f"{path} ignores the whole image; paint white only what shall not be judged, all else black")
     return kept
-
-
-def check_ignore_masks(masks: Iterable[Path]) -> None:
-    """Check that masks can be read and leave something.
-
-    Raises:
-        ValueError: Names the first that does not.
-    """
-    for mask in masks:
-        kept_pixels(mask)
 
 
 def mask_in(folder: Path) -> Path | None:
@@ -97,9 +87,6 @@ def of_the_rest(batch: Any, ignored: Tensor) -> dict[str, Any]:  # noqa: ANN401 
     Args:
         batch: Judged images with ``anomaly_map``, ``gt_mask`` and ``gt_label``, as far as they are known.
         ignored: Pixels that are ignored, bool, shape (B, H, W) or (1, H, W).
-
-    Returns:
-        Those of the three fields that there are.
     """
     fields: dict[str, Any] = {}
     if batch.anomaly_map is not None:

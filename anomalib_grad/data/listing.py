@@ -50,9 +50,6 @@ def has_image_name(path: PurePath) -> bool:
 def list_images(folder: str | Path) -> list[Path]:
     """List the images in a folder and in all folders below it, by the rule of this module.
 
-    Args:
-        folder: The folder.
-
     Returns:
         Sorted paths, which begin with ``folder``; links to nothing that may have been images or folders among them.
         Pictures in formats that are not read are counted in a warning.

@@ -52,10 +52,6 @@ def check_no_masks_among(images: Sequence[Path]) -> None:
 def check_masks_of_normal(pairs: Iterable[tuple[Path, Path]], files: FileFormat) -> None:
     """Check that masks of normal images, which some tools write, mark nothing.
 
-    Args:
-        pairs: Image and mask.
-        files: How large they may be.
-
     Raises:
         ValueError: Names the first that does.
         UnreadableImageError: If a mask cannot be read.
@@ -74,10 +70,6 @@ def _is_turned(image: Image.Image) -> bool:
 
 def check_masks(samples: pd.DataFrame, files: FileFormat = AS_THEY_SAY) -> None:
     """Check that every anomalous image and its mask have the same size; warn of what the headers tell besides.
-
-    Args:
-        samples: Frame of a ``MultiCategoryDataset``.
-        files: How large they may be.
 
     Raises:
         ValueError: Names the first pair that differs in size, or the file that cannot be read.

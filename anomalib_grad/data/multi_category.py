@@ -25,7 +25,7 @@ from .anomalib_data import leave_out_hidden
 from .dataset import MultiCategoryDataset
 from .discovery import check_names, create_datamodule, discover_categories, resolve_datamodule_class
 from .folder_layout import FolderLayout
-from .ignoring import check_ignore_masks, given_masks, mask_in
+from .ignoring import given_masks, kept_pixels, mask_in
 from .masks import check_masks
 from .mvtec_layout import MVTecLayout
 from .reading import AS_THEY_SAY, FileFormat
@@ -294,7 +294,8 @@ class MultiCategory(AnomalibDataModule):
         """Refuse masks, of defects and of what is ignored, that do not fit their images."""
         evaluated = [getattr(self, subset).samples for subset in _SUBSETS[1:] if hasattr(self, subset)]
         check_masks(pd.concat(evaluated).drop_duplicates("image_path"), self._file_format)
-        check_ignore_masks(self.ignore_masks.values())
+        for mask in self.ignore_masks.values():
+            kept_pixels(mask)
 
     def _join(self, subset: str, datasets: dict[str, Any]) -> MultiCategoryDataset:
         for name, datamodule in self.datamodules.items():

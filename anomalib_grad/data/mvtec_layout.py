@@ -55,12 +55,7 @@ class MVTecLayout(MVTecAD):
 
 
 class LayoutDataset(AnomalibDataset):
-    """The images of one split of a product.
-
-    Args:
-        samples: anomalib's frame of all of its images.
-        split: The split.
-    """
+    """The images of one split of a product."""
 
     def __init__(self, samples: pd.DataFrame, split: Split) -> None:
         super().__init__()

@@ -39,7 +39,6 @@ class NameUnreadableImages(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse images that would be read wrongly; before the feature cache reads them."""
-        del pl_module
         for dataset in datasets_in_use(trainer):
             if dataset not in self._checked:
                 refuse_misread(dataset)
@@ -49,7 +48,6 @@ class NameUnreadableImages(Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Rewrite the message of an exception that came from reading images."""
-        del pl_module
         if not isinstance(exception, Exception) or not comes_from_data_loading(exception):
             return
         causes: dict[File, str] = {}

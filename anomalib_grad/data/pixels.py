@@ -203,9 +203,6 @@ def flat(pixels: np.ndarray) -> np.ndarray:
 def mask_pixels(image: Image.Image) -> np.ndarray:
     """Tell which pixels a mask marks as anomalous.
 
-    Args:
-        image: The opened mask.
-
     Returns:
         Bool, shape ``(H, W)``.
 

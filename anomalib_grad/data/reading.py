@@ -135,10 +135,6 @@ def read_image(
 def read_mask(path: str | Path, files: FileFormat = AS_THEY_SAY) -> tv_tensors.Mask:
     """Read a mask.
 
-    Args:
-        path: The file.
-        files: How large it may be.
-
     Returns:
         uint8, 1 for anomalous pixels and 0 for normal ones, shape ``(H, W)``.
 

@@ -12,14 +12,7 @@ from torch.utils.data import BatchSampler, DistributedSampler, Sampler, Weighted
 
 
 def balanced_weights(categories: Sequence[str]) -> torch.Tensor:
-    """Weights that give every category the same chance, however many images it has.
-
-    Args:
-        categories: The category of each of N images.
-
-    Returns:
-        Weights ``(N,)``, float64; those of one category sum to 1.
-    """
+    """Weights ``(N,)``, float64, of N images of which each has a category: those of one category sum to 1."""
     counts = Counter(categories)
     return torch.tensor([1.0 / counts[category] for category in categories], dtype=torch.float64)
 

@@ -22,7 +22,6 @@ class ReplacesTrainingLoader(Callback, ABC):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Stand between the trainer and the loader."""
-        del pl_module
         datamodule: Any = getattr(trainer, "datamodule", None)
         if stage != "fit" or datamodule is None:
             return
@@ -35,10 +34,8 @@ class ReplacesTrainingLoader(Callback, ABC):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give the datamodule its own loader back."""
-        del pl_module, stage
         vars(getattr(trainer, "datamodule", None) or self).pop("train_dataloader", None)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Give the datamodule its own loader back."""
-        del exception
         self.teardown(trainer, pl_module, "fit")

@@ -71,11 +71,7 @@ class ExplainedInferenceBatch(NamedTuple):
 
 
 class ExportedGraph(LightningModule):
-    """What is exported: a model, with the index of each image's category in the place of its name.
-
-    Args:
-        model: The model, whose parts keep their names.
-    """
+    """What is exported: a model's parts under their names, and each image's category as an index."""
 
     def __init__(self, model: "CategoryExportMixin") -> None:
         super().__init__()
@@ -162,7 +158,6 @@ class CategoryExportMixin(ExportMixin):
         max_drop: float = 0.01,
     ) -> "ov.Model":
         """Compress with NNCF, in the place of anomalib's way, which cannot read anomalib's own batches."""
-        del task
         from . import quantization  # noqa: PLC0415  # imports NNCF, which starts its telemetry
 
         match compression_type:

@@ -115,9 +115,6 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
     def load_model(self, path: str | Path | tuple[bytes, bytes]) -> tuple[Any, Any, Any]:
         """Read and compile a model, with the recognised category as a further output.
 
-        Args:
-            path: File, or the bytes of ``.xml`` and ``.bin``.
-
         Returns:
             First input, first output, compiled model.
 
@@ -299,9 +296,6 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
     Args:
         core: OpenVINO.
         path: ``.xml``, ``.bin`` or ``.onnx`` file, or the bytes of ``.xml`` and ``.bin``.
-
-    Returns:
-        The model.
 
     Raises:
         FileNotFoundError: If it is not there, or lacks the file of its weights; names the one that is missing.

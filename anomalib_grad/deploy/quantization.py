@@ -61,9 +61,6 @@ def quantize(model: ov.Model, datamodule: AnomalibDataModule | None) -> ov.Model
         model: Exported model.
         datamodule: Data to calibrate with; 300 validation images are taken evenly from all of them.
 
-    Returns:
-        The quantised model.
-
     Raises:
         ValueError: If there is no datamodule.
     """
@@ -85,9 +82,6 @@ def quantize_with_accuracy_control(
         datamodule: Data to calibrate and to test with.
         metric: anomalib metric, higher for better; F1 score of the images if ``None``.
         max_drop: Greatest acceptable drop of the metric, in [0, 1].
-
-    Returns:
-        The quantised model.
 
     Raises:
         ValueError: If there is no datamodule or ``max_drop`` is out of range.
@@ -120,10 +114,6 @@ def quantize_with_accuracy_control(
 
 def calibration_images(model: ov.Model, datamodule: AnomalibDataModule | None) -> nncf.Dataset:
     """Validation images for the calibration, taken evenly: the first ones would be those of the first categories.
-
-    Args:
-        model: Model to calibrate.
-        datamodule: Data to take them from.
 
     Returns:
         At most 300 images, each a batch of its own, as images of different sizes do not share one.

@@ -84,12 +84,7 @@ def unsealed(model: bytes) -> bytes:
 
 
 def is_intact(model: bytes, *weights: bytes) -> bool:
-    """Tell whether files are what was sealed; without a seal they may be anything.
-
-    Args:
-        model: Content of an .onnx or .xml file.
-        weights: Content of the file of its weights, if it has them apart.
-    """
+    """Tell whether files are what was sealed; without a seal they may be anything."""
     content = unsealed(model)
     if not model.startswith(_XML_START):
         return SEAL.encode() not in model or model == content + _entry(check_sum(content, *weights))

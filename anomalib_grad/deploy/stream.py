@@ -40,11 +40,7 @@ class FrameResult(NamedTuple):
 
 
 class Slot:
-    """A frame in flight, with a request of its own; used again when its result was taken.
-
-    Args:
-        model: The compiled model.
-    """
+    """A frame in flight, with a request of its own; used again when its result was taken."""
 
     def __init__(self, model: ov.CompiledModel) -> None:
         self._request = model.create_infer_request()

@@ -39,9 +39,6 @@ class ExportFileError(ValueError):
 def read_export(path: Path) -> ModelThresholds:
     """Read the thresholds of an exported model.
 
-    Args:
-        path: The .xml or .onnx file.
-
     Raises:
         FileNotFoundError: If it, or its weights, are not there.
         ExportFileError: If it is damaged, was changed by hand, or does not hold thresholds in this form.

@@ -11,8 +11,4 @@ if TYPE_CHECKING:
 
 __all__ = ["PerCategoryEvaluator"]
 
-_HOME = {
-    "PerCategoryEvaluator": "evaluator",
-}
-
-__getattr__ = lazily(__name__, _HOME)
+__getattr__ = lazily(__name__, {"PerCategoryEvaluator": "evaluator"})

@@ -42,9 +42,6 @@ def build_report(
         collector: What all processes have collected.
         post_processor: The model's post-processor, if it has one.
 
-    Returns:
-        The report.
-
     Raises:
         FileNotFoundError: If the file of a test image is no longer there.
     """

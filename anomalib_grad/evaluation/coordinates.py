@@ -28,11 +28,7 @@ def find(module: nn.Module, path: str) -> object:
 
 
 class CoordinateTap:
-    """Keeps what the coordinate networks of a model put out last; nothing for models that have none.
-
-    Args:
-        module: The Lightning module under test.
-    """
+    """Keeps what the coordinate networks of a model put out last; nothing for models that have none."""
 
     def __init__(self, module: nn.Module) -> None:
         self._last: dict[str, Tensor] = {}
@@ -79,9 +75,6 @@ def sample_local(coordinates: Tensor, mask: Tensor | None, seed: str) -> LocalSa
         coordinates: (D, H, W) in [-1, 1].
         mask: (H', W') bool, ``None`` where nothing is known to be anomalous.
         seed: Text that fixes the draw, such as the path of the image: it does not depend on batches or processes.
-
-    Returns:
-        The drawn coordinates and their labels.
     """
     height, width = coordinates.shape[-2:]
     marked = np.zeros(height * width, dtype=bool)

@@ -173,7 +173,6 @@ class PerCategoryEvaluator(Evaluator):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take the hooks off the model."""
-        del trainer, pl_module, exception
         self._release()
 
     def _release(self) -> None:

@@ -77,16 +77,7 @@ def candidate(
     mask: Tensor | None,
     ignored: Tensor | None = None,
 ) -> Candidate:
-    """Shrink the map and the mask of one image.
-
-    Args:
-        path: The image's file.
-        anomalous: Its label.
-        score: Its anomaly score.
-        anomaly_map: (H, W).
-        mask: (H, W) bool or ``None``.
-        ignored: (H, W) bool or ``None``.
-    """
+    """Shrink the map ``(H, W)`` of one image, and its masks ``(H, W)``, bool."""
     size = _fit(anomaly_map.shape[-2], anomaly_map.shape[-1])
     small = functional.interpolate(anomaly_map[None, None].float(), size=size, mode="bilinear", antialias=True)
     # A maximum, so that a defect of one pixel stays visible.

@@ -13,11 +13,7 @@ from anomalib_grad.data.ignoring import ignore_masks, kept_pixels
 
 
 class IgnoreMasks:
-    """Looks up what is ignored in the images of a batch.
-
-    Args:
-        datamodule: The data under test, if they come from one.
-    """
+    """Looks up what is ignored in the images of a batch."""
 
     def __init__(self, datamodule: Any = None) -> None:  # noqa: ANN401  # anomalib's, of any class, or none
         self._datamodule = datamodule

@@ -7,10 +7,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from anomalib.metrics import AUPRO, AUROC, AnomalibMetric, F1Max
+from anomalib.metrics import AUPRO, AUROC, F1Max
 from torch import Tensor
+from torchmetrics import MetricCollection
 
 from anomalib_grad.categories.distributed import all_gather
 from anomalib_grad.report.records import METRIC_NAMES
@@ -132,15 +134,11 @@ class CategoryMetrics:
         self.binned = binned
         self.device = torch.device(device)
         self.counts: dict[str, Counts] = {}
-        self._image: dict[str, dict[str, AnomalibMetric]] = {}
-        self._pixel: dict[str, dict[str, AnomalibMetric]] = {}
+        self._image: dict[str, MetricCollection] = {}
+        self._pixel: dict[str, MetricCollection] = {}
 
     def update(self, category: str, predictions: Predictions) -> None:
         """Add images of one category.
-
-        Args:
-            category: Name of the category.
-            predictions: Predictions and truth of the images.
 
         Raises:
             ValueError: If binned metrics meet an anomaly map that leaves [0, 1].
@@ -165,9 +163,6 @@ class CategoryMetrics:
     def compute(self, counts: Mapping[str, Counts]) -> dict[str, dict[str, float]]:
         """Compute every metric of every category and forget the states; collective.
 
-        Args:
-            counts: What :meth:`gather_counts` returned.
-
         Returns:
             Category -> metric -> value in [0, 1]. nan: image metrics of a category without a normal or without an
             anomalous image, pixel metrics of a category without an anomalous or without a normal pixel.
@@ -176,26 +171,23 @@ class CategoryMetrics:
 
     def _update(self, category: str, predictions: Predictions) -> None:
         if category not in self._image:
-            self._image[category] = self._to_device(
-                # Without the sigmoid that torchmetrics applies, batch by batch, to scores outside of [0, 1].
-                image_AUROC=AUROC(fields=IMAGE_FIELDS, normalization=None),
-                image_F1Max=F1Max(fields=IMAGE_FIELDS),
+            # Without the sigmoid that torchmetrics applies, batch by batch, to scores outside of [0, 1].
+            self._image[category] = self._collection(
+                image_AUROC=AUROC(fields=IMAGE_FIELDS, normalization=None), image_F1Max=F1Max(fields=IMAGE_FIELDS)
             )
-            self._pixel[category] = self._to_device(**self._pixel_metrics())
-        metrics = [*self._image[category].values(), *(self._pixel[category].values() if predictions.has_pixels else [])]
-        for metric in metrics:
-            metric.update(predictions)  # type: ignore[arg-type]  # reads its fields only
+            self._pixel[category] = (
+                self._collection(
+                    pixel_AUROC=AUROC(fields=PIXEL_FIELDS, normalization=None), pixel_AUPRO=AUPRO(fields=PIXEL_FIELDS)
+                )
+                if self.binned is None
+                else self._collection(pixel=BinnedPixelCurves(bins=self.binned))
+            )
+        self._image[category].update(predictions)
+        if predictions.has_pixels:
+            self._pixel[category].update(predictions)
 
-    def _pixel_metrics(self) -> dict[str, AnomalibMetric]:
-        if self.binned is not None:
-            return {"pixel": BinnedPixelCurves(bins=self.binned)}
-        return {
-            "pixel_AUROC": AUROC(fields=PIXEL_FIELDS, normalization=None),
-            "pixel_AUPRO": AUPRO(fields=PIXEL_FIELDS),
-        }
-
-    def _to_device(self, **metrics: AnomalibMetric) -> dict[str, AnomalibMetric]:
-        return {name: metric.to(self.device) for name, metric in metrics.items()}  # type: ignore[attr-defined]
+    def _collection(self, **metrics: Any) -> MetricCollection:  # noqa: ANN401  # anomalib's, which are torchmetrics'
+        return MetricCollection(metrics, compute_groups=False).to(self.device)
 
     def _compute(self, category: str, total: Counts) -> dict[str, float]:
         own = self.counts.get(category, Counts())
@@ -204,19 +196,11 @@ class CategoryMetrics:
             self._update(category, Predictions.empty(total.map_size, self.device))
         values = dict.fromkeys(METRIC_NAMES, math.nan)
         if total.ranks_images:
-            values |= {name: float(metric.compute()) for name, metric in self._image[category].items()}
+            values |= self._image[category].compute()
         if total.ranks_pixels:
-            values |= _pixel_values(self._pixel[category])
+            values |= self._pixel[category].compute()
         del self._image[category], self._pixel[category]
-        return values
-
-
-def _pixel_values(metrics: Mapping[str, AnomalibMetric]) -> dict[str, float]:
-    values: dict[str, float] = {}
-    for name, metric in metrics.items():
-        value = metric.compute()
-        values |= {key: float(v) for key, v in value.items()} if isinstance(value, dict) else {name: float(value)}
-    return values
+        return {name: float(value) for name, value in values.items()}
 
 
 def mean_over_categories(values: Sequence[Mapping[str, float]]) -> dict[str, float]:

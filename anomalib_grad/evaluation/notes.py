@@ -14,14 +14,7 @@ from anomalib_grad.thresholds.post_processor import UNKNOWN
 
 
 def data_notes(counts: Mapping[str, Counts]) -> list[str]:
-    """Say which metrics are not defined for which categories, and why.
-
-    Args:
-        counts: What was seen, by category.
-
-    Returns:
-        One sentence for each thing to know.
-    """
+    """Say which metrics are not defined for which categories, and why."""
     seen = {name: c for name, c in counts.items() if c.n_normal + c.n_anomalous}
     no_pixels = [name for name, c in seen.items() if c.n_anomalous and not c.ranks_pixels]
     unmarked = {name: c for name, c in seen.items() if c.n_unmarked and c.ranks_pixels}
@@ -41,12 +34,7 @@ def data_notes(counts: Mapping[str, Counts]) -> list[str]:
 
 
 def threshold_notes(fitted: Sequence[str], pooled: Sequence[str]) -> list[str]:
-    """Say which categories have thresholds of their own.
-
-    Args:
-        fitted: Categories with a threshold fitted on their own validation images.
-        pooled: Categories that use the threshold pooled over all of them.
-    """
+    """Say which categories have thresholds of their own."""
     notes = _note("Thresholds fitted for {}; adding a product means fitting again.", fitted)
     if pooled:
         notes += _note("The pooled threshold is used for {}: fit again with their validation images.", pooled)

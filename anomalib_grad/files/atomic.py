@@ -55,6 +55,13 @@ def writing(target: str | Path) -> Iterator[Path]:
         unfinished.replace(target)
 
 
+def write_text(target: Path, text: str, errors: str | None = None) -> None:
+    """Write a text whole or not at all, into a folder that is made if missing; ``errors`` are those of its encoding."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with writing(target) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", errors=errors)
+
+
 @contextmanager
 def naming_disk(target: Path, size: int = 0) -> Iterator[None]:
     """Name what could not be written, and what to do, where a disk is full or must not be written to.

@@ -17,9 +17,6 @@ _SHARES = ("image_sensitivity", "pixel_sensitivity", "false_alarm_rate")
 def restoring(part: str) -> Iterator[None]:
     """Name a part of a checkpoint when what it describes cannot be built in the block.
 
-    Args:
-        part: Its name, for the message.
-
     Raises:
         CheckpointConfigurationError: In place of what building raises on garbage, which is its cause.
     """

@@ -51,7 +51,6 @@ class NameUnreadableCheckpoint(Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Rewrite the message of an exception that came from reading the checkpoint."""
-        del pl_module
         failure = None if trainer.ckpt_path is None else describe_failure(trainer.ckpt_path, exception)
         if failure is not None:
             exception.args = (failure,)
@@ -59,10 +58,6 @@ class NameUnreadableCheckpoint(Callback):
 
 def describe_failure(path: str | Path, exception: BaseException) -> str | None:
     """Say in one sentence why a checkpoint could not be read.
-
-    Args:
-        path: What was to be read.
-        exception: What was raised.
 
     Returns:
         The sentence, or ``None`` if the file is not at fault or not on this machine.

@@ -12,7 +12,6 @@ class WholeCheckpoints(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Replace Lightning's and anomalib's own plugin."""
-        del pl_module, stage
         from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO  # noqa: PLC0415  # imports the engine
 
         from .checkpoint_io import WholeCheckpointIO  # noqa: PLC0415

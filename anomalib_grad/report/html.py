@@ -21,11 +21,12 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
-from anomalib_grad.files.atomic import writing
-from anomalib_grad.thresholds.post_processor import UNKNOWN
+from anomalib_grad.files.atomic import write_text
+from anomalib_grad.thresholds.known_images import KnownImage
+from anomalib_grad.thresholds.outcome import in_words, neighbours
+from anomalib_grad.thresholds.post_processor import UNKNOWN, denormalize
 
 from . import plots
-from .neighbours import neighbouring
 from .records import METRIC_NAMES, CategoryRecord, CategoryResult, Example, TestReport
 
 _THUMBNAIL_SIDE = 192  # pixels, twice what the page shows
@@ -42,9 +43,7 @@ def write_html(
     local_resolution: int | None = None,
     global_resolution: int | None = None,
 ) -> None:
-    """Write the report as one self-contained HTML page.
-
-    The page is written beside its final name first and then moved there, so that no reader ever sees half of it.
+    """Write the report as one self-contained HTML page, of which no reader ever sees half.
 
     Args:
         report: What the test found.
@@ -56,9 +55,7 @@ def write_html(
         ValueError: If the categories' coordinates have different dimensions.
     """
     page = render_html(report, local_resolution=local_resolution, global_resolution=global_resolution)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(path) as unfinished:
-        unfinished.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")  # undecodable file names
+    write_text(path, page, errors="xmlcharrefreplace")  # undecodable file names
 
 
 def render_html(
@@ -171,9 +168,27 @@ def _scores(record: CategoryRecord, result: CategoryResult) -> dict[str, Any]:
         "category": record.category,
         "auroc": result.image_AUROC,
         "threshold": record.threshold,
-        "neighbours": neighbouring(record),
+        "neighbours": _neighbours(record),
         "figure": _figure_uri(plots.score_figure(scores, anomalous, record.threshold), "svg"),
     }
+
+
+def _neighbours(record: CategoryRecord) -> list[dict[str, Any]]:
+    """What thresholds near a category's do to its test images, the strictest last; nothing where its own is unknown.
+
+    They stand in the unit of the model's scores, as ``python -m anomalib_grad.thresholds set --threshold`` takes them.
+    """
+    images = [KnownImage("", bool(truth), float(score)) for score, truth in zip(*_finite(record), strict=True)]
+    return [
+        {
+            "raw": threshold if record.raw is None else denormalize(threshold, *record.raw),
+            "current": threshold == record.threshold,
+            "outcome": found,
+            "false_alarms": in_words(found.false_alarms, found.normal),
+            "missed": in_words(found.missed, found.anomalous),
+        }
+        for threshold, found in neighbours(images, record.threshold)
+    ]
 
 
 def _recognition(records: Sequence[CategoryRecord]) -> dict[str, Any] | None:

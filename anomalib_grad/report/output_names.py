@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from anomalib.utils.path import generate_output_filename
 
 from anomalib_grad.data.listing import IMAGE_SUFFIXES
-from anomalib_grad.files.atomic import writing
+from anomalib_grad.files.atomic import write_text
 
 RECORD = "inputs.json"
 """File beside the results that says which input each was made of."""
@@ -76,7 +76,5 @@ def read_record(folder: Path) -> dict[str, str]:
 
 def write_record(folder: Path, record: Mapping[str, str], names: Mapping[str, str]) -> None:
     """Note the inputs of a run beside those of earlier ones."""
-    folder.mkdir(parents=True, exist_ok=True)
     made = {name: os.path.abspath(path) for path, name in names.items()}  # noqa: PTH100
-    with writing(folder / RECORD) as unfinished:
-        unfinished.write_text(json.dumps({**record, **made}, indent=1), encoding="utf-8")
+    write_text(folder / RECORD, json.dumps({**record, **made}, indent=1))

@@ -43,9 +43,6 @@ _DISTINCT = (
 def category_colours(count: int) -> list[str]:
     """Give every category a colour of its own.
 
-    Args:
-        count: Number of categories, any number from 0.
-
     Returns:
         ``count`` colours as ``#rrggbb``; neighbours in the list differ clearly.
     """

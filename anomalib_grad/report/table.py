@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from anomalib_grad.files.atomic import writing
+from anomalib_grad.files.atomic import write_text
 
 from .records import METRIC_NAMES, CategoryResult, TestReport
 
@@ -35,23 +35,13 @@ def results_frame(report: TestReport) -> pd.DataFrame:
 
 
 def write_csv(report: TestReport, path: Path) -> None:
-    """Write the results as CSV with full precision; a value that is not defined is an empty cell.
-
-    Args:
-        report: The test's report.
-        path: The file; it appears complete or not at all.
-    """
-    _write(path, results_frame(report).to_csv(index=False))
+    """Write the results as CSV with full precision, whole or not at all; what is not defined is an empty cell."""
+    write_text(path, results_frame(report).to_csv(index=False))
 
 
 def write_json(report: TestReport, path: Path) -> None:
-    """Write the results as a JSON list of rows; a value that is not defined is ``null``.
-
-    Args:
-        report: The test's report.
-        path: The file; it appears complete or not at all.
-    """
-    _write(path, results_frame(report).to_json(orient="records", indent=2, double_precision=15))
+    """Write the results as a JSON list of rows, whole or not at all; a value that is not defined is ``null``."""
+    write_text(path, results_frame(report).to_json(orient="records", indent=2, double_precision=15))
 
 
 def results_table(report: TestReport) -> Table:
@@ -78,9 +68,3 @@ def _cells(row: CategoryResult) -> list[str | Text]:
 
 def _cell(value: float, how: str) -> str:
     return "-" if math.isnan(value) else format(value, how)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")

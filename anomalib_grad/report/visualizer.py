@@ -15,6 +15,7 @@ from PIL import Image
 from torchvision.transforms.v2.functional import to_image
 
 from anomalib_grad.data.reading import FileFormat, open_up_to
+from anomalib_grad.data.skip_unreadable import files_of
 from anomalib_grad.files.atomic import CannotWriteError, naming_disk
 
 from .output_names import output_names, read_record, write_record
@@ -44,13 +45,11 @@ class DistinctImageVisualizer(ImageVisualizer):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Name the results of all images that will be tested."""
-        del pl_module
         self._unwritten = None
         self._start(trainer, trainer.test_dataloaders)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Name the results of all images that will be predicted on."""
-        del pl_module
         self._start(trainer, trainer.predict_dataloaders)
 
     def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # anomalib's
@@ -77,7 +76,6 @@ class DistinctImageVisualizer(ImageVisualizer):
         Raises:
             CannotWriteError: What the first result failed on.
         """
-        del trainer, pl_module, stage
         error, self._unwritten = self._unwritten, None
         if error is not None:
             raise error
@@ -92,7 +90,6 @@ class DistinctImageVisualizer(ImageVisualizer):
         dataloader_idx: int = 0,
     ) -> None:
         """Write the results of a batch; arguments are Lightning's."""
-        del outputs
         ignored = getattr(pl_module, "ignored_pixels", lambda _: None)(batch)
         paths = batch.image_path or [f"{dataloader_idx}_{batch_idx}_{number}.png" for number in range(len(batch))]
         folder = self._folder(trainer)
@@ -152,10 +149,8 @@ def _inputs(loaders: Any) -> list[str]:  # noqa: ANN401  # whatever Lightning wa
     """List the images that loaders will draw, as far as their data sets do, with the paths that batches have."""
     inputs: list[str] = []
     for loader in CombinedLoader(loaders).flattened:
-        dataset = getattr(loader, "dataset", None)
-        samples = getattr(dataset, "samples", None)
-        listed = getattr(dataset, "image_filenames", ()) if samples is None else samples["image_path"]
-        inputs += [str(Path(path).resolve()) for path in listed]
+        files = files_of(getattr(loader, "dataset", None))
+        inputs += [str(Path(path).resolve()) for path, is_mask in files if not is_mask]
     return inputs
 
 

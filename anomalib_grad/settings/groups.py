@@ -215,16 +215,7 @@ def default_folder() -> Path:
 class Settings:
     """All that a recipe may state, and all that a checkpoint has to hold to build its model again.
 
-    Args:
-        backbone: timm model name.
-        layers: Names of the backbone's feature maps; ``"both"`` takes those at strides 8 and 16, ``"coarsest"`` the
-            latter alone.
-        image_size: Height and width to which images are resized, in pixels.
-        fusion: ``residual`` (GRAD), ``mobile`` (CRAD) or ``small`` (CRAD-S).
-        method: Constants of the method.
-        training: Constants of training.
-        map: Constants of the anomaly map and the image score.
-        cache: How features are kept.
+    They are the arguments of :class:`~anomalib_grad.Grad` of the same names, described there.
     """
 
     backbone: str | None = None

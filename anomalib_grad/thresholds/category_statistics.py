@@ -16,7 +16,7 @@ from torch import Tensor
 
 from anomalib_grad.categories.recogniser import CategoryRecogniser
 
-from .false_alarms import check_rate
+from .false_alarms import check_rate, false_alarm_threshold
 from .known_images import KnownImage
 from .record import VALIDATION, ThresholdRecord
 from .rules import BEST_F1, HIGHEST_NORMAL, false_alarm_rule
@@ -104,9 +104,7 @@ class CategoryStatistics(PostProcessor):
             raise ValueError(f"Give every category a name of its own; {repeated} occur more than once.")
         self.categories = names
         self.records = {}
-        with torch.inference_mode(
-            mode=False
-        ):  # validation runs in it, and its tensors cannot be changed in place later
+        with torch.inference_mode(mode=False):  # validation runs in it; its tensors cannot be changed in place later
             for name in STATISTICS:
                 row = torch.full((len(names),), float("nan"), device=self.image_min.device)
                 setattr(self, "category_" + name, row)
@@ -129,13 +127,7 @@ class CategoryStatistics(PostProcessor):
                 getattr(self, "category_" + statistic)[self.categories.index(name)] = row[place]
 
     def named_index(self, name: str) -> int:
-        """Index of a category.
-
-        Args:
-            name: Name of the category.
-
-        Returns:
-            Its index in :attr:`categories`.
+        """Index of a category in :attr:`categories`.
 
         Raises:
             ValueError: If there is no such category; lists those that there are.
@@ -153,7 +145,6 @@ class CategoryStatistics(PostProcessor):
         Raises:
             ValueError: If :attr:`category` is not among them.
         """
-        del pl_module
         names = getattr(getattr(trainer, "datamodule", None), "categories", None)
         if names is not None and self.kept:
             names = sorted({*names, *self.kept})
@@ -171,7 +162,6 @@ class CategoryStatistics(PostProcessor):
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
         """Take in a batch of validation scores, category by category."""
-        del pl_module, args, kwargs
         if trainer.sanity_checking:
             return  # a few batches are a few categories: no threshold at all is better than one of those
         names = getattr(outputs, "category", None) or [UNNAMED] * len(outputs.image)  # type: ignore[arg-type]
@@ -181,7 +171,6 @@ class CategoryStatistics(PostProcessor):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compute the statistics of each category, and the pooled ones: alike in all processes."""
-        del pl_module
         summaries, self._seen = gather_summaries(self._seen), {}
         everywhere = merge_all(summaries.values())
         unnamed = summaries.pop(UNNAMED, None)
@@ -195,7 +184,6 @@ class CategoryStatistics(PostProcessor):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say at once if training ended before thresholds were fitted."""
-        del pl_module
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         images = getattr(getattr(trainer, "datamodule", None), "val_data", None)
@@ -206,12 +194,9 @@ class CategoryStatistics(PostProcessor):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so if there are no thresholds, as in checkpoints of an unfinished training."""
-        del trainer, pl_module
         self._miss_thresholds("no validation fitted them")
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so if there are no thresholds, as in checkpoints of an unfinished training."""
-        self.on_test_start(trainer, pl_module)
+    on_predict_start = on_test_start
 
     def _miss_thresholds(self, reason: str, advice: str = VALIDATE) -> None:
         if self.enable_thresholding and torch.isnan(self._image_threshold):
@@ -250,7 +235,7 @@ class CategoryStatistics(PostProcessor):
     def _threshold(self, level: str, summary: ScoreSummary) -> float:
         """Threshold by the rate of false alarms, if one is wanted and there are normal images, else of best F1."""
         if self.false_alarm_rate is not None and summary.normal(level):
-            return summary.false_alarm_threshold(level, self.false_alarm_rate)
+            return false_alarm_threshold(summary.normal(level), self.false_alarm_rate)
         return summary.best_f1_threshold(level)
 
     def _adopt_categories(self, seen: Iterable[str], datamodule: object) -> None:
@@ -277,7 +262,7 @@ class CategoryStatistics(PostProcessor):
             self._explain(name, summary.shortage() if rate is None else summary.extrapolation(rate))
             for level, row in (("image", self.category_image_threshold), ("pixel", self.category_pixel_threshold)):
                 if rate is not None:
-                    row[index] = summary.false_alarm_threshold(level, rate)
+                    row[index] = false_alarm_threshold(summary.normal(level), rate)
                 else:
                     row[index] = summary.best_f1_threshold(level) if summary.has_scores(level) else float("nan")
             self.records[name] = self._record(summary, float(self.category_image_threshold[index]), summary.known)

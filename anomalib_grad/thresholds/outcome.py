@@ -52,10 +52,6 @@ def outcome(images: Iterable[KnownImage], threshold: float) -> Outcome:
 def interval(count: int, total: int) -> tuple[float, float]:
     """Bounds of the share that a count stands for, with 95 % confidence (Clopper & Pearson 1934).
 
-    Args:
-        count: How many.
-        total: Of how many.
-
     Returns:
         The lower and the upper bound, in [0, 1]: 0 and 1 where nothing was counted.
     """

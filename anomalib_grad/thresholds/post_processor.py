@@ -164,25 +164,11 @@ class PerCategoryPostProcessor(CategoryStatistics):
     # ------------------------------------------------------------------ categories
 
     def category_names(self, index: Tensor) -> list[str]:
-        """Names of category indices, ``"unknown"`` for index K.
-
-        Args:
-            index: Category indices in [0, K], int64, shape (B,).
-
-        Returns:
-            B names.
-        """
+        """Names of category indices in [0, K], int64, shape (B,): ``"unknown"`` for K."""
         return [[*self.categories, UNKNOWN][i] for i in index.tolist()]
 
     def category_threshold(self, name: str) -> float:
-        """Raw image threshold of a category (the pooled one if unknown), on the scale of the model's scores.
-
-        Args:
-            name: Name of the category.
-
-        Returns:
-            The threshold, nan before it was fitted.
-        """
+        """Image threshold of a category (pooled if unknown) in the unit of the scores; nan before it was fitted."""
         index = self.categories.index(name) if name in self.categories else len(self.categories)
         return float(self.image_thresholds[index])
 

@@ -16,7 +16,6 @@ class RankRawScores(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Look for such metrics in the model and among the callbacks."""
-        del stage
         owners = [owner for owner in (pl_module, *trainer.callbacks) if isinstance(owner, nn.Module)]  # type: ignore[attr-defined]
         for module in (module for owner in owners for module in owner.modules()):
             if getattr(module, "normalization", None) == "sigmoid":

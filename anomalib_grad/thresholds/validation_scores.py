@@ -14,7 +14,6 @@ from torch import Tensor
 
 from anomalib_grad.categories.distributed import all_gather
 
-from .false_alarms import false_alarm_threshold
 from .known_images import KnownImage, scores_of
 from .rules import best_f1_threshold
 from .score_histogram import ScoreHistogram
@@ -92,9 +91,6 @@ class ScoreSummary:
 
         It lies below the lowest score that is to be called anomalous, since labels ask for more than the threshold.
 
-        Args:
-            level: ``"image"`` or ``"pixel"``.
-
         Returns:
             The threshold; nan if there is nothing to fit it on.
         """
@@ -107,19 +103,8 @@ class ScoreSummary:
             return self.pixels.best_f1_threshold()
         return best_f1_threshold([image.score for image in self.known], [image.anomalous for image in self.known])
 
-    def false_alarm_threshold(self, level: str, rate: float) -> float:
-        """Threshold that a share ``rate`` of normal images exceeds: their scores, or the largest value of their maps.
-
-        nan where there was no normal image.
-        """
-        return false_alarm_threshold(self.normal(level), rate)
-
     def extrapolation(self, rate: float) -> str | None:
-        """Say from which rate of false alarms on the normal images suffice, if ``rate`` is lower; ``None`` if they do.
-
-        Args:
-            rate: Wanted rate, in (0, 1).
-        """
+        """Say from which rate of false alarms the normal images suffice, if ``rate`` is lower; else ``None``."""
         normal = len(self.normal("image"))
         if normal == 0 or rate >= 1 / (normal + 1):
             return None
@@ -146,14 +131,7 @@ class ScoreSummary:
 
 
 def gather_summaries(local: dict[str, ScoreSummary]) -> dict[str, ScoreSummary]:
-    """Summary of each category over all processes, sorted by name, the same in each of them.
-
-    Args:
-        local: Summaries of this process; categories that it did not see are missing.
-
-    Returns:
-        Summaries of all categories that any process saw.
-    """
+    """Summary of each category over all processes, sorted by name, the same in each of them."""
     merged: dict[str, ScoreSummary] = {}
     for name, summary in sorted(
         (item for part in all_gather(local) for item in part.items()), key=lambda item: item[0]

@@ -135,7 +135,6 @@ class Extending(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Note the old products, for a training that goes on."""
-        del trainer, pl_module
         checkpoint[KEPT] = self.kept
 
     def on_load_checkpoint(

@@ -36,7 +36,6 @@ class FeatureSample:
 
     def __deepcopy__(self, memo: dict[int, object]) -> "FeatureSample":
         """Copy the rows, which never change, with the model."""
-        del memo
         copy = FeatureSample()
         copy.rows, copy.judged = dict(self.rows), dict(self.judged)
         return copy

@@ -55,7 +55,6 @@ class LearnFromFeatures(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forget what was usual for the categories of an earlier training; a checkpoint to go on from comes later."""
-        del trainer, pl_module
         scale = self._network().normal_scale
         if stage == "fit" and scale is not None:
             scale.reset()

@@ -38,12 +38,10 @@ class SayHowToGoOn(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Note that nothing has been done yet."""
-        del trainer, pl_module, stage
         self._begun = self._trained = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Expect a training, unless a checkpoint is of one that was stopped early: Lightning trains another epoch."""
-        del pl_module
         if trainer.ckpt_path is not None and any(map(has_stopped, trainer.early_stopping_callbacks)):
             trainer.should_stop = True
 
@@ -55,17 +53,10 @@ class SayHowToGoOn(Callback):
         """Note that something is done."""
         self._begun = True
 
-    def on_test_batch_start(self, *_: object) -> None:
-        """Note that something is done."""
-        self._begun = True
-
-    def on_predict_batch_start(self, *_: object) -> None:
-        """Note that something is done."""
-        self._begun = True
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say so where a checkpoint was of a training that had ended."""
-        del pl_module
         if trainer.ckpt_path is not None and not self._trained and trainer.is_global_zero:
             logger.warning(
                 "nothing is left to train: the training of checkpoint %s has %s to train longer.",
@@ -75,7 +66,6 @@ class SayHowToGoOn(Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Set the exit status, name a folder that cannot be written to, and tell how to go on."""
-        del pl_module
         if isinstance(exception, SIGTERMException):
             exception.code = 128 + signal.SIGTERM
         if isinstance(exception, OSError) and is_of_disk(exception):

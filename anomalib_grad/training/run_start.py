@@ -45,14 +45,12 @@ class SettleStart(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Note where the random numbers stand."""
-        del trainer, pl_module
         checkpoint[RANDOM_STATE] = torch.get_rng_state()
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Remember where they stood."""
-        del trainer, pl_module
         self._random_state = checkpoint.get(RANDOM_STATE)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -40,12 +40,10 @@ class ValidateAtEnd(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """See what the user asked for."""
-        del pl_module
         self._chooses = self._every() is not None or not wants_validation(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:  # noqa: ANN401
         """Decide whether validation follows; Lightning asks right after this."""
-        del pl_module, args
         if self._chooses:
             trainer.val_check_batch = NOW if self._is_due(trainer, self._every()) else NOT_NOW
 

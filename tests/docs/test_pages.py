@@ -46,8 +46,9 @@ SCRIPT_FOLDERS = {PROJECT / "examples", PROJECT / "tests/benchmarks"}
 def blocks(page: Path) -> list[str]:
     """Python blocks of a page; trainings are cut down to one epoch, of small models unless the page says a size."""
     text = re.sub(r"max_epochs=\d+", "max_epochs=1", page.read_text())
-    text = re.sub(r'fusion="small"(?=\)|, false)', 'fusion="small", image_size=(96, 96)', text)
-    text = re.sub(r'("grad_tiny", fusion="small")(?!, method)', r'\1, method={"num_blocks": 1}', text)
+    text = re.sub(r'fusion="small"(?=\)|, false)', 'fusion="small", image_size=(64, 64)', text)
+    text = re.sub(r'("grad_tiny", fusion="small")(?!, method)', r'\1, method={"num_blocks": 0}', text)
+    text = re.sub(r"(Padim\([^)]*)\)", r"\1, pre_processor=Padim.configure_pre_processor((64, 64)))", text)
     return [code for _, code in BLOCK.findall(text)]
 
 

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 import pytest
 import torch
 from anomalib.deploy import CompressionType, OpenVINOInferencer, TorchInferencer
@@ -20,26 +19,16 @@ from anomalib_grad.adjustment.models import open_model
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.data.reading import read_image
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
-from anomalib_grad.deploy.quantization import quantize
-from anomalib_grad.deploy.seal import seal
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds.__main__ import main
+from exports import to_both, traced
 from helpers import TINY
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trusting")]
 
 KINDS = ["checkpoint", "onnx", "half", "quantised", "torch"]
 SENSITIVITY = 0.3
-"""Of the exports in half precision and to torch; all others have 0.5."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _trust(tmp_path_factory: pytest.TempPathFactory):
-    """What anomalib's inferencers need: leave to unpickle, and a folder for OpenVINO's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRUST_REMOTE_CODE", "1")
-        patch.chdir(tmp_path_factory.mktemp("cwd"))
-        yield
+"""Of the export to torch; ``test_export_compression.py`` has a graph of another, all others have 0.5."""
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +42,12 @@ def trained(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     engine.fit(model, datamodule=data)
     model.post_processor.recogniser.radius *= 3  # rounded weights move few images of nearly the same looks
     engine.trainer.save_checkpoint(root / "model.ckpt")
-    files = {"checkpoint": root / "model.ckpt", "onnx": model.to_onnx(root)}
+    files = {"checkpoint": root / "model.ckpt", **to_both(model, root)}
+    with traced(model, files["onnx"]):
+        for kind, compression in (("half", CompressionType.FP16), ("quantised", CompressionType.INT8_PTQ)):
+            files[kind] = model.to_openvino(root / kind, compression_type=compression, datamodule=data)
     model.post_processor.image_sensitivity = SENSITIVITY
     files["torch"] = model.to_torch(root)
-    files["half"] = model.to_openvino(root / "half", compression_type=CompressionType.FP16)
-    graph = ov.convert_model(files["onnx"])  # as to_openvino does, which exports to ONNX once more
-    for kind in ("openvino", "quantised"):
-        (root / kind).mkdir()
-        files[kind] = root / kind / "model.xml"
-        ov.save_model(quantize(graph, data) if kind == "quantised" else graph, files[kind], compress_to_fp16=False)
-        seal(files[kind])
     return files
 
 

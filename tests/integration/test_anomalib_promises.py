@@ -1,21 +1,18 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What anomalib promises of each of its models, through the Engine: predictions, precision, sizes, compression."""
+"""What anomalib promises of each of its models, through the Engine: predictions, precision, sizes."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import openvino as ov
 import pytest
 import torch
 from anomalib.data import ImageBatch, MVTecAD, PredictDataset
-from anomalib.deploy import CompressionType, OpenVINOInferencer
 from anomalib.engine import Engine
 
 from anomalib_grad import Grad
 from anomalib_grad.training.divergence import DivergenceError
-from exports import traced
 from helpers import write_category
 
 pytestmark = pytest.mark.slow
@@ -27,7 +24,7 @@ SMALL: dict[str, Any] = {
     "method": {"num_blocks": 0},
     "map": {"smoothing_window": 5, "score_window": 8},
 }
-"""A Grad with as few operations as it can have: its exports are traced in seconds."""
+"""A Grad with as few operations as it can have."""
 
 
 def engine(folder: Path, **options: Any) -> Engine:
@@ -69,16 +66,21 @@ SOURCES: dict[str, Source] = {
 }
 
 
+@pytest.fixture(scope="module")
+def alone(checkpoint: Path, folder: Path) -> ImageBatch:
+    """The prediction of one image."""
+    image = folder / "data/nut/test/spot/000.png"
+    (batch,) = engine(folder / "alone").predict(Grad(**SMALL), ckpt_path=checkpoint, data_path=image)
+    assert isinstance(batch, ImageBatch)
+    return batch
+
+
 @pytest.mark.parametrize("source", SOURCES)
-def test_predicts_from_whatever_anomalib_takes(checkpoint: Path, folder: Path, source: str) -> None:
+def test_predicts_from_whatever_anomalib_takes(checkpoint: Path, folder: Path, alone: ImageBatch, source: str) -> None:
     batches = engine(folder / source).predict(Grad(**SMALL), ckpt_path=checkpoint, **SOURCES[source](folder))
     scores = {path: score for batch in batches for path, score in zip(batch.image_path, batch.pred_score, strict=True)}
     assert len(scores) == (1 if source == "image" else 4)
     assert all(0 <= score <= 1 for score in scores.values())
-    (alone,) = engine(folder / "alone").predict(
-        Grad(**SMALL), ckpt_path=checkpoint, data_path=folder / "data/nut/test/spot/000.png"
-    )
-    assert isinstance(alone, ImageBatch)
     assert alone.anomaly_map.shape[-2:] == (64, 64)
     known = str(folder / "data/nut/test/spot/000.png")
     assert scores[known] == pytest.approx(alone.pred_score.item(), abs=1e-5)
@@ -136,32 +138,3 @@ def test_a_pre_processor_for_another_size_is_had_as_from_anomalibs_models() -> N
         assert resize.size == list(size)
         assert normalize.mean == pytest.approx(mean)
         torch.testing.assert_close(pre_processor(images), pre_processor.transform(images), atol=1e-4, rtol=0)
-
-
-@pytest.fixture(scope="module")
-def onnx(checkpoint: Path, folder: Path) -> Path:
-    """An export from the checkpoint."""
-    return engine(folder / "onnx").export(Grad(**SMALL), "onnx", export_root=folder / "onnx", ckpt_path=checkpoint)
-
-
-@pytest.mark.parametrize("compression", [CompressionType.INT8, CompressionType.INT8_ACQ], ids=str)
-def test_exports_from_a_checkpoint_with_the_compressions_that_no_other_test_asks_of_the_engine(
-    checkpoint: Path, onnx: Path, folder: Path, tmp_path: Path, compression: CompressionType
-) -> None:
-    with traced(Grad(**SMALL), onnx) as model:
-        exported = engine(tmp_path).export(
-            model,
-            "openvino",
-            export_root=tmp_path,
-            compression_type=compression,
-            datamodule=datamodule(folder) if compression == CompressionType.INT8_ACQ else None,
-            max_drop=1.0 if compression == CompressionType.INT8_ACQ else 0.01,
-            ckpt_path=checkpoint,
-        )
-    operations = ov.Core().read_model(exported).get_ops()
-    stored = {op.get_element_type().get_type_name() for op in operations if op.get_type_name() == "Constant"}
-    assert stored & {"u8", "i8"} or "FakeQuantize" in {op.get_type_name() for op in operations}
-    image = folder / "data/nut/test/spot/000.png"
-    inferencer = OpenVINOInferencer(exported, device="CPU", config={"INFERENCE_PRECISION_HINT": "f32"})
-    (exact,) = engine(tmp_path).predict(Grad(**SMALL), ckpt_path=checkpoint, data_path=image)
-    assert inferencer.predict(image).pred_score.item() == pytest.approx(exact.pred_score.item(), abs=0.15)

@@ -5,7 +5,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import openvino as ov
 import pytest
 from anomalib.cli import AnomalibCLI
 from anomalib.deploy import TorchInferencer
@@ -65,12 +64,3 @@ def test_exports_to_torch(checkpoint: tuple[str, str], folder: Path, monkeypatch
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")  # what anomalib asks of those who load a pickled model
     prediction = TorchInferencer(file, device="cpu").predict(folder / "data/nut/test/spot/000.png")
     assert 0 <= prediction.pred_score.item() <= 1
-
-
-def test_quantises_with_the_data_of_the_command_line(checkpoint: tuple[str, str], folder: Path) -> None:
-    anomalib(
-        *("export", *MODEL, *DATA, "--export_type", "openvino", "--compression_type", "INT8_PTQ"),
-        *(*checkpoint, "--default_root_dir", "int8"),
-    )
-    (file,) = (folder / "int8").rglob("model.xml")
-    assert "FakeQuantize" in {node.get_type_name() for node in ov.Core().read_model(file).get_ops()}

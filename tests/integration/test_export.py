@@ -22,10 +22,10 @@ from anomalib_grad.adjustment import fit, set_threshold
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.deploy.export import CATEGORIES_METADATA, SIZE_METADATA
 from anomalib_grad.lightning_model import Grad
-from exports import to_both
+from exports import one_trace, to_both
 from helpers import TINY, tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trusting")]
 
 NATIVE = Path(__file__).parents[3] / "shared/native_size"
 SIZES = [(256, 256), (64, 64), (50, 300), (900, 700), (1531, 2000)]
@@ -62,27 +62,9 @@ def know_two_categories(model: Grad) -> None:
             getattr(post_processor, own).copy_(row.mean())
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _trust(tmp_path_factory: pytest.TempPathFactory):
-    """What anomalib's inferencers need: leave to unpickle, and a folder for OpenVINO's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRUST_REMOTE_CODE", "1")
-        patch.chdir(tmp_path_factory.mktemp("cwd"))
-        yield
-
-
 @pytest.fixture(scope="module")
 def model() -> Grad:
-    torch.manual_seed(0)
-    model = Grad(**TINY | {"backbone": "resnet18"}).eval()
-    model.model.head.mse_threshold.fill_(0.1)
-    know_two_categories(model)
-    return model
-
-
-@pytest.fixture(scope="module")
-def small() -> Grad:
-    """A model of which an export takes half of the time."""
+    """A model with the backbone whose export takes the least time; ``test_export_backbones.py`` has others."""
     torch.manual_seed(0)
     model = Grad(**tiny(backbone="grad_tiny")).eval()
     model.model.head.mse_threshold.fill_(0.1)
@@ -227,23 +209,24 @@ def test_exported_models_recognise_the_category_or_are_told(kind: str, model: Gr
         inferencer.predict(images, category="cup")
 
 
-def test_a_model_that_was_told_its_category_exports_that(small: Grad, tmp_path: Path):
+def test_a_model_that_was_told_its_category_exports_that(model: Grad, tmp_path: Path):
     images = torch.stack([torch.as_tensor(picture(64, 64, seed)).permute(2, 0, 1) / 255 for seed in range(3)])
-    recognised = small(images).pred_score
-    small.post_processor.category = "bright"
+    recognised = model(images).pred_score
+    model.post_processor.category = "bright"
     try:
-        told = small(images)
-        files = to_both(small, tmp_path)
+        told = model(images)
+        files = to_both(model, tmp_path)
     finally:
-        small.post_processor.category = None
+        model.post_processor.category = None
     assert not torch.equal(told.pred_score, recognised)
     for path in files.values():
-        for inferencer in (OpenVINOInferencer, CategoryOpenVINOInferencer):
+        for kind in (OpenVINOInferencer, CategoryOpenVINOInferencer):
+            inferencer = kind(path, device="CPU", config=EXACT)
             for batch in (images, images[:1]):
-                found = inferencer(path, device="CPU", config=EXACT).predict(batch.permute(0, 2, 3, 1).numpy())
+                found = inferencer.predict(batch.permute(0, 2, 3, 1).numpy())
                 np.testing.assert_allclose(found.pred_score.ravel(), told.pred_score[: len(batch)], atol=1e-3)
         assert found.explanation == ["bright"]
-        other = CategoryOpenVINOInferencer(path, device="CPU", config=EXACT).predict(images.numpy(), category="dark")
+        other = inferencer.predict(images.numpy(), category="dark")
         assert not np.allclose(other.pred_score.ravel(), told.pred_score, atol=1e-3)
 
 
@@ -292,24 +275,31 @@ def test_a_changed_bit_in_an_exported_model_is_noticed(
             CategoryOpenVINOInferencer((model.read_bytes(), model.with_suffix(".bin").read_bytes()), device="CPU")
 
 
-def test_weights_beside_an_onnx_file_belong_to_it(small: Grad, tmp_path: Path):
-    path = small.to_onnx(tmp_path, external_data=True)
-    weights = path.with_name("model.onnx.data")
-    image = picture(64, 64)
-    score = CategoryOpenVINOInferencer(path, device="CPU").predict(image).pred_score
-    own = small(torch.as_tensor(image).permute(2, 0, 1)[None] / 255).pred_score
-    np.testing.assert_allclose(score.ravel(), own, atol=1e-3)
-    changed = bytearray(weights.read_bytes())
-    changed[len(changed) // 2] ^= 0x01
-    weights.write_bytes(changed)
-    with pytest.raises(ValueError, match=f"{weights} is damaged, or was changed since"):
-        CategoryOpenVINOInferencer(path, device="CPU")
-    weights.unlink()
-    with pytest.raises(FileNotFoundError, match=f"{weights} is missing"):
-        CategoryOpenVINOInferencer(path, device="CPU")
-    weights.write_bytes(b"of an older export")
-    small.to_onnx(tmp_path)
-    assert CategoryOpenVINOInferencer(path, device="CPU").predict(image).pred_score == score
+def test_an_export_fixed_to_the_models_own_size_takes_frames_of_any_and_its_weights_beside_it_belong_to_it(
+    model: Grad, tmp_path: Path
+):
+    with one_trace():
+        path = model.to_onnx(tmp_path, input_size=(64, 64), external_data=True)
+        weights = path.with_name("model.onnx.data")
+        inferencer = CategoryOpenVINOInferencer(path, device="CPU", config=EXACT)
+        for height, width in SIZES[:3]:
+            image = picture(height, width).astype(np.float32)  # uint8 would be resized in 8 bits
+            with torch.no_grad():
+                predicted = model(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
+            exported = inferencer.predict(image)
+            assert_same(exported, predicted)
+        changed = bytearray(weights.read_bytes())
+        changed[len(changed) // 2] ^= 0x01
+        weights.write_bytes(changed)
+        with pytest.raises(ValueError, match=f"{weights} is damaged, or was changed since"):
+            CategoryOpenVINOInferencer(path, device="CPU")
+        weights.unlink()
+        with pytest.raises(FileNotFoundError, match=f"{weights} is missing"):
+            CategoryOpenVINOInferencer(path, device="CPU")
+        weights.write_bytes(b"of an older export")
+        model.to_onnx(tmp_path, input_size=(64, 64))
+    again = CategoryOpenVINOInferencer(path, device="CPU", config=EXACT).predict(image)
+    assert again.pred_score == exported.pred_score
 
 
 def test_damaged_metadata_are_refused(exports: dict[str, Path], tmp_path: Path):
@@ -375,18 +365,18 @@ def test_a_model_without_a_post_processor_exports_its_own_scores(tmp_path: Path)
 
 
 @pytest.fixture(scope="module")
-def fixed(small: Grad, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def fixed(model: Grad, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Exports for images of 96 x 80 pixels alone."""
-    return to_both(small, tmp_path_factory.mktemp("fixed"), input_size=(96, 80))
+    return to_both(model, tmp_path_factory.mktemp("fixed"), input_size=(96, 80))
 
 
 @pytest.mark.parametrize("kind", ["openvino", "onnx"])
-def test_an_export_of_a_fixed_size_agrees_on_that_size(small: Grad, fixed: dict[str, Path], kind: str):
+def test_an_export_of_a_fixed_size_agrees_on_that_size(model: Grad, fixed: dict[str, Path], kind: str):
     path = fixed[kind]
     assert str(ov.Core().read_model(path).input(0).partial_shape) == "[?,3,96,80]"
     image = picture(96, 80)
     with torch.no_grad():
-        predicted = small(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
+        predicted = model(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
     assert_same(infer(path, image), predicted)
     inferencer = CategoryOpenVINOInferencer(path, device="CPU", config=EXACT)
     assert_same(inferencer.predict(image), predicted)
@@ -395,15 +385,6 @@ def test_an_export_of_a_fixed_size_agrees_on_that_size(small: Grad, fixed: dict[
     refused, judged = inferencer.stream([picture(50, 300), image])
     assert "this one has 50 x 300" in str(refused.error)
     assert_same(judged.prediction, predicted)
-
-
-def test_an_export_fixed_to_the_models_own_size_takes_frames_of_any(small: Grad, tmp_path: Path):
-    inferencer = CategoryOpenVINOInferencer(small.to_onnx(tmp_path, input_size=(64, 64)), device="CPU", config=EXACT)
-    for height, width in SIZES[:3]:
-        image = picture(height, width).astype(np.float32)  # uint8 would be resized in 8 bits
-        with torch.no_grad():
-            predicted = small(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
-        assert_same(inferencer.predict(image), predicted)
 
 
 def test_the_openvino_graph_names_what_may_be_quantised(exports: dict[str, Path]):

@@ -16,7 +16,7 @@ from helpers import TINY
 
 pytestmark = pytest.mark.slow
 
-FAMILIES = {"resnet18": 64, "tf_efficientnet_b4": 64, "convnext_atto": 64}
+FAMILIES = {"resnet18": 64, "tf_efficientnet_b0": 64, "convnext_atto": 64}
 """Sizes of images; ``test_recipes.py`` does the same with MobileNet and a vision transformer."""
 
 

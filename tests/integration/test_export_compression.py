@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Compressed exports: calibrated through anomalib's engine, INT8 where it may be and nowhere else."""
+"""Compressed exports through anomalib's engine: calibrated, INT8 where it may be and nowhere else."""
 
 import logging
 from pathlib import Path
@@ -14,25 +14,19 @@ from anomalib.engine import Engine
 from anomalib.metrics import AUROC
 from lightning.pytorch.callbacks import EarlyStopping
 
+from anomalib_grad.adjustment import set_threshold
+from anomalib_grad.adjustment.models import open_model
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.deploy import CategoryOpenVINOInferencer, quantization
 from anomalib_grad.lightning_model import Grad
 from exports import traced
 from helpers import TINY
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trusting")]
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 HALF_PRECISION = 5e-3
 """Deviation of a score in [0, 1] allowed to weights in half precision; 1.4e-3 was measured here."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cwd(tmp_path_factory: pytest.TempPathFactory):
-    """A folder for OpenVINO's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("cwd"))
-        yield
 
 
 def datamodule(shop: Path) -> MultiCategory:
@@ -56,7 +50,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 @pytest.fixture(scope="module")
 def model(shop: Path, engine: Engine) -> Grad:
     torch.manual_seed(0)
-    model = Grad(**TINY | {"backbone": "resnet18"})
+    model = Grad(**TINY | {"backbone": "grad_tiny"})
     engine.fit(model, datamodule=datamodule(shop))
     model.post_processor.recogniser.radius *= 3  # six images that are nearly the same do not bear rounding
     return model
@@ -82,11 +76,7 @@ def constant_bytes(model: ov.Model) -> int:
     return sum(op.data.nbytes for op in model.get_ops() if op.get_type_name() == "Constant")
 
 
-def scores(model: ov.Model | Path, shop: Path) -> dict[str, tuple[float, list[str]]]:
-    if isinstance(model, ov.Model):
-        folder = Path.cwd() / f"model{id(model)}"
-        ov.save_model(model, folder / "model.xml", compress_to_fp16=False)
-        model = folder / "model.xml"
+def scores(model: Path, shop: Path) -> dict[str, tuple[float, list[str]]]:
     inferencer = CategoryOpenVINOInferencer(model, device="CPU")
     predictions = {path.name: inferencer.predict(path) for path in sorted(shop.glob("*/test/good/*.png"))}
     return {name: (batch.pred_score.item(), batch.explanation) for name, batch in predictions.items()}
@@ -103,17 +93,28 @@ def test_strictness_set_after_training_holds_here_and_in_later_exports(
     model: Grad, exact: Path, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     images = torch.stack([read_image(path, as_tensor=True) for path in sorted(shop.glob("*/test/*/*.png"))])
-    monkeypatch.setattr(model.post_processor, "image_sensitivity", 0.1)
     model.eval()
     with torch.no_grad():
+        lowest = model(images).pred_score.sort().values[:4]  # those of the good images
+        place = int(lowest.diff().argmax())
+        least = float(lowest[place : place + 2].mean())
+        monkeypatch.setattr(model.post_processor, "image_sensitivity", 1 - least)
         strict = model(images)
-    later = CategoryOpenVINOInferencer(model.to_onnx(tmp_path), device="CPU", config=EXACT).predict(images)
+    file = model.to_onnx(tmp_path)
+    later = CategoryOpenVINOInferencer(file, device="CPU", config=EXACT).predict(images)
     before = CategoryOpenVINOInferencer(exact, device="CPU", config=EXACT).predict(images)
-    for exported, least in ((later, 0.9), (before, 0.5)):
+    for exported, level in ((later, least), (before, 0.5)):
         np.testing.assert_allclose(exported.pred_score.ravel(), strict.pred_score, atol=1e-3)
-        assert exported.pred_label.ravel().tolist() == (strict.pred_score > least).tolist()
+        assert exported.pred_label.ravel().tolist() == (strict.pred_score > level).tolist()
     assert strict.pred_label.tolist() == later.pred_label.ravel().tolist()
-    assert 0 < later.pred_label.sum() < before.pred_label.sum()
+    assert 0 < before.pred_label.sum() < later.pred_label.sum()
+
+    nut = shop / "nut/test/good/000.png"
+    score = open_model(file).score(nut, "nut").score
+    for factor, anomalous in ((0.9, True), (1.1, False)):  # a threshold that is set is that, however strict the model
+        set_threshold(file, "nut", threshold=factor * score)
+        judged = CategoryOpenVINOInferencer(file, device="CPU").predict(nut)
+        assert judged.pred_label.item() is anomalous
 
 
 def test_the_engine_quantises_with_a_datamodule(model: Grad, engine: Engine, shop: Path, exact: Path, tmp_path: Path):
@@ -154,7 +155,9 @@ def test_half_precision_halves_the_file_and_hardly_moves_a_score(
     assert (labels[0, sure] == labels[1, sure]).all()
 
 
-def test_accuracy_control_measures_the_metric_and_gives_back_what_costs_too_much(shop: Path, exact: Path):
+def test_accuracy_control_measures_the_metric_and_gives_back_what_costs_too_much(
+    model: Grad, engine: Engine, shop: Path, exact: Path, tmp_path: Path
+):
     calls = []
 
     class Counted(AUROC):
@@ -164,17 +167,27 @@ def test_accuracy_control_measures_the_metric_and_gives_back_what_costs_too_much
             return value
 
     metric = Counted(fields=["pred_score", "gt_label"])
-    graph = quantization.quantize_with_accuracy_control(ov.convert_model(exact), datamodule(shop), metric, max_drop=1.0)
+    with traced(model, exact):
+        path = engine.export(
+            model,
+            "openvino",
+            export_root=tmp_path,
+            compression_type="int8_acq",
+            datamodule=datamodule(shop),
+            metric=metric,
+            max_drop=1.0,
+        )
     assert len(calls) >= 2  # before and after
     assert all(0 <= value <= 1 for value in calls)
-    assert quantised(graph)
-    assert_close(scores(graph, shop), scores(exact, shop))
+    assert quantised(ov.Core().read_model(path))
+    assert_close(scores(path, shop), scores(exact, shop))
 
 
-def test_weights_are_stored_in_8_bits(shop: Path, exact: Path):
-    graph = quantization.compress_weights(ov.convert_model(exact))
-    assert constant_bytes(graph) < 0.4 * constant_bytes(ov.convert_model(exact))
-    assert_close(scores(graph, shop), scores(exact, shop))
+def test_the_engine_stores_weights_in_8_bits(model: Grad, engine: Engine, shop: Path, exact: Path, tmp_path: Path):
+    with traced(model, exact):
+        path = engine.export(model, "openvino", export_root=tmp_path, compression_type="int8")
+    assert constant_bytes(ov.Core().read_model(path)) < 0.4 * constant_bytes(ov.convert_model(exact))
+    assert_close(scores(path, shop), scores(exact, shop))
 
 
 def test_calibration_images_come_from_all_categories(

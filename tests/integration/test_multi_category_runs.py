@@ -1,10 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""MultiCategory through anomalib's command line and in two processes."""
+"""MultiCategory through anomalib's command line."""
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,6 @@ import yaml
 from PIL import Image
 
 from command_lines import COMMAND_LINES
-from whole_run import Process
 
 pytestmark = pytest.mark.slow
 
@@ -49,13 +47,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def start(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
-
-
 def run(*command: str, cwd: Path) -> str:
-    done = start(*command, cwd=cwd)
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -112,76 +106,3 @@ def test_padim_trains_and_tests_on_all_categories(answers: list[tuple[int, str, 
     expected = {f"{path.parents[2].name}/test/{path.parent.name}/{path.name}" for path in root.glob("*/test/*/*.png")}
     assert written == expected
     assert len(written) == 24
-
-
-TWO_PROCESSES = """
-import json, sys, torch
-from pathlib import Path
-import lightning.pytorch as pl
-from anomalib.metrics import AUROC
-from anomalib_grad.data import MultiCategory
-
-class Brightness(pl.LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.image_auroc = AUROC(fields=["pred_score", "gt_label"], prefix="image_")
-        self.pixel_auroc = AUROC(fields=["anomaly_map", "gt_mask"], prefix="pixel_", strict=False)
-        self.trained, self.tested = [], []
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-    def training_step(self, batch):
-        self.trained += batch.image_path
-        return (self.weight - batch.image.mean()).square().sum()
-    def validation_step(self, batch):
-        pass
-    def test_step(self, batch):
-        self.tested += batch.image_path
-        batch.anomaly_map = batch.image.amax(dim=1)
-        batch.pred_score = batch.image.flatten(1).std(dim=1)
-        self.image_auroc.update(batch)
-        self.pixel_auroc.update(batch)
-    def on_test_epoch_end(self):
-        self.log("image", self.image_auroc)
-        self.log("pixel", self.pixel_auroc)
-    def predict_step(self, batch):
-        return batch.image_path
-
-if __name__ == "__main__":
-    root, devices = sys.argv[1], int(sys.argv[2])
-    pl.seed_everything(7)
-    model = Brightness()
-    data = MultiCategory(root, balanced=True, seed=3, num_workers=0, train_batch_size=3, eval_batch_size=3)
-    trainer = pl.Trainer(accelerator="cpu", devices=devices, max_epochs=1, logger=False, enable_checkpointing=False,
-                         enable_progress_bar=False, strategy="ddp" if devices > 1 else "auto")
-    trainer.fit(model, datamodule=data)
-    metrics = trainer.test(model, datamodule=data, verbose=False)[0]
-    predicted = [path for paths in trainer.predict(model, datamodule=data) for path in paths]
-    result = {"metrics": metrics, "trained": model.trained, "tested": model.tested, "predicted": predicted}
-    Path(f"rank{trainer.global_rank}of{devices}.json").write_text(json.dumps(result))
-"""
-
-
-def run_alone(script: Path, root: Path, note: object) -> None:
-    """Run the script on one device, in a process that need not import all anew."""
-    os.chdir(script.parent)
-    sys.argv = [str(script), str(root), "1"]
-    runpy.run_path(str(script), run_name="__main__")
-
-
-def test_two_processes_evaluate_every_image_once(root: Path, tmp_path: Path) -> None:
-    script = tmp_path / "evaluate.py"
-    script.write_text(TWO_PROCESSES)
-    process = Process(run_alone, script, root, log=tmp_path / "log")
-    run(sys.executable, str(script), str(root), "2", cwd=tmp_path)
-    process.finish()
-    alone = json.loads((tmp_path / "rank0of1.json").read_text())
-    ranks = [json.loads((tmp_path / f"rank{rank}of2.json").read_text()) for rank in range(2)]
-    for stage in ("tested", "predicted"):
-        assert sorted(ranks[0][stage] + ranks[1][stage]) == sorted(alone[stage])
-        assert len(set(alone[stage])) == 24
-        assert min(len(rank[stage]) for rank in ranks) == 12
-    for rank in ranks:
-        assert rank["metrics"] == pytest.approx(alone["metrics"], abs=1e-6, nan_ok=True)  # cup has no masks
-    assert 0.5 < alone["metrics"]["pixel"] <= 1.0
-    assert [len(rank["trained"]) for rank in ranks] == [9, 9]  # 17 draws, padded to equal shares

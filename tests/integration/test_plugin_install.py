@@ -13,6 +13,7 @@ import sys
 import sysconfig
 import textwrap
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -226,43 +227,140 @@ def test_lightning_without_anomalib_pays_nothing(installed):
     }
 
 
-def test_every_command_line_name_resolves(installed, tmp_path):
-    """``--print_config`` resolves names and arguments and stops there."""
-    config = tmp_path / "grad.yaml"
-    config.write_text("model:\n  class_path: Grad\n  init_args:\n    fusion: small\n")
-    full = tmp_path / "full.yaml"
-    full.write_text("model:\n  class_path: anomalib_grad.Grad\n  init_args:\n    fusion: small\n")
-    model = ["--model.backbone", "mobilenetv2_100", "--model.fusion", "small", "--model.pre_trained", "false"]
-    data = ["--data", "MVTecAD", "--data.category", "bottle"]
-    recipe = ["--model", "Grad", "--model.recipe", "plus", "--model.training.learning_rate", "0.002"]
-    commands = [
-        ["train", "--model", "Grad", *model, *data, "--print_config"],
-        ["train", "--model", "anomalib_grad.Grad", *model, *data, "--print_config"],
-        ["train", "--config", str(config), *data, "--print_config"],
-        ["train", "--config", str(full), *data, "--print_config"],
-        ["train", "--model", "Grad", *model, "--data", "MultiCategory", "--print_config"],
-        ["test", "--model", "Grad", *model, *data, "--print_config"],
-        ["predict", "--model", "Grad", *model, *data, "--print_config"],
-        ["export", "--model", "Grad", *model, "--export_type", "openvino", "--print_config"],
-        ["fit", "--model", "Grad", *model, *data, "--print_config"],
-        ["validate", "--model", "Grad", *model, *data, "--print_config"],
-        ["fit", *recipe, "--model.fusion", "small", *data, "--print_config"],
-    ]
-    refused = {
-        "--model.bakcbone": "error: Grad has no argument --model.bakcbone; did you mean --model.backbone?\n",
-        "--model.fusion": "error: unknown fusion 'other'; choose one of residual, mobile, small.\n",
-    }
-    wrong = [["train", "--model", "Grad", *model, *data, argument, "other"] for argument in refused]
-    answers = installed.report(COMMAND_LINES, json.dumps([*commands, *wrong]))["answers"]
-    assert [answer[::2] for answer in answers[len(commands) :]] == [[2, sentence] for sentence in refused.values()]
-    answers = answers[: len(commands)]
-    for command, (code, printed, failed) in zip(commands, answers, strict=True):
+def write_products(root: Path, categories: tuple[str, ...]) -> None:
+    """Write small images in MVTec AD's layout: grey squares, with a white bar where anomalous."""
+    random = np.random.default_rng(0)
+    for category in categories:
+        for split, count in {"train/good": 4, "test/good": 3, "test/bar": 3}.items():
+            folder = root / category / split
+            folder.mkdir(parents=True)
+            for index in range(count):
+                image = random.integers(90, 110, (64, 64, 3), dtype=np.uint8)
+                image[20:30] = 255 if split == "test/bar" else image[20:30]
+                Image.fromarray(image).save(folder / f"{index:03}.png")
+        masks = root / category / "ground_truth" / "bar"
+        masks.mkdir(parents=True)
+        mask = np.zeros((64, 64), np.uint8)
+        mask[20:30] = 255
+        for index in range(3):
+            Image.fromarray(mask).save(masks / f"{index:03}_mask.png")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where the command lines run, with two products and their configurations."""
+    folder = tmp_path_factory.mktemp("command_lines")
+    write_products(folder / "products", ("bolt", "nut"))
+    (folder / "grad.yaml").write_text("model:\n  class_path: Grad\n  init_args:\n    fusion: small\n")
+    (folder / "full.yaml").write_text("model:\n  class_path: anomalib_grad.Grad\n  init_args:\n    fusion: small\n")
+    grad = {**MODEL, "image_size": [64, 64], "training": {"max_epochs": 1}}
+    padim = {"backbone": "resnet18", "layers": ["layer1", "layer2"], "pre_trained": False}
+    data = {"root": "products", "num_workers": 0, "train_batch_size": 4}
+    each = {"class_path": "MVTecAD", "init_args": {**data, "category": {"grid": ["bolt", "nut"]}}}
+    for index, (names, arguments, products) in enumerate(
+        (
+            (["Grad", "anomalib_grad.Grad"], grad, {"class_path": "MultiCategory", "init_args": data}),
+            (["Grad"], grad, each),
+            (["Padim"], padim, each),  # anomalib's pipeline loses results of models that do not take the same arguments
+        )
+    ):
+        model = {"class_path": {"grid": names}, "init_args": arguments}
+        config = {"accelerator": "cpu", "benchmark": {"seed": 1, "model": model, "data": products}}
+        (folder / f"{index}.yaml").write_text(json.dumps(config))  # JSON is YAML
+    return folder
+
+
+SMALL = ("--model.backbone", "mobilenetv2_100", "--model.fusion", "small", "--model.pre_trained", "false")
+BOTTLE = ("--data", "MVTecAD", "--data.category", "bottle")
+RECIPE = ("--model", "Grad", "--model.recipe", "plus", "--model.training.learning_rate", "0.002")
+NAMES = [
+    ["train", "--model", "Grad", *SMALL, *BOTTLE, "--print_config"],
+    ["train", "--model", "anomalib_grad.Grad", *SMALL, *BOTTLE, "--print_config"],
+    ["train", "--config", "grad.yaml", *BOTTLE, "--print_config"],
+    ["train", "--config", "full.yaml", *BOTTLE, "--print_config"],
+    ["train", "--model", "Grad", *SMALL, "--data", "MultiCategory", "--print_config"],
+    ["test", "--model", "Grad", *SMALL, *BOTTLE, "--print_config"],
+    ["predict", "--model", "Grad", *SMALL, *BOTTLE, "--print_config"],
+    ["export", "--model", "Grad", *SMALL, "--export_type", "openvino", "--print_config"],
+    ["fit", "--model", "Grad", *SMALL, *BOTTLE, "--print_config"],
+    ["validate", "--model", "Grad", *SMALL, *BOTTLE, "--print_config"],
+    ["fit", *RECIPE, "--model.fusion", "small", *BOTTLE, "--print_config"],
+]
+"""``--print_config`` resolves names and arguments and stops there."""
+REFUSED = {
+    "--model.bakcbone": "error: Grad has no argument --model.bakcbone; did you mean --model.backbone?\n",
+    "--model.fusion": "error: unknown fusion 'other'; choose one of residual, mobile, small.\n",
+}
+RESULTS = "results/Grad/products/v0"
+CHECKPOINT = ("--ckpt_path", f"{RESULTS}/weights/lightning/model.ckpt")
+LIFE = [
+    [
+        *("train", "--model", "Grad", "--model.recipe", "plus", "--model.backbone", "grad_tiny"),
+        *("--model.image_size", "[64, 64]", "--model.training.steps", "4", "--data", "MultiCategory"),
+        *("--data.root", "products", "--data.num_workers", "0", "--data.train_batch_size", "4"),
+        *("--trainer.accelerator", "cpu"),
+    ],
+    [
+        *("predict", "--model", "Grad", "--data", "products/nut/test/bar/000.png", *CHECKPOINT),
+        *("--default_root_dir", "judged"),
+    ],
+    ["export", "--model", "Grad", "--export_type", "openvino", *CHECKPOINT],
+]
+BENCHMARKS = [["benchmark", "--config", f"{index}.yaml"] for index in range(3)]
+
+
+class Answers(NamedTuple):
+    """Exit code, output and errors of each command line."""
+
+    names: list[tuple[int, str, str]]
+    refused: list[tuple[int, str, str]]
+    life: list[tuple[int, str, str]]
+    benchmarks: list[tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def answers(installed, folder) -> Answers:
+    """All command lines in one process."""
+    wrong = [["train", "--model", "Grad", *SMALL, *BOTTLE, argument, "other"] for argument in REFUSED]
+    groups = Answers(NAMES, wrong, LIFE, BENCHMARKS)
+    code = f"import os; os.chdir({str(folder)!r})\n" + COMMAND_LINES
+    given = iter(installed.report(code, json.dumps([command for group in groups for command in group]))["answers"])
+    return Answers(*([next(given) for _ in group] for group in groups))
+
+
+def test_every_command_line_name_resolves(answers):
+    for command, (code, printed, failed) in zip(NAMES, answers.names, strict=True):
         assert code == 0, f"{command}: {failed}"
         assert "class_path: anomalib_grad.Grad" in printed, command
         assert "fusion: small" in printed, command
-    assert "MultiCategory" in answers[4][1]
-    assert "recipe: plus" in answers[-1][1]
-    assert "learning_rate: 0.002" in answers[-1][1]
+    assert "MultiCategory" in answers.names[4][1]
+    assert "recipe: plus" in answers.names[-1][1]
+    assert "learning_rate: 0.002" in answers.names[-1][1]
+
+
+def test_wrong_arguments_are_refused_in_a_sentence(answers):
+    assert [answer[::2] for answer in answers.refused] == [[2, sentence] for sentence in REFUSED.values()]
+
+
+def test_the_command_line_trains_a_recipe_and_predicts_and_exports_with_nothing_repeated(answers, folder):
+    assert [code for code, *_ in answers.life] == [0, 0, 0], answers.life
+    assert "bolt/image_AUROC" in answers.life[0][1]
+    assert len(list((folder / RESULTS / "images").rglob("*.png"))) == 12
+    assert len(list((folder / "judged").rglob("*.png"))) == 1
+    assert len(list(folder.rglob("model.xml"))) == 1
+
+
+def test_benchmarks_of_many_products_and_of_two_models_lack_no_figure(answers, folder):
+    assert [code for code, *_ in answers.benchmarks] == [0, 0, 0], answers.benchmarks
+    tables = [pd.read_csv(file) for file in sorted((folder / "runs").rglob("results.csv"))]
+    assert list(tables[0]["model.class_path"]) == ["Grad", "anomalib_grad.Grad"]
+    assert tables[0]["bolt/image_AUROC"].between(0, 1).all()
+    rows = pd.concat(tables[1:])
+    assert list(zip(rows["model.class_path"], rows["data.init_args.category"], strict=True)) == [
+        (model, product) for model in ("Grad", "Padim") for product in ("bolt", "nut")
+    ]
+    for figure in ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score"):
+        assert pd.concat(tables)[figure].between(0, 1).all(), figure
 
 
 def test_broken_package_is_one_warning_and_anomalib_works(installed):
@@ -293,81 +391,3 @@ def test_editable_install_has_the_hook(empty):
     assert empty.run(code) == (f"True\n{ROOT / 'anomalib_grad' / '__init__.py'}\n", "")
     empty.pip("uninstall", "--yes", "anomalib-grad")
     assert empty.ours() == []
-
-
-def write_products(root: Path, categories: tuple[str, ...]) -> None:
-    """Write small images in MVTec AD's layout: grey squares, with a white bar where anomalous."""
-    random = np.random.default_rng(0)
-    for category in categories:
-        for split, count in {"train/good": 4, "test/good": 3, "test/bar": 3}.items():
-            folder = root / category / split
-            folder.mkdir(parents=True)
-            for index in range(count):
-                image = random.integers(90, 110, (64, 64, 3), dtype=np.uint8)
-                image[20:30] = 255 if split == "test/bar" else image[20:30]
-                Image.fromarray(image).save(folder / f"{index:03}.png")
-        masks = root / category / "ground_truth" / "bar"
-        masks.mkdir(parents=True)
-        mask = np.zeros((64, 64), np.uint8)
-        mask[20:30] = 255
-        for index in range(3):
-            Image.fromarray(mask).save(masks / f"{index:03}_mask.png")
-
-
-def test_the_command_line_trains_a_recipe_and_predicts_and_exports_with_nothing_repeated(installed, tmp_path):
-    write_products(tmp_path / "products", ("bolt", "nut"))
-    results = tmp_path / "results/Grad/products/v0"
-    checkpoint = str(results / "weights/lightning/model.ckpt")
-    image = str(tmp_path / "products/nut/test/bar/000.png")
-    commands = [
-        [
-            *("train", "--model", "Grad", "--model.recipe", "plus", "--model.backbone", "grad_tiny"),
-            *("--model.image_size", "[64, 64]", "--model.training.steps", "4", "--data", "MultiCategory"),
-            *("--data.root", str(tmp_path / "products"), "--data.num_workers", "0", "--data.train_batch_size", "4"),
-            *("--trainer.accelerator", "cpu"),
-        ],
-        ["predict", "--model", "Grad", "--data", image, "--ckpt_path", checkpoint, "--default_root_dir", "judged"],
-        ["export", "--model", "Grad", "--export_type", "openvino", "--ckpt_path", checkpoint],
-    ]
-    answers = installed.report(inside(tmp_path) + COMMAND_LINES, json.dumps(commands))["answers"]
-    assert [code for code, *_ in answers] == [0, 0, 0], answers
-    assert "bolt/image_AUROC" in answers[0][1]
-    assert len(list((results / "images").rglob("*.png"))) == 12
-    assert len(list((tmp_path / "judged").rglob("*.png"))) == 1
-    assert len(list(tmp_path.rglob("model.xml"))) == 1
-
-
-def inside(folder: Path) -> str:
-    """Code that goes to a folder."""
-    return f"import os; os.chdir({str(folder)!r})\n"
-
-
-def test_benchmarks_of_many_products_and_of_two_models_lack_no_figure(installed, tmp_path):
-    """A file for each model: anomalib's pipeline loses the results of models that do not take the same arguments."""
-    write_products(tmp_path / "products", ("bolt", "nut"))
-    grad = {**MODEL, "image_size": [64, 64], "training": {"max_epochs": 1}}
-    padim = {"backbone": "resnet18", "layers": ["layer1", "layer2"], "pre_trained": False}
-    data = {"root": str(tmp_path / "products"), "num_workers": 0, "train_batch_size": 4}
-    each = {"class_path": "MVTecAD", "init_args": {**data, "category": {"grid": ["bolt", "nut"]}}}
-    benchmarks = [
-        (["Grad", "anomalib_grad.Grad"], grad, {"class_path": "MultiCategory", "init_args": data}),
-        (["Grad"], grad, each),
-        (["Padim"], padim, each),
-    ]
-    for index, (names, arguments, products) in enumerate(benchmarks):
-        model = {"class_path": {"grid": names}, "init_args": arguments}
-        config = {"accelerator": "cpu", "benchmark": {"seed": 1, "model": model, "data": products}}
-        (tmp_path / f"{index}.yaml").write_text(json.dumps(config))  # JSON is YAML
-    commands = [["benchmark", "--config", f"{index}.yaml"] for index in range(len(benchmarks))]
-    answers = installed.report(inside(tmp_path) + COMMAND_LINES, json.dumps(commands))["answers"]
-    assert [code for code, *_ in answers] == [0, 0, 0], answers
-
-    tables = [pd.read_csv(file) for file in sorted((tmp_path / "runs").rglob("results.csv"))]
-    assert list(tables[0]["model.class_path"]) == ["Grad", "anomalib_grad.Grad"]
-    assert tables[0]["bolt/image_AUROC"].between(0, 1).all()
-    rows = pd.concat(tables[1:])
-    assert list(zip(rows["model.class_path"], rows["data.init_args.category"], strict=True)) == [
-        (model, product) for model in ("Grad", "Padim") for product in ("bolt", "nut")
-    ]
-    for figure in ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score"):
-        assert pd.concat(tables)[figure].between(0, 1).all(), figure

@@ -23,10 +23,10 @@ from anomalib_grad.deploy import CategoryOpenVINOInferencer
 pytestmark = pytest.mark.slow
 
 SMALLER: dict[str, dict[str, Any]] = {
-    "CNN": {"backbone": "mobilenetv2_050", "image_size": (96, 96)},
-    "ViT": {"backbone": "vit_small_patch14_dinov2", "image_size": (112, 84), "layers": "both"},
+    "CNN": {"backbone": "mobilenetv2_050", "image_size": (64, 64), "layers": ["blocks.2"]},
+    "ViT": {"backbone": "vit_small_patch14_dinov2", "image_size": (112, 84), "layers": ["blocks.1", "blocks.2"]},
 }
-"""What stands in for a large network and many pixels: random weights of the same family."""
+"""What stands in for a large network and many pixels: random weights of the same family, few blocks of it."""
 NAMES = {"nut": 'nut, "M3" [50%]*', "pin": "pin's {0}; größe"}
 """What people call products."""
 
@@ -35,7 +35,7 @@ NAMES = {"nut": 'nut, "M3" [50%]*', "pin": "pin's {0}; größe"}
 def test_plus_trains_and_exports(family: str, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    model = Grad("plus", **SMALLER[family], pre_trained=False, training={"warmup_steps": 1})
+    model = Grad("plus", **SMALLER[family], pre_trained=False, method={"num_blocks": 1}, training={"warmup_steps": 1})
     frozen = {name: value.clone() for name, value in model.model.backbone.state_dict().items()}
     root = tmp_path / "products"
     for name, odd in NAMES.items():

@@ -5,7 +5,7 @@
 import pytest
 import torch
 
-from anomalib_grad.training.schedule import authors_step_decay, cosine_decay
+from anomalib_grad.training.optimisation import authors_step_decay, cosine_decay
 
 
 def test_rates_drop_at_epochs_41_and_81_as_in_the_authors_loop() -> None:
