@@ -30,7 +30,7 @@ from anomalib_grad.thresholds.post_processor import keeping_categories
 from anomalib_grad.torch_model import GradModel
 
 from .feature_sample import BYTES, FeatureSample
-from .judged_sample import judge_again, sample_judged
+from .judged_sample import Noting, judge_again
 from .learning import spread_by_category, training_batches
 
 logger = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ class Extending(Callback):
         self.replaces = replaces
         self.kept: list[str] = []
         self._sample = sample
+        self._noting = Noting()
         self._first = True
 
     # ------------------------------------------------------------------ starting
@@ -173,11 +174,16 @@ class Extending(Callback):
 
     # ------------------------------------------------------------------ thresholds
 
+    def note(self, batch: Any, maps: Sequence[Tensor]) -> None:  # noqa: ANN401  # anomalib's
+        """Take into the sample what the backbone makes of a validation batch, as far as its images are wanted."""
+        self._noting.note(batch, maps)
+
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judge the sampled validation images once more; thresholds of old products follow."""
         post_processor = keeping_categories(pl_module.post_processor)
         if trainer.state.fn != "fit" or trainer.sanity_checking or post_processor is None:
             return
+        self._sample.judged |= self._noting.take()
         thresholds = ModelThresholds.of(post_processor)
         for name, before in self._sample.judged.items():
             index = post_processor.named_index(name)
@@ -221,9 +227,8 @@ class Extending(Callback):
             return
         found: dict[str, list[Tensor]] = {}
         with isolate_rng():
-            if first:  # validation may be frequent, and its images never change
-                self._sample.judged |= sample_judged(trainer, pl_module, backbone, most // 2)
-            most -= max((len(one.images) for one in self._sample.judged.values()), default=0)
+            chosen = self._noting.choose(trainer, most // 2) if first else 0  # validation images never change
+            most -= max([chosen, *(len(one.images) for one in self._sample.judged.values())])
             for batch in training_batches(trainer, pl_module, spread_by_category(trainer, most)):
                 rows = batch.features if isinstance(batch, FeatureBatch) else backbone.rows(batch.image)  # type: ignore[arg-type]
                 for name, row in zip(getattr(batch, "category", None) or (), rows.half().cpu(), strict=False):
