@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Thresholds that are changed in checkpoints and exports change the verdicts of every inferencer."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -247,6 +248,17 @@ def test_an_export_that_was_changed_by_hand_is_refused(model: Path):
     with pytest.raises(ValueError, match="changed by hand"):
         set_threshold(model, "nut", threshold=1.0)
     assert model.read_bytes() == content.replace(b"best F1", b"best F2")
+
+
+@pytest.mark.parametrize("model", ["checkpoint", "onnx", "openvino", "torch"], indirect=True)
+def test_a_model_that_was_written_half_is_refused_by_a_sentence(model: Path, capsys: pytest.CaptureFixture[str]):
+    half = model.read_bytes()[: model.stat().st_size // 2]
+    model.write_bytes(half)
+    assert main(["set", str(model), "--product", "nut", "--threshold", "1"]) == 1
+    printed = capsys.readouterr().err
+    sentence = rf"error: cannot (use|read) [\w ]*{model}: it is (damaged|cut short)[^.\n]*\.\n"
+    assert re.fullmatch(sentence, printed)
+    assert model.read_bytes() == half
 
 
 def test_a_kill_between_the_two_files_leaves_the_old_model(model: Path, monkeypatch: pytest.MonkeyPatch):
