@@ -25,6 +25,7 @@ from anomalib_grad.categories.recogniser import pool
 from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.files.checkpoint_files import restore
 from anomalib_grad.files.restoring import restoring
+from anomalib_grad.thresholds.category_statistics import UNKNOWN
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import keeping_categories
 from anomalib_grad.torch_model import GradModel
@@ -184,15 +185,22 @@ class Extending(Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking or post_processor is None:
             return
         self._sample.judged |= self._noting.take()
-        thresholds = ModelThresholds.of(post_processor)
+        former = {name: one.images for name, one in self._sample.judged.items()}
         for name, before in self._sample.judged.items():
             index = post_processor.named_index(name)
-            after = judge_again(network_of(pl_module), before, index)
-            self._sample.judged[name] = after
-            if name in self.kept:
-                thresholds.follow(name, before.images, after.images)
+            self._sample.judged[name] = judge_again(network_of(pl_module), before, index)
+        lost = sorted(set(self.kept) - former.keys())
+        thresholds = ModelThresholds.of(post_processor)
+        for name in self.kept:
+            if name not in lost:
+                thresholds.follow(name, former[name], self._sample.judged[name].images)
                 thresholds.apply_row_to(post_processor, name)
-        lost = sorted(set(self.kept) - self._sample.judged.keys())
+        if self.kept and not lost:
+            old = [image for name in self.kept for image in former[name]]
+            now = [image for name in self.kept for image in self._sample.judged[name].images]
+            new = [image for name in thresholds.products if name not in self.kept for image in thresholds.images(name)]
+            thresholds.follow(UNKNOWN, old, now, new)
+            thresholds.apply_row_to(post_processor, UNKNOWN)
         if lost:
             logger.warning(
                 "Thresholds of %s stay as they were, though scores have changed: the old checkpoint carries no "
