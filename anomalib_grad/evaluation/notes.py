@@ -47,7 +47,7 @@ def threshold_notes(fitted: Sequence[str], pooled: Sequence[str]) -> list[str]:
         fitted: Categories with a threshold fitted on their own validation images.
         pooled: Categories that use the threshold pooled over all of them.
     """
-    notes = _note("Thresholds fitted for {}; adding a product means fitting again.", fitted)
+    notes = _note("Thresholds fitted for {}; extends adds a product.", fitted)
     if pooled:
         notes += _note("The pooled threshold is used for {}: fit again with their validation images.", pooled)
     return notes
