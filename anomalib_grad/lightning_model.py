@@ -270,7 +270,15 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         """Score a batch, to which the post-processor applies thresholds next."""
         return score_batch(self.model, self.post_processor, batch)
 
-    validation_step = test_step = predict_step  # type: ignore[assignment]
+    test_step = predict_step  # type: ignore[assignment]
+
+    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
+        """Score a batch as at prediction; some of its features go into the sample that checkpoints carry."""
+        del args, kwargs
+        backbone = self.model.backbone
+        maps = backbone.feature_maps(cast("Tensor", batch.image))
+        self._extending.note(batch, maps)
+        return score_batch(self.model, self.post_processor, batch, backbone.join(maps))
 
     def ignored_pixels(self, batch: Batch) -> Tensor | None:
         """Pixels ``(B, H, W)`` or ``(1, H, W)`` that were not judged in a batch; ``None`` if nothing is ignored."""

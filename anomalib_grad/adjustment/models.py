@@ -8,6 +8,7 @@ from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
+from zipfile import is_zipfile
 
 import torch
 
@@ -131,6 +132,8 @@ class _TorchExport:
 
     @cached_property
     def _content(self) -> dict[str, Any]:
+        if not is_zipfile(self.path):
+            raise ValueError(f"cannot read the torch export {self.path}: it is cut short; export or copy it again.")
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=False)
         except Exception as error:  # whatever unpickling a damaged file raises

@@ -69,10 +69,14 @@ def keep_exact(path: Path, post_processor: PerCategoryPostProcessor) -> None:
 def _file_at(path: Path) -> "_OnnxFile | _OpenVINOFile":
     contents = [file.read_bytes() for file in present(path)]
     if not is_intact(*contents):
-        raise ExportFileError(
-            f"cannot use the exported model {path}: it is damaged, or was changed by hand; export or copy it again."
-        )
+        raise _damaged(path)
     return _OnnxFile(path, *contents) if path.suffix == ".onnx" else _OpenVINOFile(path, *contents)
+
+
+def _damaged(path: Path) -> ExportFileError:
+    return ExportFileError(
+        f"cannot use the exported model {path}: it is damaged, or was changed by hand; export or copy it again."
+    )
 
 
 @contextmanager
@@ -86,7 +90,7 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except ExportFileError:
         raise
-    except (LookupError, TypeError, ValueError, ElementTree.ParseError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise ExportFileError(
             f"the exported model {path} does not hold its thresholds in a form that can be read and changed ({error}), "
             "as exports of older versions do not; export it again."
@@ -112,9 +116,13 @@ class _OnnxFile:
 
     def __init__(self, path: Path, content: bytes, *weights: bytes) -> None:
         import onnx  # noqa: PLC0415  # heavy
+        from google.protobuf.message import DecodeError  # noqa: PLC0415
 
         self.path, self.weights = path, weights
-        self.model: onnx.ModelProto = onnx.load_from_string(unsealed(content))
+        try:
+            self.model: onnx.ModelProto = onnx.load_from_string(unsealed(content))
+        except DecodeError as error:  # a file that was cut short has lost its seal
+            raise _damaged(path) from error
         self.metadata = {entry.key: entry for entry in self.model.metadata_props}
         self.constant = _first(one for one in self.model.graph.initializer if one.name == TABLE)
         self.table: np.ndarray = onnx.numpy_helper.to_array(self.constant).astype(np.float64)
@@ -136,7 +144,10 @@ class _OpenVINOFile:
 
     def __init__(self, path: Path, content: bytes, weights: bytes) -> None:
         self.path, self.weights = path, weights
-        self.root = ElementTree.fromstring(unsealed(content))  # noqa: S314  # sealed by this package
+        try:
+            self.root = ElementTree.fromstring(unsealed(content))  # noqa: S314  # sealed by this package
+        except ElementTree.ParseError as error:  # a file that was cut short has lost its seal
+            raise _damaged(path) from error
         names = {TABLE, f"{TABLE}_compressed"}
         layers = self.root.iterfind("layers/layer[@type='Const']")
         self.layer = _first(layer for layer in layers if layer.get("name") in names)

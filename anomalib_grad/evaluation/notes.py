@@ -35,7 +35,7 @@ def data_notes(counts: Mapping[str, Counts]) -> list[str]:
 
 def threshold_notes(fitted: Sequence[str], pooled: Sequence[str]) -> list[str]:
     """Say which categories have thresholds of their own."""
-    notes = _note("Thresholds fitted for {}; adding a product means fitting again.", fitted)
+    notes = _note("Thresholds fitted for {}; extends adds a product.", fitted)
     if pooled:
         notes += _note("The pooled threshold is used for {}: fit again with their validation images.", pooled)
     return notes

@@ -205,7 +205,8 @@ class CategoryStatistics(PostProcessor):
     def _fit_pooled(self, everywhere: ScoreSummary) -> None:
         """Set the statistics of all categories together; those without any sample stay as they are.
 
-        With categories that are kept, scores are not those of all: ranges widen and thresholds stay.
+        With categories that are kept, scores are not those of all: ranges widen, and thresholds stay until those of the
+        others are known (``training/extension.py``).
         """
         if self.kept:
             for name, extreme in everywhere.extremes.items():

@@ -7,7 +7,7 @@ What is changed here is a plain value; ``adjustment`` reads it from a checkpoint
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,15 +68,15 @@ class ModelThresholds:
         table = torch.as_tensor(self.table)
         post_processor.records = dict(self.records)
         for column, name in enumerate(STATISTICS):
-            pooled = getattr(post_processor, f"_{name}" if name.endswith("threshold") else name)
-            pooled.fill_(float(table[-1, column]))
+            pooled(post_processor, name).fill_(float(table[-1, column]))
             getattr(post_processor, f"category_{name}").copy_(table[:-1, column])
 
     def apply_row_to(self, post_processor: PerCategoryPostProcessor, product: str) -> None:
         """Set the statistics and the record of one product of a post-processor with the same categories."""
         row = self.row(product)
         for name, value in zip(STATISTICS, self.table[row].tolist(), strict=True):
-            getattr(post_processor, f"category_{name}")[row] = value
+            rows = getattr(post_processor, f"category_{name}")
+            (pooled(post_processor, name) if row == len(rows) else rows[row]).fill_(value)
         post_processor.records[product] = self.records[product]
 
     def to_plain(self) -> dict[str, Any]:
@@ -240,7 +240,13 @@ class ModelThresholds:
             rate=rate,
         )
 
-    def follow(self, product: str | None, before: Sequence[KnownImage], after: Sequence[KnownImage]) -> None:
+    def follow(
+        self,
+        product: str | None,
+        before: Sequence[KnownImage],
+        after: Sequence[KnownImage],
+        more: Sequence[KnownImage] = (),
+    ) -> None:
         """Move the threshold of a product with the scores of validation images, of which the network makes others now.
 
         One that was fitted on validation images is fitted on these by the same rule; any other goes where as many of
@@ -250,6 +256,7 @@ class ModelThresholds:
             product: Its name.
             before: The images as they were judged when the threshold was valid; without normal ones it stays.
             after: The same images as they are judged now.
+            more: Images that were not there before, to be fitted on as well.
 
         Raises:
             ValueError: If there is no such product.
@@ -265,10 +272,12 @@ class ModelThresholds:
         if old.source not in {VALIDATION, AFTERWARDS}:  # nobody knows what the network makes of those images now
             new = ThresholdRecord.of(found.rule, f"{old.source}, as of an earlier network", new.fitted, [])
         elif self._is_as_fitted(product, old):
-            again = fit(after, old.rate)
+            again = fit([*after, *more], old.rate)
             found = again if old.rate is not None else again._replace(pixel=found.pixel)
-            new = ThresholdRecord.of(found.rule, AFTERWARDS, found.image, list(after), old.rate)
-        self._move_range(row, after, found)
+            new = ThresholdRecord.of(found.rule, AFTERWARDS, found.image, [*after, *more], old.rate)
+        if product == UNKNOWN:  # whose images are those of the products
+            new = replace(new, images=())
+        self._move_range(row, [*after, *more], found)
         self._change(product, found, **{name: getattr(new, name) for name in _FITTED})
 
     def _change(self, product: str | None, found: Fit, **fields: Any) -> None:  # noqa: ANN401  # of the record
@@ -327,6 +336,12 @@ class ModelThresholds:
 
     def _called(self, product: str | None) -> str:
         return self.names[self.row(product)]
+
+
+def pooled(post_processor: PerCategoryPostProcessor, name: str) -> torch.Tensor:
+    """One of ``STATISTICS`` of all categories together, a number."""
+    value: torch.Tensor = getattr(post_processor, f"_{name}" if name.endswith("threshold") else name)
+    return value
 
 
 def with_corrections(images: tuple[KnownImage, ...], corrections: list[KnownImage]) -> list[KnownImage]:

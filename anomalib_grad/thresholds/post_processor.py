@@ -46,18 +46,18 @@ class Scored(NamedTuple):
 
 
 def score(
-    network: GradModel, post_processor: nn.Module | None, images: Tensor, category: Tensor | None = None
+    network: GradModel, post_processor: nn.Module | None, features: Tensor, category: Tensor | None = None
 ) -> Scored:
     """Score images, each in the unit of its category.
 
     Args:
         network: The network.
         post_processor: Tells categories apart, if it is a :class:`PerCategoryPostProcessor`.
-        images: Images ``(B, 3, H, W)`` as the network takes them.
+        features: What its backbone makes of the images, ``(B, C, h, w)``.
         category: Index in [0, K] of the category that someone names for each image, int64, shape (B,); ``None`` takes
             that which the model was told, or else recognises.
     """
-    features, own = network.backbone(images), keeping_categories(post_processor)
+    own = keeping_categories(post_processor)
     recognised = None if own is None else own.recognise(pool(features))
     category = recognised if category is None else category
     return Scored(network(features=features, category=category), category, recognised)
@@ -70,21 +70,26 @@ def judge(
     images: Tensor,
     category: Tensor | None = None,
 ) -> tuple[InferenceBatch, Scored]:
-    """Score images ``(B, 3, H, W)`` of any size, RGB in [0, 1], and apply thresholds; arguments are :func:`score`'s."""
-    scored = score(network, post_processor, pre_processor(images) if pre_processor else images, category)
+    """Score images ``(B, 3, H, W)`` of any size, RGB in [0, 1], and apply thresholds; the rest is :func:`score`'s."""
+    features = network.backbone(pre_processor(images) if pre_processor else images)
+    scored = score(network, post_processor, features, category)
     own = keeping_categories(post_processor)
     if own is not None:
         return own(scored.raw, scored.category), scored
     return post_processor(scored.raw) if post_processor else scored.raw, scored
 
 
-def score_batch(network: GradModel, post_processor: nn.Module | None, batch: Batch) -> Batch:
+def score_batch(
+    network: GradModel, post_processor: nn.Module | None, batch: Batch, features: Tensor | None = None
+) -> Batch:
     """Score a batch in place, to which its post-processor applies thresholds next.
 
     Images are judged by the category that their data name; that which the model recognises is named in ``explanation``.
+    Their ``features`` (B, C, h, w) are computed unless they are known.
     """
     own = keeping_categories(post_processor)
-    scored = score(network, own, cast("Tensor", batch.image), None if own is None else own.named_in(batch))
+    features = network.backbone(cast("Tensor", batch.image)) if features is None else features
+    scored = score(network, own, features, None if own is None else own.named_in(batch))
     batch.update(**scored.raw._asdict())
     if own is not None and scored.recognised is not None:
         batch.explanation = own.category_names(scored.recognised)

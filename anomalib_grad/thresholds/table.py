@@ -7,6 +7,7 @@ import math
 from rich import box
 from rich.table import Table
 
+from .category_statistics import UNKNOWN
 from .known_images import scores_of
 from .model_thresholds import ModelThresholds
 from .outcome import extrapolates, in_words, outcome
@@ -32,13 +33,14 @@ def thresholds_table(thresholds: ModelThresholds) -> Table:
             table.add_row(name, shown, "unknown", "unknown", "unknown", "unknown")
             continue
         found = outcome(thresholds.images(name), threshold)
+        source = "those of all products" if name == UNKNOWN and not record.images else record.source
         rate = thresholds.promise(name)
         promised = "" if rate is None else f"promised {100 * rate:.3g} %; "
         table.add_row(
             name,
             shown,
             record.rule,
-            f"{found.normal} normal, {found.anomalous} anomalous ({record.source})",
+            f"{found.normal} normal, {found.anomalous} anomalous ({source})",
             promised + in_words(found.false_alarms, found.normal),
             in_words(found.missed, found.anomalous),
         )

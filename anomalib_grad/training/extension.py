@@ -25,12 +25,13 @@ from anomalib_grad.categories.recogniser import pool
 from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.files.checkpoint_files import restore
 from anomalib_grad.files.restoring import restoring
+from anomalib_grad.thresholds.category_statistics import UNKNOWN
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import keeping_categories
 from anomalib_grad.torch_model import GradModel
 
 from .feature_sample import BYTES, FeatureSample
-from .judged_sample import judge_again, sample_judged
+from .judged_sample import Noting, judge_again
 from .learning import spread_by_category, training_batches
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ class Extending(Callback):
         self.replaces = replaces
         self.kept: list[str] = []
         self._sample = sample
+        self._noting = Noting()
         self._first = True
 
     # ------------------------------------------------------------------ starting
@@ -172,20 +174,32 @@ class Extending(Callback):
 
     # ------------------------------------------------------------------ thresholds
 
+    def note(self, batch: Any, maps: Sequence[Tensor]) -> None:  # noqa: ANN401  # anomalib's
+        """Take into the sample what the backbone makes of a validation batch, as far as its images are wanted."""
+        self._noting.note(batch, maps)
+
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Judge the sampled validation images once more; thresholds of old products follow."""
         post_processor = keeping_categories(pl_module.post_processor)
         if trainer.state.fn != "fit" or trainer.sanity_checking or post_processor is None:
             return
-        thresholds = ModelThresholds.of(post_processor)
+        self._sample.judged |= self._noting.take()
+        former = {name: one.images for name, one in self._sample.judged.items()}
         for name, before in self._sample.judged.items():
             index = post_processor.named_index(name)
-            after = judge_again(network_of(pl_module), before, index)
-            self._sample.judged[name] = after
-            if name in self.kept:
-                thresholds.follow(name, before.images, after.images)
+            self._sample.judged[name] = judge_again(network_of(pl_module), before, index)
+        lost = sorted(set(self.kept) - former.keys())
+        thresholds = ModelThresholds.of(post_processor)
+        for name in self.kept:
+            if name not in lost:
+                thresholds.follow(name, former[name], self._sample.judged[name].images)
                 thresholds.apply_row_to(post_processor, name)
-        lost = sorted(set(self.kept) - self._sample.judged.keys())
+        if self.kept and not lost:
+            old = [image for name in self.kept for image in former[name]]
+            now = [image for name in self.kept for image in self._sample.judged[name].images]
+            new = [image for name in thresholds.products if name not in self.kept for image in thresholds.images(name)]
+            thresholds.follow(UNKNOWN, old, now, new)
+            thresholds.apply_row_to(post_processor, UNKNOWN)
         if lost:
             logger.warning(
                 "Thresholds of %s stay as they were, though scores have changed: the old checkpoint carries no "
@@ -220,9 +234,8 @@ class Extending(Callback):
             return
         found: dict[str, list[Tensor]] = {}
         with isolate_rng():
-            if first:  # validation may be frequent, and its images never change
-                self._sample.judged |= sample_judged(trainer, pl_module, backbone, most // 2)
-            most -= max((len(one.images) for one in self._sample.judged.values()), default=0)
+            chosen = self._noting.choose(trainer, most // 2) if first else 0  # validation images never change
+            most -= max([chosen, *(len(one.images) for one in self._sample.judged.values())])
             for batch in training_batches(trainer, pl_module, spread_by_category(trainer, most)):
                 rows = batch.features if isinstance(batch, FeatureBatch) else backbone.rows(batch.image)  # type: ignore[arg-type]
                 for name, row in zip(getattr(batch, "category", None) or (), rows.half().cpu(), strict=False):

@@ -5,16 +5,16 @@
 Training never sees them, so that their scores tell what becomes of the scores of new images.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
-from anomalib.pre_processing import PreProcessor
 from torch import Tensor
 
-from anomalib_grad.backbone.frozen import FrozenBackbone
-from anomalib_grad.feature_cache import FeatureBatch, batches_of, features_of
+from anomalib_grad.categories.distributed import all_gather
+from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.thresholds.known_images import KnownImage, from_plain, to_plain
 from anomalib_grad.torch_model import GradModel
 
@@ -60,30 +60,52 @@ def from_checkpoint(stored: Any, row_length: int) -> dict[str, Judged]:  # noqa:
     return found
 
 
-@torch.no_grad()
-def sample_judged(
-    trainer: pl.Trainer, module: pl.LightningModule, backbone: FrozenBackbone, most: int
-) -> dict[str, Judged]:
-    """Take features of at most ``most`` validation images of each product, evenly from all of them; no scores yet."""
-    loader: Any = trainer.val_dataloaders
-    samples = getattr(getattr(loader, "dataset", None), "samples", None)
-    if samples is None or "category" not in samples:
-        return {}
-    own = samples.reset_index(drop=True).groupby("category").groups.values()
-    rows: dict[str, list[Tensor]] = {}
-    images: dict[str, list[KnownImage]] = {}
-    for batch in batches_of(loader, [index for indices in own for index in evenly(list(indices), most)]):
-        on_device = trainer.strategy.batch_to_device(batch)
-        if isinstance(module.pre_processor, PreProcessor):
-            module.pre_processor.on_validation_batch_start(trainer, module, on_device, 0)
-        if getattr(on_device, "category", None) is None:
-            return {}
-        found = backbone.rows(on_device.image).half().cpu()
-        for name, path, truth, row in zip(batch.category, batch.image_path, batch.gt_label, found, strict=True):
-            rows.setdefault(name, []).append(row)
-            images.setdefault(name, []).append(KnownImage.of(path, 0.0, 0.0, anomalous=bool(truth)))
-    judged = {name: Judged(torch.stack(own), tuple(images[name])) for name, own in rows.items()}
-    return {name: one for name, one in judged.items() if one.features.isfinite().all()}
+class Noting:
+    """Notes features of some validation images as validation computes them."""
+
+    def __init__(self) -> None:
+        self._wanted: set[str] = set()
+        self._found: dict[str, tuple[str, Tensor, KnownImage]] = {}
+
+    def choose(self, trainer: pl.Trainer, most: int) -> int:
+        """Choose at most ``most`` images of each product, evenly from all of them.
+
+        Returns:
+            The largest number of a product.
+        """
+        self._wanted, self._found = set(), {}
+        samples = getattr(getattr(trainer.val_dataloaders, "dataset", None), "samples", None)
+        if samples is None or "category" not in samples:
+            return 0
+        paths = [evenly(list(own), most) for _, own in samples.groupby("category")["image_path"]]
+        self._wanted = {str(path) for own in paths for path in own}
+        return max(map(len, paths), default=0)
+
+    def note(self, batch: Any, maps: Sequence[Tensor]) -> None:  # noqa: ANN401  # anomalib's
+        """Note the chosen images of a batch, of which the backbone makes ``maps``; no scores yet."""
+        names = getattr(batch, "category", None)
+        places = [place for place, path in enumerate(batch.image_path or ()) if str(path) in self._wanted]
+        if names is None or not places:
+            return
+        rows = torch.cat([part[places].flatten(1) for part in maps], dim=1).half().cpu()
+        for place, row in zip(places, rows, strict=True):
+            path, truth = str(batch.image_path[place]), bool(batch.gt_label[place])
+            self._found[path] = names[place], row, KnownImage.of(path, 0.0, 0.0, anomalous=truth)
+
+    def take(self) -> dict[str, Judged]:
+        """Give what was noted in all processes, and forget it."""
+        found: dict[str, tuple[str, Tensor, KnownImage]] = {}
+        for part in all_gather(self._found):
+            found |= part
+        self._wanted, self._found = set(), {}
+        own: dict[str, list[tuple[Tensor, KnownImage]]] = {}
+        for _, (name, row, image) in sorted(found.items(), key=itemgetter(0)):
+            own.setdefault(name, []).append((row, image))
+        judged = {
+            name: Judged(torch.stack([row for row, _ in pairs]), tuple(image for _, image in pairs))
+            for name, pairs in own.items()
+        }
+        return {name: one for name, one in judged.items() if one.features.isfinite().all()}
 
 
 @torch.no_grad()

@@ -102,6 +102,10 @@ def test_thresholds_of_old_products_rest_on_what_the_new_network_makes_of_their_
             assert image.score == pytest.approx(found, rel=2e-3)
             assert abs(image.score - found) < 0.1 * abs(before.score - found), "the old score says nothing any more"
         assert thresholds.threshold(name) == pytest.approx(fit_thresholds(record.images, None).image)
+    images = thresholds.images("unknown")
+    assert len(images) == 12
+    assert thresholds.threshold("unknown") == pytest.approx(fit_thresholds(images, None).image)
+    assert model.post_processor.image_threshold.item() == pytest.approx(thresholds.threshold("unknown"))
 
 
 def test_the_new_checkpoint_can_be_extended_again(extended: tuple[Grad, Path]) -> None:

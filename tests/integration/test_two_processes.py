@@ -45,6 +45,8 @@ def fit_grad(root, devices, strategy):
     engine.fit(model, datamodule=data)
     torch.save(model.state_dict(), f"rank{engine.trainer.global_rank}of{devices}.pt")
     numpy.save(f"features{engine.trainer.global_rank}of{devices}.npy", model.feature_caching.rows)
+    carried = {name: [image.name for image in one.images] for name, one in model._sample.judged.items()}
+    torch.save(carried, f"carried{engine.trainer.global_rank}of{devices}.pt")
 
 
 class Brightness(pl.LightningModule):
@@ -145,6 +147,9 @@ def test_processes_share_one_feature_cache_and_have_the_same_weights_k_recognise
     features = np.load(shared)
     for name in ("features0of1", "features0of2", "features1of2"):
         np.testing.assert_allclose(np.load(results / f"{name}.npy"), features, rtol=1e-4, atol=1e-5)
+    carried = [torch.load(results / f"carried{run}.pt") for run in ("0of1", "0of2", "1of2")]
+    assert carried[0] == carried[1] == carried[2], "validation images of both processes"
+    assert {name: len(images) for name, images in carried[0].items()} == {"nut": 4, "pin": 4}
     recogniser = "post_processor.recogniser."
     assert first[recogniser + "means"].shape[0] == 2
     for name in ("whitening.matrix", "whitening.bias"):

@@ -267,6 +267,6 @@ def test_coordinates_of_a_batch_in_pieces_are_not_used():
 
 def test_threshold_notes_name_both_kinds():
     assert threshold_notes(["a", "b"], ["c"]) == [
-        "Thresholds fitted for a, b; adding a product means fitting again.",
+        "Thresholds fitted for a, b; extends adds a product.",
         "The pooled threshold is used for c: fit again with their validation images.",
     ]
