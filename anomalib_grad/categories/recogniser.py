@@ -62,7 +62,7 @@ class CategoryRecogniser(nn.Module):
     known about the radius, and nothing counts as unseen. One category with few images is served by the others; with
     fewer than some 20 images in every category, many test images count as unseen.
 
-    Adding a product means fitting again, on features of all products, which checkpoints carry.
+    Adding a product fits it again on features of all products, of which checkpoints carry some.
 
     Args:
         margin: Factor on the radius, > 0. Larger values recognise more distorted images and more unseen products.

@@ -32,6 +32,8 @@ _MARKERS: dict[str, tuple[str, ...]] = {
     "VAD": ("train/good",),
     "Visa": ("train/good", "Data/Images/Normal"),
 }
+# What a product has besides, in any of these layouts: one whose ``train`` is missing or misspelt is no other folder.
+_TEST_FOLDER = "test"
 # Arguments of ``Folder`` that name folders which a category may lack.
 _PLACES = ("normal_test_dir", "abnormal_dir", "mask_dir")
 # How this package reads datasets of anomalib.
@@ -229,6 +231,7 @@ def _resembles(folder: Path, markers: Sequence[str], dataset_args: Mapping[str, 
     """Tell whether a folder that is no category looks like one: has images, and a part of what makes one."""
     parts = {PurePath(marker).parts[0].casefold() for marker in markers}
     parts |= {str(name).casefold() for key in _PLACES for name in as_list(dataset_args.get(key))}
+    parts |= {_TEST_FOLDER} if "train" in parts else set()
     found = any(entry.is_dir() and entry.name.casefold() in parts for entry in folder.iterdir())
     return found and bool(list_images(folder))
 

@@ -9,7 +9,8 @@
     <product>/ignore.png             white where nothing is judged (``ignoring.py``), if there is such a place
 
 Below ``good`` and ``<defect>`` images may lie in further folders, such as one a day; a mask lies in the same one.
-Images elsewhere are left out with a warning that counts them.
+Images elsewhere are left out with a warning that counts them. A folder of ``test`` that is called ``Good`` or ``ok``
+stops the run: it would be counted as a kind of defect.
 
 anomalib's ``MVTecAD`` pairs images and masks in sorted order, which fails for names like 1.png, 10.png with 1_mask.png,
 10_mask.png; it reads PNG files only, in these folders alone, and needs masks. Splits are anomalib's own, in anomalib's
@@ -17,6 +18,7 @@ order.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +35,8 @@ from .reading import AS_THEY_SAY, FileFormat
 logger = logging.getLogger(__name__)
 
 _NORMAL = "good"
+_MEANT_FOR_NORMAL = frozenset({"good", "normal", "ok", "okay"})
+"""What people call folders of normal images, in any case; nobody calls a kind of defect so."""
 
 
 class MVTecLayout(MVTecAD):
@@ -75,9 +79,11 @@ def mvtec_samples(folder: Path, skip_missing: bool = False, files: FileFormat = 
 
     Raises:
         ValueError: If an anomalous test image has no mask although others have, a mask no image, a normal image a mask
-            that marks something, masks lie among the images, or, without ``skip_missing``, a link leads to no file.
+            that marks something, masks lie among the images, normal images in a folder that counts as a defect, or,
+            without ``skip_missing``, a link leads to no file.
     """
     images, mask_files = _images_and_masks(folder)
+    _check_defects(images, folder)
     masks = masks_by_name(mask_files, folder / "ground_truth")
     missing = links_to_nothing([*images, *mask_files], skip_missing)
     task = TaskType.SEGMENTATION if masks else TaskType.CLASSIFICATION
@@ -141,6 +147,21 @@ def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
         )
     check_no_masks_among(images)
     return images, masks
+
+
+def _check_defects(images: Sequence[Path], folder: Path) -> None:
+    """Check that no folder of normal test images would be counted as a kind of defect.
+
+    Raises:
+        ValueError: Names the first, and how many images it holds.
+    """
+    kinds = Counter(image.relative_to(folder).parts[1] for image in images)
+    meant = next((kind for kind in kinds if kind != _NORMAL and kind.strip().casefold() in _MEANT_FOR_NORMAL), None)
+    if meant is not None:
+        raise ValueError(
+            f"{folder / 'test' / meant} ({kinds[meant]} images) would be counted as a kind of defect; rename it to "
+            f"{_NORMAL} if its images are normal, and to what is wrong with them if not"
+        )
 
 
 def links_to_nothing(files: Sequence[Path], skip: bool) -> set[Path]:

@@ -107,22 +107,44 @@ def as_batch(image: Frame, frames: FrameFormat = _AS_THEY_ARE) -> np.ndarray:
     return small[..., ::-1] if frames.channel_order == "BGR" else small
 
 
+def size_of(image: np.ndarray | Image | torch.Tensor) -> tuple[int, int]:
+    """Height and width of an image, or of several as an array or tensor.
+
+    Raises:
+        ValueError: If the pixels have no shape that :func:`as_batch` takes.
+    """
+    if isinstance(image, Image):
+        return image.height, image.width
+    shape, first = layout(tuple(image.shape), tensor=isinstance(image, torch.Tensor))
+    return (shape[-2], shape[-1]) if first else (shape[-3], shape[-2])
+
+
 def channels_last(pixels: np.ndarray, *, tensor: bool) -> np.ndarray:
     """View pixels as ``(B, H, W, C)``.
 
     Raises:
         ValueError: If there are none, or neither one nor three channels.
     """
-    shape = (*pixels.shape, 1) if pixels.ndim == _DIMENSIONS[0] else pixels.shape  # a grey image
+    shape, first = layout(pixels.shape, tensor=tensor)
+    batch = pixels.reshape(-1, *shape[-3:])
+    return batch.transpose(0, 2, 3, 1) if first else batch
+
+
+def layout(pixels: tuple[int, ...], *, tensor: bool) -> tuple[tuple[int, ...], bool]:
+    """Tell from the shape of pixels their shape with channels, and whether these come first.
+
+    Raises:
+        ValueError: If there are no pixels, or neither one nor three channels.
+    """
+    grey = len(pixels) == _DIMENSIONS[0]
+    shape = (*pixels, 1) if grey else pixels
     ends = len(shape) in _DIMENSIONS and (shape[-3] in _CHANNELS, shape[-1] in _CHANNELS)
-    if not ends or not any(ends) or pixels.size == 0:
+    if not ends or not any(ends) or 0 in pixels:
         raise ValueError(
             f"Pass pixels of shape (H, W), (H, W, C), (C, H, W), (B, H, W, C) or (B, C, H, W) with one or three "
-            f"channels C, grey or colour, not {pixels.shape}."
+            f"channels C, grey or colour, not {pixels}."
         )
-    batch = pixels.reshape(-1, *shape[-3:])
-    first = ends[0] and not (ends[1] and (pixels.ndim == _DIMENSIONS[0] or not tensor))
-    return batch.transpose(0, 2, 3, 1) if first else batch
+    return shape, ends[0] and not (ends[1] and (grey or not tensor))
 
 
 def in_unit_range(pixels: np.ndarray, frames: FrameFormat) -> np.ndarray:
@@ -130,6 +152,7 @@ def in_unit_range(pixels: np.ndarray, frames: FrameFormat) -> np.ndarray:
 
     Those of 8 bits stay so until they have the size that the model looks at.
     """
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)  # some cameras send the high byte first
     if pixels.dtype == np.uint8:
         return resized(pixels, frames.size).astype(np.float32) / np.iinfo(np.uint8).max
     if pixels.dtype == np.uint16:

@@ -23,6 +23,7 @@ _PROBLEM = re.compile(r'Parser key "([\w.]+)":.*?Problem with given class_path \
 _UNKNOWN = re.compile(
     r"Option '([^']+)' is not accepted|Unrecognized arguments: --([\w.]+)|Group '(.+)' does not accept option '([^']+)'"
 )
+_UNREADABLE = re.compile(r"Parser key \"([\w.]+)\":\s+Unable to load config '(.*)'")
 _KEY = re.compile(r'Parser key "([\w.]+)"')
 _VALUE = re.compile(r"(?:Given|Got) value: (.*)")
 
@@ -72,6 +73,10 @@ def describe(message: str) -> str | None:
         alike = nearest(given, arguments(class_type))
         advice = f"did you mean --{option}.{alike}?" if alike else "add -h -v to the command to see what it has."
         return f"{name} has no argument --{option}.{given}; {advice}"
+    unreadable = _UNREADABLE.search(cause)
+    if unreadable is not None:
+        settings = "settings as '{name: value}', with a blank behind each colon, or the file of them"
+        return f"--{option}.{unreadable[1]} cannot be {unreadable[2]!r}; it takes {settings}."
     if not keys or value is None:
         return None
     argument = ".".join(keys)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import pytest
 import torch
 from anomalib.deploy import CompressionType, OpenVINOInferencer, TorchInferencer

@@ -185,7 +185,8 @@ def test_floating_point_images_are_scaled_each_by_its_own_values() -> None:
 def test_arrays_are_scaled_by_their_type_not_by_their_values(value: int) -> None:
     flat = np.full((5, 7, 3), value, dtype=np.uint8)
     expected = np.full((1, 5, 7, 3), value / 255, dtype=np.float32)
-    for given in (flat, flat.astype(np.int64), torch.from_numpy(flat), flat.astype(np.uint16) * 257):
+    deep = flat.astype(np.uint16) * 257
+    for given in (flat, flat.astype(np.int64), torch.from_numpy(flat), deep, deep.astype(">u2")):
         np.testing.assert_allclose(as_batch(given), expected, atol=1e-7)
     np.testing.assert_allclose(as_batch(Image.fromarray(flat)), expected, atol=1e-7)
     np.testing.assert_allclose(as_batch(torch.from_numpy(expected).bfloat16()), expected, atol=4e-3)

@@ -163,7 +163,7 @@ def test_pictures_in_formats_that_are_not_read_are_counted_in_a_warning(
     assert "as their formats are not read: images: 1 in ., 1 in day2 (first: 7.heic)" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["train/ok", "train/Good", "train", "Train/good"])
+@pytest.mark.parametrize("name", ["train/ok", "train/Good", "train", "Train/good", "training/good"])
 def test_a_product_that_cannot_be_read_stops_the_run_with_what_was_found(root: Path, name: str) -> None:
     source = root / "bee/train/good"
     if name == "train":
@@ -183,6 +183,16 @@ def test_a_product_that_cannot_be_read_stops_the_run_with_what_was_found(root: P
     with pytest.raises(ValueError, match=rf"'bee' in .* contains no train/good; .*6 in {name}.*; rename the folder"):
         subsets(root=root, categories=["ant", "bee"])
     assert len(subsets(root=root, categories=["ant", "cup"])["train"]) == 5
+
+
+@pytest.mark.parametrize("name", ["ok", "Good", "NORMAL"])
+def test_good_parts_are_not_counted_as_a_kind_of_defect(root: Path, name: str) -> None:
+    good = root / "bee/test/good"
+    count = len(list_images(good))
+    good.rename(root / "spare")
+    (root / "spare").rename(root / "bee/test" / name)
+    with pytest.raises(ValueError, match=rf"bee/test/{name} \({count} images\) would be counted as a kind of defect"):
+        subsets(root=root)
 
 
 def test_a_folder_that_looks_like_no_product_stays_ignored(root: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -78,6 +78,11 @@ OURS = "--model=anomalib_grad.example.Ours"
         ("learning_rate=1", "Ours has no argument --model.learning_rate; did you mean --model.training.learning_rate?"),
         ("size=many", "--model.size cannot be 'many'; it takes tuple[int, int]."),
         ("training.steps=many", "--model.training.steps cannot be 'many'; it takes int | None."),
+        (
+            "training={steps:3}",
+            "--model.training cannot be '{steps:3}'; it takes settings as '{name: value}', with a blank behind each "
+            "colon, or the file of them.",
+        ),
         ("training.learning_rate=high", "--model.training.learning_rate cannot be 'high'; it takes float."),
         ("backbone=smal", "unknown backbone 'smal'; choose tiny."),
     ],
