@@ -112,7 +112,7 @@ def rgb_pixels(image: Image.Image, size: tuple[int, int] | None = None, bits: in
     if image.mode == "L":
         grey = resized(np.asarray(image)[..., np.newaxis], size)
         return np.repeat(grey, 3, axis=-1).astype(np.float32) * _EIGHT_BIT_STEP
-    colours = image.convert("RGB")
+    colours = image if image.mode == "RGB" else image.convert("RGB")  # which copies in any case
     if size is None or enlarges(colours.size[::-1], size):
         return resized(np.asarray(colours), size).astype(np.float32) * _EIGHT_BIT_STEP
     return resized(narrowed(colours, size[1]), size).astype(np.float32) * _EIGHT_BIT_STEP
