@@ -100,7 +100,7 @@ def test_half_precision_takes_half_the_room_and_stays_close(shop: Path, tmp_path
     cache = {"feature_cache": "disk", "cache": {"folder": tmp_path}}
     half = losses(datamodule(shop), tmp_path, **cache, dtype="float16")
     losses(datamodule(shop), tmp_path, **cache)
-    torch.testing.assert_close(half, uncached, rtol=1e-2, atol=0)
+    torch.testing.assert_close(half, uncached, rtol=3e-2, atol=0)
     small, large = sorted(path.stat().st_size for path in tmp_path.glob("*.npy"))
     assert small == pytest.approx(large / 2, rel=0.01)
 

@@ -117,12 +117,12 @@ def exports(run: Run, masked_shop: Path, tmp_path_factory: pytest.TempPathFactor
     return Exports(onnx, quantised, model.to_torch(folder))
 
 
-@pytest.mark.parametrize(("kind", "tolerance"), [("onnx", 5e-3), ("quantised", 0.3), ("torch", 1e-4)])
+@pytest.mark.parametrize(("kind", "tolerance"), [("onnx", 2e-2), ("quantised", 0.3), ("torch", 1e-4)])
 def test_exports_ignore_as_the_model_does(
     run: Run, masked_shop: Path, exports: Exports, kind: str, tolerance: float, monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    """In anomalib's inferencers, which recognise the product, and when it is named."""
+    """In anomalib's inferencers, which recognise the product, and when it is named; to what a grey level makes."""
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     monkeypatch.chdir(tmp_path)
     file: Path = getattr(exports, kind)
