@@ -93,8 +93,7 @@ def rgb_pixels(image: Image.Image, size: tuple[int, int] | None = None, bits: in
 
     Args:
         image: The opened image.
-        size: Height and width to resize to, antialiased; ``None`` keeps those of the image. An image of 8 bits stays
-            so until it is small, unless it is smaller than that.
+        size: Height and width to resize to, antialiased; ``None`` keeps those of the image.
         bits: Bits that a file of 16 uses, 10 to 16.
 
     Returns:
@@ -154,15 +153,16 @@ def scaled(pixels: np.ndarray, bits: int) -> np.ndarray:
 
 
 def resized(pixels: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-    """Resize pixels, bilinear with antialiasing: Pillow's result to one grey level, in a tenth of its time.
+    """Resize pixels, bilinear with antialiasing: to half a grey level, in a tenth of the time of Pillow's resize.
 
     Args:
         pixels: uint8 or float32, shape ``(H, W, C)`` or ``(B, H, W, C)``.
         size: Height and width; ``None`` keeps those of the image.
 
     Returns:
-        Pixels of the same type, those given where nothing has to be done. Enlarged ones are float32 in the same range,
-        as whole grey levels would make steps of what lies between two pixels.
+        Pixels in the same range, those given where nothing has to be done. Of colours in uint8 the width is reduced in
+        whole grey levels, as frames are large, and the height in float32. Enlarged ones are float32 all the way: whole
+        grey levels would make steps of what lies between two pixels.
     """
     if size is None or pixels.shape[-3:-1] == size:
         return pixels
@@ -173,12 +173,18 @@ def resized(pixels: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
         return np.stack([np.asarray(image) for image in grey]).reshape(*pixels.shape[:-3], *size, 1)
     writable = np.require(pixels, requirements=["C", "W"])  # torch takes no other without a word
     batch = torch.from_numpy(writable.reshape(-1, *pixels.shape[-3:])).permute(0, 3, 1, 2)
-    small = functional.interpolate(batch, size, mode="bilinear", antialias=True).permute(0, 2, 3, 1)
-    return small.numpy().reshape(*pixels.shape[:-3], *size, pixels.shape[-1])
+    if batch.dtype == torch.uint8:
+        batch = antialiased(batch, (batch.shape[-2], size[1])).float()
+    return antialiased(batch, size).permute(0, 2, 3, 1).numpy().reshape(*pixels.shape[:-3], *size, pixels.shape[-1])
+
+
+def antialiased(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resize images ``(B, C, H, W)``, bilinear with antialiasing."""
+    return functional.interpolate(images, size, mode="bilinear", antialias=True)
 
 
 def narrowed(image: Image.Image, width: int) -> np.ndarray:
-    """Bring an RGB image to a width, as the first of the two passes of :func:`resized` does.
+    """Bring an RGB image to a width, as the first of the two steps of :func:`resized` does.
 
     Strip by strip, as Pillow holds four bytes a pixel already: all at once would double that.
 

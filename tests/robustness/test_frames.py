@@ -16,7 +16,7 @@ from PIL import Image
 from torchvision.transforms.v2 import Resize
 
 from anomalib_grad.data import MultiCategory, PredictImages
-from anomalib_grad.data.pixels import enlarges, resized
+from anomalib_grad.data.pixels import resized
 from anomalib_grad.data.reading import read_image
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.deploy.frames import FrameFormat, as_batch
@@ -24,7 +24,8 @@ from anomalib_grad.deploy.frames import FrameFormat, as_batch
 pytestmark = pytest.mark.slow
 
 LARGE, SMALL = (900, 1100), (64, 64)
-GREY_LEVEL = 1 / 255 + 1e-6
+GREY_LEVEL = 0.5 / 255 + 1e-6
+"""What reducing the width in whole grey levels makes of a colour."""
 RAW = 0.01
 """What rounding to a grey level makes of a raw score, relative; a normalised one changes less."""
 
@@ -53,15 +54,14 @@ def another(deployed: Any, **options: Any) -> CategoryOpenVINOInferencer:
 
 @pytest.mark.parametrize("shape", [LARGE, (1, 6000), (6000, 1), (300, 64), (64, 64), (20, 31), (1, 1)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_frames_are_made_small_as_pillow_does(shape: tuple[int, int], channels: int) -> None:
+def test_frames_are_made_small_as_pillow_does_with_less_rounding(shape: tuple[int, int], channels: int) -> None:
     pixels = picture(*shape)[..., :channels]
     size = (64, 48)
     expected = np.asarray(Image.fromarray(pixels.squeeze(-1) if channels == 1 else pixels).resize((48, 64), 2))
     small = resized(pixels, size)
-    assert small.dtype == (np.float32 if enlarges(shape, size) else np.uint8)
-    assert np.abs(small.astype(np.float32) - expected.reshape(*size, channels)).max() <= 1
     precise = resized(pixels.astype(np.float32), size)
     assert np.abs(precise - expected.reshape(*size, channels)).max() <= 1
+    assert np.abs(precise - small).max() <= (1 if channels == 1 else 0.5 + 1e-4)
 
 
 @given(
@@ -125,7 +125,7 @@ def test_a_grey_frame_is_what_its_file_is(deployed: Any, frame: np.ndarray, tmp_
     np.testing.assert_allclose(deployed.inferencer.predict(tmp_path / "deep.png").pred_score, from_file, rtol=RAW)
     pixels = deployed.inferencer.predict(tmp_path / "grey.png").image
     for way in (grey, grey[..., None], grey[None], torch.from_numpy(grey)[None], grey.astype(np.uint16) * 257):
-        assert np.abs(deployed.inferencer.predict(way).image - pixels).max() <= GREY_LEVEL
+        assert np.abs(deployed.inferencer.predict(way).image - pixels).max() <= 2 * GREY_LEVEL
         np.testing.assert_allclose(deployed.inferencer.predict(way).pred_score, from_file, rtol=RAW)
 
 
