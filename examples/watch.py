@@ -31,26 +31,32 @@ CELLS = (1, 16)  # of the heatmap on the terminal
 
 
 def whole_files(folder: Path, settle: float, once: bool) -> Iterator[Path]:
-    """Give each picture of a folder once, in the order of arrival, when it has not changed for ``settle`` seconds.
+    """Give each picture of a folder, in the order of arrival, when it has not changed for ``settle`` seconds.
 
-    A file that is still being written changes; one that was damaged from the start is given, and refused by name.
+    A file that is still being written changes; one that was damaged from the start is given, and refused by name. One
+    that changes later, as its writer had paused, or a camera writes over its last picture, is given again.
     """
-    seen: set[Path] = set()
+    given: dict[Path, tuple[int, int]] = {}
     states: dict[Path, tuple[tuple[int, int], float]] = {}
     while True:
         files = [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
-        for file in sorted(set(files) - seen):
+        given, waiting = {file: given[file] for file in files if file in given}, False
+        for file in sorted(files):
             try:
                 status = file.stat()
             except FileNotFoundError:  # moved away in the meantime
                 continue
             state, now = (status.st_size, status.st_mtime_ns), time.monotonic()
+            if given.get(file) == state:
+                continue
+            waiting = True
             if states.get(file, (None, now))[0] != state:
                 states[file] = (state, now)
             elif now - states[file][1] >= settle:
-                seen.add(file)
+                given[file] = state
+                del states[file]
                 yield file
-        if once and seen >= set(files):
+        if once and not waiting:
             return
         time.sleep(min(settle, 0.1))
 

@@ -63,16 +63,27 @@ def opened(path: str | Path, kind: str = "image", max_pixels: int | None = None)
     Raises:
         UnreadableImageError: In place of whatever is raised in the block.
     """
-    try:
+    with blamed(f"{kind} '{path}'"):
         refuse_pipes(Path(path))
         with open_up_to(path, max_pixels) as image:
             yield image
+
+
+@contextmanager
+def blamed(name: str) -> Iterator[None]:
+    """Take every failure of a block for the fault of the image that the message calls by ``name``.
+
+    Raises:
+        UnreadableImageError: In place of whatever is raised in the block.
+    """
+    try:
+        yield
     except Exception as error:
         cause = str(error) or type(error).__name__
         if isinstance(error, Image.DecompressionBombError):
             cause += " (max_pixels of MultiCategory, PredictImages and CategoryOpenVINOInferencer allows more)"
         advice = "check the path" if isinstance(error, FileNotFoundError) else "remove or replace it"
-        raise UnreadableImageError(f"could not read {kind} '{path}': {cause}; {advice}") from error
+        raise UnreadableImageError(f"could not read {name}: {cause}; {advice}") from error
 
 
 def open_up_to(path: str | Path | BinaryIO, max_pixels: int | None) -> Image.Image:

@@ -10,7 +10,7 @@ import torch
 from PIL.Image import Image
 
 from anomalib_grad.data.pixels import resized, rgb_pixels, scaled
-from anomalib_grad.data.reading import FileFormat, read_pixels
+from anomalib_grad.data.reading import FileFormat, blamed, read_pixels
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -80,7 +80,7 @@ def as_batch(image: Frame, frames: FrameFormat = _AS_THEY_ARE) -> np.ndarray:
         RGB, float32 in [0, 1], shape ``(B, H, W, 3)``. The caller's pixels are left as they were.
 
     Raises:
-        UnreadableImageError: If a file cannot be read; names it.
+        UnreadableImageError: If a file, or a Pillow image, cannot be read; names it.
         TypeError: If it is something else.
         ValueError: If there are no pixels, or they have another shape, are no real numbers, or lie outside of that.
     """
@@ -89,10 +89,14 @@ def as_batch(image: Frame, frames: FrameFormat = _AS_THEY_ARE) -> np.ndarray:
     if isinstance(image, Image):
         if 0 in image.size:
             raise ValueError(f"Pass an image that has pixels, not one of {image.width} x {image.height}.")
-        return rgb_pixels(image, frames.size, frames.bits)[np.newaxis]
+        file = getattr(image, "filename", "")
+        with blamed(f"image '{file}'" if file else "the image"):  # Pillow decodes a file when its pixels are needed
+            return rgb_pixels(image, frames.size, frames.bits)[np.newaxis]
     if isinstance(image, torch.Tensor):
         if image.is_meta or image.is_quantized or image.layout is not torch.strided:
             raise ValueError("Pass a dense tensor that holds the pixels, not a sparse, quantised or meta one.")
+        if image.is_complex():
+            raise ValueError(f"Pass pixels as real numbers, not a tensor of {image.dtype}.")
         floating = image.is_floating_point()  # bfloat16 is unknown to numpy
         pixels = channels_last((image.float() if floating else image).numpy(force=True), tensor=True)
     elif not isinstance(image, np.ndarray):

@@ -204,6 +204,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
 
         Args:
             frames: Whatever ``predict`` takes, one image each; asked for the next in a thread of its own.
+                An array that its source writes over must be given as a copy: it may be read after the next was taken.
             in_flight: Frames that are worked on at a time. More are faster up to about twice the cores, and each then
                 waits longer.
             category: Category of all the frames, if known; recognised if ``None``.

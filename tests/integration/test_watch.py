@@ -116,3 +116,13 @@ def test_a_file_that_grows_is_taken_when_it_is_whole(tmp_path: Path) -> None:
     assert next(files).read_bytes() == content
     writer.join()
     assert list(files) == []
+
+
+def test_a_file_that_changes_after_it_was_judged_is_judged_again(tmp_path: Path) -> None:
+    whole_files = runpy.run_path(str(WATCH))["whole_files"]
+    file = tmp_path / "latest.png"
+    file.write_bytes(b"half")
+    files = whole_files(tmp_path, settle=0.1, once=True)
+    assert next(files) == file
+    file.write_bytes(b"half, and the rest")
+    assert list(files) == [file]

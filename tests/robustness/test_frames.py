@@ -201,6 +201,7 @@ def test_a_stream_gives_what_the_loop_gives_in_order_and_a_bad_frame_an_error(
     Image.fromarray(frame).save(good)
     bad.write_bytes(good.read_bytes()[:20_000])
     nan = np.full((30, 30, 3), np.nan)
+    undecoded = Image.open(bad)
     frames = [
         frame,
         good,
@@ -210,11 +211,14 @@ def test_a_stream_gives_what_the_loop_gives_in_order_and_a_bad_frame_an_error(
         frame[:1],
         np.zeros((0, 5)),
         frame[:, :, :2],
+        undecoded,
+        torch.zeros(3, 30, 30, dtype=torch.complex64),
         *[frame[n:] for n in range(20)],
     ]
     results = list(deployed.inferencer.stream(frames, in_flight=3))
     assert [id(result.frame) for result in results] == [id(frame) for frame in frames]
-    assert [index for index, result in enumerate(results) if result.error] == [2, 4, 6, 7]
+    assert [index for index, result in enumerate(results) if result.error] == [2, 4, 6, 7, 8, 9]
+    assert str(results[2].error) == str(results[8].error)
     assert str(bad) in str(results[2].error)
     assert all(result.prediction is None for result in results if result.error)
     assert all(0 < result.seconds < 60 for result in results)
