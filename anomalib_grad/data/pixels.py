@@ -39,7 +39,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-_EIGHT_BIT_STEP = np.float32(1 / 255)  # multiplied with, as torchvision does
+EIGHT_BIT_STEP = np.float32(1 / 255)  # multiplied with, as torchvision does
 _LOSSY = {"JPEG", "JPEG2000", "MPO", "WEBP"}
 _STRIP = 64  # rows
 _SIXTEEN_BITS = "I;16"  # and I;16B, I;16L, I;16N
@@ -110,11 +110,11 @@ def rgb_pixels(image: Image.Image, size: tuple[int, int] | None = None, bits: in
         return np.repeat(grey, 3, axis=-1)
     if image.mode == "L":
         grey = resized(np.asarray(image)[..., np.newaxis], size)
-        return np.repeat(grey, 3, axis=-1).astype(np.float32) * _EIGHT_BIT_STEP
+        return np.repeat(grey, 3, axis=-1).astype(np.float32) * EIGHT_BIT_STEP
     colours = image if image.mode == "RGB" else image.convert("RGB")  # which copies in any case
     if size is None or enlarges(colours.size[::-1], size):
-        return resized(np.asarray(colours), size).astype(np.float32) * _EIGHT_BIT_STEP
-    return resized(narrowed(colours, size[1]), size).astype(np.float32) * _EIGHT_BIT_STEP
+        return resized(np.asarray(colours), size).astype(np.float32) * EIGHT_BIT_STEP
+    return resized(narrowed(colours, size[1]), size).astype(np.float32) * EIGHT_BIT_STEP
 
 
 def check_values(image: Image.Image, bits: int) -> None:
