@@ -104,17 +104,16 @@ def rgb_pixels(image: Image.Image, size: tuple[int, int] | None = None, bits: in
     """
     check_mode(image)
     if is_deep(image):
-        grey = resized(scaled(np.asarray(image), bits)[..., np.newaxis], size)
+        grey = at_most_white(resized(scaled(np.asarray(image), bits)[..., np.newaxis], size))
         if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _ZERO_IS_WHITE:
             grey = 1 - grey
         return np.repeat(grey, 3, axis=-1)
     if image.mode == "L":
         grey = resized(np.asarray(image)[..., np.newaxis], size)
-        return np.repeat(grey, 3, axis=-1).astype(np.float32) * EIGHT_BIT_STEP
+        return at_most_white(np.repeat(grey, 3, axis=-1).astype(np.float32) * EIGHT_BIT_STEP)
     colours = image if image.mode == "RGB" else image.convert("RGB")  # which copies in any case
-    if size is None or enlarges(colours.size[::-1], size):
-        return resized(np.asarray(colours), size).astype(np.float32) * EIGHT_BIT_STEP
-    return resized(narrowed(colours, size[1]), size).astype(np.float32) * EIGHT_BIT_STEP
+    pixels = np.asarray(colours) if size is None or enlarges(colours.size[::-1], size) else narrowed(colours, size[1])
+    return at_most_white(resized(pixels, size).astype(np.float32) * EIGHT_BIT_STEP)
 
 
 def check_values(image: Image.Image, bits: int) -> None:
@@ -189,11 +188,16 @@ def narrowed(image: Image.Image, width: int) -> np.ndarray:
     Strip by strip, as Pillow holds four bytes a pixel already: all at once would double that.
 
     Returns:
-        uint8, shape ``(H, width, 3)``.
+        Whole grey levels, shape ``(H, width, 3)``.
     """
     edges = [*range(0, image.height, _STRIP), image.height]
     strips = (np.asarray(image.crop((0, top, image.width, bottom))) for top, bottom in pairwise(edges))
     return np.concatenate([resized(strip, (len(strip), width)) for strip in strips])
+
+
+def at_most_white(pixels: np.ndarray) -> np.ndarray:
+    """Hold pixels to 1: the weights of a resize add up to that but for their rounding."""
+    return np.minimum(pixels, np.float32(1))
 
 
 def enlarges(before: tuple[int, ...], size: tuple[int, int]) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from anomalib_grad.data.pixels import EIGHT_BIT_STEP, resized, rgb_pixels, scaled
+from anomalib_grad.data.pixels import EIGHT_BIT_STEP, at_most_white, resized, rgb_pixels, scaled
 from anomalib_grad.data.reading import FileFormat, blamed, read_pixels
 
 if TYPE_CHECKING:
@@ -158,9 +158,9 @@ def in_unit_range(pixels: np.ndarray, frames: FrameFormat) -> np.ndarray:
     """
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)  # some cameras send the high byte first
     if pixels.dtype == np.uint8:
-        return resized(pixels, frames.size).astype(np.float32) * EIGHT_BIT_STEP  # as files are
+        return at_most_white(resized(pixels, frames.size).astype(np.float32) * EIGHT_BIT_STEP)  # as files are
     if pixels.dtype == np.uint16:
-        return resized(scaled(pixels, frames.bits), frames.size)
+        return at_most_white(resized(scaled(pixels, frames.bits), frames.size))
     values = pixels.astype(np.float32)
     low, high = float(values.min()), values.max(axis=(1, 2, 3), keepdims=True)  # not a number if any is not
     integers = pixels.dtype.kind in "iu"

@@ -73,7 +73,20 @@ def test_an_image_and_its_pixels_are_resized_alike(shape: tuple[int, int], size:
     image = Image.fromarray(picture(*shape)).convert(mode)
     pixels = np.asarray(image.convert("RGB") if mode == "P" else image)
     small = as_batch(image, FrameFormat(size=size))
+    assert small.min() >= 0
+    assert small.max() <= 1, "what was read may be handed on"
     np.testing.assert_allclose(small, as_batch(pixels, FrameFormat(size=size)), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [31, 97, 333, 700])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_white_stays_white(side: int, kind: type) -> None:
+    white = np.full((side, side + 5, 3), np.iinfo(kind).max, kind)
+    for size in ((64, 64), (48, 77), (320, 320)):
+        small = as_batch(white, FrameFormat(size=size))
+        assert small.max() <= 1, "what was read may be handed on"
+        np.testing.assert_allclose(small, 1, atol=1e-6)
+        np.testing.assert_array_equal(as_batch(small), small)
 
 
 @pytest.mark.parametrize(
