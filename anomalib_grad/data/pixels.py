@@ -170,16 +170,17 @@ def resized(pixels: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     if pixels.dtype == np.uint8 and pixels.shape[-1] == 1:  # torch is quick with colours alone
         grey = [Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR) for image in flat(pixels)]
         return np.stack([np.asarray(image) for image in grey]).reshape(*pixels.shape[:-3], *size, 1)
+    if pixels.dtype == np.uint8:
+        pixels = antialiased(pixels, (pixels.shape[-3], size[1])).astype(np.float32)
+    return antialiased(pixels, size)
+
+
+def antialiased(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize pixels ``(H, W, C)`` or ``(B, H, W, C)`` in their type, bilinear with antialiasing."""
     writable = np.require(pixels, requirements=["C", "W"])  # torch takes no other without a word
     batch = torch.from_numpy(writable.reshape(-1, *pixels.shape[-3:])).permute(0, 3, 1, 2)
-    if batch.dtype == torch.uint8:
-        batch = antialiased(batch, (batch.shape[-2], size[1])).float()
-    return antialiased(batch, size).permute(0, 2, 3, 1).numpy().reshape(*pixels.shape[:-3], *size, pixels.shape[-1])
-
-
-def antialiased(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Resize images ``(B, C, H, W)``, bilinear with antialiasing."""
-    return functional.interpolate(images, size, mode="bilinear", antialias=True)
+    small = functional.interpolate(batch, size, mode="bilinear", antialias=True).permute(0, 2, 3, 1)
+    return small.numpy().reshape(*pixels.shape[:-3], *size, pixels.shape[-1])
 
 
 def narrowed(image: Image.Image, width: int) -> np.ndarray:
@@ -188,11 +189,11 @@ def narrowed(image: Image.Image, width: int) -> np.ndarray:
     Strip by strip, as Pillow holds four bytes a pixel already: all at once would double that.
 
     Returns:
-        Whole grey levels, shape ``(H, width, 3)``.
+        uint8, shape ``(H, width, 3)``.
     """
     edges = [*range(0, image.height, _STRIP), image.height]
     strips = (np.asarray(image.crop((0, top, image.width, bottom))) for top, bottom in pairwise(edges))
-    return np.concatenate([resized(strip, (len(strip), width)) for strip in strips])
+    return np.concatenate([antialiased(strip, (len(strip), width)) for strip in strips])
 
 
 def at_most_white(pixels: np.ndarray) -> np.ndarray:
