@@ -212,7 +212,12 @@ class FrozenBackbone(nn.Module):
 
     def rows(self, images: Tensor) -> Tensor:
         """Compute the maps of images ``(B, 3, H, W)``, flattened and concatenated: ``(B, row_length)``."""
-        return torch.cat([feature_map.flatten(1) for feature_map in self.feature_maps(images)], dim=1)
+        return self.flatten(self.feature_maps(images))
+
+    @staticmethod
+    def flatten(maps: Sequence[Tensor]) -> Tensor:
+        """Flatten and concatenate maps ``(B, C, h, w)`` of the same images: ``(B, row_length)``."""
+        return torch.cat([feature_map.flatten(1) for feature_map in maps], dim=1)
 
     def unflatten(self, rows: Tensor) -> list[Tensor]:
         """Give flattened and concatenated maps ``(B, row_length)`` their shapes back."""

@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from anomalib_grad.backbone.frozen import FrozenBackbone
 from anomalib_grad.categories.distributed import all_gather
 from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.thresholds.known_images import KnownImage, from_plain, to_plain
@@ -87,7 +88,7 @@ class Noting:
         places = [place for place, path in enumerate(batch.image_path or ()) if str(path) in self._wanted]
         if names is None or not places:
             return
-        rows = torch.cat([part[places].flatten(1) for part in maps], dim=1).half().cpu()
+        rows = FrozenBackbone.flatten([part[places] for part in maps]).half().cpu()
         for place, row in zip(places, rows, strict=True):
             path, truth = str(batch.image_path[place]), bool(batch.gt_label[place])
             self._found[path] = names[place], row, KnownImage.of(path, 0.0, 0.0, anomalous=truth)
