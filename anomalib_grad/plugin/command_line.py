@@ -23,13 +23,14 @@ _PROBLEM = re.compile(r'Parser key "([\w.]+)":.*?Problem with given class_path \
 _UNKNOWN = re.compile(
     r"Option '([^']+)' is not accepted|Unrecognized arguments: --([\w.]+)|Group '(.+)' does not accept option '([^']+)'"
 )
+_UNRECOGNISED = re.compile(r"Unrecognized arguments: (--[\w.]+)")
 _UNREADABLE = re.compile(r"Parser key \"([\w.]+)\":\s+Unable to load config '(.*)'")
 _KEY = re.compile(r'Parser key "([\w.]+)"')
 _VALUE = re.compile(r"(?:Given|Got) value: (.*)")
 
 
 class CommandLineParser(ArgumentParser):
-    """jsonargparse's parser; says in one sentence what is wrong with an argument of this package's classes."""
+    """jsonargparse's parser; says in one sentence what is wrong with an argument, and which one may be meant."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # jsonargparse's
         super().__init__(*args, **kwargs)
@@ -46,7 +47,7 @@ class CommandLineParser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse what was given; arguments are jsonargparse's."""
-        sentence = describe(message)
+        sentence = describe(message) or unrecognised(message, list(self._option_string_actions))
         if sentence is None or not self.exit_on_error:
             super().error(message, ex)
         self.exit(2, f"error: {sentence}\n")
@@ -81,6 +82,13 @@ def describe(message: str) -> str | None:
         return None
     argument = ".".join(keys)
     return f"--{option}.{argument} cannot be {value[1]!r}; it takes {hint_of(class_type, argument)}."
+
+
+def unrecognised(message: str, options: list[str]) -> str | None:
+    """Name the option that is most like one that the command does not have; ``None`` if none is."""
+    found = _UNRECOGNISED.match(message)
+    alike = nearest(found[1], options) if found else None
+    return f"there is no argument {found[1]}; did you mean {alike}?" if found and alike else None
 
 
 def arguments(class_type: type) -> list[str]:

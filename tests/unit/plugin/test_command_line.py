@@ -126,3 +126,13 @@ def test_classes_of_others_are_answered_as_before(modules, capsys):
     assert "Option 'bakcbone' is not accepted" in printed
     with pytest.raises(ValueError, match="unknown backbone 'x'"):
         parse("--model=another_package.Theirs", "--model.backbone=x")
+
+
+def test_misspelt_arguments_of_anomalib_are_answered_by_their_neighbour(capsys):
+    parser = CommandLineParser()
+    parser.add_argument("--trainer.max_epochs", type=int)
+    parser.add_argument("--model")
+    for given, meant in (("--trainer.max_epoks", "--trainer.max_epochs"), ("--modl", "--model")):
+        with pytest.raises(SystemExit):
+            parser.parse_args([given, "3"])
+        assert capsys.readouterr().err == f"error: there is no argument {given}; did you mean {meant}?\n"
