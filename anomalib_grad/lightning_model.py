@@ -134,8 +134,9 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
     ) -> None:
         shape = {"backbone": backbone, "layers": layers, "image_size": image_size, "fusion": fusion}
         self._given = Settings.of(shape | {"method": method, "training": training, "map": map, "cache": cache})
-        settings = self._given.over(find_recipe(recipe).settings)
+        chosen = find_recipe(recipe)
         with naming_recipe(recipe):
+            settings = self._given.over(chosen.settings_on(backbone))
             model = build_network(settings, pre_trained)
         if pre_processor is True:
             pre_processor = GradPreProcessor.from_statistics(

@@ -55,6 +55,16 @@ def list_feature_maps(backbone: str) -> list[FeatureMap]:
     ]
 
 
+def is_plain_transformer(backbone: str) -> bool:
+    """Tell whether all maps of a timm backbone have one stride, as those of a plain ViT do.
+
+    Raises:
+        ValueError: If timm does not know the backbone.
+    """
+    maps = list_feature_maps(backbone)
+    return len(maps) > 1 and len({feature_map.stride for feature_map in maps}) == 1
+
+
 def default_layers(maps: Sequence[FeatureMap]) -> list[FeatureMap]:
     """Choose the maps at strides 8 and 16.
 

@@ -33,6 +33,26 @@ def test_published_recipes_keep_their_epochs_and_the_trainers_precision(name: st
     assert (training.max_epochs, training.steps, training.precision) == (epochs, None, "trainer")
 
 
+@pytest.mark.parametrize(
+    ("backbone", "given", "size", "length", "copies"),
+    [
+        ("mobilenetv3_small_050", {}, (320, 320), (2000, 150), 3),
+        ("vit_tiny_patch16_224", {}, (224, 224), (600, 150), 0),
+        ("vit_tiny_patch16_224", {"image_size": (64, 64), "training": {"steps": 9}}, (64, 64), (9, None), 0),
+    ],
+)
+def test_plus_is_another_one_on_a_plain_transformer(
+    backbone: str, given: dict[str, Any], size: tuple[int, int], length: tuple[int, int | None], copies: int
+) -> None:
+    settings: Any = Grad("plus", backbone=backbone, **given).settings
+    assert (settings.image_size, settings.training.copies) == (size, copies)
+    assert (settings.training.steps, settings.training.most_passes) == length
+
+
+def test_plus_takes_patches_of_14_pixels_without_being_told_a_size() -> None:
+    assert Grad("plus", backbone="vit_small_patch14_dinov2").model.backbone.feature_size == (16, 16)
+
+
 GIVEN: list[tuple[dict[str, Any], str, Any]] = [
     ({"layers": "both"}, "layers", ["adapter8", "adapter16"]),
     ({"image_size": (224, 224)}, "image_size", [224, 224]),
