@@ -89,12 +89,7 @@ ROWS = {
         "448 px cropped to 392, 200 epochs in batches of 16",
         length={"max_epochs": 200},
     ),
-    "Grad plus, DINOv2-S": Row(
-        "Grad",
-        {"recipe": "plus", "backbone": DINO, "training": {"copies": 0}},
-        DINO,
-        "none measured before; here without moved copies",
-    ),
+    "Grad plus, DINOv2-S": Row("Grad", {"recipe": "plus", "backbone": DINO}, DINO, "224 px, 600 steps of 16"),
 }
 """Recommendations: the papers of PatchCore (2106.08265), PaDiM (2011.08785), AnomalyDINO (2405.14529), Dinomaly
 (2405.14325) and INP-Former (2503.02424), and what anomalib's models take by themselves."""
