@@ -14,9 +14,9 @@ from filelock import FileLock, Timeout
 
 from anomalib_grad.data.prediction import images_at
 from anomalib_grad.files.atomic import naming_disk
-from anomalib_grad.thresholds.known_images import KnownImage
+from anomalib_grad.thresholds.error_rates import called_anomalous
+from anomalib_grad.thresholds.labelled_scores import KnownImage
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
-from anomalib_grad.thresholds.outcome import called_anomalous
 
 from .corrections import Verdicts
 from .models import ModelFile, open_model

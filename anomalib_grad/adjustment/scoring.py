@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from anomalib_grad.data.reading import UnreadableImageError
-from anomalib_grad.thresholds.known_images import KnownImage
+from anomalib_grad.thresholds.labelled_scores import KnownImage
 
 from .models import ModelFile
 

@@ -18,7 +18,7 @@ from anomalib_grad.evaluation.coordinates import find
 from anomalib_grad.evaluation.metrics import Counts
 from anomalib_grad.report.records import CategoryResult, TestReport
 from anomalib_grad.report.table import write_csv, write_json
-from anomalib_grad.thresholds.category_statistics import STATISTICS
+from anomalib_grad.thresholds.category_thresholds import STATISTICS
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 
 from .notes import data_notes, ignoring_notes, recognition_notes, threshold_notes

@@ -21,6 +21,8 @@ NEW_NAMES = {
     "head": "components.head",
     "pre_processor": "data.pre_processor",
     "resizing": "data.resizing",
+    "thresholds.known_images": "thresholds.labelled_scores",
+    "thresholds.record": "thresholds.threshold_record",
 }
 """Of modules with a class that an export holds."""
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from .category_statistics import STATISTICS, UNKNOWN
+from .category_thresholds import STATISTICS, UNKNOWN
 from .false_alarms import check_rate
-from .known_images import KnownImage, peaks_of, scores_of, thinned
-from .placing import HALF, placed
+from .labelled_scores import KnownImage, peaks_of, scores_of, thinned
+from .normalization import HALF, placed
 from .post_processor import PerCategoryPostProcessor, denormalize
-from .record import AFTERWARDS, VALIDATION, ThresholdRecord
 from .rules import Fit, fit, moved
+from .threshold_record import AFTERWARDS, VALIDATION, ThresholdRecord
 
 ALL = "all"
 """Stands for whatever a model without categories judges."""

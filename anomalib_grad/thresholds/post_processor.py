@@ -23,8 +23,8 @@ from anomalib_grad.data.ignoring import of_the_rest
 from anomalib_grad.files.restoring import check_post_processing
 from anomalib_grad.torch_model import GradModel
 
-from .category_statistics import STATISTICS, UNKNOWN, CategoryStatistics
-from .record import ThresholdRecord
+from .category_thresholds import STATISTICS, UNKNOWN, CategoryStatistics
+from .threshold_record import ThresholdRecord
 
 __all__ = ["UNKNOWN", "PerCategoryPostProcessor"]
 

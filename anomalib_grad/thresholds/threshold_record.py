@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from .known_images import KnownImage, from_plain, thinned, to_plain
+from .labelled_scores import KnownImage, from_plain, thinned, to_plain
 
 VALIDATION = "validation"
 """Source of what training fitted."""
