@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from anomalib_grad.data.reading import UnreadableImageError
+from anomalib_grad.data.read_or_refuse import UnreadableImageError
 from anomalib_grad.thresholds.labelled_scores import KnownImage
 
 from .models import ModelFile

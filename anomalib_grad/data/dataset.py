@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Mask
 
 from .dataclasses import CategoryImageBatch, CategoryImageItem
-from .reading import AS_THEY_SAY, FileFormat, UnreadableImageError, check_image, read_image, read_mask
+from .read_or_refuse import AS_THEY_SAY, FileFormat, UnreadableImageError, check_image, read_image, read_mask
 from .resizing import resized_to
 
 

@@ -25,10 +25,10 @@ from .anomalib_data import leave_out_hidden
 from .dataset import MultiCategoryDataset
 from .discovery import check_names, create_datamodule, discover_categories, resolve_datamodule_class
 from .folder_layout import FolderLayout
-from .ignoring import given_masks, kept_pixels, mask_in
+from .ignore_masks import given_masks, kept_pixels, mask_in
 from .masks import check_masks
 from .mvtec_layout import MVTecLayout
-from .reading import AS_THEY_SAY, FileFormat
+from .read_or_refuse import AS_THEY_SAY, FileFormat
 from .sampling import BalancedSampler, EvaluationBatchSampler
 from .skip_unreadable import leave_out_unreadable
 
@@ -88,7 +88,7 @@ class MultiCategory(AnomalibDataModule):
             million, to Pillow's guard against files that claim more than they hold. Datasets with readers of their own
             heed neither.
         ignore: Mask of what is not judged, white, in all products or by the name of each; it wins over ``ignore.png``
-            in a product's folder (see ``ignoring.py``).
+            in a product's folder (see ``ignore_masks.py``).
 
     Raises:
         FileNotFoundError: If ``root`` is no folder. This and the following are raised when the categories are first

@@ -19,7 +19,7 @@ from anomalib.data import Batch, InferenceBatch
 from torch import Tensor, nn
 
 from anomalib_grad.categories.recogniser import pool
-from anomalib_grad.data.ignoring import of_the_rest
+from anomalib_grad.data.ignore_masks import of_the_rest
 from anomalib_grad.files.restoring import check_post_processing
 from anomalib_grad.torch_model import GradModel
 

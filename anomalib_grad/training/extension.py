@@ -31,8 +31,8 @@ from anomalib_grad.thresholds.post_processor import keeping_categories
 from anomalib_grad.torch_model import GradModel
 
 from .feature_sample import BYTES, FeatureSample
+from .feature_statistics import spread_by_category, training_batches
 from .judged_sample import Noting, judge_again
-from .learning import spread_by_category, training_batches
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.thresholds.labelled_scores import KnownImage, from_plain, to_plain
 from anomalib_grad.torch_model import GradModel
 
-from .learning import evenly, in_eval_mode
+from .feature_statistics import evenly, in_eval_mode
 
 BATCH = 32
 """Rows that are judged together."""

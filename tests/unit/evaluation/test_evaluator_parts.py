@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from anomalib_grad.data import CategoryImageBatch
-from anomalib_grad.data.reading import FileFormat
+from anomalib_grad.data.read_or_refuse import FileFormat
 from anomalib_grad.evaluation.collector import Collector
 from anomalib_grad.evaluation.coordinates import GLOBAL, LOCAL, CoordinateTap, sample_local
 from anomalib_grad.evaluation.examples import THUMBNAIL, TopExamples, candidate, load_example

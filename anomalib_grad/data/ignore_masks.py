@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional
 
-from .reading import read_mask
+from .read_or_refuse import read_mask
 
 IGNORE_FILE = "ignore.png"
 

@@ -9,7 +9,7 @@ from anomalib.data import ImageBatch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from anomalib_grad.data.ignoring import ignore_masks, kept_pixels
+from anomalib_grad.data.ignore_masks import ignore_masks, kept_pixels
 
 
 class IgnoreMasks:

@@ -21,7 +21,7 @@ from PIL import Image
 from .dataset import MultiCategoryDataset
 from .pixels import read_wrongly_by_anomalib
 from .prediction import PredictImages
-from .reading import AS_THEY_SAY, UnreadableImageError, refuse_pipes
+from .read_or_refuse import AS_THEY_SAY, UnreadableImageError, refuse_pipes
 from .skip_unreadable import File, files_of, find_unreadable
 
 NAMED = 5
