@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from .categories.follow_ignore_masks import FollowIgnoreMasks
 from .categories.learn_to_recognise import FEATURES, LearnToRecognise
-from .checkpoint.own import fit_network, fit_thresholds, leave_out_copies, load, note, settings_in
+from .checkpoint.save_and_load import fit_network, fit_thresholds, leave_out_copies, load, note, settings_in
 from .data.anomalib_data import LeaveOutHidden, NameMissingSplit
 from .data.copies import TrainOnCopies
 from .data.name_files_in_errors import NameUnreadableImages

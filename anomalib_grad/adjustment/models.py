@@ -12,7 +12,7 @@ from zipfile import is_zipfile
 
 import torch
 
-from anomalib_grad.checkpoint.own import THRESHOLDS
+from anomalib_grad.checkpoint.save_and_load import THRESHOLDS
 from anomalib_grad.data.read_or_refuse import read_image
 from anomalib_grad.data.resizing import resized_to
 from anomalib_grad.deploy import CategoryOpenVINOInferencer

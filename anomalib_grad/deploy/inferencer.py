@@ -16,10 +16,10 @@ from anomalib.deploy import OpenVINOInferencer
 
 from anomalib_grad.thresholds.post_processor import UNKNOWN
 
+from .checksum import is_intact, present
 from .export import CATEGORY, SIZE_METADATA
 from .frames import Frame, FrameFormat, as_batch, input_size
 from .openvino_graph import show_category, show_raw, tell_category, tell_category_and_show_raw
-from .seal import is_intact, present
 from .stream import FrameResult, Stream
 from .threshold_files import CATEGORIES_METADATA
 

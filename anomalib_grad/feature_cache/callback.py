@@ -18,7 +18,7 @@ from .conditions import obstacle, passes
 from .dataset import CachedFeatures, cached_loader
 from .filling import FeatureSource, fill_shared, filler
 from .fingerprint import fingerprint, hash_images, hash_weights
-from .place import check_place, choose_place, is_automatic
+from .memory_or_disk import check_place, choose_place, is_automatic
 from .store import GIB, CacheFile
 
 logger = logging.getLogger(__name__)

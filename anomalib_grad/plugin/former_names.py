@@ -11,7 +11,8 @@ from types import ModuleType
 
 PACKAGE = __name__.partition(".")[0]
 NEW_NAMES = {
-    "backbone_cut": "backbone.cut",
+    "backbone.cut": "backbone.remove_unused",
+    "backbone_cut": "backbone.remove_unused",
     "category_features": "plugin.former_classes",
     "components.fusion": "components.representation",
     "components.grid": "components.representation",

@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 FORMER = {
+    "backbone.cut": "Unused",
     "thresholds.known_images": "KnownImage",
     "thresholds.record": "ThresholdRecord",
 }

@@ -21,7 +21,7 @@ from anomalib_grad.report.table import write_csv, write_json
 from anomalib_grad.thresholds.category_thresholds import STATISTICS
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 
-from .notes import data_notes, ignoring_notes, recognition_notes, threshold_notes
+from .report_notes import data_notes, ignoring_notes, recognition_notes, threshold_notes
 
 logger = logging.getLogger(__name__)
 
