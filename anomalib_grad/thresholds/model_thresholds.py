@@ -16,8 +16,8 @@ import torch
 from .category_thresholds import STATISTICS, UNKNOWN
 from .false_alarms import check_rate
 from .labelled_scores import KnownImage, peaks_of, scores_of, thinned
-from .normalization import HALF, placed
-from .post_processor import PerCategoryPostProcessor, denormalize
+from .normalization import HALF, denormalize, placed
+from .post_processor import PerCategoryPostProcessor
 from .rules import Fit, fit, moved
 from .threshold_record import AFTERWARDS, VALIDATION, ThresholdRecord
 
