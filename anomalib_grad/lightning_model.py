@@ -27,6 +27,7 @@ from .data.copies import TrainOnCopies
 from .data.name_files_in_errors import NameUnreadableImages
 from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor, resize_as_now
 from .deploy.export import CategoryExportMixin, ExplainedInferenceBatch
+from .evaluation.metrics import RankRawScores
 from .feature_cache import FeatureCaching, FeatureSource, features_of
 from .files.restoring import restoring
 from .files.unreadable_checkpoints import NameUnreadableCheckpoint
@@ -42,7 +43,6 @@ from .thresholds.post_processor import (
     score_batch,
     tell,
 )
-from .thresholds.raw_scores import RankRawScores
 from .torch_model import GradModel
 from .training.divergence import StopDiverged
 from .training.extension import Extending

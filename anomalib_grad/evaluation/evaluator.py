@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich.console import Console
 
 from anomalib_grad.categories.distributed import all_gather, own_samples
-from anomalib_grad.data.ignore_masks import of_the_rest
+from anomalib_grad.data.ignore_masks import IgnoreMasks, of_the_rest
 from anomalib_grad.evaluation.build_report import build_report, write_report
 from anomalib_grad.report.pictures import file_format_of
 from anomalib_grad.report.records import METRIC_NAMES
@@ -28,7 +28,6 @@ from anomalib_grad.report.table import results_table
 
 from .collector import Collector
 from .coordinates import CoordinateTap
-from .ignored_pixels import IgnoreMasks
 from .metrics import (
     IMAGE_FIELDS,
     PIXEL_FIELDS,
