@@ -15,10 +15,9 @@ from anomalib_grad.components import FUSIONS
 from anomalib_grad.components.head import GradHead
 from anomalib_grad.training.mse_threshold import AUTHORS_MSE_THRESHOLD
 
-from .archive import AuthorsCheckpointError
+from .archive import AuthorsCheckpointError, check_tensors
 from .authors_file import AuthorsFile, read_authors_file
 from .keys import from_authors_key
-from .tensors import check_tensors
 
 _LOCAL_CELLS = "local_representation.grid.cells"
 _GLOBAL_CELLS = "global_representation.grid.cells"

@@ -83,13 +83,9 @@ def _sentence(path: Path, fault: str, name: object) -> str:
     """Say what is wrong with a checkpoint, and which one to go on from: the newest whole one beside it."""
     is_copy = str(name) != str(path)  # beside which there is nothing of the user's
     files = () if is_copy else path.parent.glob(f"*{path.suffix}")
-    beside = (other for other in files if other != path and _is_readable(other))
+    # a pipe would be waited for
+    beside = (other for other in files if other != path and other.is_file() and os.access(other, os.R_OK))
     newest_first = sorted(beside, key=lambda other: other.stat().st_mtime, reverse=True)
     whole = next((repr(other.name)[1:-1] for other in newest_first if find_fault(other) is None), None)
     advice = "give one that Grad's training wrote" if whole is None else f"go on from {whole}, which is whole"
     return f"cannot read checkpoint {name}: {fault}; copy it again, or {advice}."
-
-
-def _is_readable(path: Path) -> bool:
-    """Tell whether a path is a file, no pipe that would be waited for, that may be read."""
-    return path.is_file() and os.access(path, os.R_OK)
