@@ -90,9 +90,7 @@ class ModelThresholds:
         """Read what :meth:`to_plain` gave.
 
         Raises:
-            ValueError: If it is something else.
-            TypeError: If it is something else.
-            LookupError: If it is something else.
+            LookupError, TypeError, ValueError: If it is something else.
         """
         records = {str(name): ThresholdRecord.from_plain(record) for name, record in plain["records"].items()}
         if table.shape != (len(products) + 1, len(STATISTICS)):

@@ -80,9 +80,7 @@ class ThresholdRecord:
         """Read what :meth:`to_plain` gave.
 
         Raises:
-            ValueError: If it is something else.
-            TypeError: If it is something else.
-            LookupError: If it is something else.
+            LookupError, TypeError, ValueError: If it is something else.
         """
         normal, anomalous = (int(count) for count in plain["seen"])
         rate = plain["rate"]
