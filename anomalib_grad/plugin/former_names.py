@@ -13,7 +13,7 @@ PACKAGE = __name__.partition(".")[0]
 NEW_NAMES = {
     "backbone.cut": "backbone.remove_unused",
     "backbone_cut": "backbone.remove_unused",
-    "category_features": "plugin.former_classes",
+    "category_features": "plugin.former_names",
     "components.fusion": "components.representation",
     "components.grid": "components.representation",
     "components.recogniser": "categories.recogniser",
@@ -26,6 +26,10 @@ NEW_NAMES = {
     "thresholds.record": "thresholds.threshold_record",
 }
 """Of modules with a class that an export holds."""
+
+
+class CategoryFeatures:
+    """What a model once kept to learn its categories from; older exports hold one, which nothing uses."""
 
 
 class FormerNames(MetaPathFinder, Loader):

@@ -6,6 +6,7 @@ import pytest
 
 FORMER = {
     "backbone.cut": "Unused",
+    "category_features": "CategoryFeatures",
     "thresholds.known_images": "KnownImage",
     "thresholds.record": "ThresholdRecord",
 }
