@@ -225,7 +225,9 @@ class ModelThresholds:
             ValueError: If there is no such product, or nothing is known of its threshold.
         """
         old = self._known(product)
-        images = with_corrections(self.images(product), corrections)
+        corrected = {(image.name, float(f"{image.score:.3g}")) for image in corrections}  # once, if known already
+        known = (one for one in self.images(product) if (one.name, float(f"{one.score:.3g}")) not in corrected)
+        images = [*known, *corrections]
         rate = None if any(image.anomalous for image in images) else old.rate
         found = fit(images, rate)
         more = [len(scores_of(corrections, anomalous=truth)) for truth in (False, True)]
@@ -340,9 +342,3 @@ def pooled(post_processor: PerCategoryPostProcessor, name: str) -> torch.Tensor:
     """One of ``STATISTICS`` of all categories together, a number."""
     value: torch.Tensor = getattr(post_processor, f"_{name}" if name.endswith("threshold") else name)
     return value
-
-
-def with_corrections(images: tuple[KnownImage, ...], corrections: list[KnownImage]) -> list[KnownImage]:
-    """Join known images and corrections; one that is known already, by its name and score, is taken once."""
-    corrected = {(image.name, float(f"{image.score:.3g}")) for image in corrections}
-    return [image for image in images if (image.name, float(f"{image.score:.3g}")) not in corrected] + corrections
