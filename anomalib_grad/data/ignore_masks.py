@@ -50,12 +50,18 @@ def mask_in(folder: Path) -> Path | None:
     return path if os.path.lexists(path) else None
 
 
+def folder_of(datamodule: Any) -> Path | None:  # noqa: ANN401  # anomalib's, of any class, or none
+    """Folder of a datamodule's product, where its mask may lie."""
+    root = getattr(datamodule, "root", None)
+    return None if root is None else Path(root) / datamodule.category
+
+
 def ignore_masks(datamodule: Any) -> dict[str, Path]:  # noqa: ANN401  # anomalib's, of any class, or none
     """Find the mask of each product of a datamodule, by its name; under ``""`` where products have no names."""
     if hasattr(datamodule, "ignore_masks"):
         return dict(datamodule.ignore_masks)
-    root = getattr(datamodule, "root", None)
-    mask = None if root is None else mask_in(Path(root) / datamodule.category)
+    folder = folder_of(datamodule)
+    mask = None if folder is None else mask_in(folder)
     return {} if mask is None else {"": mask}
 
 

@@ -25,7 +25,7 @@ from .anomalib_data import leave_out_hidden
 from .dataset import MultiCategoryDataset
 from .discovery import check_names, create_datamodule, discover_categories, resolve_datamodule_class
 from .folder_layout import FolderLayout
-from .ignore_masks import given_masks, kept_pixels, mask_in
+from .ignore_masks import folder_of, given_masks, kept_pixels, mask_in
 from .masks import check_masks
 from .mvtec_layout import MVTecLayout
 from .read_or_refuse import AS_THEY_SAY, FileFormat
@@ -247,7 +247,7 @@ class MultiCategory(AnomalibDataModule):
         Raises:
             ValueError: If one is there for no category.
         """
-        folders = {name: _folder_of(datamodule) for name, datamodule in self.datamodules.items()}
+        folders = {name: folder_of(datamodule) for name, datamodule in self.datamodules.items()}
         masks = given_masks(self.ignore, folders)
         homeless = mask_in(self.root)
         if homeless is not None and any(folder and folder.parent == self.root for folder in folders.values()):
@@ -372,9 +372,3 @@ class MultiCategory(AnomalibDataModule):
             num_workers=self.num_workers,
             collate_fn=self.external_collate_fn or dataset.collate_fn,
         )
-
-
-def _folder_of(datamodule: AnomalibDataModule) -> Path | None:
-    """Folder of a product, where its mask may lie."""
-    root = getattr(datamodule, "root", None)
-    return None if root is None else Path(root) / datamodule.category
