@@ -19,14 +19,15 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .categories.ignoring import FollowIgnoreMasks
-from .categories.learning import FEATURES, LearnToRecognise
-from .checkpoint.own import fit_network, fit_thresholds, leave_out_copies, load, note, settings_in
+from .categories.follow_ignore_masks import FollowIgnoreMasks
+from .categories.learn_to_recognise import FEATURES, LearnToRecognise
+from .checkpoint.save_and_load import fit_network, fit_thresholds, leave_out_copies, load, note, settings_in
 from .data.anomalib_data import LeaveOutHidden, NameMissingSplit
 from .data.copies import TrainOnCopies
-from .data.name_unreadable import NameUnreadableImages
+from .data.name_files_in_errors import NameUnreadableImages
 from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor, resize_as_now
 from .deploy.export import CategoryExportMixin, ExplainedInferenceBatch
+from .evaluation.metrics import RankRawScores
 from .feature_cache import FeatureCaching, FeatureSource, features_of
 from .files.restoring import restoring
 from .files.unreadable_checkpoints import NameUnreadableCheckpoint
@@ -42,13 +43,12 @@ from .thresholds.post_processor import (
     score_batch,
     tell,
 )
-from .thresholds.raw_scores import RankRawScores
 from .torch_model import GradModel
 from .training.divergence import StopDiverged
 from .training.extension import Extending
 from .training.feature_sample import SAMPLE, FeatureSample
+from .training.feature_statistics import LearnFromFeatures, in_eval_mode
 from .training.judged_sample import JUDGED, to_checkpoint
-from .training.learning import LearnFromFeatures, in_eval_mode
 from .training.length import OwnLength, training_steps
 from .training.loss import training_loss
 from .training.optimisation import build_optimizer

@@ -38,7 +38,7 @@ from PIL import Image, UnidentifiedImageError
 from anomalib_grad.data.listing import has_image_name, is_hidden
 from anomalib_grad.data.listing import list_images as list_in_folder
 from anomalib_grad.data.pixels import rgb_pixels
-from anomalib_grad.data.reading import FileFormat, open_up_to
+from anomalib_grad.data.read_or_refuse import FileFormat, open_up_to
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # under `uv run`, workers would sync an environment each

@@ -5,6 +5,7 @@
 Whoever changes a file locks it, so that no change of another process is lost.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,13 +15,12 @@ from filelock import FileLock, Timeout
 
 from anomalib_grad.data.prediction import images_at
 from anomalib_grad.files.atomic import naming_disk
-from anomalib_grad.thresholds.known_images import KnownImage
+from anomalib_grad.thresholds.error_rates import called_anomalous
+from anomalib_grad.thresholds.labelled_scores import KnownImage
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
-from anomalib_grad.thresholds.outcome import called_anomalous
 
 from .corrections import Verdicts
-from .models import ModelFile, open_model
-from .scoring import score_images
+from .models import ModelFile, open_model, score_images
 
 WAIT_SECONDS = 10.0
 """How long one process waits for another that changes the same file."""
@@ -199,19 +199,15 @@ def _correct(thresholds: ModelThresholds, product: str | None, images: list[Know
     corrected.thresholds[product] = (before, after)
     for image in images:
         then, now = called_anomalous(image.score, before), called_anomalous(image.score, after)
-        corrected.corrections.append(Correction(product, image, then, now, opposing(image, known)))
+        # no threshold judges these rightly together with the image
+        lower, higher = (image.score, math.inf) if image.anomalous else (-math.inf, image.score)
+        against = [one for one in known if one.anomalous != image.anomalous and lower <= one.score <= higher]
+        corrected.corrections.append(Correction(product, image, then, now, against))
     corrected.changed[product] = [
         image
         for image in known
         if image not in images and called_anomalous(image.score, before) != called_anomalous(image.score, after)
     ]
-
-
-def opposing(image: KnownImage, known: tuple[KnownImage, ...]) -> list[KnownImage]:
-    """Known images of the other truth that no threshold judges rightly together with this one."""
-    if image.anomalous:
-        return [other for other in known if not other.anomalous and other.score >= image.score]
-    return [other for other in known if other.anomalous and other.score <= image.score]
 
 
 @contextmanager

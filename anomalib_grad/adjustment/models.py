@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that hold a trained model, whose thresholds are read and replaced, and which score images."""
 
+import logging
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -11,9 +13,11 @@ from typing import Any, NamedTuple, Protocol, cast
 from zipfile import is_zipfile
 
 import torch
+from rich.console import Console
+from rich.progress import track
 
-from anomalib_grad.checkpoint.own import THRESHOLDS
-from anomalib_grad.data.reading import read_image
+from anomalib_grad.checkpoint.save_and_load import THRESHOLDS
+from anomalib_grad.data.read_or_refuse import UnreadableImageError, read_image
 from anomalib_grad.data.resizing import resized_to
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.deploy.threshold_files import read_export, write_export
@@ -21,8 +25,11 @@ from anomalib_grad.files.atomic import writing
 from anomalib_grad.files.checkpoint_io import WholeCheckpointIO
 from anomalib_grad.files.restoring import restoring
 from anomalib_grad.lightning_model import Grad
+from anomalib_grad.thresholds.labelled_scores import KnownImage
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor, judge
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT, EXPORTS, TORCH = ".ckpt", {".xml", ".onnx"}, {".pt", ".pth"}
 TRUST = "TRUST_REMOTE_CODE"
@@ -235,3 +242,44 @@ def scorer(model: Grad) -> Callable[[Path, str | None], Scored]:
         return Scored(float(found[0]), float(found[1].max()), seen)
 
     return score
+
+
+def score_images(
+    model: ModelFile, images: Sequence[tuple[Path, bool]], product: str | None, *, progress: bool = True
+) -> list[KnownImage]:
+    """Score images; those that cannot be read are named in a warning and left out.
+
+    Another says how many the model takes for another product.
+
+    Args:
+        model: The model.
+        images: Files, and whether each is anomalous.
+        product: What they show.
+        progress: Show a bar.
+
+    Returns:
+        The images that can be read, in their order.
+    """
+    known, faults = [], []
+    others: Counter[str] = Counter()
+    console = Console(stderr=True)
+    for path, anomalous in track(images, f"Scoring {product or 'images'}", console=console, disable=not progress):
+        try:
+            found = model.score(path, product)
+        except UnreadableImageError as error:
+            faults.append(f"  {error}")
+            continue
+        known.append(KnownImage.of(str(path), found.score, found.peak, anomalous=anomalous))
+        if found.recognised not in {None, product}:
+            others[str(found.recognised)] += 1
+    if faults:
+        logger.warning("left out, %d of %d images:\n%s", len(faults), len(images), "\n".join(faults))
+    if others:
+        logger.warning(
+            "%d of %d images are taken for %s, not for %s, whose threshold has no effect on them where the model "
+            "recognises products by itself, as in anomalib's inferencers: name the product where they are judged "
+            "(category=%r), or fit those products as well.",
+            others.total(), len(known), ", ".join(f"{name} ({count})" for name, count in others.most_common()),
+            product, product,
+        )  # fmt: skip
+    return known

@@ -4,8 +4,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from anomalib_grad.thresholds.known_images import KnownImage
-from anomalib_grad.thresholds.outcome import called_anomalous
+from anomalib_grad.thresholds.error_rates import called_anomalous
+from anomalib_grad.thresholds.labelled_scores import KnownImage
 
 from .change import Corrected, Correction
 

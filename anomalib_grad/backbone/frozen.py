@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from anomalib_grad.data.resizing import resize_antialiased
 
-from .cut import cut, cut_unused
 from .layers import list_feature_maps, select_layers
+from .remove_unused import cut, cut_unused
 from .tiling import check_tiles, map_tiles
 from .weights import load_pretrained
 

@@ -53,18 +53,14 @@ def load_pretrained(name: str, file: Path | None, build: Callable[..., nn.Module
         )
     config = timm.get_pretrained_cfg(name) or PretrainedCfg()
     if config.file:  # a built-in backbone
-        return _from_packaged_file(name, Path(config.file), build)
+        if not Path(config.file).is_file():
+            raise BackboneWeightsError(
+                f"this installation of anomalib-grad lacks the weights of its backbone {name!r} ({config.file}); "
+                f"install it again with pip install --force-reinstall --no-deps anomalib-grad."
+            )
+        return _from_file(name, Path(config.file), build)
     cached = _cached_file(config)
     return _from_file(name, cached, build) if cached else _from_hub(name, build)
-
-
-def _from_packaged_file(name: str, file: Path, build: Callable[..., nn.Module]) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise BackboneWeightsError(
-            f"this installation of anomalib-grad lacks the weights of its backbone {name!r} ({file}); "
-            f"install it again with pip install --force-reinstall --no-deps anomalib-grad."
-        )
-    return _from_file(name, file, build)
 
 
 def _from_file(name: str, file: Path, build: Callable[..., nn.Module]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from anomalib_grad.files.arguments import is_oversized
 
 from .archive import AuthorsCheckpointError
 from .authors_file import AuthorsFile
-from .backbone_keys import layer_of_block
+from .keys import layer_of_block
 
 AUTHORS_BACKBONE = "models.backbones.efficientnet_b4"
 TIMM = "timm."

@@ -1,12 +1,14 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Open files of ``torch.save`` without running any code that they bring along, and say what other files are."""
+"""Open files of ``torch.save`` without running code of theirs, say what other files are, and check their tensors."""
 
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.serialization import safe_globals
 
 from anomalib_grad.files.torch_files import UNREADABLE, check_file, load_mapped
@@ -63,3 +65,30 @@ def _sniff(path: Path) -> str:
     if len(text) == len(start) and text.replace("\n", " ").replace("\r", " ").replace("\t", " ").isprintable():
         return f"is a text file that starts with {text.splitlines()[0][:24]!r}"
     return f"is no PyTorch file (it starts with the bytes {start[:4].hex(' ')})"
+
+
+def check_tensors(path: Path, part: str, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that a network could not take exactly as they are.
+
+    Args:
+        path: File that the tensors come from, for the message.
+        part: What the tensors are, for the message.
+        tensors: The tensors, under this package's names.
+        expected: State dict of the network; shapes and types are read, so it may be on the ``meta`` device.
+
+    Raises:
+        AuthorsCheckpointError: If names, shapes or types differ, or a value is not finite.
+    """
+    missing, surplus = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
+    if missing or surplus:
+        what = f"lacks {min(missing)!r}" if missing else f"has {min(surplus)!r} too many"
+        raise AuthorsCheckpointError(f"{part} in {str(path)!r} {what} (this package's name): the file is incomplete.")
+    for key, tensor in tensors.items():
+        like = expected[key]
+        if tensor.shape != like.shape or tensor.dtype != like.dtype:
+            raise AuthorsCheckpointError(
+                f"{part} in {str(path)!r} has {key!r} (this package's name) as {tensor.dtype} of shape "
+                f"{tuple(tensor.shape)}; its other tensors call for {like.dtype} of shape {tuple(like.shape)}."
+            )
+        if not torch.isfinite(tensor).all():
+            raise AuthorsCheckpointError(f"{part} in {str(path)!r} has values in {key!r} that are not finite.")

@@ -85,7 +85,10 @@ def read_authors_file(path: str | Path) -> AuthorsFile:
             f"{str(path)!r} holds the weights of another network ({len(tensors)} tensors, first: "
             f"{next(iter(tensors))!r}); the authors' have names that start with '{PREFIX}{HEAD}'."
         )
-    return AuthorsFile(path, head, backbone, _architecture(content))
+    noted = content.get("arch")  # a file without the configuration, or with another kind of it, has none
+    parts = [part for part in noted if isinstance(part, Mapping)] if isinstance(noted, list | tuple) else []
+    architecture = {part["name"]: part for part in parts if isinstance(part.get("name"), str)}
+    return AuthorsFile(path, head, backbone, architecture)
 
 
 def _state_dict(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
@@ -106,10 +109,3 @@ def _state_dict(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
             f"in full."
         )
     return state
-
-
-def _architecture(content: dict[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Index the file's parts by name; a file without the configuration, or with another kind of it, has none."""
-    parts = content.get("arch", [])
-    parts = parts if isinstance(parts, list | tuple) else []
-    return {part["name"]: part for part in parts if isinstance(part, Mapping) and isinstance(part.get("name"), str)}

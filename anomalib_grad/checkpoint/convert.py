@@ -13,11 +13,10 @@ from anomalib_grad.lightning_model import Grad
 from anomalib_grad.settings import MethodSettings
 
 from .architecture import is_timms, noted_backbone, noted_image_size, noted_layers
-from .archive import AuthorsCheckpointError
+from .archive import AuthorsCheckpointError, check_tensors
 from .authors_file import AuthorsFile, read_authors_file
-from .backbone_keys import backbone_from_authors_key
 from .head_recognition import head_state, recognise_head
-from .tensors import check_tensors
+from .keys import backbone_from_authors_key
 
 
 def convert(

@@ -15,10 +15,9 @@ from anomalib_grad.components import FUSIONS
 from anomalib_grad.components.head import GradHead
 from anomalib_grad.training.mse_threshold import AUTHORS_MSE_THRESHOLD
 
-from .archive import AuthorsCheckpointError
+from .archive import AuthorsCheckpointError, check_tensors
 from .authors_file import AuthorsFile, read_authors_file
 from .keys import from_authors_key
-from .tensors import check_tensors
 
 _LOCAL_CELLS = "local_representation.grid.cells"
 _GLOBAL_CELLS = "global_representation.grid.cells"
@@ -140,17 +139,12 @@ def _feature_size(file: AuthorsFile, channels: int, values: int) -> tuple[int, i
     return side, side
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not abs(value) > sys.float_info.max
-
-
 def _settings(file: AuthorsFile) -> dict[str, float]:
     """Take over the constants that the file notes."""
     noted = file.settings("reconstruction")
     names = {**_SETTINGS, MSE_THRESHOLD: MSE_THRESHOLD}
-    wrong = [name for name in names if name in noted and not _is_number(noted[name])]
-    if wrong:
-        raise AuthorsCheckpointError(
-            f"{str(file.path)!r} notes {wrong[0]} = {noted[wrong[0]]!r}, which is not a finite number."
-        )
-    return {ours: float(noted[theirs]) for theirs, ours in names.items() if theirs in noted}
+    found = {name: noted[name] for name in names if name in noted}
+    for name, value in found.items():
+        if not isinstance(value, int | float) or abs(value) > sys.float_info.max:
+            raise AuthorsCheckpointError(f"{str(file.path)!r} notes {name} = {value!r}, which is not a finite number.")
+    return {names[name]: float(value) for name, value in found.items()}

@@ -1,8 +1,13 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Names of the head's tensors in the authors' files and in :class:`anomalib_grad.components.head.GradHead`."""
+"""Names of the head's tensors, and of EfficientNet-B4's, in the authors' files and in this package.
+
+The authors number the backbone's blocks through, timm by stage; and a stage without expansion (the first) shifts timm's
+names.
+"""
 
 import re
+from itertools import accumulate
 
 # authors', ours
 _NAMES = (
@@ -38,3 +43,49 @@ def _renamed(key: str, before: str, after: str) -> str | None:
     match = re.fullmatch(_PART.sub(lambda part: _PARTS[part[0]], before.replace(".", r"\.")), key)
     parts = iter(match.groups() if match else ())
     return None if match is None else _PART.sub(lambda _: next(parts), after)
+
+
+_STAGES = (2, 4, 4, 6, 6, 8, 2)  # blocks in each stage of EfficientNet-B4
+_FIRST_BLOCKS = (0, *accumulate(_STAGES))
+
+_STEM = {"_conv_stem": "conv_stem", "_bn0": "bn1"}
+_GATE = {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
+_FIRST_STAGE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2", **_GATE}
+_OTHER_STAGES = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+    **_GATE,
+}
+_LAYERS = _STEM | {
+    f"_blocks.{_FIRST_BLOCKS[stage] + block}.{theirs}": f"blocks.{stage}.{block}.{ours}"
+    for stage, blocks in enumerate(_STAGES)
+    for block in range(blocks)
+    for theirs, ours in (_OTHER_STAGES if stage else _FIRST_STAGE).items()
+}
+_AUTHORS_LAYERS = {ours: theirs for theirs, ours in _LAYERS.items()}
+
+
+def backbone_from_authors_key(key: str) -> str | None:
+    """Translate the authors' key, without ``module.backbone.``; ``None`` for the classifier and unknown names."""
+    layer, _, parameter = key.rpartition(".")
+    return f"{_LAYERS[layer]}.{parameter}" if layer in _LAYERS else None
+
+
+def backbone_to_authors_key(key: str) -> str | None:
+    """Translate timm's key into the authors'; ``None`` where they have no counterpart."""
+    layer, _, parameter = key.rpartition(".")
+    return f"{_AUTHORS_LAYERS[layer]}.{parameter}" if layer in _AUTHORS_LAYERS else None
+
+
+def layer_of_block(block: int) -> str | None:
+    """Name timm's layer that ends with the authors' block number ``block``; ``None`` if no stage ends there."""
+    return f"blocks.{_FIRST_BLOCKS.index(block + 1) - 1}" if block + 1 in _FIRST_BLOCKS[1:] else None
+
+
+def last_block_of_layer(layer: str) -> int:
+    """Give the authors' number of the last block of timm's layer ``blocks.<stage>``."""
+    return _FIRST_BLOCKS[int(layer.removeprefix("blocks.")) + 1] - 1

@@ -20,9 +20,8 @@ from anomalib_grad.training.mse_threshold import AUTHORS_MSE_THRESHOLD
 from .architecture import AUTHORS_BACKBONE, TIMM
 from .archive import AuthorsCheckpointError, load_plain
 from .authors_file import BACKBONE, HEAD, PREFIX
-from .backbone_keys import backbone_to_authors_key, last_block_of_layer
 from .head_recognition import MSE_THRESHOLD
-from .keys import to_authors_key
+from .keys import backbone_to_authors_key, last_block_of_layer, to_authors_key
 
 _EXPECTED = "a checkpoint of Grad is expected"
 _AUTHORS_CONSTANTS = {

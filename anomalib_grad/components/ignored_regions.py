@@ -33,7 +33,9 @@ class IgnoredRegions(nn.Module):
     def __init__(self, kept: Tensor, spread: tuple[Tensor, Tensor]) -> None:
         super().__init__()
         self.register_buffer("kept", kept)
-        self.register_buffer("shares", cell_shares(kept, spread))
+        height, width = (matrix.to(kept.device, torch.float64) for matrix in spread)
+        height, width = height / height.sum(dim=0), width / width.sum(dim=0)
+        self.register_buffer("shares", (height.T @ kept.double() @ width).float())
 
     def weigh(self, distance: Tensor, index: Tensor | None = None) -> Tensor:
         """Weigh distances ``(B, 1, h, w)`` by how much of them counts for their category.
@@ -66,18 +68,3 @@ class IgnoredRegions(nn.Module):
     @staticmethod
     def _rows(values: Tensor, index: Tensor | None) -> Tensor:
         return values[-1:] if index is None or len(values) == 1 else values[index]
-
-
-def cell_shares(kept: Tensor, spread: tuple[Tensor, Tensor]) -> Tensor:
-    """Share of what each cell of a distance map spreads over the image that lies in pixels that are judged.
-
-    Args:
-        kept: Pixels that are judged, bool, shape (N, 1, H, W).
-        spread: As of :class:`IgnoredRegions`.
-
-    Returns:
-        Shares in [0, 1], float32, shape (N, 1, h, w).
-    """
-    height, width = (matrix.to(kept.device, torch.float64) for matrix in spread)
-    height, width = height / height.sum(dim=0), width / width.sum(dim=0)
-    return (height.T @ kept.double() @ width).float()

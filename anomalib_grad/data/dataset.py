@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Mask
 
 from .dataclasses import CategoryImageBatch, CategoryImageItem
-from .reading import AS_THEY_SAY, FileFormat, UnreadableImageError, check_image, read_image, read_mask
+from .read_or_refuse import AS_THEY_SAY, FileFormat, UnreadableImageError, check_image, read_image, read_mask
 from .resizing import resized_to
 
 
@@ -77,7 +77,8 @@ class MultiCategoryDataset(AnomalibDataset):
         """
         sample = self.samples.iloc[index]
         part, row = self.parts[sample["part"]], int(sample["row"])
-        item = read_item(part, row, self.file_format) if reads_as_anomalib(part) else _read_by(part, row, sample)
+        has_own_reader = type(part).__getitem__ is not AnomalibDataset.__getitem__
+        item = _read_by(part, row, sample) if has_own_reader else read_item(part, row, self.file_format)
         if not isinstance(item, ImageItem):
             raise TypeError(f"category '{sample['category']}' gives {type(item).__name__}; join image datasets only")
         values: dict[str, Any] = {field.name: getattr(item, field.name) for field in fields(item)}
@@ -99,11 +100,6 @@ class MultiCategoryDataset(AnomalibDataset):
     def collate_fn(self) -> Callable[[list[CategoryImageItem]], CategoryImageBatch]:
         """Joins items into a ``CategoryImageBatch``."""
         return CategoryImageBatch.collate
-
-
-def reads_as_anomalib(dataset: AnomalibDataset) -> bool:
-    """Tell whether a dataset reads its files in anomalib's common way, not in one of its own."""
-    return type(dataset).__getitem__ is AnomalibDataset.__getitem__
 
 
 def read_item(dataset: AnomalibDataset, row: int, files: FileFormat) -> ImageItem:

@@ -204,10 +204,6 @@ def _markers(datamodule_class: type[AnomalibDataModule], dataset_args: Mapping[s
     )
 
 
-def _has_known_layout(datamodule_class: type[AnomalibDataModule]) -> bool:
-    return any(ancestor is Folder or ancestor.__name__ in _MARKERS for ancestor in datamodule_class.__mro__)
-
-
 def _normal_folders(dataset_args: Mapping[str, Any]) -> tuple[str, ...]:
     normal = dataset_args.get("normal_dir")
     if not normal:
@@ -266,7 +262,8 @@ def _check_folder(
 ) -> None:
     """Refuse a misspelt category before anomalib downloads a whole dataset because its folder is missing."""
     folder = _base(root, datamodule_class) / category
-    if folder.is_dir() and _has_known_layout(datamodule_class):
+    known_layout = any(one is Folder or one.__name__ in _MARKERS for one in datamodule_class.__mro__)
+    if folder.is_dir() and known_layout:
         markers = _markers(datamodule_class, dataset_args)
         if not _is_category(folder, markers):
             advice = _advice(root, markers, [folder])

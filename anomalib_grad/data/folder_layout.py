@@ -15,7 +15,7 @@ from anomalib import TaskType
 from anomalib.data import Folder
 from anomalib.data.utils import LabelName, Split
 
-from .ignoring import IGNORE_FILE
+from .ignore_masks import IGNORE_FILE
 from .listing import IMAGE_SUFFIXES, list_images
 from .masks import check_no_masks_among, masks_by_name, take_mask
 from .mvtec_layout import LayoutDataset, links_to_nothing

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from .pixels import is_lossy
-from .reading import AS_THEY_SAY, FileFormat, opened, read_mask
+from .read_or_refuse import AS_THEY_SAY, FileFormat, opened, read_mask
 
 logger = logging.getLogger(__name__)
 

@@ -25,10 +25,10 @@ from .anomalib_data import leave_out_hidden
 from .dataset import MultiCategoryDataset
 from .discovery import check_names, create_datamodule, discover_categories, resolve_datamodule_class
 from .folder_layout import FolderLayout
-from .ignoring import given_masks, kept_pixels, mask_in
+from .ignore_masks import folder_of, given_masks, kept_pixels, mask_in
 from .masks import check_masks
 from .mvtec_layout import MVTecLayout
-from .reading import AS_THEY_SAY, FileFormat
+from .read_or_refuse import AS_THEY_SAY, FileFormat
 from .sampling import BalancedSampler, EvaluationBatchSampler
 from .skip_unreadable import leave_out_unreadable
 
@@ -88,7 +88,7 @@ class MultiCategory(AnomalibDataModule):
             million, to Pillow's guard against files that claim more than they hold. Datasets with readers of their own
             heed neither.
         ignore: Mask of what is not judged, white, in all products or by the name of each; it wins over ``ignore.png``
-            in a product's folder (see ``ignoring.py``).
+            in a product's folder (see ``ignore_masks.py``).
 
     Raises:
         FileNotFoundError: If ``root`` is no folder. This and the following are raised when the categories are first
@@ -247,7 +247,7 @@ class MultiCategory(AnomalibDataModule):
         Raises:
             ValueError: If one is there for no category.
         """
-        folders = {name: _folder_of(datamodule) for name, datamodule in self.datamodules.items()}
+        folders = {name: folder_of(datamodule) for name, datamodule in self.datamodules.items()}
         masks = given_masks(self.ignore, folders)
         homeless = mask_in(self.root)
         if homeless is not None and any(folder and folder.parent == self.root for folder in folders.values()):
@@ -372,9 +372,3 @@ class MultiCategory(AnomalibDataModule):
             num_workers=self.num_workers,
             collate_fn=self.external_collate_fn or dataset.collate_fn,
         )
-
-
-def _folder_of(datamodule: AnomalibDataModule) -> Path | None:
-    """Folder of a product, where its mask may lie."""
-    root = getattr(datamodule, "root", None)
-    return None if root is None else Path(root) / datamodule.category

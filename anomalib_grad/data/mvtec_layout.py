@@ -6,7 +6,7 @@
     <product>/test/good/             normal test images
     <product>/test/<defect>/         anomalous test images, one folder per kind of defect
     <product>/ground_truth/<defect>/ the mask of 000.png: 000.png or 000_mask.png; no masks at all is allowed
-    <product>/ignore.png             white where nothing is judged (``ignoring.py``), if there is such a place
+    <product>/ignore.png             white where nothing is judged (``ignore_masks.py``), if there is such a place
 
 Below ``good`` and ``<defect>`` images may lie in further folders, such as one a day; a mask lies in the same one.
 Images elsewhere are left out with a warning that counts them. A folder of ``test`` that is called ``Good`` or ``ok``
@@ -27,10 +27,10 @@ from anomalib import TaskType
 from anomalib.data import AnomalibDataset, MVTecAD
 from anomalib.data.utils import LabelName, Split
 
-from .ignoring import IGNORE_FILE
+from .ignore_masks import IGNORE_FILE
 from .listing import counted_by_folder, list_images
 from .masks import check_masks_of_normal, check_no_masks_among, masks_by_name, take_mask
-from .reading import AS_THEY_SAY, FileFormat
+from .read_or_refuse import AS_THEY_SAY, FileFormat
 
 logger = logging.getLogger(__name__)
 

@@ -168,7 +168,8 @@ def resized(pixels: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
     if enlarges(pixels.shape[-3:-1], size):
         pixels = pixels.astype(np.float32)
     if pixels.dtype == np.uint8 and pixels.shape[-1] == 1:  # torch is quick with colours alone
-        grey = [Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR) for image in flat(pixels)]
+        images = pixels.reshape(-1, *pixels.shape[-3:-1])  # (B, H, W)
+        grey = [Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR) for image in images]
         return np.stack([np.asarray(image) for image in grey]).reshape(*pixels.shape[:-3], *size, 1)
     if pixels.dtype == np.uint8:
         pixels = antialiased(pixels, (pixels.shape[-3], size[1])).astype(np.float32)
@@ -206,11 +207,6 @@ def enlarges(before: tuple[int, ...], size: tuple[int, int]) -> bool:
     return before[0] < size[0] or before[1] < size[1]
 
 
-def flat(pixels: np.ndarray) -> np.ndarray:
-    """View grey images ``(..., H, W, 1)`` as ``(B, H, W)``."""
-    return pixels.reshape(-1, *pixels.shape[-3:-1])
-
-
 def mask_pixels(image: Image.Image) -> np.ndarray:
     """Tell which pixels a mask marks as anomalous.
 
@@ -221,7 +217,7 @@ def mask_pixels(image: Image.Image) -> np.ndarray:
         ValueError: If values are not numbers or read wrong, or marked pixels transparent.
     """
     check_layout(image)
-    if image.mode in {"I", "F"} or image.mode.startswith(_SIXTEEN_BITS):
+    if read_wrongly_by_anomalib(image):
         values = np.asarray(image)
         if np.isnan(values).any():
             raise ValueError("it has values that are not numbers")

@@ -10,7 +10,7 @@ from anomalib.data import ImageBatch, ImageItem, PredictDataset
 from torchvision.transforms.v2 import Transform
 
 from .listing import IMAGE_SUFFIXES, list_images
-from .reading import AS_THEY_SAY, FileFormat, read_image
+from .read_or_refuse import AS_THEY_SAY, FileFormat, read_image
 from .resizing import resized_to
 from .skip_unreadable import list_faulty
 

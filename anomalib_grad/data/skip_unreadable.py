@@ -14,7 +14,7 @@ import pandas as pd
 from anomalib.data import AnomalibDataset
 from rich.progress import track
 
-from .reading import AS_THEY_SAY, FileFormat, UnreadableImageError, check_image, read_mask
+from .read_or_refuse import AS_THEY_SAY, FileFormat, UnreadableImageError, check_image, read_mask
 
 logger = logging.getLogger(__name__)
 

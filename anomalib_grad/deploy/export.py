@@ -11,7 +11,7 @@ import json
 import logging
 from ast import literal_eval
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -29,7 +29,7 @@ from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor, judge
 from anomalib_grad.torch_model import GradModel
 
-from .seal import seal
+from .checksum import seal
 from .threshold_files import CATEGORIES_METADATA, TABLE, THRESHOLDS_METADATA, keep_exact
 
 if TYPE_CHECKING:  # both are heavy, and whoever imports anomalib imports this file
@@ -124,12 +124,10 @@ class CategoryExportMixin(ExportMixin):
             seal(path)
             return path
 
-        with portable(self), self._holding_table():  # type: ignore[arg-type]  # mixed into a module
+        # The graph is to hold thresholds and ranges under their names, if there are any.
+        holding_table = getattr(self.post_processor, "holding_table", nullcontext)
+        with portable(self), holding_table():  # type: ignore[arg-type]  # mixed into a module
             return self._publish(export, export_root, ExportType.ONNX)
-
-    def _holding_table(self) -> AbstractContextManager[None]:
-        """Have the graph hold thresholds and ranges under their names, if there are any."""
-        return getattr(self.post_processor, "holding_table", nullcontext)()
 
     def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
         """Export to OpenVINO, compressed on request; arguments and result are anomalib's."""
@@ -186,7 +184,8 @@ def portable(model: nn.Module) -> Iterator[None]:
     parameters = [(parameter, parameter.data) for parameter in model.parameters()]
     buffers = [(module, dict(module._buffers)) for module in model.modules()]
     device = getattr(model, "device", None)
-    if all(is_portable(tensor) for tensor in (*model.parameters(), *model.buffers())):
+    others = {torch.float16, torch.bfloat16, torch.float64}
+    if all(one.device.type == "cpu" and one.dtype not in others for one in (*model.parameters(), *model.buffers())):
         yield
         return
     try:
@@ -199,11 +198,6 @@ def portable(model: nn.Module) -> Iterator[None]:
             module._buffers.update(own)
         if device is not None:
             model.to(device)  # nothing is left to move but the states of metrics, and Lightning's note
-
-
-def is_portable(tensor: Tensor) -> bool:
-    """Tell whether a tensor is on the CPU and, if of floating point, in float32."""
-    return tensor.device.type == "cpu" and tensor.dtype not in {torch.float16, torch.bfloat16, torch.float64}
 
 
 def publish(

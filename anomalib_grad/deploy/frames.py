@@ -10,7 +10,7 @@ import torch
 from PIL.Image import Image
 
 from anomalib_grad.data.pixels import EIGHT_BIT_STEP, at_most_white, resized, rgb_pixels, scaled
-from anomalib_grad.data.reading import FileFormat, blamed, read_pixels
+from anomalib_grad.data.read_or_refuse import FileFormat, blamed, read_pixels
 
 if TYPE_CHECKING:
     import openvino as ov

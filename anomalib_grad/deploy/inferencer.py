@@ -16,10 +16,10 @@ from anomalib.deploy import OpenVINOInferencer
 
 from anomalib_grad.thresholds.post_processor import UNKNOWN
 
+from .checksum import is_intact, present
 from .export import CATEGORY, SIZE_METADATA
 from .frames import Frame, FrameFormat, as_batch, input_size
-from .openvino_graph import show_category, show_raw, tell_category, tell_category_and_show_raw
-from .seal import is_intact, present
+from .openvino_graph import show_category, show_raw, tell_category
 from .stream import FrameResult, Stream
 from .threshold_files import CATEGORIES_METADATA
 
@@ -152,7 +152,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
 
     @cached_property
     def _told_raw(self) -> "PerThread":
-        return PerThread(self._compile(tell_category_and_show_raw(self._graph)))
+        return PerThread(self._compile(show_raw(self._graph, told=True)))
 
     def predict(self, image: Frame, category: str | None = None) -> NumpyImageBatch:
         """Run inference on an image, or on several as an array or tensor.

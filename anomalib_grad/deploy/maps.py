@@ -10,7 +10,7 @@ import torch
 from anomalib.data import NumpyImageBatch
 from torch.nn import functional
 
-from anomalib_grad.data.reading import opened
+from anomalib_grad.data.read_or_refuse import opened
 
 from .frames import Frame, size_of
 

@@ -30,10 +30,14 @@ def show_category(model: ov.Model) -> ov.Model:
     return model
 
 
-def show_raw(model: ov.Model) -> ov.Model:
-    """Copy a model whose only outputs are scores and maps in the unit of the thresholds."""
+def show_raw(model: ov.Model, *, told: bool = False) -> ov.Model:
+    """Copy a model whose only outputs are scores and maps in the unit of the thresholds.
+
+    One that is ``told`` the category has a further output, the one that it recognises.
+    """
     model = model.clone()
-    return ov.Model(_raw(model), model.get_parameters(), "raw")
+    recognised = [_tell(model)] if told else []
+    return ov.Model([*(find_tensor(model, name) for name in RAW), *recognised], model.get_parameters(), "raw")
 
 
 def tell_category(model: ov.Model) -> ov.Model:
@@ -41,17 +45,6 @@ def tell_category(model: ov.Model) -> ov.Model:
     model = model.clone()
     _tell(model)
     return model
-
-
-def tell_category_and_show_raw(model: ov.Model) -> ov.Model:
-    """Copy a model that is told the category; its outputs are scores, maps, and the category that it recognises."""
-    model = model.clone()
-    recognised = _tell(model)
-    return ov.Model([*_raw(model), recognised], model.get_parameters(), "raw")
-
-
-def _raw(model: ov.Model) -> list[ov.Output]:
-    return [find_tensor(model, name) for name in RAW]
 
 
 def _tell(model: ov.Model) -> ov.Output:

@@ -20,7 +20,7 @@ from anomalib_grad.files.atomic import writing
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 
-from .seal import files_of, is_intact, present, sealed, unsealed
+from .checksum import files_of, is_intact, present, sealed, unsealed
 
 TABLE = "post_processor.fixed_table"
 """Name of the constant in the graph: that of the buffer that it was exported from."""

@@ -12,7 +12,7 @@ import numpy as np
 from anomalib.data import ImageBatch
 from torch import Tensor
 
-from anomalib_grad.data.reading import AS_THEY_SAY, FileFormat
+from anomalib_grad.data.read_or_refuse import AS_THEY_SAY, FileFormat
 from anomalib_grad.report.records import CategoryRecord
 
 from .coordinates import GLOBAL, LOCAL, LocalSample, sample_local

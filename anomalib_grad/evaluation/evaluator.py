@@ -20,15 +20,14 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich.console import Console
 
 from anomalib_grad.categories.distributed import all_gather, own_samples
-from anomalib_grad.data.ignoring import of_the_rest
-from anomalib_grad.evaluation.build import build_report, write_report
+from anomalib_grad.data.ignore_masks import IgnoreMasks, of_the_rest
+from anomalib_grad.evaluation.build_report import build_report, write_report
 from anomalib_grad.report.pictures import file_format_of
 from anomalib_grad.report.records import METRIC_NAMES
 from anomalib_grad.report.table import results_table
 
 from .collector import Collector
 from .coordinates import CoordinateTap
-from .ignoring import IgnoreMasks
 from .metrics import (
     IMAGE_FIELDS,
     PIXEL_FIELDS,
@@ -58,7 +57,7 @@ class PerCategoryEvaluator(Evaluator):
     them is monitored. They rank raw scores, whose order within a category is that of the normalised ones of a test: the
     same images give the same figures.
 
-    What the data's masks ignore (``data/ignoring.py``) counts as normal, with a score of 0.
+    What the data's masks ignore (``data/ignore_masks.py``) counts as normal, with a score of 0.
 
     Memory: anomalib's exact pixel metrics keep every pixel, 4 bytes of score and 1 of mask. AUROC and AUPRO share
     them: 10,000 images of 224 x 224 cost 2.5 GB here, besides what the model's own evaluator keeps (for one with pixel

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_grad.data.reading import AS_THEY_SAY, FileFormat, open_up_to
+from anomalib_grad.data.read_or_refuse import AS_THEY_SAY, FileFormat, open_up_to
 from anomalib_grad.report.pictures import hatched, picture_of
 from anomalib_grad.report.records import Example
 

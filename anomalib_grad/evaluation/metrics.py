@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from anomalib.metrics import AUPRO, AUROC, F1Max
-from torch import Tensor
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from anomalib_grad.categories.distributed import all_gather
@@ -207,3 +209,19 @@ def mean_over_categories(values: Sequence[Mapping[str, float]]) -> dict[str, flo
     """Average every metric over the categories in which it is defined; nan where it is defined in none."""
     defined = {name: [v[name] for v in values if not math.isnan(v[name])] for name in METRIC_NAMES}
     return {name: sum(found) / len(found) if found else math.nan for name, found in defined.items()}
+
+
+class RankRawScores(Callback):
+    """Has metrics rank scores as they are.
+
+    Validation has raw ones: thresholds and ranges are known only after it. torchmetrics takes scores outside of [0, 1]
+    for logits and applies a sigmoid, batch by batch: raw scores, far above 1, all become 1 in float32, and the AUROC
+    0.5, whatever the model.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Look for such metrics in the model and among the callbacks."""
+        owners = [owner for owner in (pl_module, *trainer.callbacks) if isinstance(owner, nn.Module)]  # type: ignore[attr-defined]
+        for module in (module for owner in owners for module in owner.modules()):
+            if getattr(module, "normalization", None) == "sigmoid":
+                vars(module)["normalization"] = None  # a plain attribute, whatever types PyTorch states for them

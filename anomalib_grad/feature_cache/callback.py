@@ -18,7 +18,7 @@ from .conditions import obstacle, passes
 from .dataset import CachedFeatures, cached_loader
 from .filling import FeatureSource, fill_shared, filler
 from .fingerprint import fingerprint, hash_images, hash_weights
-from .place import check_place, choose_place, is_automatic
+from .memory_or_disk import PLACES, choose_place, is_automatic
 from .store import GIB, CacheFile
 
 logger = logging.getLogger(__name__)
@@ -37,10 +37,14 @@ class FeatureCaching(ReplacesTrainingLoader):
 
     Attributes:
         rows: Features ``(N, F)`` of the N training images, if they are cached.
+
+    Raises:
+        ValueError: If ``place`` is none of these.
     """
 
     def __init__(self, place: bool | str, settings: CacheSettings, source: Callable[[], FeatureSource]) -> None:
-        check_place(place)
+        if place not in PLACES:
+            raise ValueError(f"feature_cache must be 'auto', 'memory', 'disk' or false, got {place!r}.")
         self.place = place
         self.settings = settings
         self._source = source

@@ -51,7 +51,8 @@ def writing(target: str | Path) -> Iterator[Path]:
     with naming_disk(target), folder_beside(target) as folder:
         unfinished = Path(folder) / target.name
         yield unfinished
-        _flush(unfinished)
+        with unfinished.open("rb+") as file:  # the content before the name: a power cut must not leave an empty file
+            os.fsync(file.fileno())
         unfinished.replace(target)
 
 
@@ -101,12 +102,6 @@ def remove_leftovers(target: Path) -> None:
         with suppress(FileNotFoundError):  # another run writes the same file, or removes the same folder
             if folder.stat().st_mtime < oldest:
                 shutil.rmtree(folder)
-
-
-def _flush(path: Path) -> None:
-    """Have the content on the disk before the name: after a power cut the name could stand for an empty file."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def cannot_write(target: Path, error: OSError, setting: str | None = None) -> CannotWriteError:

@@ -4,10 +4,10 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import lightning.pytorch as pl
 import torch
@@ -15,7 +15,8 @@ from anomalib.utils.serialization import anomalib_safe_globals
 from lightning.fabric.utilities.cloud_io import get_filesystem
 
 from .configuration import CheckpointConfigurationError
-from .unreadable_checkpoints import CheckpointFileError, check_checkpoint, describe_failure
+from .faults import OTHER_MODEL, find_fault
+from .unreadable_checkpoints import CheckpointFileError, describe_failure, sentence
 
 
 def check_before_reading(
@@ -29,7 +30,8 @@ def check_before_reading(
         name: What the caller knows it by, if it is a copy.
 
     Raises:
-        CheckpointFileError: If it does, or is a folder.
+        CheckpointFileError: If it does, holds Python objects, names a function of its own to be called or a file of
+            others to be deleted, has NaN or infinite weights, or is a folder or a pipe, which would be waited for.
         FileNotFoundError: If it is not there.
     """
     target = local_path(path)
@@ -41,7 +43,9 @@ def check_before_reading(
         raise FileNotFoundError(
             f"there is no checkpoint {path}; give a .ckpt file, such as weights/lightning/model.ckpt of a training."
         )
-    check_checkpoint(target, extra_safe_globals, name)
+    fault = find_fault(target, extra_safe_globals)
+    if fault is not None and fault != OTHER_MODEL:  # which is left to those who compare configurations
+        raise CheckpointFileError(sentence(target, fault, target if name is None else name))
 
 
 @contextmanager
@@ -54,17 +58,11 @@ def on_this_machine(source: str | Path | IO[bytes]) -> Iterator[str | Path]:
     if isinstance(source, str | Path) and local_path(source) is not None:
         yield source
         return
-    with NamedTemporaryFile(suffix=".ckpt") as copy, open_source(source) as content:
-        shutil.copyfileobj(content, copy)
+    content = get_filesystem(source).open(str(source), "rb") if isinstance(source, str | Path) else nullcontext(source)
+    with NamedTemporaryFile(suffix=".ckpt") as copy, content as original:
+        shutil.copyfileobj(original, copy)
         copy.flush()
         yield copy.name
-
-
-def open_source(source: str | Path | IO[bytes]) -> AbstractContextManager[IO[bytes]]:
-    """Open a path or URL; leave an open file as it is."""
-    if isinstance(source, str | Path):
-        return cast("AbstractContextManager[IO[bytes]]", get_filesystem(source).open(str(source), "rb"))
-    return nullcontext(source)
 
 
 def local_path(path: str | Path) -> Path | None:

@@ -3,7 +3,7 @@
 """What is wrong with a checkpoint file, found before it is used: torch and Lightning find less, and later."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 from zipfile import is_zipfile
@@ -55,9 +55,10 @@ def find_fault(path: Path, extra_safe_globals: Sequence[Any] = ()) -> str | None
         with path.open("rb") as file:
             start = file.read(len(ZIP_START))
         return "it is cut short" if start == ZIP_START else "it is no checkpoint" if start else "it is empty"
-    allowed = [*extra_safe_globals, *get_safe_globals()]
+    allowed: list[Any] = [*extra_safe_globals, *get_safe_globals()]
     try:
-        check_file(path, {known[1] if isinstance(known, tuple) else _full_name(known) for known in allowed})
+        names = (kind[1] if isinstance(kind, tuple) else f"{kind.__module__}.{kind.__qualname__}" for kind in allowed)
+        check_file(path, set(names))
         with safe_globals(list(extra_safe_globals)):
             return _fault_of_content(load_mapped(path), path.stat().st_size)
     except UnsafeFileError as error:
@@ -66,10 +67,6 @@ def find_fault(path: Path, extra_safe_globals: Sequence[Any] = ()) -> str | None
         return "it is nested deeper than what any training writes"
     except UNREADABLE:
         return "it is damaged"
-
-
-def _full_name(known: Any) -> str:  # noqa: ANN401  # a class or a function
-    return f"{known.__module__}.{known.__qualname__}"
 
 
 def _fault_of_content(content: object, size: int) -> str | None:
@@ -118,16 +115,11 @@ def _fault_of_callbacks(states: Mapping[Any, Any]) -> str | None:
     """
     for state in states.values():
         if isinstance(state, Mapping) and "best_model_path" in state:
-            for path in _checkpoint_paths(state):
+            paths = [state.get(key) or "" for key in ("best_model_path", "kth_best_model_path", "last_model_path")]
+            for path in [*paths, *(state.get("best_k_models") or ())]:
                 if _leads_astray(path, state.get("dirpath")):
                     return f"going on from it could delete {str(path)[:200]!r}, which is outside of its folder"
     return None
-
-
-def _checkpoint_paths(state: Mapping[Any, Any]) -> Iterator[Any]:
-    """Give the paths in the state of a ``ModelCheckpoint``."""
-    yield from (state.get(key) or "" for key in ("best_model_path", "kth_best_model_path", "last_model_path"))
-    yield from state.get("best_k_models") or ()
 
 
 def _leads_astray(path: object, folder: object) -> bool:

@@ -4,14 +4,12 @@
 
 import os
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from .faults import OTHER_MODEL, find_fault
+from .faults import find_fault
 from .torch_files import load_mapped
 
 READING = "torch.serialization"
@@ -23,27 +21,6 @@ RESTORING = "lightning.pytorch.trainer.connectors.checkpoint_connector"
 
 class CheckpointFileError(ValueError):
     """A file is damaged, no checkpoint, or one that must not be used."""
-
-
-def check_checkpoint(
-    path: Path, extra_safe_globals: Sequence[Any] = (), name: str | Path | IO[bytes] | None = None
-) -> None:
-    """Refuse a checkpoint before it is read or a model is built.
-
-    Other models' checkpoints are left to those who compare configurations.
-
-    Args:
-        path: What is there and is no folder.
-        extra_safe_globals: Classes in it besides those that anomalib allows, as for reading it.
-        name: What the caller knows it by, if it is a copy.
-
-    Raises:
-        CheckpointFileError: If it is a pipe, which would be waited for, or damaged, holds Python objects, names a
-            function of its own to be called or a file of others to be deleted, or has NaN or infinite weights.
-    """
-    fault = find_fault(path, extra_safe_globals)
-    if fault is not None and fault != OTHER_MODEL:
-        raise CheckpointFileError(_sentence(path, fault, path if name is None else name))
 
 
 class NameUnreadableCheckpoint(Callback):
@@ -76,20 +53,16 @@ def describe_failure(path: str | Path, exception: BaseException) -> str | None:
     if not (checked or READING in modules) or not Path(path).is_file():
         return None
     fault = find_fault(Path(path))
-    return fault and _sentence(Path(path), fault, path)
+    return fault and sentence(Path(path), fault, path)
 
 
-def _sentence(path: Path, fault: str, name: object) -> str:
+def sentence(path: Path, fault: str, name: object) -> str:
     """Say what is wrong with a checkpoint, and which one to go on from: the newest whole one beside it."""
     is_copy = str(name) != str(path)  # beside which there is nothing of the user's
     files = () if is_copy else path.parent.glob(f"*{path.suffix}")
-    beside = (other for other in files if other != path and _is_readable(other))
+    # a pipe would be waited for
+    beside = (other for other in files if other != path and other.is_file() and os.access(other, os.R_OK))
     newest_first = sorted(beside, key=lambda other: other.stat().st_mtime, reverse=True)
     whole = next((repr(other.name)[1:-1] for other in newest_first if find_fault(other) is None), None)
     advice = "give one that Grad's training wrote" if whole is None else f"go on from {whole}, which is whole"
     return f"cannot read checkpoint {name}: {fault}; copy it again, or {advice}."
-
-
-def _is_readable(path: Path) -> bool:
-    """Tell whether a path is a file, no pipe that would be waited for, that may be read."""
-    return path.is_file() and os.access(path, os.R_OK)

@@ -11,8 +11,9 @@ from types import ModuleType
 
 PACKAGE = __name__.partition(".")[0]
 NEW_NAMES = {
-    "backbone_cut": "backbone.cut",
-    "category_features": "plugin.former_classes",
+    "backbone.cut": "backbone.remove_unused",
+    "backbone_cut": "backbone.remove_unused",
+    "category_features": "plugin.former_names",
     "components.fusion": "components.representation",
     "components.grid": "components.representation",
     "components.recogniser": "categories.recogniser",
@@ -21,8 +22,14 @@ NEW_NAMES = {
     "head": "components.head",
     "pre_processor": "data.pre_processor",
     "resizing": "data.resizing",
+    "thresholds.known_images": "thresholds.labelled_scores",
+    "thresholds.record": "thresholds.threshold_record",
 }
 """Of modules with a class that an export holds."""
+
+
+class CategoryFeatures:
+    """What a model once kept to learn its categories from; older exports hold one, which nothing uses."""
 
 
 class FormerNames(MetaPathFinder, Loader):

@@ -22,9 +22,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from anomalib_grad.files.atomic import write_text
-from anomalib_grad.thresholds.known_images import KnownImage
-from anomalib_grad.thresholds.outcome import in_words, neighbours
-from anomalib_grad.thresholds.post_processor import UNKNOWN, denormalize
+from anomalib_grad.thresholds.error_rates import in_words, neighbours
+from anomalib_grad.thresholds.labelled_scores import KnownImage
+from anomalib_grad.thresholds.normalization import denormalize
+from anomalib_grad.thresholds.post_processor import UNKNOWN
 
 from . import plots
 from .records import METRIC_NAMES, CategoryRecord, CategoryResult, Example, TestReport

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from PIL import Image
 
 from anomalib_grad.data.pixels import read_wrongly_by_anomalib, rgb_pixels
-from anomalib_grad.data.reading import AS_THEY_SAY, FileFormat
+from anomalib_grad.data.read_or_refuse import AS_THEY_SAY, FileFormat
 
 
 def hatched(picture: Image.Image, ignored: np.ndarray) -> Image.Image:

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from PIL import Image
 from torchvision.transforms.v2.functional import to_image
 
-from anomalib_grad.data.reading import FileFormat, open_up_to
+from anomalib_grad.data.read_or_refuse import FileFormat, open_up_to
 from anomalib_grad.data.skip_unreadable import files_of
 from anomalib_grad.files.atomic import CannotWriteError, naming_disk
 

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _show(options: argparse.Namespace, console: Console) -> None:
     from anomalib_grad.adjustment import read_thresholds  # noqa: PLC0415  # anomalib takes long to import
 
-    from .table import remarks, thresholds_table  # noqa: PLC0415
+    from .display import remarks, thresholds_table  # noqa: PLC0415
 
     thresholds = read_thresholds(options.model)
     console.print(thresholds_table(thresholds))

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from .category_statistics import STATISTICS, UNKNOWN
+from .category_thresholds import STATISTICS, UNKNOWN
 from .false_alarms import check_rate
-from .known_images import KnownImage, peaks_of, scores_of, thinned
-from .placing import HALF, placed
-from .post_processor import PerCategoryPostProcessor, denormalize
-from .record import AFTERWARDS, VALIDATION, ThresholdRecord
+from .labelled_scores import KnownImage, peaks_of, scores_of, thinned
+from .normalization import HALF, denormalize, placed
+from .post_processor import PerCategoryPostProcessor
 from .rules import Fit, fit, moved
+from .threshold_record import AFTERWARDS, VALIDATION, ThresholdRecord
 
 ALL = "all"
 """Stands for whatever a model without categories judges."""
@@ -90,9 +90,7 @@ class ModelThresholds:
         """Read what :meth:`to_plain` gave.
 
         Raises:
-            ValueError: If it is something else.
-            TypeError: If it is something else.
-            LookupError: If it is something else.
+            LookupError, TypeError, ValueError: If it is something else.
         """
         records = {str(name): ThresholdRecord.from_plain(record) for name, record in plain["records"].items()}
         if table.shape != (len(products) + 1, len(STATISTICS)):
@@ -227,7 +225,9 @@ class ModelThresholds:
             ValueError: If there is no such product, or nothing is known of its threshold.
         """
         old = self._known(product)
-        images = with_corrections(self.images(product), corrections)
+        corrected = {(image.name, float(f"{image.score:.3g}")) for image in corrections}  # once, if known already
+        known = (one for one in self.images(product) if (one.name, float(f"{one.score:.3g}")) not in corrected)
+        images = [*known, *corrections]
         rate = None if any(image.anomalous for image in images) else old.rate
         found = fit(images, rate)
         more = [len(scores_of(corrections, anomalous=truth)) for truth in (False, True)]
@@ -342,9 +342,3 @@ def pooled(post_processor: PerCategoryPostProcessor, name: str) -> torch.Tensor:
     """One of ``STATISTICS`` of all categories together, a number."""
     value: torch.Tensor = getattr(post_processor, f"_{name}" if name.endswith("threshold") else name)
     return value
-
-
-def with_corrections(images: tuple[KnownImage, ...], corrections: list[KnownImage]) -> list[KnownImage]:
-    """Join known images and corrections; one that is known already, by its name and score, is taken once."""
-    corrected = {(image.name, float(f"{image.score:.3g}")) for image in corrections}
-    return [image for image in images if (image.name, float(f"{image.score:.3g}")) not in corrected] + corrections

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .false_alarms import false_alarm_threshold
-from .known_images import KnownImage, peaks_of, scores_of
+from .labelled_scores import KnownImage, peaks_of, scores_of
 from .score_histogram import best_f1_score
 
 BEST_F1 = "best F1"

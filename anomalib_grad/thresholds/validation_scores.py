@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anomalib_grad.categories.distributed import all_gather
 
-from .known_images import KnownImage, scores_of
+from .labelled_scores import KnownImage, scores_of
 from .rules import best_f1_threshold
 from .score_histogram import ScoreHistogram
 

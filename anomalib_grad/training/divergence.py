@@ -8,16 +8,10 @@ A model with such weights scores every image NaN, and NaN is above no threshold:
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import nn
 
 
 class DivergenceError(RuntimeError):
     """Training led to weights that are infinite or not a number."""
-
-
-def first_not_finite(module: nn.Module) -> str | None:
-    """Name the first parameter of ``module`` that holds an infinite value or NaN; ``None`` if all are finite."""
-    return next((name for name, values in module.named_parameters() if not torch.isfinite(values).all()), None)
 
 
 class StopDiverged(Callback):
@@ -34,7 +28,7 @@ class StopDiverged(Callback):
 
     @staticmethod
     def _check(trainer: pl.Trainer, model: pl.LightningModule) -> None:
-        name = first_not_finite(model)
+        name = next((name for name, values in model.named_parameters() if not torch.isfinite(values).all()), None)
         if name is not None:
             raise DivergenceError(
                 f"training diverged in epoch {trainer.current_epoch}: {name} is no longer finite; train with precision "

@@ -25,14 +25,14 @@ from anomalib_grad.categories.recogniser import pool
 from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.files.checkpoint_files import restore
 from anomalib_grad.files.restoring import restoring
-from anomalib_grad.thresholds.category_statistics import UNKNOWN
+from anomalib_grad.thresholds.category_thresholds import UNKNOWN
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import keeping_categories
 from anomalib_grad.torch_model import GradModel
 
 from .feature_sample import BYTES, FeatureSample
+from .feature_statistics import spread_by_category, training_batches
 from .judged_sample import Noting, judge_again
-from .learning import spread_by_category, training_batches
 
 logger = logging.getLogger(__name__)
 

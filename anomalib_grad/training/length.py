@@ -13,11 +13,6 @@ from anomalib_grad.settings import TrainingSettings
 logger = logging.getLogger(__name__)
 
 
-def has_limit(trainer: pl.Trainer) -> bool:
-    """Tell whether the user limited the training: by epochs, by steps or by time."""
-    return trainer.max_epochs is not None or trainer.max_steps != -1 or find_timer(trainer) is not None
-
-
 def find_timer(trainer: pl.Trainer) -> Timer | None:
     """The callback that ends a training after some time, if there is one."""
     return next((callback for callback in getattr(trainer, "callbacks", []) if isinstance(callback, Timer)), None)
@@ -35,7 +30,7 @@ class OwnLength:
         Lightning fills in its own before the first hook, so this is the only moment that tells an unset limit from one
         that the user wants.
         """
-        self._counts = not has_limit(trainer)
+        self._counts = trainer.max_epochs is None and trainer.max_steps == -1 and find_timer(trainer) is None
         if self._counts:
             set_epochs(trainer, settings.max_epochs or least_epochs(settings))
 

@@ -53,13 +53,7 @@ class SayHowToGoOn(Callback):
         """Note that something is done."""
         self._begun = True
 
-    def on_test_batch_start(self, *_: object) -> None:
-        """Note that something is done."""
-        self._begun = True
-
-    def on_predict_batch_start(self, *_: object) -> None:
-        """Note that something is done."""
-        self._begun = True
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start  # type: ignore[assignment]
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say so where a checkpoint was of a training that had ended."""

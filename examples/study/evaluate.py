@@ -20,7 +20,7 @@ from anomalib_grad.anomaly_map import AnomalyMapGenerator
 from anomalib_grad.components import NormalScale
 from anomalib_grad.evaluation.metrics import CategoryMetrics, Predictions, mean_over_categories
 from anomalib_grad.report.records import METRIC_NAMES
-from anomalib_grad.training.learning import evenly
+from anomalib_grad.training.feature_statistics import evenly
 
 BINS = 4000
 SCALE_IMAGES = 100

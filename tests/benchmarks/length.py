@@ -20,7 +20,7 @@ import numpy as np
 from measure import machine, markdown
 
 from anomalib_grad import MultiCategory
-from anomalib_grad.training.learning import evenly
+from anomalib_grad.training.feature_statistics import evenly
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "study"))  # before this folder, which has recipes, too
 from evaluate import figures, network_scorer, training_sample

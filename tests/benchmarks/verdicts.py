@@ -27,7 +27,7 @@ from measure import SIZE, machine, markdown
 from PIL import Image
 
 from anomalib_grad import Grad
-from anomalib_grad.data.reading import read_image
+from anomalib_grad.data.read_or_refuse import read_image
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.deploy.frames import FrameFormat, as_batch
 

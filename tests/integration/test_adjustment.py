@@ -19,10 +19,10 @@ from anomalib_grad.adjustment.change import changing
 from anomalib_grad.adjustment.corrections import read_verdicts
 from anomalib_grad.adjustment.models import open_model
 from anomalib_grad.data import MultiCategory
-from anomalib_grad.data.reading import read_image
+from anomalib_grad.data.read_or_refuse import read_image
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
+from anomalib_grad.deploy.checksum import seal
 from anomalib_grad.deploy.quantization import quantize_with_accuracy_control
-from anomalib_grad.deploy.seal import seal
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds.__main__ import main
 from exports import to_both, traced

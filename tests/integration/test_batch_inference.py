@@ -20,7 +20,7 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_grad.data import MultiCategory
-from anomalib_grad.data.reading import AS_THEY_SAY
+from anomalib_grad.data.read_or_refuse import AS_THEY_SAY
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.lightning_model import Grad
 from helpers import tiny, write_category

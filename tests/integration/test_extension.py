@@ -21,8 +21,8 @@ from anomalib_grad.files.configuration import CheckpointConfigurationError
 from anomalib_grad.files.unreadable_checkpoints import CheckpointFileError
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
-from anomalib_grad.thresholds.record import AFTERWARDS
 from anomalib_grad.thresholds.rules import fit as fit_thresholds
+from anomalib_grad.thresholds.threshold_record import AFTERWARDS
 from anomalib_grad.training.feature_sample import SAMPLE
 from anomalib_grad.training.judged_sample import JUDGED
 from helpers import tiny, write_category

@@ -19,8 +19,8 @@ from PIL import Image
 
 from anomalib_grad.data import CategoryImageBatch, MultiCategory
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
+from anomalib_grad.deploy.checksum import seal
 from anomalib_grad.deploy.quantization import quantize
-from anomalib_grad.deploy.seal import seal
 from anomalib_grad.evaluation import PerCategoryEvaluator
 from anomalib_grad.lightning_model import Grad
 from helpers import TINY

@@ -12,8 +12,8 @@ from anomalib.engine import Engine
 from anomalib.metrics import AUROC, Evaluator
 
 from anomalib_grad.data import MultiCategory
+from anomalib_grad.evaluation.metrics import RankRawScores
 from anomalib_grad.lightning_model import Grad
-from anomalib_grad.thresholds.raw_scores import RankRawScores
 from helpers import TINY, tiny, write_category
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from anomalib.data.utils import read_image as anomalib_read_image
 from PIL import Image
 
 from anomalib_grad.data.pixels import read_wrongly_by_anomalib, rgb_pixels
-from anomalib_grad.data.reading import UnreadableImageError, check_image, read_image, read_mask
+from anomalib_grad.data.read_or_refuse import UnreadableImageError, check_image, read_image, read_mask
 from anomalib_grad.deploy.frames import as_batch
 from anomalib_grad.report.pictures import picture_of
 from bad_images import EITHER, REFUSED, Variant, corpus, masks

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from anomalib_grad.data import MultiCategory, PredictImages
-from anomalib_grad.data.reading import AS_THEY_SAY, UnreadableImageError, read_image
+from anomalib_grad.data.read_or_refuse import AS_THEY_SAY, UnreadableImageError, read_image
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds import PerCategoryPostProcessor

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import Resize
 
 from anomalib_grad.data import MultiCategory, PredictImages
 from anomalib_grad.data.pixels import resized
-from anomalib_grad.data.reading import read_image
+from anomalib_grad.data.read_or_refuse import read_image
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.deploy.frames import FrameFormat, as_batch
 

@@ -19,7 +19,7 @@ from anomalib_grad.lightning_model import Grad
 from anomalib_grad.recipes import PUBLISHED, build_network
 from anomalib_grad.settings import Settings
 from anomalib_grad.thresholds import PerCategoryPostProcessor
-from anomalib_grad.thresholds.post_processor import normalize
+from anomalib_grad.thresholds.normalization import normalize
 from anomalib_grad.torch_model import GradModel
 from helpers import TINY, tiny
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomalib_grad.data.reading import read_image
+from anomalib_grad.data.read_or_refuse import read_image
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from anomalib_grad.backbone import FrozenBackbone, default_layers, list_feature_maps, select_layers
-from anomalib_grad.backbone.cut import Unused, cut_unused
+from anomalib_grad.backbone.remove_unused import Unused, cut_unused
 
 # backbone, image size, layers taken by default, strides
 FAMILIES = [

@@ -10,7 +10,7 @@ import torch
 
 from anomalib_grad.backbone import FrozenBackbone
 from anomalib_grad.checkpoint import AuthorsCheckpointError, load_authors_head
-from anomalib_grad.checkpoint.backbone_keys import (
+from anomalib_grad.checkpoint.keys import (
     backbone_from_authors_key,
     backbone_to_authors_key,
     last_block_of_layer,

@@ -12,8 +12,8 @@ import torch
 from anomalib.engine import Engine
 
 from anomalib_grad.checkpoint.__main__ import main
-from anomalib_grad.checkpoint.backbone_keys import backbone_to_authors_key
 from anomalib_grad.checkpoint.convert import save_model
+from anomalib_grad.checkpoint.keys import backbone_to_authors_key
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.torch_model import GradModel

@@ -8,7 +8,7 @@ import torch
 from anomalib.data import NumpyImageBatch
 from PIL import Image
 
-from anomalib_grad.data.reading import UnreadableImageError
+from anomalib_grad.data.read_or_refuse import UnreadableImageError
 from anomalib_grad.deploy.maps import at_size
 
 

@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from anomalib_grad.deploy.checksum import files_of, is_intact, seal
 from anomalib_grad.deploy.export import finish_onnx
-from anomalib_grad.deploy.seal import files_of, is_intact, seal
 from anomalib_grad.deploy.threshold_files import TABLE, ExportFileError, read_export, write_export
+from anomalib_grad.thresholds.display import NO_EVIDENCE, remarks, thresholds_table
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
-from anomalib_grad.thresholds.table import NO_EVIDENCE, remarks, thresholds_table
 
 VALUES = np.array([[8.0, 9.0, 0.0, 20.0, 0.0, 30.0]], dtype=np.float32)
 

@@ -22,7 +22,7 @@ from anomalib_grad import Grad
 from anomalib_grad.data.dataset import MultiCategoryDataset
 from anomalib_grad.feature_cache.conditions import first_augmentation, obstacle, passes
 from anomalib_grad.feature_cache.fingerprint import hash_images
-from anomalib_grad.feature_cache.place import choose_place
+from anomalib_grad.feature_cache.memory_or_disk import choose_place
 from anomalib_grad.settings import CacheSettings
 from helpers import tiny, write_category
 

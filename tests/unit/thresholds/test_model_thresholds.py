@@ -10,11 +10,11 @@ import pytest
 import torch
 from anomalib.data import InferenceBatch
 
-from anomalib_grad.thresholds.known_images import KnownImage
+from anomalib_grad.thresholds.display import remarks
+from anomalib_grad.thresholds.labelled_scores import KnownImage
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
-from anomalib_grad.thresholds.record import ThresholdRecord
-from anomalib_grad.thresholds.table import remarks
+from anomalib_grad.thresholds.threshold_record import ThresholdRecord
 
 NORMAL = [
     KnownImage(f"good/{score}.png", anomalous=False, score=score, peak=2 * score) for score in map(float, range(9))

@@ -18,7 +18,7 @@ from anomalib_grad.files.faults import CONFIGURATION, MODEL
 from anomalib_grad.files.restoring import restoring
 from anomalib_grad.recipes import DEFAULT_RECIPE, PUBLISHED, find_recipe
 from anomalib_grad.settings import GROUPS, Settings, filled, group_of
-from anomalib_grad.settings.stored import HYPER_PARAMETERS, grouped, stored_arguments
+from anomalib_grad.settings.from_checkpoint import HYPER_PARAMETERS, grouped, stored_arguments
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 from anomalib_grad.torch_model import GradModel
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from anomalib_grad.lightning_model import Grad
-from anomalib_grad.settings.stored import grouped
+from anomalib_grad.settings.from_checkpoint import grouped
 
 FLAT = Path(__file__).parents[1] / "checkpoint/data/flat_arguments.ckpt.xz"
 """Written before there were groups, its weights set to zero so that it is small."""

@@ -18,16 +18,6 @@ MEMORY_SHARE = 0.5
 """Share of the available memory that a cache takes without being asked to."""
 
 
-def check_place(place: object) -> None:
-    """Refuse an unknown value of ``feature_cache``.
-
-    Raises:
-        ValueError: Says what is possible.
-    """
-    if place not in PLACES:
-        raise ValueError(f"feature_cache must be 'auto', 'memory', 'disk' or false, got {place!r}.")
-
-
 def is_automatic(place: bool | str) -> bool:
     """Whether the cache decides by itself if it pays and where it stands."""
     return place in {"auto", True}

@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from anomalib.data import ImageBatch
+from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn import functional
 
-from .reading import read_mask
+from .read_or_refuse import read_mask
 
 IGNORE_FILE = "ignore.png"
 
@@ -47,12 +50,18 @@ def mask_in(folder: Path) -> Path | None:
     return path if os.path.lexists(path) else None
 
 
+def folder_of(datamodule: Any) -> Path | None:  # noqa: ANN401  # anomalib's, of any class, or none
+    """Folder of a datamodule's product, where its mask may lie."""
+    root = getattr(datamodule, "root", None)
+    return None if root is None else Path(root) / datamodule.category
+
+
 def ignore_masks(datamodule: Any) -> dict[str, Path]:  # noqa: ANN401  # anomalib's, of any class, or none
     """Find the mask of each product of a datamodule, by its name; under ``""`` where products have no names."""
     if hasattr(datamodule, "ignore_masks"):
         return dict(datamodule.ignore_masks)
-    root = getattr(datamodule, "root", None)
-    mask = None if root is None else mask_in(Path(root) / datamodule.category)
+    folder = folder_of(datamodule)
+    mask = None if folder is None else mask_in(folder)
     return {} if mask is None else {"": mask}
 
 
@@ -97,3 +106,40 @@ def of_the_rest(batch: Any, ignored: Tensor) -> dict[str, Any]:  # noqa: ANN401 
             forgiven = batch.gt_mask.flatten(1).any(dim=1) & ~fields["gt_mask"].flatten(1).any(dim=1)  # (B,)
             fields["gt_label"] = batch.gt_label & ~forgiven
     return fields
+
+
+class IgnoreMasks:
+    """Looks up what is ignored in the images of a batch."""
+
+    def __init__(self, datamodule: Any = None) -> None:  # noqa: ANN401  # anomalib's, of any class, or none
+        self._datamodule = datamodule
+        self._kept: dict[tuple[str, tuple[int, int]], Tensor] = {}
+
+    def pixels(self, model: LightningModule, batch: ImageBatch) -> Tensor | None:
+        """Find the pixels that are ignored: those that the model left out, or else those that the data's masks name.
+
+        Args:
+            model: The model; one that ignores by itself has a method ``ignored_pixels``.
+            batch: Judged images that name their categories.
+
+        Returns:
+            bool, shape (B, H, W) as the images' maps or masks; ``None`` where nothing is ignored.
+        """
+        own = getattr(model, "ignored_pixels", None)
+        if own is not None:
+            found = own(batch)
+            return None if found is None else found.expand(len(batch), -1, -1)
+        shown = batch.gt_mask if batch.anomaly_map is None else batch.anomaly_map
+        masks = ignore_masks(self._datamodule)
+        if shown is None or masks.keys().isdisjoint(batch.category):  # type: ignore[attr-defined]
+            return None
+        size = (shown.shape[-2], shown.shape[-1])
+        kept = [self._of(name, size, masks) for name in batch.category]  # type: ignore[attr-defined]
+        return ~torch.stack(kept).to(shown.device)
+
+    def _of(self, name: str, size: tuple[int, int], masks: dict[str, Path]) -> Tensor:
+        """Pixels (H, W) that are judged in images of a category."""
+        if (name, size) not in self._kept:
+            mask = masks.get(name)
+            self._kept[name, size] = torch.ones(size, dtype=torch.bool) if mask is None else kept_pixels(mask, size)
+        return self._kept[name, size]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from anomalib_grad.data import MultiCategory
-from anomalib_grad.data.ignoring import kept_pixels, of_the_rest
+from anomalib_grad.data.ignore_masks import kept_pixels, of_the_rest
 from helpers import write_category
 
 

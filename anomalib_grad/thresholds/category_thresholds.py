@@ -17,9 +17,9 @@ from torch import Tensor
 from anomalib_grad.categories.recogniser import CategoryRecogniser
 
 from .false_alarms import check_rate, false_alarm_threshold
-from .known_images import KnownImage
-from .record import VALIDATION, ThresholdRecord
+from .labelled_scores import KnownImage
 from .rules import BEST_F1, HIGHEST_NORMAL, false_alarm_rule
+from .threshold_record import VALIDATION, ThresholdRecord
 from .validation_scores import ScoreSummary, gather_summaries, merge_all, select
 
 logger = logging.getLogger(__name__)

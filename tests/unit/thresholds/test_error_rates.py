@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from anomalib_grad.thresholds.known_images import KnownImage, from_plain, thinned, to_plain
-from anomalib_grad.thresholds.outcome import extrapolates, in_words, interval, neighbours, outcome
+from anomalib_grad.thresholds.error_rates import extrapolates, in_words, interval, neighbours, outcome
+from anomalib_grad.thresholds.labelled_scores import KnownImage, from_plain, thinned, to_plain
 
 
 def images(normal: list[float], anomalous: list[float] = []) -> list[KnownImage]:  # noqa: B006  # read only

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
-from .known_images import KnownImage, from_plain, thinned, to_plain
+from .labelled_scores import KnownImage, from_plain, thinned, to_plain
 
 VALIDATION = "validation"
 """Source of what training fitted."""
@@ -80,9 +80,7 @@ class ThresholdRecord:
         """Read what :meth:`to_plain` gave.
 
         Raises:
-            ValueError: If it is something else.
-            TypeError: If it is something else.
-            LookupError: If it is something else.
+            LookupError, TypeError, ValueError: If it is something else.
         """
         normal, anomalous = (int(count) for count in plain["seen"])
         rate = plain["rate"]

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Has a network ignore what the data say does not matter (``data/ignoring.py``)."""
+"""Has a network ignore what the data say does not matter (``data/ignore_masks.py``)."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from anomalib_grad.data.ignoring import ignore_masks, kept_pixels
+from anomalib_grad.data.ignore_masks import ignore_masks, kept_pixels
 from anomalib_grad.torch_model import GradModel
 
 logger = logging.getLogger(__name__)

@@ -7,12 +7,12 @@ import math
 from rich import box
 from rich.table import Table
 
-from .category_statistics import UNKNOWN
-from .known_images import scores_of
+from .category_thresholds import UNKNOWN
+from .error_rates import extrapolates, in_words, outcome
+from .labelled_scores import scores_of
 from .model_thresholds import ModelThresholds
-from .outcome import extrapolates, in_words, outcome
-from .placing import HALF
-from .record import ThresholdRecord
+from .normalization import HALF
+from .threshold_record import ThresholdRecord
 
 NO_EVIDENCE = (
     "This file does not say which images its thresholds come from, as those of older versions: validate the checkpoint "

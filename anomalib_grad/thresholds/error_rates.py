@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .known_images import KnownImage
+from .labelled_scores import KnownImage
 
 CONFIDENCE = 0.95
 STEPS = (1, 3, 10, 30)

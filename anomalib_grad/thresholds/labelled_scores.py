@@ -70,9 +70,7 @@ def from_plain(columns: Any) -> tuple[KnownImage, ...]:  # noqa: ANN401  # whate
     """Read what :func:`to_plain` gave.
 
     Raises:
-        ValueError: If it is something else.
-        TypeError: If it is something else.
-        LookupError: If it is something else.
+        LookupError, TypeError, ValueError: If it is something else.
     """
     rows = zip(*(columns[field] for field in KnownImage._fields), strict=True)
     return tuple(KnownImage(str(name), bool(truth), float(score), float(peak)) for name, truth, score, peak in rows)

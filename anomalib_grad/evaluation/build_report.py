@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from anomalib.post_processing import PostProcessor
 from torch import Tensor, nn
@@ -16,12 +17,10 @@ from torch import Tensor, nn
 from anomalib_grad.evaluation.collector import Collector
 from anomalib_grad.evaluation.coordinates import find
 from anomalib_grad.evaluation.metrics import Counts
-from anomalib_grad.report.records import CategoryResult, TestReport
+from anomalib_grad.report.records import CategoryRecord, CategoryResult, TestReport
 from anomalib_grad.report.table import write_csv, write_json
-from anomalib_grad.thresholds.category_statistics import STATISTICS
-from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
-
-from .notes import data_notes, ignoring_notes, recognition_notes, threshold_notes
+from anomalib_grad.thresholds.category_thresholds import STATISTICS
+from anomalib_grad.thresholds.post_processor import UNKNOWN, PerCategoryPostProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +54,8 @@ def build_report(
         if name in collector.logs
     ]
     notes = data_notes(counts) + _threshold_notes(post_processor, list(counts)) + recognition_notes(records)
-    notes += ignoring_notes([name for name in counts if name in collector.logs and collector.logs[name].ignores])
+    hatched = [name for name in counts if name in collector.logs and collector.logs[name].ignores]
+    notes += _note("What is hatched in images of {} is not judged: it counts as normal, with a score of 0.", hatched)
     if collector.split_forward:
         notes.append("No coordinates are drawn for batches that the model took in several pieces.")
     return TestReport(
@@ -138,3 +138,49 @@ def _resolution(module: nn.Module, name: str) -> int | None:
     """Cells per axis of a grid of the model; ``None`` without such a grid, or if its axes differ."""
     cells = find(module, f"{name}.cells")  # (1, C, cells of each axis...)
     return cells.shape[2] if isinstance(cells, Tensor) and len(set(cells.shape[2:])) == 1 else None
+
+
+def data_notes(counts: Mapping[str, Counts]) -> list[str]:
+    """Say which metrics are not defined for which categories, and why."""
+    seen = {name: c for name, c in counts.items() if c.n_normal + c.n_anomalous}
+    no_pixels = [name for name, c in seen.items() if c.n_anomalous and not c.ranks_pixels]
+    unmarked = {name: c for name, c in seen.items() if c.n_unmarked and c.ranks_pixels}
+    return [
+        *_note("No test image was seen of {}.", [name for name in counts if name not in seen]),
+        *_note(
+            "No image metrics for {}: they need normal and anomalous test images.",
+            [name for name, c in seen.items() if not c.ranks_images],
+        ),
+        *_note("Image metrics only for {}: no anomaly masks.", no_pixels),
+        *(
+            f"{c.n_unmarked} of {c.n_anomalous} anomalous images of {name} have an empty mask: their pixels count as "
+            "normal."
+            for name, c in unmarked.items()
+        ),
+    ]
+
+
+def threshold_notes(fitted: Sequence[str], pooled: Sequence[str]) -> list[str]:
+    """Say which categories have thresholds of their own."""
+    notes = _note("Thresholds fitted for {}; extends adds a product.", fitted)
+    if pooled:
+        notes += _note("The pooled threshold is used for {}: fit again with their validation images.", pooled)
+    return notes
+
+
+def recognition_notes(records: Sequence[CategoryRecord]) -> list[str]:
+    """Say how often the model recognised the category of an image by itself, and what it took the others for."""
+    named = [(record.category, record.recognised) for record in records if record.recognised is not None]
+    total = sum(len(names) for _, names in named)
+    if not total:
+        return []
+    right = sum(int(np.sum(names == category)) for category, names in named)
+    unseen = sum(int(np.sum(names == UNKNOWN)) for _, names in named)
+    return [
+        f"The model recognised the category of {right} of {total} test images ({100 * right / total:.1f} %); it took "
+        f"{total - right - unseen} for another category and {unseen} for an unseen one."
+    ]
+
+
+def _note(sentence: str, names: Sequence[str]) -> list[str]:
+    return [sentence.format(", ".join(names))] if names else []

@@ -21,7 +21,7 @@ from PIL import Image
 from .dataset import MultiCategoryDataset
 from .pixels import read_wrongly_by_anomalib
 from .prediction import PredictImages
-from .reading import AS_THEY_SAY, UnreadableImageError, refuse_pipes
+from .read_or_refuse import AS_THEY_SAY, UnreadableImageError, refuse_pipes
 from .skip_unreadable import File, files_of, find_unreadable
 
 NAMED = 5
@@ -48,7 +48,9 @@ class NameUnreadableImages(Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Rewrite the message of an exception that came from reading images."""
-        if not isinstance(exception, Exception) or not comes_from_data_loading(exception):
+        frames = traceback.walk_tb(exception.__traceback__)  # torch's data loading passes on what a worker raised
+        loading = any(frame.f_globals.get("__name__", "").startswith("torch.utils.data") for frame, _ in frames)
+        if not isinstance(exception, Exception) or not loading:
             return
         causes: dict[File, str] = {}
         for dataset in datasets_in_use(trainer):
@@ -59,12 +61,6 @@ class NameUnreadableImages(Callback):
             exception.args = (message,)
             if isinstance(exception, SyntaxError):  # how the image library reports damaged PNG files
                 exception.msg = message
-
-
-def comes_from_data_loading(exception: BaseException) -> bool:
-    """Tell whether torch's data loading raised an exception or passed it on from a worker."""
-    frames = traceback.walk_tb(exception.__traceback__)
-    return any(frame.f_globals.get("__name__", "").startswith("torch.utils.data") for frame, _ in frames)
 
 
 def datasets_in_use(trainer: pl.Trainer) -> Iterator[Any]:

@@ -1,0 +1,19 @@
+"""Classes that a torch export names by a module of before are found: a pickle holds nothing else of them."""
+
+import pickle
+
+import pytest
+
+FORMER = {
+    "backbone.cut": "Unused",
+    "category_features": "CategoryFeatures",
+    "thresholds.known_images": "KnownImage",
+    "thresholds.record": "ThresholdRecord",
+}
+
+
+@pytest.mark.parametrize(("module", "name"), FORMER.items())
+def test_a_class_is_found_by_its_former_name(module: str, name: str) -> None:
+    found = pickle.loads(f"canomalib_grad.{module}\n{name}\n.".encode())  # noqa: S301  # a name alone
+    assert found.__name__ == name
+    assert found.__module__ != f"anomalib_grad.{module}"
