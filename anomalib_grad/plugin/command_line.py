@@ -34,14 +34,15 @@ class CommandLineParser(ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # jsonargparse's
         super().__init__(*args, **kwargs)
-        self.add_instantiator(self._build, object, prepend=True)
+        if self.exit_on_error:  # not for a class's own arguments, of which jsonargparse takes an error for another try
+            self.add_instantiator(self._build, object, prepend=True)
 
     def _build(self, class_type: type[Made], *args: Any, **kwargs: Any) -> Made:  # noqa: ANN401  # the constructor's
         """Make an object; refuse the values that the constructor of one of this package's classes refuses."""
         try:
             return class_type(*args, **kwargs)
         except (OSError, ValueError) as error:
-            if not self.exit_on_error or class_type.__module__.partition(".")[0] != OURS:
+            if class_type.__module__.partition(".")[0] != OURS:
                 raise
             self.exit(2, f"error: {error}\n")
 

@@ -26,6 +26,10 @@ class Training:
     learning_rate: float = 0.1
     steps: int | None = None
 
+    def __post_init__(self):
+        if self.steps == 0:
+            raise ValueError("steps must be at least 1, got 0.")
+
 
 TRAINING = Training()
 
@@ -46,6 +50,7 @@ class Theirs(Base):
 @pytest.fixture
 def modules(monkeypatch):
     """Importable places for the classes: one in this package, one elsewhere."""
+    monkeypatch.setattr(Training, "__module__", "anomalib_grad.example")
     for path, member in {"anomalib_grad.example": Ours, "another_package": Theirs}.items():
         module = ModuleType(path)
         monkeypatch.setattr(member, "__module__", path)
@@ -85,6 +90,7 @@ OURS = "--model=anomalib_grad.example.Ours"
         ),
         ("training.learning_rate=high", "--model.training.learning_rate cannot be 'high'; it takes float."),
         ("backbone=smal", "unknown backbone 'smal'; choose tiny."),
+        ("training.steps=0", "steps must be at least 1, got 0."),
     ],
 )
 def test_one_sentence_is_all_that_is_printed(modules, capsys, given, sentence):
