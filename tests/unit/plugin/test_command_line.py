@@ -119,6 +119,13 @@ def test_a_file_is_answered_as_the_command_line_is(modules, capsys, tmp_path, wr
     assert capsys.readouterr().err == f"error: {sentence}\n"
 
 
+@pytest.mark.parametrize("given", [["--model.backbone=tiny", OURS], ["--model.backbone=tiny"]])
+def test_an_argument_of_a_class_that_is_not_named_yet_asks_for_it(modules, capsys, given):
+    with pytest.raises(SystemExit):
+        parse(*given)
+    assert capsys.readouterr().err == "error: --model.backbone needs a --model NAME before it.\n"
+
+
 def test_right_arguments_make_the_object(modules):
     made = parse(OURS, "--model.backbone=tiny")
     assert made.train.model.backbone == "tiny"
