@@ -30,6 +30,7 @@ from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor, ju
 from anomalib_grad.torch_model import GradModel
 
 from .checksum import seal
+from .quiet import only_warnings
 from .threshold_files import CATEGORIES_METADATA, TABLE, THRESHOLDS_METADATA, keep_exact
 
 if TYPE_CHECKING:  # both are heavy, and whoever imports anomalib imports this file
@@ -118,7 +119,8 @@ class CategoryExportMixin(ExportMixin):
         kwargs = {"opset_version": OPSET_VERSION, "external_data": False, "verbose": False} | kwargs
 
         def export(root: Path) -> Path:
-            path = ExportMixin.to_onnx(ExportedGraph(self), root, model_file_name, input_size, **kwargs)  # type: ignore[arg-type]  # mixed into a module
+            with only_warnings("onnx_ir", "onnxscript"):
+                path = ExportMixin.to_onnx(ExportedGraph(self), root, model_file_name, input_size, **kwargs)  # type: ignore[arg-type]  # mixed into a module
             size = resized_to(getattr(self.pre_processor, "transform", None))
             finish_onnx(path, list(getattr(self.post_processor, "categories", [])), size, self.post_processor)
             seal(path)

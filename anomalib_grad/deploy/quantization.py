@@ -9,8 +9,7 @@ matter; all those of the fusion and the grids may be rounded.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import nncf
@@ -24,6 +23,7 @@ from torch.utils.data import DataLoader, Subset
 from torchmetrics import Metric
 
 from .frames import input_size
+from .quiet import only_warnings
 
 logger = logging.getLogger(__name__)
 
@@ -36,21 +36,9 @@ EXACT_WEIGHTS = nncf.IgnoredScope(patterns=[r"^(?!model\.(backbone|head\.fusion|
 """Nodes whose weights stay in floating point: all but the backbone, the fusion and the grids."""
 
 
-@contextmanager
-def quiet_nncf() -> Iterator[None]:
-    """Keep NNCF's list of every node that it leaves alone off the screen; its progress and warnings stay."""
-    nncf_logger = logging.getLogger("nncf")
-    level = nncf_logger.level
-    nncf_logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        nncf_logger.setLevel(level)
-
-
 def compress_weights(model: ov.Model) -> ov.Model:
     """Store weights in 8 bits; the computation stays in floating point."""
-    with quiet_nncf():
+    with only_warnings("nncf"):
         return nncf.compress_weights(model, ignored_scope=EXACT_WEIGHTS)
 
 
@@ -65,7 +53,7 @@ def quantize(model: ov.Model, datamodule: AnomalibDataModule | None) -> ov.Model
         ValueError: If there is no datamodule.
     """
     images = calibration_images(model, datamodule)
-    with quiet_nncf():
+    with only_warnings("nncf"):
         return nncf.quantize(model, images, subset_size=CALIBRATION_IMAGES, ignored_scope=EXACT)
 
 
@@ -100,7 +88,7 @@ def quantize_with_accuracy_control(
             metric.update(predict_batch(compiled, batch, input_size(model)))
         return float(metric.compute())
 
-    with quiet_nncf():
+    with only_warnings("nncf"):
         return nncf.quantize_with_accuracy_control(
             model,
             calibration,

@@ -5,6 +5,7 @@
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 from torch import nn
@@ -68,14 +69,16 @@ def obstacle(loader: object, pre_processing: nn.Module | None) -> str | None:
 
 
 def passes(trainer: pl.Trainer, batches: int) -> float:
-    """Number of times that a training sees each of its images.
+    """Number of times that a training, or what is left of one that goes on, sees each of its images.
 
     Args:
         trainer: The trainer with the user's limits.
         batches: Batches of an epoch, over all processes.
     """
-    epochs = math.inf if trainer.max_epochs in {None, -1} else float(trainer.max_epochs or 0)
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    epochs = math.inf if trainer.max_epochs in {None, -1} else float((trainer.max_epochs or 0) - progress.processed)
     limit = trainer.limit_train_batches
     share = limit if isinstance(limit, float) else limit * trainer.world_size / max(batches, 1)
-    steps = math.inf if trainer.max_steps == -1 else trainer.max_steps * trainer.accumulate_grad_batches
+    left = trainer.max_steps - trainer.global_step
+    steps = math.inf if trainer.max_steps == -1 else left * trainer.accumulate_grad_batches
     return min(epochs * min(share, 1.0), steps * trainer.world_size / max(batches, 1))

@@ -25,6 +25,11 @@ _UNKNOWN = re.compile(
 )
 _UNRECOGNISED = re.compile(r"Unrecognized arguments: (--[\w.]+)")
 _UNREADABLE = re.compile(r"Parser key \"([\w.]+)\":\s+Unable to load config '(.*)'")
+_CLASSLESS = re.compile(
+    r"""Parser key "([\w.]+)":.*?Subtypes: .*?\b(\w+)'>\].*?given class_path '[\w.]+\.\2'.*NestedArg\(key='([\w.]+)'""",
+    re.DOTALL,
+)
+"""An argument of the base class itself, which nobody means."""
 _KEY = re.compile(r'Parser key "([\w.]+)"')
 _VALUE = re.compile(r"(?:Given|Got) value: (.*)")
 
@@ -34,20 +39,21 @@ class CommandLineParser(ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # jsonargparse's
         super().__init__(*args, **kwargs)
-        self.add_instantiator(self._build, object, prepend=True)
+        if self.exit_on_error:  # not for a class's own arguments, of which jsonargparse takes an error for another try
+            self.add_instantiator(self._build, object, prepend=True)
 
     def _build(self, class_type: type[Made], *args: Any, **kwargs: Any) -> Made:  # noqa: ANN401  # the constructor's
         """Make an object; refuse the values that the constructor of one of this package's classes refuses."""
         try:
             return class_type(*args, **kwargs)
         except (OSError, ValueError) as error:
-            if not self.exit_on_error or class_type.__module__.partition(".")[0] != OURS:
+            if class_type.__module__.partition(".")[0] != OURS:
                 raise
             self.exit(2, f"error: {error}\n")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse what was given; arguments are jsonargparse's."""
-        sentence = describe(message) or unrecognised(message, list(self._option_string_actions))
+        sentence = describe(message) or unnamed(message) or unrecognised(message, list(self._option_string_actions))
         if sentence is None or not self.exit_on_error:
             super().error(message, ex)
         self.exit(2, f"error: {sentence}\n")
@@ -82,6 +88,12 @@ def describe(message: str) -> str | None:
         return None
     argument = ".".join(keys)
     return f"--{option}.{argument} cannot be {value[1]!r}; it takes {hint_of(class_type, argument)}."
+
+
+def unnamed(message: str) -> str | None:
+    """Ask for the class whose argument was given before it, or without it; ``None`` if one was named."""
+    found = _CLASSLESS.search(message)
+    return f"--{found[1]}.{found[3]} needs a --{found[1]} NAME before it." if found else None
 
 
 def unrecognised(message: str, options: list[str]) -> str | None:

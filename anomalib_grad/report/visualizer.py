@@ -41,6 +41,7 @@ class DistinctImageVisualizer(ImageVisualizer):
     _names: dict[str, str]
     _unrecorded: dict[str, str]
     _unwritten: CannotWriteError | None = None
+    _judged: list[bool]
     _files: FileFormat
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -50,6 +51,7 @@ class DistinctImageVisualizer(ImageVisualizer):
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Name the results of all images that will be predicted on."""
+        self._judged = []
         self._start(trainer, trainer.predict_dataloaders)
 
     def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # anomalib's
@@ -62,13 +64,27 @@ class DistinctImageVisualizer(ImageVisualizer):
             logger.warning("%s The test goes on without heatmaps.", error.strerror)
             self._unwritten = error
 
-    def on_predict_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # anomalib's
+    def on_predict_batch_end(  # anomalib's
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: ImageBatch,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
         """Write the results of a batch.
 
         Raises:
             CannotWriteError: If the folder cannot be written to, or is full.
         """
-        self._write(trainer, *args, **kwargs)
+        self._write(trainer, pl_module, outputs, *args, **kwargs)
+        self._judged += [] if outputs.pred_label is None else outputs.pred_label.flatten().tolist()
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say where the results are; the command line shows nothing else of a prediction."""
+        if self._judged:
+            judged, folder = len(self._judged), self._folder(trainer)
+            logger.info("%d of %d images are anomalous; heatmaps are in %s", sum(self._judged), judged, folder)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Have a test without its results fail, now that its figures are printed.

@@ -5,6 +5,8 @@
 import contextlib
 import io
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -72,11 +74,22 @@ def model() -> Grad:
     return model
 
 
+@contextlib.contextmanager
+def logging_to(stream: io.StringIO) -> Iterator[None]:
+    """Log as much as anomalib's command line does."""
+    handler, level = logging.StreamHandler(stream), logging.root.level
+    logging.root.addHandler(handler)
+    logging.root.setLevel(logging.INFO)
+    yield
+    logging.root.setLevel(level)
+    logging.root.removeHandler(handler)
+
+
 @pytest.fixture(scope="module")
 def exports(model: Grad, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The three kinds of export, and what they printed."""
     root, printed = tmp_path_factory.mktemp("exports"), io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), logging_to(printed):
         files = {"torch": model.to_torch(root), **to_both(model, root)}
     (root / "printed.txt").write_text(printed.getvalue())
     return {"root": root, **files}
@@ -104,6 +117,7 @@ def test_exports_are_whole_quiet_and_no_larger_than_the_weights(model: Grad, exp
     printed = (root / "printed.txt").read_text()
     assert "[torch.onnx]" not in printed
     assert "Traceback" not in printed
+    assert len(printed.splitlines()) < 20
 
     weights = 4 * sum(parameter.numel() for parameter in model.model.parameters())
     for path in (exports["onnx"], exports["openvino"].with_suffix(".bin"), exports["torch"]):

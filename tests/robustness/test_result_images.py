@@ -3,6 +3,7 @@
 """Every input has a result of its own, which shows what the model has read; one's fault costs no other its result."""
 
 import json
+import logging
 import resource
 import shutil
 from collections.abc import Callable
@@ -58,9 +59,15 @@ def images(tmp_path: Path, shop: Path) -> Path:
 
 
 @pytest.mark.parametrize("library", ["anomalib", "own"])
-def test_images_of_one_name_keep_their_results(images: Path, tmp_path: Path, model: Grad, library: str) -> None:
+def test_images_of_one_name_keep_their_results(
+    images: Path, tmp_path: Path, model: Grad, library: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     source: dict[str, Any] = {"data_path": images} if library == "anomalib" else {"dataset": PredictImages(images)}
-    assert len(engine(tmp_path / "out").predict(model, **source)) == 2  # hidden files are none
+    predicted = engine(tmp_path / "out").predict(model, **source)
+    assert len(predicted) == 2  # hidden files are none
+    anomalous = sum(int(batch.pred_label.sum()) for batch in predicted)
+    assert f"{anomalous} of 2 images are anomalous; heatmaps are in {tmp_path / 'out'}" in caplog.text
     found = {f"{folder}/good/a.png": str(images / folder / "good/a.png") for folder in "xy"}
     assert results(tmp_path / "out") == found
     # another run into the same folder, of another image of a name that is taken

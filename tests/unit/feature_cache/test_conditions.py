@@ -107,6 +107,14 @@ def test_passes_over_ten_batches_follow_the_limits_of_the_training(limits: dict[
     assert passes(trainer, 10) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("limits", "left"), [({"max_epochs": 4}, 1), ({"max_epochs": 3}, 0), ({"max_steps": 30}, 0)])
+def test_a_training_that_goes_on_has_fewer_passes_left(limits: dict[str, Any], left: float) -> None:
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, **limits)
+    trainer.fit_loop.epoch_progress.current.processed = 3
+    trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed = 30
+    assert passes(trainer, 10) == left
+
+
 def test_a_cache_stands_in_memory_or_on_disk_as_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -26,6 +26,10 @@ class Training:
     learning_rate: float = 0.1
     steps: int | None = None
 
+    def __post_init__(self):
+        if self.steps == 0:
+            raise ValueError("steps must be at least 1, got 0.")
+
 
 TRAINING = Training()
 
@@ -46,6 +50,7 @@ class Theirs(Base):
 @pytest.fixture
 def modules(monkeypatch):
     """Importable places for the classes: one in this package, one elsewhere."""
+    monkeypatch.setattr(Training, "__module__", "anomalib_grad.example")
     for path, member in {"anomalib_grad.example": Ours, "another_package": Theirs}.items():
         module = ModuleType(path)
         monkeypatch.setattr(member, "__module__", path)
@@ -85,6 +90,7 @@ OURS = "--model=anomalib_grad.example.Ours"
         ),
         ("training.learning_rate=high", "--model.training.learning_rate cannot be 'high'; it takes float."),
         ("backbone=smal", "unknown backbone 'smal'; choose tiny."),
+        ("training.steps=0", "steps must be at least 1, got 0."),
     ],
 )
 def test_one_sentence_is_all_that_is_printed(modules, capsys, given, sentence):
@@ -111,6 +117,13 @@ def test_a_file_is_answered_as_the_command_line_is(modules, capsys, tmp_path, wr
     with pytest.raises(SystemExit):
         parse("--config", str(config))
     assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+@pytest.mark.parametrize("given", [["--model.backbone=tiny", OURS], ["--model.backbone=tiny"]])
+def test_an_argument_of_a_class_that_is_not_named_yet_asks_for_it(modules, capsys, given):
+    with pytest.raises(SystemExit):
+        parse(*given)
+    assert capsys.readouterr().err == "error: --model.backbone needs a --model NAME before it.\n"
 
 
 def test_right_arguments_make_the_object(modules):
