@@ -136,7 +136,7 @@ def test_exports_ignore_as_the_model_does(
             anomaly_map = np.asarray(found.anomaly_map).squeeze()
             assert np.abs(anomaly_map - expected.anomaly_map.squeeze().numpy()).max() < tolerance
             assert float(np.ravel(found.pred_score)[0]) == pytest.approx(expected.pred_score.item(), abs=tolerance)
-            assert (anomaly_map[:, :32] == 0).all() == (product == "nut")
+            assert (anomaly_map[:, :32] < 1e-6).all() == (product == "nut"), "0, but for how a runtime divides"
 
 
 def test_a_model_whose_data_have_no_mask_is_as_ever(run: Run, shop: Path, tmp_path: Path) -> None:
