@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Between the authors' checkpoint files and ours: ``python -m anomalib_grad.checkpoint --help``.
 
-:func:`~anomalib_grad.checkpoint.convert.convert` and :func:`~anomalib_grad.checkpoint.to_authors.to_authors` are the
-same for Python; they are imported from their modules, because they need anomalib.
+:func:`~anomalib_grad.checkpoint.from_authors.convert` and :func:`~anomalib_grad.checkpoint.to_authors.to_authors` are
+the same for Python; they are imported from their modules, because they need anomalib.
 """
 
 from .archive import AuthorsCheckpointError
 from .authors_file import AuthorsFile, read_authors_file
-from .head_recognition import load_authors_head
+from .authors_head import load_authors_head
 from .keys import from_authors_key, to_authors_key
 
 __all__ = [

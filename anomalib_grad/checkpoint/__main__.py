@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _convert(options: argparse.Namespace) -> str:
-    from .convert import convert  # noqa: PLC0415  # anomalib takes long to import
+    from .from_authors import convert  # noqa: PLC0415  # anomalib takes long to import
 
     if options.pre_trained is not None and options.backbone is None:
         raise ValueError("--pre-trained goes with --backbone: name the backbone that the weights belong to.")

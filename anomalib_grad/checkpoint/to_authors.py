@@ -20,7 +20,7 @@ from anomalib_grad.training.mse_threshold import AUTHORS_MSE_THRESHOLD
 from .architecture import AUTHORS_BACKBONE, TIMM
 from .archive import AuthorsCheckpointError, load_plain
 from .authors_file import BACKBONE, HEAD, PREFIX
-from .head_recognition import MSE_THRESHOLD
+from .authors_head import MSE_THRESHOLD
 from .keys import backbone_to_authors_key, last_block_of_layer, to_authors_key
 
 _EXPECTED = "a checkpoint of Grad is expected"

@@ -14,6 +14,7 @@ NEW_NAMES = {
     "backbone.cut": "backbone.remove_unused",
     "backbone_cut": "backbone.remove_unused",
     "category_features": "plugin.former_names",
+    "checkpoint.convert": "checkpoint.from_authors",
     "components.fusion": "components.representation",
     "components.grid": "components.representation",
     "components.recogniser": "categories.recogniser",
@@ -25,7 +26,7 @@ NEW_NAMES = {
     "thresholds.known_images": "thresholds.labelled_scores",
     "thresholds.record": "thresholds.threshold_record",
 }
-"""Of modules with a class that an export holds."""
+"""Of modules with a class that an export holds, or a function that the documentation named."""
 
 
 class CategoryFeatures:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 from anomalib.engine import Engine
 
-from anomalib_grad.checkpoint.convert import save_model
+from anomalib_grad.checkpoint.from_authors import save_model
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.lightning_model import Grad

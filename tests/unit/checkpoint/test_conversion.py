@@ -12,7 +12,7 @@ import torch
 from anomalib.engine import Engine
 
 from anomalib_grad.checkpoint.__main__ import main
-from anomalib_grad.checkpoint.convert import save_model
+from anomalib_grad.checkpoint.from_authors import save_model
 from anomalib_grad.checkpoint.keys import backbone_to_authors_key
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.lightning_model import Grad

@@ -7,6 +7,7 @@ import pytest
 FORMER = {
     "backbone.cut": "Unused",
     "category_features": "CategoryFeatures",
+    "checkpoint.convert": "convert",
     "thresholds.known_images": "KnownImage",
     "thresholds.record": "ThresholdRecord",
 }

@@ -15,7 +15,7 @@ from anomalib_grad.settings import MethodSettings
 from .architecture import is_timms, noted_backbone, noted_image_size, noted_layers
 from .archive import AuthorsCheckpointError, check_tensors
 from .authors_file import AuthorsFile, read_authors_file
-from .head_recognition import head_state, recognise_head
+from .authors_head import head_state, recognise_head
 from .keys import backbone_from_authors_key
 
 
