@@ -50,7 +50,8 @@ class OldHead:
             raise RuntimeError("there is no old head to compare with: keep one first.")
         shown = network.corruption(turned(network.head_input(features)))
         with torch.no_grad():
-            expected = self.head.to(shown).normal(shown)  # where the network is, and as precise
+            head = self.head.to(next(network.head.parameters()))  # where the network is, and as precise
+            expected = head.normal(shown)
         return functional.mse_loss(network.head.normal(shown).float(), expected.float())
 
 
