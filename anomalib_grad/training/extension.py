@@ -3,8 +3,8 @@
 """A product more: a training that starts from an old model, and keeps its products alive where their images are gone.
 
 A checkpoint carries a small sample of each product's features (``feature_sample.py``). Where the data hold none of
-the old products, every training step draws as many rows of that sample as there are new ones, and holds the head to
-what the old one makes of them (``old_head.py``); what is usual for the old products, and how they are recognised, is
+the old products, every training step draws half as many rows of that sample as there are new ones, and holds the head
+to what the old one makes of them (``old_head.py``); what is usual for the old products, and how they are recognised, is
 learnt from it again. Scores drift all the same, and those of new images otherwise than those of images that were
 trained on: thresholds of old products follow those of validation images, whose features the checkpoint carries as well
 (``judged_sample.py``).
@@ -176,9 +176,12 @@ class Extending(Callback):
         if self.kept:
             fix_statistics(network_of(pl_module).head)
 
-    def draw(self, backbone: FrozenBackbone, count: int) -> Tensor | None:
-        """Features ``(count, C, h, w)`` of old products for a training step; ``None`` where there are none."""
-        return features_of(self._sample.draw(self.kept, count), backbone) if self.kept else None
+    def draw(self, backbone: FrozenBackbone, beside: int) -> Tensor | None:
+        """Features ``(B, C, h, w)`` of old products for a training step on ``beside`` new images: half as many.
+
+        ``None`` where there are no old products to be kept.
+        """
+        return features_of(self._sample.draw(self.kept, -(-beside // 2)), backbone) if self.kept else None
 
     def forgetting(self, network: GradModel, drawn: Tensor | None) -> Tensor | float:
         """What a training step adds to the loss: how far the head drifts on features of old products."""
