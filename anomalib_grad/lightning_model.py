@@ -243,14 +243,15 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
 
     def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
         """Train on a batch of images, or of features from the cache (method section 7)."""
-        own = features_of(batch, self.model.backbone)
-        features = self._extending.join(own, self.model.backbone)
+        features = features_of(batch, self.model.backbone)
+        former = self._extending.draw(self.model.backbone, len(features))
         settings = self.settings.training
         with step_precision(str(settings.precision), self.trainer, self.device):
             output = self.model(features=features)
             loss = training_loss(*output, hard_mining=bool(settings.hard_mining))
+            loss = loss + self._extending.forgetting(self.model, former)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(features))
-        return {"loss": loss, FEATURES: own}
+        return {"loss": loss, FEATURES: features}
 
     # ------------------------------------------------------------------ predict
 

@@ -3,10 +3,11 @@
 """A product more: a training that starts from an old model, and keeps its products alive where their images are gone.
 
 A checkpoint carries a small sample of each product's features (``feature_sample.py``). Where the data hold none of
-the old products, every training batch is joined by as many rows of that sample, so that the networks do not forget;
-what is usual for the old products, and how they are recognised, is learnt from it again. Scores drift all the same,
-and those of new images otherwise than those of images that were trained on: thresholds of old products follow those
-of validation images, whose features the checkpoint carries as well (``judged_sample.py``).
+the old products, every training step draws half as many rows of that sample as there are new ones, and holds the head
+to what the old one makes of them (``old_head.py``); what is usual for the old products, and how they are recognised, is
+learnt from it again. Scores drift all the same, and those of new images otherwise than those of images that were
+trained on: thresholds of old products follow those of validation images, whose features the checkpoint carries as well
+(``judged_sample.py``).
 """
 
 import logging
@@ -24,6 +25,7 @@ from anomalib_grad.backbone import FrozenBackbone
 from anomalib_grad.categories.recogniser import pool
 from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.files.checkpoint_files import restore
+from anomalib_grad.files.configuration import check_weights
 from anomalib_grad.files.restoring import restoring
 from anomalib_grad.thresholds.category_thresholds import UNKNOWN
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
@@ -33,10 +35,14 @@ from anomalib_grad.torch_model import GradModel
 from .feature_sample import BYTES, FeatureSample
 from .feature_statistics import spread_by_category, training_batches
 from .judged_sample import Noting, judge_again
+from .old_head import OldHead, fix_statistics
 
 logger = logging.getLogger(__name__)
 
 KEPT = "grad_kept_products"
+OLD_HEAD = "grad_old_head"
+HOLD = 4.0
+"""Weight of the head's drift from the old one beside the loss on new products."""
 BATCH = 32
 """Rows of the sample that are looked at together outside of training steps."""
 
@@ -96,6 +102,7 @@ class Extending(Callback):
         self.replaces = replaces
         self.kept: list[str] = []
         self._sample = sample
+        self._old = OldHead()
         self._noting = Noting()
         self._first = True
 
@@ -129,6 +136,7 @@ class Extending(Callback):
 
     def _keep(self, pl_module: pl.LightningModule, kept: list[str]) -> None:
         self.kept = kept
+        self._old.keep(network_of(pl_module).head if kept else None)
         post_processor = keeping_categories(pl_module.post_processor)
         if post_processor is not None:
             post_processor.kept = kept
@@ -136,16 +144,17 @@ class Extending(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Note the old products, for a training that goes on."""
+        """Note the old products and head, for a training that goes on."""
         checkpoint[KEPT] = self.kept
+        checkpoint[OLD_HEAD] = None if self._old.head is None else self._old.head.state_dict()
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on with the old products.
+        """Go on with the old products and head; checkpoints of before have only the head that they came to.
 
         Raises:
-            CheckpointConfigurationError: If they are no names of products of which there is a sample.
+            CheckpointConfigurationError: If they are no names of products of which there is a sample, or no such head.
         """
         if trainer.state.fn != "fit":
             return
@@ -154,14 +163,29 @@ class Extending(Callback):
             if not set(kept) <= self._sample.rows.keys():
                 raise ValueError(f"there are no features of {kept}")
             self._keep(pl_module, kept)
+        with restoring(f"{OLD_HEAD!r}"):
+            stored = checkpoint.get(OLD_HEAD)
+            if stored is not None and self._old.head is not None:
+                check_weights(self._old.head.state_dict(), stored)
+                self._old.head.load_state_dict(stored)
 
     # ------------------------------------------------------------------ replaying
 
-    def join(self, features: Tensor, backbone: FrozenBackbone) -> Tensor:
-        """Features ``(B, C, h, w)`` to train on, followed by as many of old products where there are any."""
-        if not self.kept:
-            return features
-        return torch.cat([features, features_of(self._sample.draw(self.kept, len(features)), backbone)])
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: object) -> None:
+        """Keep statistics that the old head has learnt."""
+        if self.kept:
+            fix_statistics(network_of(pl_module).head)
+
+    def draw(self, backbone: FrozenBackbone, beside: int) -> Tensor | None:
+        """Features ``(B, C, h, w)`` of old products for a training step on ``beside`` new images: half as many.
+
+        ``None`` where there are no old products to be kept.
+        """
+        return features_of(self._sample.draw(self.kept, -(-beside // 2)), backbone) if self.kept else None
+
+    def forgetting(self, network: GradModel, drawn: Tensor | None) -> Tensor | float:
+        """What a training step adds to the loss: how far the head drifts on features of old products."""
+        return 0.0 if drawn is None else HOLD * self._old.drift(network, drawn)
 
     def replayed(self) -> list[FeatureBatch]:
         """All rows of old products."""

@@ -147,14 +147,18 @@ def kept(file: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return dict(json.loads(file.read_text()))
 
 
-def with_features(bench: Bench, new: str, old: Path) -> dict[str, Any]:
-    """Add a product by its images alone to a model of the others, which is left in the file ``old``."""
+def without(bench: Bench, new: str, old: Path) -> dict[str, Any]:
+    """Train a model of all products but one, and leave it in the file ``old``."""
     others = [name for name in bench.products if name != new]
     model, seconds = bench.train(others, bench.args.steps)
     model.trainer.save_checkpoint(old)
-    before = bench.test(model, others)
-    extended, more = bench.train([new], bench.args.more, extends=old)
-    return {"before": before, "after": bench.test(extended, bench.products), "seconds": [seconds, more]}
+    return {"before": bench.test(model, others), "seconds": seconds}
+
+
+def with_features(bench: Bench, new: str, old: Path) -> dict[str, Any]:
+    """Add a product by its images alone to the model in the file ``old``."""
+    extended, seconds = bench.train([new], bench.args.more, extends=old)
+    return {"after": bench.test(extended, bench.products), "seconds": seconds}
 
 
 def with_images(bench: Bench, steps: int, old: Path | None) -> dict[str, Any]:
@@ -220,9 +224,11 @@ def main() -> None:
     anew = {n: kept(results / f"anew-{n}.json", lambda n=n: with_images(bench, n, None)) for n in args.anew}
     found, curves = {}, {}
     for new in args.new or bench.products:
-        old = results / f"without-{new}.ckpt"
+        old = results / f"without-{new}-{args.steps}.ckpt"
+        former = kept(old.with_suffix(".json"), lambda new=new, old=old: without(bench, new, old))
         name = f"{new}-{args.steps}-{args.more}.json"
-        found[new] = kept(results / name, lambda new=new, old=old: with_features(bench, new, old))
+        own = kept(results / name, lambda new=new, old=old: with_features(bench, new, old))
+        found[new] = own | {"before": former["before"], "seconds": [former["seconds"], own["seconds"]]}
         curves[new] = {
             n: kept(results / f"{new}-all-{n}.json", lambda n=n, old=old: with_images(bench, n, old))
             for n in args.curve

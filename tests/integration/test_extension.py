@@ -23,11 +23,12 @@ from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.rules import fit as fit_thresholds
 from anomalib_grad.thresholds.threshold_record import AFTERWARDS
+from anomalib_grad.training.extension import OLD_HEAD
 from anomalib_grad.training.feature_sample import SAMPLE
 from anomalib_grad.training.judged_sample import JUDGED
 from helpers import tiny, write_category
 
-SCALED = tiny(scaled=True, whitening=True)
+SCALED = tiny(scaled=True, whitening=True, precision="auto")
 OLD = ["nut", "pin"]
 ALL = ["bolt", "nut", "pin"]
 
@@ -126,6 +127,23 @@ def test_a_killed_extension_goes_on_without_the_old_checkpoint(
     assert [name for name, value in model.state_dict().items() if not torch.equal(value, expected[name])] == []
     for name in OLD:
         assert model.post_processor.records[name].images == extended[0].post_processor.records[name].images
+
+
+def test_a_killed_extension_of_before_goes_on_from_the_head_that_it_came_to(
+    extended: tuple[Grad, Path], bolts: Path, tmp_path: Path
+) -> None:
+    content = torch.load(extended[1] / "epoch=0.ckpt", weights_only=False)
+    old = content.pop(OLD_HEAD)
+    torch.save(content, tmp_path / "before.ckpt")
+    model = fit(Grad(), bolts, tmp_path, epochs=2, ckpt_path=tmp_path / "before.ckpt")
+    assert model.categories == ALL
+    came_to = {name: content["state_dict"][f"model.head.{name}"] for name in old}
+    held_to = torch.load(tmp_path / "epoch=1.ckpt", weights_only=False)[OLD_HEAD]
+    assert all(torch.equal(held_to[name], value) for name, value in came_to.items())
+    old.popitem()
+    torch.save(content | {OLD_HEAD: old}, tmp_path / "changed.ckpt")
+    with pytest.raises(CheckpointConfigurationError, match="is missing: it was changed after training"):
+        fit(Grad(), bolts, tmp_path, epochs=2, ckpt_path=tmp_path / "changed.ckpt")
 
 
 def test_thresholds_stay_where_an_older_checkpoint_carries_no_validation_images(
