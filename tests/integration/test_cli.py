@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import openvino as ov
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -183,6 +184,9 @@ def test_predict_on_a_folder_takes_the_weights_from_the_checkpoint(
     assert code == 0, printed
     written = [path.name for path in sorted((folder / "predictions").rglob("*.png"))]
     assert written == ["000.png", "001.png"]
+    (table,) = (folder / "predictions").rglob("predictions.csv")
+    assert [Path(path).name for path in pd.read_csv(table)["path"]] == written
+    assert pd.read_csv(table)["pred_score"].between(0, 1).all()
 
 
 def test_export_takes_the_weights_from_the_checkpoint_and_quantises_with_the_data(
