@@ -93,8 +93,9 @@ class FeatureCaching(ReplacesTrainingLoader):
         place = choose_place(self.settings, self.place, size, trainer.world_size)
         fill = filler(trainer, source, images)
         if place == "memory":
-            self.rows = np.empty(shape, dtype)
-            fill(self.rows, range(len(dataset)))
+            rows = np.empty(shape, dtype)
+            fill(rows, range(len(dataset)))
+            self.rows = rows  # not before they are whole: a notebook goes on after Ctrl-C
         elif place == "disk":
             node = f"-{trainer.node_rank}" if trainer.num_nodes > 1 else ""
             file = CacheFile(self.settings.resolved_folder, f"{name}{node}", shape, dtype)
