@@ -29,7 +29,9 @@ from .files.configuration import check_weights
 if TYPE_CHECKING:
     from anomalib.data.utils.tiler import Tiler
 
-DISTANCES = ("residual", "dissimilarity", "cosine")
+DISTANCES = ("residual", "cosine")
+FORMER_DISTANCE = "dissimilarity"
+"""``1 - S``, which checkpoints of an early ``plus`` show; no longer offered."""
 
 
 class TrainingOutput(NamedTuple):
@@ -52,8 +54,8 @@ class GradModel(nn.Module):
         feature_size: Height and width to which all feature maps are brought; ``None`` takes those of the finest.
         whitening: Whiten the features before the head sees them (``components/whitening.py``); not in the paper.
         scaled: Divide distances by what is usual for their product (``components/normal_scale.py``); not in the paper.
-        distance: What the anomaly map shows: the ``residual`` ``||x - x_hat||_2`` (paper), the ``dissimilarity``
-            ``1 - S``, or the ``cosine`` distance ``1 - cos(x, f_n)`` of each layer, weighed by its channels.
+        distance: What the anomaly map shows: the ``residual`` ``||x - x_hat||_2`` (paper), or the ``cosine``
+            distance ``1 - cos(x, f_n)`` of each layer, weighed by its channels.
         smoothing_window, score_window: Average poolings of the anomaly map and of the image score, in pixels.
             Authors: 21 and 32.
         score_share: Share of the anomaly map, its largest pixels, whose mean is the image score in the place of the
@@ -90,8 +92,8 @@ class GradModel(nn.Module):
         **head: float | str | Sequence[int] | None,
     ) -> None:
         super().__init__()
-        if distance not in DISTANCES:
-            raise ValueError(f"distance must be {', '.join(DISTANCES[:-1])} or {DISTANCES[-1]}, got {distance!r}.")
+        if distance not in {*DISTANCES, FORMER_DISTANCE}:
+            raise ValueError(f"distance must be {' or '.join(DISTANCES)}, got {distance!r}.")
         self.distance = distance
         self.backbone = FrozenBackbone(backbone, layers, pre_trained, image_size, faithful_padding, feature_size)
         self.whitening = Whitening(self.backbone.channels) if whitening else None
@@ -162,7 +164,7 @@ class GradModel(nn.Module):
         Returns:
             In training what the loss compares; in eval an InferenceBatch with ``pred_score`` ``(B,)`` and
             ``anomaly_map`` ``(B, 1, H, W)``, both non-negative and in feature units, or without any where the features
-            are whitened, the distance is scaled, or it is a dissimilarity or cosine.
+            are whitened, the distance is scaled, or it is not the residual.
         """
         features = self.backbone(images) if features is None else features  # x: (B, C, h, w)
         features = self.head_input(features)

@@ -39,6 +39,7 @@ from anomalib_grad.data.listing import has_image_name, is_hidden
 from anomalib_grad.data.listing import list_images as list_in_folder
 from anomalib_grad.data.pixels import rgb_pixels
 from anomalib_grad.data.read_or_refuse import FileFormat, open_up_to
+from anomalib_grad.report.predictions import Prediction
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # under `uv run`, workers would sync an environment each
@@ -57,16 +58,8 @@ if TYPE_CHECKING:
     from anomalib.data import NumpyImageBatch
 
 OBJECT_STORE = 128 * 2**20  # bytes; images do not travel through it, only their paths
-SCHEMA = pa.schema(
-    {
-        "path": pa.string(),
-        "pred_score": pa.float32(),
-        "pred_label": pa.bool_(),
-        "category": pa.string(),
-        "map_path": pa.string(),
-        "error": pa.string(),
-    }
-)
+PREDICTION = dict(zip(Prediction._fields, (pa.string(), pa.float32(), pa.bool_(), pa.string()), strict=True))
+SCHEMA = pa.schema({**PREDICTION, "map_path": pa.string(), "error": pa.string()})
 
 
 class Place(NamedTuple):
@@ -212,13 +205,7 @@ class Judge:
             map(self.write_map, paths, prediction.anomaly_map) if self.settings.maps else nothing,
         )
         for path, score, label, category, map_path in zip(paths, *columns, strict=True):
-            yield {
-                "path": self.name(path),
-                "pred_score": score,
-                "pred_label": label,
-                "category": category,
-                "map_path": map_path,
-            }
+            yield {**Prediction(self.name(path), score, label, category)._asdict(), "map_path": map_path}
 
     def name(self, path: str) -> str:
         """Name an image as in the table."""

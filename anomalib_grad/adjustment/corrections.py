@@ -10,11 +10,10 @@ import pandas as pd
 
 from anomalib_grad.data.listing import list_images
 from anomalib_grad.data.prediction import images_at
+from anomalib_grad.report.predictions import RIGHT_LABEL
 
 FALSE_ALARMS, MISSED = "false_alarms", "missed"
 """Folders of a product: good parts that were called anomalous, and bad ones that were not."""
-COLUMN = "right_label"
-"""Column of a table of predictions: what would have been right; empty where nobody looked."""
 _ANOMALOUS = {"true": True, "1": True, "1.0": True, "anomalous": True, "bad": True, "defective": True}
 _NORMAL = {"false": False, "0": False, "0.0": False, "normal": False, "good": False}
 
@@ -38,8 +37,9 @@ def read_verdicts(source: Path, product: str | None = None) -> Verdicts:
 
     Args:
         source: A folder with a folder per product, in which ``false_alarms`` and ``missed`` are; or these two
-            themselves, of the product that is named. Or the predictions of ``examples/batch_inference.py``, as .csv or
-            .parquet file or the folder of them, with a column ``right_label`` of ``normal``, ``anomalous`` or nothing.
+            themselves, of the product that is named. Or the ``predictions.csv`` of a prediction, or what
+            ``examples/batch_inference.py`` writes, as .csv or .parquet file or the folder of them, with a column
+            ``right_label`` of ``normal``, ``anomalous`` or nothing.
         product: Take those of this product alone; whose the images are, where the source does not say it.
 
     Raises:
@@ -52,7 +52,8 @@ def read_verdicts(source: Path, product: str | None = None) -> Verdicts:
     verdicts = _from_table(source, product) if is_table else _from_folder(source, product)
     if not verdicts:
         whose = "" if product is None else f" on {product}"
-        wanted = f"a column {COLUMN!r} that says normal or anomalous" if is_table else f"{FALSE_ALARMS} or {MISSED}"
+        column = f"normal or anomalous in column {RIGHT_LABEL!r}"
+        wanted = column if is_table else f"{FALSE_ALARMS} or {MISSED}"
         raise ValueError(f"{source} holds no verdicts{whose}: it needs {wanted}.")
     return verdicts
 
@@ -72,26 +73,31 @@ def _from_folder(source: Path, product: str | None) -> Verdicts:
 
 def _from_table(source: Path, product: str | None) -> Verdicts:
     try:
-        table = pd.read_csv(source, dtype=str) if source.suffix == ".csv" else pd.read_parquet(source)
+        table = _read_csv(source) if source.suffix == ".csv" else pd.read_parquet(source)
     except (ValueError, OSError, ImportError) as error:
         raise ValueError(
             f"cannot read the table of predictions {source} ({error}); give a .csv or .parquet."
         ) from error
-    missing = [name for name in ("path", COLUMN) if name not in table]
+    missing = [name for name in ("path", RIGHT_LABEL) if name not in table]
     if missing:
         raise ValueError(f"the table of predictions {source} has no column {missing[0]!r}; add it.")
     verdicts: defaultdict[str | None, list[tuple[Path, bool]]] = defaultdict(list)
-    for row in table[table[COLUMN].notna()].to_dict("records"):
+    for row in table[table[RIGHT_LABEL].notna()].to_dict("records"):
         category = row.get("category")
         shown = product if category is None or pd.isna(category) else str(category)
         if product in {None, shown}:
-            verdicts[shown].append((Path(row["path"]), _truth(row[COLUMN], source)))
+            verdicts[shown].append((Path(row["path"]), _truth(row[RIGHT_LABEL], source)))
     return dict(verdicts)
+
+
+def _read_csv(source: Path) -> pd.DataFrame:
+    """Read texts as they are: products may be called ``NA``, and names of files need not be UTF-8."""
+    return pd.read_csv(source, dtype=object, keep_default_na=False, na_values=[""], encoding_errors="surrogateescape")
 
 
 def _truth(value: Any, source: Path) -> bool:  # noqa: ANN401  # whatever a table holds
     truths = _ANOMALOUS | _NORMAL
     word = str(value).strip().lower()
     if word not in truths:
-        raise ValueError(f"{value!r} in column {COLUMN!r} of {source} is no verdict; write normal or anomalous.")
+        raise ValueError(f"{value!r} in column {RIGHT_LABEL!r} of {source} is no verdict; write normal or anomalous.")
     return truths[word]

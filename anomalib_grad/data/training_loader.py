@@ -2,12 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Callbacks that train on something else than what the datamodule's training loader gives."""
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch.utils.data import DataLoader
 
 
 class ReplacesTrainingLoader(Callback, ABC):
@@ -39,3 +43,38 @@ class ReplacesTrainingLoader(Callback, ABC):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Give the datamodule its own loader back."""
         self.teardown(trainer, pl_module, "fit")
+
+
+@contextmanager
+def counting(trainer: pl.Trainer) -> Iterator[None]:
+    """Have the trainer count the batches of an epoch in the block without making what stands in the images' place.
+
+    That may take minutes, and is not needed where a checkpoint, of which the progress is read after the block, leaves
+    nothing to train. The trainer asks for it when it trains. No worker is started, and no random number drawn.
+    """
+    datamodule: Any = getattr(trainer, "datamodule", None)
+    replaced = vars(datamodule).pop("train_dataloader", None) if datamodule is not None else None
+    if replaced is None:
+        yield
+        return
+    images: Callable[[], object] = datamodule.train_dataloader
+    datamodule.train_dataloader = lambda: order_of(images())
+    with isolate_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is said of a loader is said when it is asked for
+        yield
+    datamodule.train_dataloader = replaced
+    trainer.fit_loop._combined_loader = None  # as Lightning has it be asked for again
+
+
+def order_of(loader: object) -> object:
+    """Give a loader with as many batches, of indices in the place of images; any but a ``DataLoader`` as it is."""
+    if not isinstance(loader, DataLoader):
+        return loader
+    if loader.batch_size is None:
+        return DataLoader(range(len(loader.dataset)), batch_sampler=loader.batch_sampler)  # type: ignore[arg-type]
+    return DataLoader(
+        range(len(loader.dataset)),  # type: ignore[arg-type]
+        batch_size=loader.batch_size,
+        sampler=loader.sampler,
+        drop_last=loader.drop_last,
+    )

@@ -52,13 +52,17 @@ class FeatureCaching(ReplacesTrainingLoader):
         self.rows: np.ndarray | None = None
 
     def training_loader(self, trainer: pl.Trainer, images: object) -> object:
-        """Fill the cache and give a loader over it; the loader of the images where that cannot be or does not pay."""
+        """Fill the cache and give a loader over it; that of the images where there is to be, or can be, no cache."""
         if not self.place:
             return images
         source = self._source()
         reason = obstacle(images, source.transform)
-        if reason is None and is_automatic(self.place) and passes(trainer, len(images)) <= 1:  # type: ignore[arg-type]
-            reason = "the training sees no image twice"
+        if reason is None:
+            left = passes(trainer, len(images))  # type: ignore[arg-type]
+            if left <= 0 or trainer.should_stop:
+                return images
+            if is_automatic(self.place) and left <= 1:
+                reason = "the training sees no image twice"
         if reason is not None or not isinstance(images, DataLoader):
             level = logging.INFO if is_automatic(self.place) else logging.WARNING
             logger.log(level, "The feature cache is off: %s.", reason)
@@ -89,8 +93,9 @@ class FeatureCaching(ReplacesTrainingLoader):
         place = choose_place(self.settings, self.place, size, trainer.world_size)
         fill = filler(trainer, source, images)
         if place == "memory":
-            self.rows = np.empty(shape, dtype)
-            fill(self.rows, range(len(dataset)))
+            rows = np.empty(shape, dtype)
+            fill(rows, range(len(dataset)))
+            self.rows = rows  # not before they are whole: a notebook goes on after Ctrl-C
         elif place == "disk":
             node = f"-{trainer.node_rank}" if trainer.num_nodes > 1 else ""
             file = CacheFile(self.settings.resolved_folder, f"{name}{node}", shape, dtype)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.seed import isolate_rng
 from rich.progress import track
 from torch import nn
@@ -32,9 +33,15 @@ class FeatureSource(NamedTuple):
 
 @torch.no_grad()
 def feature_rows(trainer: pl.Trainer, source: FeatureSource, batches: DataLoader) -> Iterator[np.ndarray]:
-    """Compute the feature rows ``(B, F)`` of image batches, in the precision that the trainer trains in."""
+    """Compute the feature rows ``(B, F)`` of image batches, in the precision that the trainer trains in.
+
+    Raises:
+        SIGTERMException: If the run is told to stop, which Lightning looks at only where it trains.
+    """
     backbone, transform = source
     for batch in batches:
+        if trainer.received_sigterm:
+            raise SIGTERMException
         images = trainer.precision_plugin.convert_input(batch.image.to(trainer.strategy.root_device))
         with trainer.precision_plugin.forward_context():
             rows = backbone.rows(images if transform is None else transform(images))

@@ -16,6 +16,8 @@ from jsonargparse import ArgumentParser
 Made = TypeVar("Made")
 
 OURS = "anomalib_grad"
+PAIR = "tuple[int, int]"
+"""Type of height and width."""
 ALIKE = 0.6
 """Share of characters in common from which on a name is suggested; difflib's own choice."""
 
@@ -87,7 +89,11 @@ def describe(message: str) -> str | None:
     if not keys or value is None:
         return None
     argument = ".".join(keys)
-    return f"--{option}.{argument} cannot be {value[1]!r}; it takes {hint_of(class_type, argument)}."
+    wanted = hint_of(class_type, argument)
+    if wanted.startswith(PAIR):
+        number = value[1] if value[1].isdecimal() else "224"
+        wanted = f"two whole numbers, such as [{number}, {number}]"
+    return f"--{option}.{argument} cannot be {value[1]!r}; it takes {wanted}."
 
 
 def unnamed(message: str) -> str | None:

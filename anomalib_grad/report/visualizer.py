@@ -3,6 +3,9 @@
 """Result images: anomalib's, each under a name of its own and with the image as the model has read it."""
 
 import logging
+import os
+from collections.abc import Sequence
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,12 +17,15 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from PIL import Image
 from torchvision.transforms.v2.functional import to_image
 
+from anomalib_grad.categories.distributed import all_gather
 from anomalib_grad.data.read_or_refuse import FileFormat, open_up_to
 from anomalib_grad.data.skip_unreadable import files_of
 from anomalib_grad.files.atomic import CannotWriteError, naming_disk
+from anomalib_grad.thresholds.post_processor import keeping_categories
 
 from .output_names import output_names, read_record, write_record
 from .pictures import file_format_of, hatched, picture_of
+from .predictions import PREDICTIONS, Prediction, write_predictions
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +38,7 @@ class DistinctImageVisualizer(ImageVisualizer):
     Equal file names in different folders, and those of an earlier run into the same folder, do not overwrite one
     another: see ``output_names.py``. ``inputs.json`` beside the results says which input each was made of. Images of 16
     bits are shown as they are read, where anomalib's are white. Without ``output_dir`` the results of each run go to
-    the folder ``images`` of that run.
+    the folder ``images`` of that run. A prediction leaves its scores there as well, in ``predictions.csv``.
 
     A test whose results have no room goes on to its figures and fails at its end. A prediction, of which the results
     are what the command line gives, fails at once.
@@ -41,7 +47,7 @@ class DistinctImageVisualizer(ImageVisualizer):
     _names: dict[str, str]
     _unrecorded: dict[str, str]
     _unwritten: CannotWriteError | None = None
-    _judged: list[bool]
+    _predictions: list[Prediction]
     _files: FileFormat
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -51,7 +57,7 @@ class DistinctImageVisualizer(ImageVisualizer):
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Name the results of all images that will be predicted on."""
-        self._judged = []
+        self._predictions = []
         self._start(trainer, trainer.predict_dataloaders)
 
     def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # anomalib's
@@ -77,14 +83,26 @@ class DistinctImageVisualizer(ImageVisualizer):
         Raises:
             CannotWriteError: If the folder cannot be written to, or is full.
         """
-        self._write(trainer, pl_module, outputs, *args, **kwargs)
-        self._judged += [] if outputs.pred_label is None else outputs.pred_label.flatten().tolist()
+        paths = self._write(trainer, pl_module, outputs, *args, **kwargs)
+        self._predictions += predictions_of(pl_module, outputs, paths)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say where the results are; the command line shows nothing else of a prediction."""
-        if self._judged:
-            judged, folder = len(self._judged), self._folder(trainer)
-            logger.info("%d of %d images are anomalous; heatmaps are in %s", sum(self._judged), judged, folder)
+        """Write the scores of all processes and say where the results are: the command line shows nothing else.
+
+        Raises:
+            CannotWriteError: If the folder cannot be written to, or is full.
+        """
+        rounds = zip_longest(*all_gather(self._predictions))  # Lightning deals images out to the processes in turn
+        predictions = [prediction for prediction in chain.from_iterable(rounds) if prediction is not None]
+        self._predictions = []
+        if not predictions or not trainer.is_global_zero:
+            return
+        folder = self._folder(trainer)
+        write_predictions(predictions, folder / PREDICTIONS)
+        verdicts = [prediction.pred_label for prediction in predictions if prediction.pred_label is not None]
+        if verdicts:
+            say = "%d of %d images are anomalous; heatmaps and scores (%s) are in %s"
+            logger.info(say, sum(verdicts), len(verdicts), PREDICTIONS, folder)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Have a test without its results fail, now that its figures are printed.
@@ -104,8 +122,8 @@ class DistinctImageVisualizer(ImageVisualizer):
         batch: ImageBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
-    ) -> None:
-        """Write the results of a batch; arguments are Lightning's."""
+    ) -> list[str]:
+        """Write the results of a batch, and tell what its images are called; arguments are Lightning's."""
         ignored = getattr(pl_module, "ignored_pixels", lambda _: None)(batch)
         paths = batch.image_path or [f"{dataloader_idx}_{batch_idx}_{number}.png" for number in range(len(batch))]
         folder = self._folder(trainer)
@@ -121,6 +139,7 @@ class DistinctImageVisualizer(ImageVisualizer):
                     file = folder / self._names[path]
                     file.parent.mkdir(parents=True, exist_ok=True)
                     picture.save(file)
+        return [os.path.abspath(path) for path in batch.image_path] if batch.image_path else paths  # noqa: PTH100
 
     def _folder(self, trainer: pl.Trainer) -> Path:
         return Path(self.output_dir or Path(trainer.default_root_dir) / "images")
@@ -159,6 +178,19 @@ class DistinctImageVisualizer(ImageVisualizer):
         if ignored is not None:
             picture = hatched(picture, ignored)
         return item.update(in_place=False, image=to_image(picture), image_path=None)
+
+
+def predictions_of(module: pl.LightningModule, batch: ImageBatch, paths: Sequence[str]) -> list[Prediction]:
+    """Tell what a model says of the images of a batch, which its post-processor has been applied to."""
+    nothing = [None] * len(batch)
+    own = keeping_categories(getattr(module, "post_processor", None))
+    category = None if own is None else own.category_index(batch)
+    columns = (
+        nothing if batch.pred_score is None else batch.pred_score.flatten().tolist(),
+        nothing if batch.pred_label is None else batch.pred_label.flatten().tolist(),
+        nothing if own is None or category is None else own.category_names(category),
+    )
+    return [Prediction(*row) for row in zip(paths, *columns, strict=True)]
 
 
 def _inputs(loaders: Any) -> list[str]:  # noqa: ANN401  # whatever Lightning was given

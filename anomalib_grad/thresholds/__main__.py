@@ -129,8 +129,8 @@ def _parser() -> argparse.ArgumentParser:
         "verdicts",
         type=Path,
         nargs="?",
-        help="folder with false_alarms/ and missed/ per product, or predictions of examples/batch_inference.py with a "
-        "column right_label (normal, anomalous or empty)",
+        help="folder with false_alarms/ and missed/ per product, or the predictions.csv of a prediction, or what "
+        "examples/batch_inference.py writes, with normal, anomalous or nothing in a column right_label",
     )
     correct.add_argument("--false-alarms-folder", type=Path, metavar="FOLDER", help="good parts that were stopped")
     correct.add_argument("--missed", type=Path, metavar="FOLDER", help="bad parts that passed")

@@ -8,6 +8,7 @@ import math
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Timer
 
+from anomalib_grad.data.training_loader import counting
 from anomalib_grad.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ class OwnLength:
         if settings.steps is None:
             set_epochs(trainer, settings.max_epochs or least_epochs(settings))
             return
-        per_epoch = trainer.estimated_stepping_batches / max(trainer.max_epochs or 0, 1)
+        with counting(trainer):
+            per_epoch = trainer.estimated_stepping_batches / max(trainer.max_epochs or 0, 1)
         if per_epoch >= 1:
             epochs = max(round(settings.steps / per_epoch), least_epochs(settings))
             if settings.most_passes is not None and epochs > settings.most_passes:

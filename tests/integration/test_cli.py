@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import openvino as ov
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -48,7 +49,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_category(folder / "data/bottle")
     write_category(folder / "data/cookie")
     network = FrozenBackbone("grad_tiny", pre_trained=False).network
-    save_file(network.state_dict(), folder / "weights.safetensors")
+    weights = {name: value.contiguous() for name, value in network.state_dict().items()}  # safetensors takes no other
+    save_file(weights, folder / "weights.safetensors")
     (folder / "site").mkdir()
     (folder / "site/sitecustomize.py").write_text(NO_NETWORK)
     return folder
@@ -183,6 +185,9 @@ def test_predict_on_a_folder_takes_the_weights_from_the_checkpoint(
     assert code == 0, printed
     written = [path.name for path in sorted((folder / "predictions").rglob("*.png"))]
     assert written == ["000.png", "001.png"]
+    (table,) = (folder / "predictions").rglob("predictions.csv")
+    assert [Path(path).name for path in pd.read_csv(table)["path"]] == written
+    assert pd.read_csv(table)["pred_score"].between(0, 1).all()
 
 
 def test_export_takes_the_weights_from_the_checkpoint_and_quantises_with_the_data(

@@ -96,6 +96,23 @@ def test_a_second_training_takes_the_cache_on_disk(shop: Path, tmp_path: Path, r
     assert reads == []
 
 
+def test_features_of_a_training_that_was_stopped_among_them_are_computed_again(
+    shop: Path, tmp_path: Path, reads: list[int]
+) -> None:
+    def stop(*_: object) -> None:
+        if len(reads) > IMAGES / 2:
+            hook.remove()
+            raise RuntimeError("stopped")
+
+    model = Grad(**tiny(max_epochs=2), evaluator=False, visualizer=False, feature_cache="memory")
+    hook = model.model.backbone.network.register_forward_hook(stop)
+    with pytest.raises(RuntimeError, match="stopped"):
+        Engine(default_root_dir=tmp_path).fit(model, datamodule=datamodule(shop))
+    reads.clear()
+    Engine(default_root_dir=tmp_path).fit(model, datamodule=datamodule(shop))
+    assert len(reads) == IMAGES
+
+
 def test_half_precision_takes_half_the_room_and_stays_close(shop: Path, tmp_path: Path, uncached: torch.Tensor) -> None:
     cache = {"feature_cache": "disk", "cache": {"folder": tmp_path}}
     half = losses(datamodule(shop), tmp_path, **cache, dtype="float16")

@@ -75,10 +75,16 @@ def test_the_schedule_ends_with_the_training(finished: Run) -> None:
     assert all(rate > 0 for rate in finished.watch.rates[:-1])
 
 
-def test_a_finished_training_trains_no_step_more(shop: Path, finished: Run, tmp_path: Path) -> None:
-    again = fit(shop, tmp_path, Grad(), ckpt_path=finished.trainer.checkpoint_callback.best_model_path)
+@pytest.mark.parametrize("place", ["auto", "memory"])
+def test_a_finished_training_trains_no_step_more_and_computes_no_features(
+    shop: Path, finished: Run, tmp_path: Path, place: str
+) -> None:
+    path = finished.trainer.checkpoint_callback.best_model_path
+    again = fit(shop, tmp_path, Grad(feature_cache=place), ckpt_path=path)
     assert again.watch.rates == []
     assert (again.model.recipe, again.trainer.max_epochs) == ("fast", 3)
+    assert again.model.feature_caching.rows is None
+    assert finished.model.feature_caching.rows is not None
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(shop: Path, finished: Run, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -47,6 +48,10 @@ def fit_grad(root, devices, strategy):
     numpy.save(f"features{engine.trainer.global_rank}of{devices}.npy", model.feature_caching.rows)
     carried = {name: [image.name for image in one.images] for name, one in model._sample.judged.items()}
     torch.save(carried, f"carried{engine.trainer.global_rank}of{devices}.pt")
+    engine.predict(model, datamodule=data)
+    if engine.trainer.is_global_zero:
+        table = Path(engine.trainer.default_root_dir, "images/predictions.csv")
+        Path(f"predictions{devices}.csv").write_text(table.read_text())
 
 
 class Brightness(pl.LightningModule):
@@ -157,6 +162,13 @@ def test_processes_share_one_feature_cache_and_have_the_same_weights_k_recognise
     torch.testing.assert_close(first["model.normal_scale.units"], second["model.normal_scale.units"])
     for name in ("means", "scale", "radius"):  # learned from the images of both processes
         torch.testing.assert_close(first[recogniser + name], alone[recogniser + name], rtol=1e-4, atol=1e-5)
+
+
+def test_scores_of_both_processes_are_in_one_table(results: Path, shop: Path) -> None:
+    alone, both = (pd.read_csv(results / f"predictions{devices}.csv") for devices in (1, 2))
+    assert list(both["path"]) == list(alone["path"])
+    assert sorted(both["path"]) == sorted(map(str, shop.glob("*/test/*/*.png")))
+    assert [Path(row.path).parts[-4] for row in both.itertuples()] == list(both["category"])
 
 
 def test_two_processes_evaluate_every_image_once(results: Path) -> None:

@@ -4,6 +4,7 @@
 
 import json
 import logging
+import os
 import resource
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from anomalib.data import MVTecAD
 from anomalib.engine import Engine
@@ -18,8 +20,10 @@ from anomalib.visualization import ImageVisualizer
 from PIL import Image
 from torchvision.transforms.v2 import Resize
 
+from anomalib_grad.adjustment.corrections import read_verdicts
 from anomalib_grad.data import MultiCategory, PredictImages
 from anomalib_grad.lightning_model import Grad
+from anomalib_grad.thresholds import PerCategoryPostProcessor
 from bad_images import encoded
 from helpers import tiny, write_category
 from whole_run import Process
@@ -38,7 +42,7 @@ def results(folder: Path) -> dict[str, str]:
     (record,) = folder.rglob("inputs.json")
     inputs = json.loads(record.read_text())
     written = {path.relative_to(record.parent).as_posix() for path in record.parent.rglob("*") if path.is_file()}
-    assert written == {*inputs, record.name}
+    assert written - {"predictions.csv"} == {*inputs, record.name}
     return inputs
 
 
@@ -67,7 +71,8 @@ def test_images_of_one_name_keep_their_results(
     predicted = engine(tmp_path / "out").predict(model, **source)
     assert len(predicted) == 2  # hidden files are none
     anomalous = sum(int(batch.pred_label.sum()) for batch in predicted)
-    assert f"{anomalous} of 2 images are anomalous; heatmaps are in {tmp_path / 'out'}" in caplog.text
+    said = f"{anomalous} of 2 images are anomalous; heatmaps and scores (predictions.csv) are in {tmp_path / 'out'}"
+    assert said in caplog.text
     found = {f"{folder}/good/a.png": str(images / folder / "good/a.png") for folder in "xy"}
     assert results(tmp_path / "out") == found
     # another run into the same folder, of another image of a name that is taken
@@ -76,6 +81,31 @@ def test_images_of_one_name_keep_their_results(
     engine(tmp_path / "out").predict(model, dataset=PredictImages(tmp_path / "later/x/good"))
     later = str(tmp_path / "later/x/good/a.png")
     assert results(tmp_path / "out") == {**found, "good/a.png": later}
+
+
+def test_scores_of_a_prediction_are_a_table_in_which_people_mark_what_was_wrong(shop: Path, tmp_path: Path) -> None:
+    model = Grad(**tiny(mse_threshold=0.1), post_processor=PerCategoryPostProcessor(enable_normalization=False))
+    model.post_processor.set_categories(["nut", "pin"])
+    model.post_processor.category = "pin"  # told, as by Grad(category="pin")
+    (tmp_path / "in").mkdir()
+    odd = [os.fsdecode(name) for name in (b"=1+1.png", b'a,"b"\n.png', b"\xff.png")]
+    for name, source in zip(odd, ("nut/test/good", "pin/test/good", "pin/test/spot"), strict=True):
+        shutil.copy(shop / source / "000.png", tmp_path / "in" / name)
+    predicted = engine(tmp_path / "out").predict(model, dataset=PredictImages(tmp_path / "in"))
+    (file,) = tmp_path.rglob("predictions.csv")
+    assert results(tmp_path / "out")
+    table = pd.read_csv(file, dtype=object, encoding_errors="surrogateescape")
+    assert list(table.columns) == ["path", "pred_score", "pred_label", "category", "right_label"]
+    assert list(table["path"]) == [batch.image_path[0] for batch in predicted]
+    assert {Path(path).name for path in table["path"]} == set(odd)
+    np.testing.assert_array_equal(
+        table["pred_score"].astype(np.float32), [batch.pred_score.item() for batch in predicted]
+    )
+    assert list(table["pred_label"]) == [str(batch.pred_label.item()) for batch in predicted]
+    assert list(table["category"]) == ["pin"] * 3
+    table["right_label"] = ["normal", None, "anomalous"]
+    table.to_csv(file, index=False, errors="surrogateescape")
+    assert read_verdicts(file) == {"pin": [(Path(table["path"][0]), False), (Path(table["path"][2]), True)]}
 
 
 def test_a_visualizer_of_anomalibs_keeps_them_as_well(images: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from anomalib_grad.data import MultiCategory
 from anomalib_grad.files.faults import find_fault
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.training.run_end import command
-from helpers import TINY
+from helpers import TINY, tiny
 from whole_run import Process
 
 pytestmark = pytest.mark.slow
@@ -58,6 +58,31 @@ def fit(shop: Path, folder: Path, *callbacks: Callback, ckpt_path: Path | None =
     return engine
 
 
+def fit_told_to_stop_while_caching(
+    shop: Path, folder: Path, number: int, recipe: str, place: str, note: Callable[[str], None]
+) -> None:
+    """Stop the run in the second of several batches of features, and note each batch."""
+
+    def count(*_: object) -> None:
+        batches.append(0)
+        note(f"batch {len(batches)}")
+        if len(batches) == 2:
+            os.kill(os.getpid(), number)
+
+    batches: list[int] = []
+    model = Grad(
+        recipe,
+        **tiny(copies=0),
+        evaluator=False,
+        visualizer=False,
+        feature_cache=place,
+        cache={"folder": folder / "cache"},
+    )
+    model.model.backbone.network.register_forward_hook(count)
+    data = MultiCategory(root=shop, train_batch_size=2, eval_batch_size=4, num_workers=0)
+    Engine(default_root_dir=folder / "results", accelerator="cpu", devices=1, logger=False).fit(model, datamodule=data)
+
+
 def fit_without_end(shop: Path, folder: Path, note: Callable[[str], None]) -> None:
     fit(shop, folder, NoteCheckpoint(note), epochs=100_000)
 
@@ -77,6 +102,25 @@ def test_a_stopped_run_is_no_success(shop: Path, tmp_path: Path, number: int, st
     )
     assert find_fault(checkpoint) is None
     assert not list(tmp_path.rglob("*.unfinished"))
+
+
+@pytest.mark.parametrize(("recipe", "place"), [("plus", "disk"), ("crad", "memory")])
+@pytest.mark.parametrize(
+    ("number", "status", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 1, "KeyboardInterrupt")]
+)
+def test_a_run_that_is_stopped_while_features_are_cached_stops_within_a_batch(
+    shop: Path, tmp_path: Path, number: int, status: int, name: str, recipe: str, place: str
+) -> None:
+    arguments = (shop, tmp_path, number, recipe, place)
+    process = Process(fit_told_to_stop_while_caching, *arguments, log=tmp_path / "log")
+    heard = [process.hear(60) for _ in range(3)]
+    process.process.join(60)
+    assert heard == ["batch 1", "batch 2", None]
+    assert process.process.exitcode == status
+    assert (tmp_path / "log").read_text().splitlines()[-1] == (
+        f"fit stopped before its end ({name}); no checkpoint was written yet"
+    )
+    assert not [path for path in tmp_path.glob("cache/*") if path.suffix != ".lock"]
 
 
 @pytest.mark.parametrize("early", [False, True], ids=["max_epochs", "stopped early"])

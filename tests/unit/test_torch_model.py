@@ -80,7 +80,7 @@ def test_the_cosine_of_each_layer_counts_by_its_channels():
     torch.testing.assert_close(prediction.pred_score, score)
 
 
-def test_the_dissimilarity_may_take_the_place_of_the_residual():
+def test_the_dissimilarity_of_former_checkpoints_takes_the_place_of_the_residual():
     model, images = tiny(distance="dissimilarity").eval(), images_of((64, 96))
     expected, _ = model.anomaly_map_generator((1 - model.head(model.backbone(images)).similarity).clamp(min=0))
     torch.testing.assert_close(model(images).anomaly_map, expected)
@@ -255,7 +255,7 @@ def test_a_state_dict_of_it_loads_strictly_into_another():
         ({"global_resolution": [4, 4, 4]}, "needs 2 resolutions"),
         ({"smoothing_window": 4}, "odd"),
         ({"jitter_probability": 2.0}, "jitter_probability"),
-        ({"distance": "angle"}, "distance must be residual, dissimilarity or cosine, got 'angle'"),
+        ({"distance": "angle"}, "distance must be residual or cosine, got 'angle'"),
         ({"feature_size": [28]}, "feature_size must be height and width"),
         ({"feature_size": [1, 28]}, "at least 2 cells"),
     ],

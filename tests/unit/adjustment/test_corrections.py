@@ -27,11 +27,11 @@ def test_folders_per_product_and_of_one_product(tmp_path: Path):
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_table_of_predictions(tmp_path: Path, suffix: str):
-    rows = [("a.png", "nut", "normal"), ("b.png", "nut", None), ("c.png", "pin", "Anomalous")]
+    rows = [("a.png", "NA", "normal"), ("b.png", "NA", None), ("c.png", "pin", "Anomalous")]
     table = pd.DataFrame(rows, columns=["path", "category", "right_label"])
     file = tmp_path / f"predictions{suffix}"
     table.to_csv(file) if suffix == ".csv" else table.to_parquet(file)
-    assert read_verdicts(file) == {"nut": [(Path("a.png"), False)], "pin": [(Path("c.png"), True)]}
+    assert read_verdicts(file) == {"NA": [(Path("a.png"), False)], "pin": [(Path("c.png"), True)]}
     assert read_verdicts(file, "pin") == {"pin": [(Path("c.png"), True)]}
 
 

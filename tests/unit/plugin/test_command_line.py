@@ -35,7 +35,13 @@ TRAINING = Training()
 
 
 class Ours(Base):
-    def __init__(self, backbone: str = "tiny", size: tuple[int, int] = (4, 4), training: Training = TRAINING) -> None:
+    def __init__(
+        self,
+        backbone: str = "tiny",
+        size: tuple[int, int] = (4, 4),
+        sizes: tuple[int, int] | None = None,
+        training: Training = TRAINING,
+    ) -> None:
         if backbone != "tiny":
             raise ValueError(f"unknown backbone {backbone!r}; choose tiny.")
         self.backbone = backbone
@@ -81,7 +87,9 @@ OURS = "--model=anomalib_grad.example.Ours"
             "Ours has no argument --model.training.learning_rte; did you mean --model.training.learning_rate?",
         ),
         ("learning_rate=1", "Ours has no argument --model.learning_rate; did you mean --model.training.learning_rate?"),
-        ("size=many", "--model.size cannot be 'many'; it takes tuple[int, int]."),
+        ("size=many", "--model.size cannot be 'many'; it takes two whole numbers, such as [224, 224]."),
+        ("size=320", "--model.size cannot be '320'; it takes two whole numbers, such as [320, 320]."),
+        ("sizes=320", "--model.sizes cannot be '320'; it takes two whole numbers, such as [320, 320]."),
         ("training.steps=many", "--model.training.steps cannot be 'many'; it takes int | None."),
         (
             "training={steps:3}",
