@@ -61,8 +61,10 @@ def counting(trainer: pl.Trainer) -> Iterator[None]:
     datamodule.train_dataloader = lambda: order_of(images())
     with isolate_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is said of a loader is said when it is asked for
-        yield
-    datamodule.train_dataloader = replaced
+        try:
+            yield
+        finally:
+            datamodule.train_dataloader = replaced
     trainer.fit_loop._combined_loader = None  # as Lightning has it be asked for again
 
 
