@@ -56,12 +56,16 @@ def list_feature_maps(backbone: str) -> list[FeatureMap]:
 
 
 def is_plain_transformer(backbone: str) -> bool:
-    """Tell whether all maps of a timm backbone have one stride, as those of a plain ViT do.
+    """Tell whether a timm backbone is a plain ViT or the like.
 
     Raises:
         ValueError: If timm does not know the backbone.
     """
-    maps = list_feature_maps(backbone)
+    return share_stride(list_feature_maps(backbone))
+
+
+def share_stride(maps: Sequence[FeatureMap]) -> bool:
+    """Tell whether several maps all have one stride, as those of a plain ViT do."""
     return len(maps) > 1 and len({feature_map.stride for feature_map in maps}) == 1
 
 
@@ -72,10 +76,10 @@ def default_layers(maps: Sequence[FeatureMap]) -> list[FeatureMap]:
     depth; any other backbone its two finest maps.
     """
     by_stride = {feature_map.stride: feature_map for feature_map in maps}
-    if {8, 16} <= by_stride.keys() and len(by_stride) > 1:
+    if {8, 16} <= by_stride.keys():
         return [by_stride[8], by_stride[16]]
-    if len(by_stride) == 1:
-        return [maps[len(maps) // 2 - 1], maps[3 * len(maps) // 4 - 1]] if len(maps) > 1 else list(maps)
+    if share_stride(maps):
+        return [maps[len(maps) // 2 - 1], maps[3 * len(maps) // 4 - 1]]
     return [by_stride[stride] for stride in sorted(by_stride)[:2]]
 
 
