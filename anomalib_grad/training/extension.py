@@ -17,7 +17,6 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
@@ -36,6 +35,7 @@ from .feature_sample import BYTES, FeatureSample
 from .feature_statistics import spread_by_category, training_batches
 from .judged_sample import Noting, judge_again
 from .old_head import OldHead, fix_statistics
+from .validation import BeforeThresholds
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def products_to_keep(
     return kept
 
 
-class Extending(Callback):
+class Extending(BeforeThresholds):
     """Starts a training from an old checkpoint, replays old products, and samples the products that are trained on.
 
     Args:
@@ -233,18 +233,8 @@ class Extending(Callback):
 
     # ------------------------------------------------------------------ sampling
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Sample before the checkpoint is written."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._take_sample(trainer, pl_module)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Sample where no validation follows."""
-        if not trainer.enable_validation:
-            self._take_sample(trainer, pl_module)
-
     @torch.no_grad()
-    def _take_sample(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take features of each product in the data, evenly from its images, up to the limit.
 
         At most half of it is for validation images, the rest for training images.

@@ -13,7 +13,6 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from anomalib.pre_processing import PreProcessor
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from anomalib_grad.feature_cache import FeatureBatch, batches_of, features_of
 from anomalib_grad.torch_model import GradModel
 
 from .mse_threshold import AUTO_IMAGES, estimate_mse_threshold
+from .validation import BeforeThresholds
 
 if TYPE_CHECKING:
     from anomalib.data import Batch
@@ -32,7 +32,7 @@ SCALE_IMAGES = 100
 """Training images of a category that suffice to tell what is usual for it."""
 
 
-class LearnFromFeatures(Callback):
+class LearnFromFeatures(BeforeThresholds):
     """Learns from training features what the method takes as given, unless a checkpoint brought it.
 
     Every process learns from the same images, so all learn the same.
@@ -77,18 +77,9 @@ class LearnFromFeatures(Callback):
                 threshold.copy_(estimate_mse_threshold(map(network.head_input, features())))
                 pl_module.print(f"mse_threshold (k) estimated from training features: {threshold.item():.4g}")
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Learn what distance is usual before thresholds are fitted."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._learn_scale(trainer, pl_module)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Learn it where no validation follows."""
-        if not trainer.enable_validation:
-            self._learn_scale(trainer, pl_module)
-
     @torch.no_grad()
-    def _learn_scale(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Learn what distance is usual."""
         network, categories = self._network(), list(self._categories())
         if network.normal_scale is None:
             return

@@ -6,6 +6,7 @@ Validation fits thresholds and ranges, which nothing reads before training ends.
 """
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -57,3 +58,21 @@ class ValidateAtEnd(Callback):
         epochs = trainer.current_epoch + 1
         is_last = trainer.max_epochs not in {None, -1} and epochs >= trainer.max_epochs
         return is_last or (every is not None and epochs % every == 0)
+
+
+class BeforeThresholds(Callback, ABC):
+    """Looks at the trained network before thresholds are fitted and the checkpoint is written."""
+
+    @abstractmethod
+    def look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take from the network what is needed, at every validation of a training, or once where none follows."""
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look before thresholds are fitted."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.look(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look where no validation follows."""
+        if not trainer.enable_validation:
+            self.look(trainer, pl_module)
