@@ -249,8 +249,9 @@ class ModelThresholds:
     ) -> None:
         """Move the threshold of a product with the scores of validation images, of which the network makes others now.
 
-        One that was fitted on validation images is fitted on these by the same rule; any other goes where as many of
-        the normal ones exceed it as before.
+        One that promises a rate of false alarms is fitted on these by the same rule, and so is any where there are
+        ``more`` images. One of best F1 goes where as many of these exceed it as before: they are few, and the best of
+        few is another threshold than the best of all that it was fitted on. Any other goes by the normal ones alone.
 
         Args:
             product: Its name.
@@ -273,7 +274,12 @@ class ModelThresholds:
             new = ThresholdRecord.of(found.rule, f"{old.source}, as of an earlier network", new.fitted, [])
         elif self._is_as_fitted(product, old):
             again = fit([*after, *more], old.rate)
-            found = again if old.rate is not None else again._replace(pixel=found.pixel)
+            if old.rate is not None:
+                found = again
+            elif more:
+                found = again._replace(pixel=found.pixel)
+            else:
+                found = found._replace(image=moved(image, *([one.score for one in part] for part in (before, after))))
             new = ThresholdRecord.of(found.rule, AFTERWARDS, found.image, [*after, *more], old.rate)
         if product == UNKNOWN:  # whose images are those of the products
             new = replace(new, images=())

@@ -94,6 +94,23 @@ def test_a_threshold_follows_the_scores_of_validation_images():
     assert (best.threshold("cup"), best.table[0, 1]) == (15.5, 48.0)  # pixels in proportion: 16 was the highest
 
 
+def test_a_threshold_of_best_f1_keeps_its_place_among_few_images_of_which_another_were_the_best():
+    """As it was fitted on more: between 7 and 7.5, while of these alone a threshold between 4 and 5 finds all."""
+    few = [*NORMAL[::4], *BAD, KnownImage("bad/5.png", anomalous=True, score=5.0, peak=1.0)]
+    model = thresholds()
+    model.table[0, 0] = 7.25
+    model.records["cup"] = ThresholdRecord.of("best F1", "validation", 7.25, NORMAL + BAD)
+    model.follow("cup", few, in_other_units(few))
+    assert model.threshold("cup") == 15.5
+    assert model.record("cup").rule == "best F1, moved"
+    model.follow("cup", in_other_units(few), few)
+    assert model.threshold("cup") == 7.25
+    model.table[-1, 0] = 7.25
+    model.records["unknown"] = ThresholdRecord.of("best F1", "validation", 7.25, NORMAL + BAD)
+    model.follow("unknown", few, few, in_other_units(few))
+    assert model.threshold("unknown") != 7.25, "with images of other products it is fitted on all"
+
+
 def test_a_threshold_that_someone_set_keeps_its_place_among_the_normal_scores():
     model = thresholds()
     model.set_threshold("cup", 5.5)
