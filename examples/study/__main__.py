@@ -82,7 +82,8 @@ def main() -> None:
     baselines = [name for name in (FAITHFUL, NEAREST) if name in rows]
     if baselines:
         tables.append(baseline_table(rows, categories, baselines))
-        tables.append(held_out_table(rows, categories, [*baselines, *({PLUS} & set(rows))]))
+        if len(categories) > 1:  # one leaves nothing to choose on
+            tables.append(held_out_table(rows, categories, [*baselines, *({PLUS} & set(rows))]))
     stressed = {name: runs for name, runs in rows.items() if not group[name].scoring}
     tables.append(stress_table(stressed, categories, list(STRESSES)))
     args.out.mkdir(parents=True, exist_ok=True)
