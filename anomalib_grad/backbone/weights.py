@@ -93,7 +93,7 @@ def _from_file(name: str, file: Path, build: Callable[..., nn.Module]) -> dict[s
 def _read_tensors(name: str, file: Path) -> dict[str, Tensor]:
     """Read a file of tensors without running any code that it may contain."""
     if not file.is_file():
-        raise BackboneWeightsError(f"no weights for backbone {name!r}: there is no file {str(file)!r}.")
+        raise BackboneWeightsError(f"no weights for backbone {name!r}: there is no file {str(file)!r}; check the path.")
     try:
         if file.suffix != ".safetensors":  # that library checks the sizes itself
             check_file(file)

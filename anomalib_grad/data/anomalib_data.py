@@ -12,6 +12,8 @@ from anomalib.data import AnomalibDataModule, AnomalibDataset, PredictDataset
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 
+from anomalib_grad.refusals import reword
+
 from .listing import is_hidden
 
 logger = logging.getLogger(__name__)
@@ -45,7 +47,8 @@ class NameMissingSplit(Callback):
         if not (isinstance(exception, AttributeError) and isinstance(exception.obj, AnomalibDataModule)):
             return
         if exception.name == "val_data":
-            exception.args = (
+            reword(
+                exception,
                 f"{type(exception.obj).__name__} has no validation images, which set the thresholds: give it "
                 "val_split_mode='from_train', and Grad a false_alarm_rate where there are no anomalous images, or "
                 "train through MultiCategory, which needs none.",

@@ -13,9 +13,12 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from jsonargparse import ArgumentParser
 
+from anomalib_grad.refusals import PACKAGE, message
+
+from .uncaught import shorten_refusals
+
 Made = TypeVar("Made")
 
-OURS = "anomalib_grad"
 PAIR = "tuple[int, int]"
 """Type of height and width."""
 ALIKE = 0.6
@@ -42,6 +45,7 @@ class CommandLineParser(ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # jsonargparse's
         super().__init__(*args, **kwargs)
         if self.exit_on_error:  # not for a class's own arguments, of which jsonargparse takes an error for another try
+            shorten_refusals()
             self.add_instantiator(self._build, object, prepend=True)
 
     def _build(self, class_type: type[Made], *args: Any, **kwargs: Any) -> Made:  # noqa: ANN401  # the constructor's
@@ -49,9 +53,9 @@ class CommandLineParser(ArgumentParser):
         try:
             return class_type(*args, **kwargs)
         except (OSError, ValueError) as error:
-            if class_type.__module__.partition(".")[0] != OURS:
+            if class_type.__module__.partition(".")[0] != PACKAGE:
                 raise
-            self.exit(2, f"error: {error}\n")
+            self.exit(2, f"error: {message(error)}\n")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse what was given; arguments are jsonargparse's."""
@@ -71,7 +75,7 @@ def describe(message: str) -> str | None:
         The sentence; ``None`` if it is about something else.
     """
     problem = _PROBLEM.search(message)
-    if problem is None or problem[2].partition(".")[0] != OURS:
+    if problem is None or problem[2].partition(".")[0] != PACKAGE:
         return None
     option, path, cause = problem.groups()
     module, _, name = path.rpartition(".")
