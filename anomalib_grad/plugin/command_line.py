@@ -30,6 +30,7 @@ _UNKNOWN = re.compile(
 )
 _UNRECOGNISED = re.compile(r"Unrecognized arguments: (--[\w.]+)")
 _UNREADABLE = re.compile(r"Parser key \"([\w.]+)\":\s+Unable to load config '(.*)'")
+_MISNAMED = re.compile(r'Parser key "(data|model)":.*?Expected a path but (\w+) either not accessible', re.DOTALL)
 _CLASSLESS = re.compile(
     r"""Parser key "([\w.]+)":.*?Subtypes: .*?\b(\w+)'>\].*?given class_path '[\w.]+\.\2'.*NestedArg\(key='([\w.]+)'""",
     re.DOTALL,
@@ -59,7 +60,12 @@ class CommandLineParser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse what was given; arguments are jsonargparse's."""
-        sentence = describe(message) or unnamed(message) or unrecognised(message, list(self._option_string_actions))
+        sentence = (
+            describe(message)
+            or unnamed(message)
+            or misnamed(message)
+            or unrecognised(message, list(self._option_string_actions))
+        )
         if sentence is None or not self.exit_on_error:
             super().error(message, ex)
         self.exit(2, f"error: {sentence}\n")
@@ -104,6 +110,17 @@ def unnamed(message: str) -> str | None:
     """Ask for the class whose argument was given before it, or without it; ``None`` if one was named."""
     found = _CLASSLESS.search(message)
     return f"--{found[1]}.{found[3]} needs a --{found[1]} NAME before it." if found else None
+
+
+def misnamed(message: str) -> str | None:
+    """Name the model or datamodule that is most like one that there is not; ``None`` if none is."""
+    found = _MISNAMED.search(message)
+    if found is None:
+        return None
+    option, given = found.groups()
+    registry = import_module({"model": "anomalib.models", "data": "anomalib.data"}[option])
+    alike = nearest(given, registry.__all__)
+    return f"there is no {option} {given}; did you mean --{option} {alike}?" if alike else None
 
 
 def unrecognised(message: str, options: list[str]) -> str | None:

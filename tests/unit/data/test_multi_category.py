@@ -325,6 +325,12 @@ def test_a_category_given_as_root_is_noticed(root: Path) -> None:
         prepared(root=root / "bee")
 
 
+@pytest.mark.parametrize("wrong", ["..", "bee/train"])
+def test_a_root_that_is_a_level_off_is_noticed(root: Path, wrong: str) -> None:
+    with pytest.raises(ValueError, match=f"give root='{root}'"):
+        prepared(root=(root / wrong).resolve())
+
+
 def test_advice_on_the_layout_leads_to_a_datamodule_that_reads_it(root: Path) -> None:
     assert prepared(root=root, dataset="MVTecAD").categories == ["ant", "bee", "cup"]
 
