@@ -320,6 +320,13 @@ def test_wrong_arguments_say_what_to_do(root: Path, arguments: dict[str, object]
             use()
 
 
+def test_a_wrong_split_lists_the_right_ones(root: Path) -> None:
+    with pytest.raises(
+        ValueError, match="val_split_mode cannot be 'some'; choose one of none, same_as_test, from_train"
+    ):
+        MultiCategory(root, val_split_mode="some")
+
+
 def test_a_category_given_as_root_is_noticed(root: Path) -> None:
     with pytest.raises(ValueError, match=r"a category itself: give root='.*shop' and categories=\['bee'\]"):
         prepared(root=root / "bee")
