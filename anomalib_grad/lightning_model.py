@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from .categories.follow_ignore_masks import FollowIgnoreMasks
 from .categories.learn_to_recognise import FEATURES, LearnToRecognise
 from .checkpoint.save_and_load import fit_network, fit_thresholds, leave_out_copies, load, note, settings_in
-from .data.anomalib_data import LeaveOutHidden, NameMissingSplit
+from .data.anomalib_data import LeaveOutHidden, NameMissingImages
 from .data.copies import TrainOnCopies
 from .data.name_files_in_errors import NameUnreadableImages
 from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor, resize_as_now
@@ -219,7 +219,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             ),
             ValidateAtEnd(lambda: self.settings.training.validate_every),
             *(StopDiverged(), WholeCheckpoints(), RankRawScores()),
-            *(NameMissingSplit(), NameUnreadableImages(), NameUnreadableCheckpoint(), SayHowToGoOn()),
+            *(NameMissingImages(), NameUnreadableImages(), NameUnreadableCheckpoint(), SayHowToGoOn()),
             SettleStart(lambda: self.model.backbone, lambda: self.settings.training, self.own_length),
         ]
 

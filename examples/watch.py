@@ -10,12 +10,18 @@ each alarm, with the heatmap over it, goes to --alarms. Ctrl-C ends it with a su
 """
 
 import argparse
+import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+signal.signal(signal.SIGINT, lambda *_: sys.exit("Stopped before the first frame."))  # imports take seconds
+
+# ruff: noqa: E402
 import cv2
 import numpy as np
 from anomalib.visualization.image.functional import overlay_image, visualize_anomaly_map
@@ -25,6 +31,8 @@ from rich.text import Text
 
 from anomalib_grad.data.pixels import resized
 from anomalib_grad.deploy import CategoryOpenVINOInferencer, FrameResult
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 CELLS = (1, 16)  # of the heatmap on the terminal
@@ -124,25 +132,23 @@ def main() -> None:
     args = parser.parse_args()
 
     folder = Path(args.source)
-    camera = None if folder.is_dir() else open_camera(args.source)
-    told: dict[str, Any] = {"bits": args.bits, "channel_order": "BGR", "max_pixels": args.max_pixels}
-    inferencer = CategoryOpenVINOInferencer(args.model, device="CPU", **told)
-    frames = camera_frames(camera) if camera else whole_files(folder, args.settle, args.once)
-    stream = inferencer.stream(frames, in_flight=args.in_flight, category=args.category)
     console, verdicts, seconds = Console(highlight=False, soft_wrap=True), Counter[str](), []
     try:
-        for number, result in enumerate(stream):
-            name = result.frame.name if isinstance(result.frame, Path) else f"frame {number}"
-            console.print(line(name, result))
-            alarm = result.prediction is not None and bool(result.prediction.pred_label.item())
-            verdicts["unreadable" if result.error else "alarms" if alarm else "good"] += 1
-            seconds.append(result.seconds)
-            if alarm:
-                save_alarm(args.alarms / f"{number:06d}_{name.replace(' ', '_')}.png", result)
+        camera = None if folder.is_dir() else open_camera(args.source)
+        told: dict[str, Any] = {"bits": args.bits, "channel_order": "BGR", "max_pixels": args.max_pixels}
+        inferencer = CategoryOpenVINOInferencer(args.model, device="CPU", **told)
+        frames = camera_frames(camera) if camera else whole_files(folder, args.settle, args.once)
+        with closing(inferencer.stream(frames, in_flight=args.in_flight, category=args.category)) as stream:
+            for number, result in enumerate(stream):
+                name = result.frame.name if isinstance(result.frame, Path) else f"frame {number}"
+                console.print(line(name, result))
+                alarm = result.prediction is not None and bool(result.prediction.pred_label.item())
+                verdicts["unreadable" if result.error else "alarms" if alarm else "good"] += 1
+                seconds.append(result.seconds)
+                if alarm:
+                    save_alarm(args.alarms / f"{number:06d}_{name.replace(' ', '_')}.png", result)
     except KeyboardInterrupt:
         pass
-    finally:
-        stream.close()
     counts = ", ".join(f"{verdicts[kind]} {kind}" for kind in ("good", "alarms", "unreadable"))
     console.print(
         f"{sum(verdicts.values())} frames: {counts}; median {1000 * np.median(seconds or [0]):.0f} ms a frame."

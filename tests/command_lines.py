@@ -3,7 +3,7 @@
 """Several of anomalib's command lines in one fresh process, which takes longer to import than most of them to run."""
 
 COMMAND_LINES = """
-import contextlib, gc, io, json, sys, traceback
+import contextlib, gc, io, json, sys
 gc.disable()  # while all is imported, which is no garbage
 from anomalib.cli.cli import main
 gc.freeze()
@@ -19,7 +19,7 @@ for arguments in json.loads(sys.argv[1]):
         except SystemExit as leave:
             code = leave.code
         except Exception:
-            traceback.print_exc()
+            sys.excepthook(*sys.exc_info())
             code = 1
     answers.append([code, printed.getvalue(), failed.getvalue()[-20_000:]])
 print(json.dumps({"answers": answers}))

@@ -2,9 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pretrained backbone weights from this package, timm's hub or a local file; never random weights in their place."""
 
+import logging
 import re
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +26,8 @@ NETWORK_TIMEOUT = 5.0
 """Seconds after which the model hub counts as out of reach."""
 
 
+_LOADER = logging.getLogger("timm.models._builder")
+_UNEXPECTED = re.compile(r"Unexpected keys \((.*)\) found while loading")
 _NUMBER = re.compile(r"\.\d+\.")
 
 
@@ -44,6 +49,11 @@ def load_pretrained(name: str, file: Path | None, build: Callable[..., nn.Module
     Raises:
         BackboneWeightsError: If the weights are out of reach, unreadable or do not cover the network.
     """
+    with _ignoring_unused_parts(name):
+        return _load_pretrained(name, file, build)
+
+
+def _load_pretrained(name: str, file: Path | None, build: Callable[..., nn.Module]) -> dict[str, Tensor]:
     if file is not None:
         return _from_file(name, file, build)
     if not timm.is_model_pretrained(name):
@@ -93,7 +103,7 @@ def _from_file(name: str, file: Path, build: Callable[..., nn.Module]) -> dict[s
 def _read_tensors(name: str, file: Path) -> dict[str, Tensor]:
     """Read a file of tensors without running any code that it may contain."""
     if not file.is_file():
-        raise BackboneWeightsError(f"no weights for backbone {name!r}: there is no file {str(file)!r}.")
+        raise BackboneWeightsError(f"no weights for backbone {name!r}: there is no file {str(file)!r}; check the path.")
     try:
         if file.suffix != ".safetensors":  # that library checks the sizes itself
             check_file(file)
@@ -128,8 +138,7 @@ def _further_blocks(name: str, keys: Iterable[str]) -> list[str]:
 
     timm would read the blocks that fit and leave the others out.
     """
-    with torch.device("meta"):
-        own = {key[: number.end()] for key in timm.create_model(name).state_dict() for number in _NUMBER.finditer(key)}
+    own = {key[: number.end()] for key in _tensors_of_whole_network(name) for number in _NUMBER.finditer(key)}
     containers = {block.rstrip(".").rpartition(".")[0] for block in own}
     return [
         key
@@ -137,6 +146,28 @@ def _further_blocks(name: str, keys: Iterable[str]) -> list[str]:
         for number in _NUMBER.finditer(key)
         if key[: number.start()] in containers and key[: number.end()] not in own
     ]
+
+
+@cache
+def _tensors_of_whole_network(name: str) -> frozenset[str]:
+    """Names of all that a published file holds: those of the head, and of layers behind the used ones, as well."""
+    with torch.device("meta"):
+        return frozenset(timm.create_model(name).state_dict())
+
+
+@contextmanager
+def _ignoring_unused_parts(name: str) -> Iterator[None]:
+    """Keep timm from warning in the block of tensors that belong to the whole network, not to the part that is used."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        warned = _UNEXPECTED.match(record.getMessage())
+        return warned is None or not _tensors_of_whole_network(name).issuperset(warned[1].split(", "))
+
+    _LOADER.addFilter(is_news)
+    try:
+        yield
+    finally:
+        _LOADER.removeFilter(is_news)
 
 
 def _load(build: Callable[..., nn.Module], tensors: dict[str, Tensor]) -> dict[str, Tensor]:

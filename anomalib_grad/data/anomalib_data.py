@@ -6,15 +6,21 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path, PurePath
+from urllib.error import URLError
 
 import lightning.pytorch as pl
 from anomalib.data import AnomalibDataModule, AnomalibDataset, PredictDataset
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from anomalib_grad.refusals import reword
 
 from .listing import is_hidden
 
 logger = logging.getLogger(__name__)
+
+_NO_LOADER = "_dataloader` must be implemented"
 
 
 class LeaveOutHidden(Callback):
@@ -37,18 +43,28 @@ class LeaveOutHidden(Callback):
                 dataset.image_filenames = [files[row] for row in visible(files, folder)]
 
 
-class NameMissingSplit(Callback):
-    """Says which setting gives a datamodule the images that a run looked for in vain."""
+class NameMissingImages(Callback):
+    """Says which setting gives a run the images that it looked for in vain."""
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Rewrite the message of anomalib's missing attribute."""
-        if not (isinstance(exception, AttributeError) and isinstance(exception.obj, AnomalibDataModule)):
-            return
-        if exception.name == "val_data":
-            exception.args = (
-                f"{type(exception.obj).__name__} has no validation images, which set the thresholds: give it "
-                "val_split_mode='from_train', and Grad a false_alarm_rate where there are no anomalous images, or "
-                "train through MultiCategory, which needs none.",
+        """Rewrite the message of anomalib's missing attribute, of Lightning's missing loader, of a failed download."""
+        data = getattr(trainer, "datamodule", None)
+        if isinstance(exception, AttributeError) and isinstance(exception.obj, AnomalibDataModule):
+            if exception.name == "val_data":
+                reword(
+                    exception,
+                    f"{type(exception.obj).__name__} has no validation images, which set the thresholds: give it "
+                    "val_split_mode='from_train', and Grad a false_alarm_rate where there are no anomalous images, or "
+                    "train through MultiCategory, which needs none.",
+                )
+        elif isinstance(exception, MisconfigurationException) and data is None and _NO_LOADER in str(exception):
+            reword(exception, "there are no images to run on: give a datamodule, such as --data MultiCategory.")
+        elif isinstance(exception, URLError) and isinstance(data, AnomalibDataModule):
+            root, category = getattr(data, "root", None), data.category
+            reword(
+                exception,
+                f"{type(data).__name__} finds no folder {category!r} in {str(root)!r} and cannot download its data set "
+                f"({exception.reason}); give the folder that holds {category!r} as root.",
             )
 
 

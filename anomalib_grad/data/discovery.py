@@ -213,6 +213,7 @@ def _normal_folders(dataset_args: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _advice(base: Path, markers: Sequence[str], folders: Sequence[Path]) -> str:
     """Say what to do about folders of which none is a category."""
+    base = base if base.name else base.absolute()  # "." has no parent
     if _is_category(base, markers):
         return f"it is a category itself: give root={str(base.parent)!r} and categories=[{base.name!r}]"
     if any(_is_category(folder, _MARKERS["MVTecAD"]) for folder in folders):
@@ -220,6 +221,11 @@ def _advice(base: Path, markers: Sequence[str], folders: Sequence[Path]) -> str:
     doubtful = [folder for folder in folders if _resembles(folder, markers, {})]
     if doubtful:
         return f"{' and '.join(_found(folder) for folder in doubtful)}; {_rename(markers)}"
+    if _is_category(base.parent, markers):
+        return f"it belongs to the category {base.parent.name!r}: give root={str(base.parent.parent)!r}"
+    root = next((folder for folder in folders if any(_is_category(one, markers) for one in folder.glob("*/"))), None)
+    if root is not None:
+        return f"folders in {root} do: give root={str(root)!r}"
     return "check root, dataset and dataset_args"
 
 

@@ -133,6 +133,9 @@ class MultiCategory(AnomalibDataModule):
         bits: int = AS_THEY_SAY.bits,
         max_pixels: int | None = None,
     ) -> None:
+        for name, mode, modes in (("test", test_split_mode, TestSplitMode), ("val", val_split_mode, ValSplitMode)):
+            if mode is not None and mode not in list(modes):
+                raise ValueError(f"{name}_split_mode cannot be {mode!r}; choose one of {', '.join(modes)}.")
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,

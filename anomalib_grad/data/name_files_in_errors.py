@@ -18,6 +18,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from PIL import Image
 
+from anomalib_grad.refusals import reword
+
 from .dataset import MultiCategoryDataset
 from .pixels import read_wrongly_by_anomalib
 from .prediction import PredictImages
@@ -57,10 +59,7 @@ class NameUnreadableImages(Callback):
             causes |= find_unreadable(files_of(dataset), getattr(dataset, "file_format", AS_THEY_SAY))
         if causes:
             left_out = "skip_unreadable=True of MultiCategory and PredictImages leaves such files out"
-            message = f"{enumerated(causes.values())}; {left_out}."
-            exception.args = (message,)
-            if isinstance(exception, SyntaxError):  # how the image library reports damaged PNG files
-                exception.msg = message
+            reword(exception, f"{enumerated(causes.values())}; {left_out}.")
 
 
 def datasets_in_use(trainer: pl.Trainer) -> Iterator[Any]:

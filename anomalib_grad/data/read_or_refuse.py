@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
+from anomalib_grad.refusals import message
+
 from .pixels import check_values, mask_pixels, rgb_pixels
 
 _GUARD = Lock()
@@ -79,10 +81,12 @@ def blamed(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause = str(error) or type(error).__name__
+        cause = message(error) or type(error).__name__
         if isinstance(error, Image.DecompressionBombError):
             cause += " (max_pixels of MultiCategory, PredictImages and CategoryOpenVINOInferencer allows more)"
         advice = "check the path" if isinstance(error, FileNotFoundError) else "remove or replace it"
+        if isinstance(error, IsADirectoryError):
+            advice = "name an image in it, or rename it"
         raise UnreadableImageError(f"could not read {name}: {cause}; {advice}") from error
 
 

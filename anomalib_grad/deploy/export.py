@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from anomalib_grad.data.resizing import resized_to
-from anomalib_grad.files.atomic import folder_beside, naming_disk
+from anomalib_grad.files.atomic import folder_beside, make_folder, naming_disk
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor, judge
 from anomalib_grad.torch_model import GradModel
@@ -227,16 +227,15 @@ def publish(
         CannotWriteError: If the folder cannot be written to, or is full; an older export is unchanged then.
     """
     folder = Path(export_root) / "weights" / export_type.value  # anomalib's convention
-    with naming_disk(folder, size):
-        folder.mkdir(parents=True, exist_ok=True)
-        with folder_beside(folder / "export") as temporary:
-            model = export(Path(temporary), *args, **kwargs)
-            final = folder / model.name
-            weights = [path for path in model.parent.iterdir() if path != model]
-            if weights:
-                final.unlink(missing_ok=True)  # an old model must not meet new weights
-            for path in (*weights, model):
-                path.replace(folder / path.name)
+    make_folder(folder)
+    with naming_disk(folder, size), folder_beside(folder / "export") as temporary:
+        model = export(Path(temporary), *args, **kwargs)
+        final = folder / model.name
+        weights = [path for path in model.parent.iterdir() if path != model]
+        if weights:
+            final.unlink(missing_ok=True)  # an old model must not meet new weights
+        for path in (*weights, model):
+            path.replace(folder / path.name)
     return final
 
 

@@ -3,6 +3,7 @@
 """Run exported models and ask them for the product category."""
 
 import json
+import re
 import threading
 from collections.abc import Callable, Generator, Iterable
 from functools import cache, cached_property
@@ -25,6 +26,9 @@ from .threshold_files import CATEGORIES_METADATA
 
 if TYPE_CHECKING:
     from openvino.utils.data_helpers.wrappers import OVDict
+
+VIRTUAL_DEVICES = {"AUTO", "BATCH", "HETERO", "MULTI"}
+"""What OpenVINO takes for a device and does not list: they choose among, or join, those that there are."""
 
 
 @cache
@@ -119,7 +123,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
             First input, first output, compiled model.
 
         Raises:
-            ValueError: If the file is of another kind.
+            ValueError: If the file is of another kind, or the device is not there.
         """
         self._core = shared_core()
         self._graph = read_model(self._core, path)
@@ -139,7 +143,16 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         return PerThread(self.model)
 
     def _compile(self, model: ov.Model, **options: str) -> ov.CompiledModel:
-        return self._core.compile_model(model=model, device_name=self.device, config={**options, **self.config})
+        try:
+            return self._core.compile_model(model=model, device_name=self.device, config={**options, **self.config})
+        except RuntimeError as error:
+            kind, *_ = re.split("[.:]", self.device or "")
+            there = ["AUTO", *self._core.available_devices]
+            if kind in VIRTUAL_DEVICES | {device.partition(".")[0] for device in there}:
+                raise
+            raise ValueError(
+                f"OpenVINO has no device {self.device!r} here; choose one of {', '.join(there)}."
+            ) from error
 
     @cached_property
     def _told(self) -> "PerThread":

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ from .metrics import (
 )
 
 MEAN = "mean"
+_FIGURE = re.compile("image|pixel|auroc|aupro|f1", re.IGNORECASE)
 
 
 class PerCategoryEvaluator(Evaluator):
@@ -266,10 +268,14 @@ def _place(callbacks: list[Callback], evaluator: PerCategoryEvaluator) -> list[C
 
 
 def _monitored(trainer: Trainer) -> set[str]:
-    """Find the metrics of categories, or of their mean, that callbacks or learning rate schedules select by."""
+    """Find the metrics of categories, or of their mean, that callbacks or learning rate schedules select by.
+
+    A name of nothing that speaks of a figure counts as well: Lightning refuses it, and lists all that was logged.
+    """
     asking = [*trainer.callbacks, *trainer.lr_scheduler_configs]  # type: ignore[attr-defined]
-    keys = [str(getattr(one, "monitor", None) or "").rpartition("/") for one in asking]
-    return {name for category, _, name in keys if category and name in METRIC_NAMES}
+    keys = {str(getattr(one, "monitor", None) or "") for one in asking}
+    asked = {name for name in METRIC_NAMES if any(key.endswith(f"/{name}") for key in keys)}
+    return asked or {METRIC_NAMES[0] for key in keys - trainer.callback_metrics.keys() if _FIGURE.search(key)}
 
 
 def _names_categories(batch: Any) -> bool:  # noqa: ANN401

@@ -58,9 +58,21 @@ def writing(target: str | Path) -> Iterator[Path]:
 
 def write_text(target: Path, text: str, errors: str | None = None) -> None:
     """Write a text whole or not at all, into a folder that is made if missing; ``errors`` are those of its encoding."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with writing(target) as unfinished:
         unfinished.write_text(text, encoding="utf-8", errors=errors)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises:
+        CannotWriteError: If that is impossible, as where a file stands in its way.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
 
-from .atomic import writing
+from .atomic import make_folder, writing
 from .checkpoint_files import check_before_reading, local_path, on_this_machine
 
 
@@ -33,7 +33,7 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
             return
         content = BytesIO()  # torch's own writing to a full disk does not say what is wrong
         torch.save(checkpoint, content)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         with writing(target) as unfinished:
             unfinished.write_bytes(content.getbuffer())
 

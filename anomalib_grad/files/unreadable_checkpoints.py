@@ -9,6 +9,8 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from anomalib_grad.refusals import reword
+
 from .faults import find_fault
 from .torch_files import load_mapped
 
@@ -30,7 +32,7 @@ class NameUnreadableCheckpoint(Callback):
         """Rewrite the message of an exception that came from reading the checkpoint."""
         failure = None if trainer.ckpt_path is None else describe_failure(trainer.ckpt_path, exception)
         if failure is not None:
-            exception.args = (failure,)
+            reword(exception, failure)
 
 
 def describe_failure(path: str | Path, exception: BaseException) -> str | None:

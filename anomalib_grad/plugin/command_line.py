@@ -13,9 +13,12 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from jsonargparse import ArgumentParser
 
+from anomalib_grad.refusals import PACKAGE, message
+
+from .uncaught import shorten_refusals
+
 Made = TypeVar("Made")
 
-OURS = "anomalib_grad"
 PAIR = "tuple[int, int]"
 """Type of height and width."""
 ALIKE = 0.6
@@ -27,6 +30,7 @@ _UNKNOWN = re.compile(
 )
 _UNRECOGNISED = re.compile(r"Unrecognized arguments: (--[\w.]+)")
 _UNREADABLE = re.compile(r"Parser key \"([\w.]+)\":\s+Unable to load config '(.*)'")
+_MISNAMED = re.compile(r'Parser key "(data|model)":.*?Expected a path but (\w+) either not accessible', re.DOTALL)
 _CLASSLESS = re.compile(
     r"""Parser key "([\w.]+)":.*?Subtypes: .*?\b(\w+)'>\].*?given class_path '[\w.]+\.\2'.*NestedArg\(key='([\w.]+)'""",
     re.DOTALL,
@@ -42,6 +46,7 @@ class CommandLineParser(ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # jsonargparse's
         super().__init__(*args, **kwargs)
         if self.exit_on_error:  # not for a class's own arguments, of which jsonargparse takes an error for another try
+            shorten_refusals()
             self.add_instantiator(self._build, object, prepend=True)
 
     def _build(self, class_type: type[Made], *args: Any, **kwargs: Any) -> Made:  # noqa: ANN401  # the constructor's
@@ -49,13 +54,18 @@ class CommandLineParser(ArgumentParser):
         try:
             return class_type(*args, **kwargs)
         except (OSError, ValueError) as error:
-            if class_type.__module__.partition(".")[0] != OURS:
+            if class_type.__module__.partition(".")[0] != PACKAGE:
                 raise
-            self.exit(2, f"error: {error}\n")
+            self.exit(2, f"error: {message(error)}\n")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse what was given; arguments are jsonargparse's."""
-        sentence = describe(message) or unnamed(message) or unrecognised(message, list(self._option_string_actions))
+        sentence = (
+            describe(message)
+            or unnamed(message)
+            or misnamed(message)
+            or unrecognised(message, list(self._option_string_actions))
+        )
         if sentence is None or not self.exit_on_error:
             super().error(message, ex)
         self.exit(2, f"error: {sentence}\n")
@@ -71,7 +81,7 @@ def describe(message: str) -> str | None:
         The sentence; ``None`` if it is about something else.
     """
     problem = _PROBLEM.search(message)
-    if problem is None or problem[2].partition(".")[0] != OURS:
+    if problem is None or problem[2].partition(".")[0] != PACKAGE:
         return None
     option, path, cause = problem.groups()
     module, _, name = path.rpartition(".")
@@ -100,6 +110,17 @@ def unnamed(message: str) -> str | None:
     """Ask for the class whose argument was given before it, or without it; ``None`` if one was named."""
     found = _CLASSLESS.search(message)
     return f"--{found[1]}.{found[3]} needs a --{found[1]} NAME before it." if found else None
+
+
+def misnamed(message: str) -> str | None:
+    """Name the model or datamodule that is most like one that there is not; ``None`` if none is."""
+    found = _MISNAMED.search(message)
+    if found is None:
+        return None
+    option, given = found.groups()
+    registry = import_module({"model": "anomalib.models", "data": "anomalib.data"}[option])
+    alike = nearest(given, registry.__all__)
+    return f"there is no {option} {given}; did you mean --{option} {alike}?" if alike else None
 
 
 def unrecognised(message: str, options: list[str]) -> str | None:

@@ -29,11 +29,9 @@ def explain_faults() -> None:
         try:
             return Path(make(root))
         except OSError as error:
-            if is_of_disk(error):
-                raise cannot_write(root, error, setting="default_root_dir") from error
             link = error.filename2 or error.filename
-            if not link or Path(link).name != LINK:
-                raise
+            if is_of_disk(error) or not link or Path(link).name != LINK:
+                raise cannot_write(root, error, setting="default_root_dir") from error
             newest = max(root.glob("v*"), key=lambda path: int(path.name[1:]) if path.name[1:].isdigit() else -1)
             logger.warning("%s cannot link to %s (%s); results are there.", link, newest, error.strerror)
             return newest.resolve()

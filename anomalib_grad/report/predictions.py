@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Collection
 from io import StringIO
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,10 +36,11 @@ class Prediction(NamedTuple):
     category: str | None
 
 
-def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
+def write_predictions(predictions: Collection[Prediction], path: Path) -> None:
     """Write predictions as CSV, whole or not at all, with an empty column for people's verdicts.
 
-    Scores have the digits of single precision, texts are quoted. Names of files that are no UTF-8 stay as they are.
+    Scores have the digits of single precision, texts are quoted. Names of files that are no UTF-8 stay as they are. An
+    earlier table of other images, or with verdicts in it, is kept beside the new one, numbered.
 
     Raises:
         CannotWriteError: If the folder cannot be written to, or is full.
@@ -49,4 +51,17 @@ def write_predictions(predictions: Iterable[Prediction], path: Path) -> None:
     for one in predictions:
         score = None if one.pred_score is None else np.float32(one.pred_score)
         table.writerow([*one._replace(pred_score=score), None])  # type: ignore[arg-type]  # a float of fewer digits
+    if path.exists() and _says_more(path, {one.path for one in predictions}):
+        numbered = (path.with_stem(f"{path.stem}_{number}") for number in count(1))
+        path.rename(next(name for name in numbered if not name.exists()))
     write_text(path, text.getvalue(), errors="surrogateescape")
+
+
+def _says_more(table: Path, paths: set[str]) -> bool:
+    """Tell whether a table says something that predictions on these images do not."""
+    try:
+        with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            rows = list(csv.DictReader(file))
+    except csv.Error:  # people have written it anew
+        return True
+    return any(row.get("path") not in paths or row.get(RIGHT_LABEL) for row in rows)

@@ -38,7 +38,8 @@ class DistinctImageVisualizer(ImageVisualizer):
     Equal file names in different folders, and those of an earlier run into the same folder, do not overwrite one
     another: see ``output_names.py``. ``inputs.json`` beside the results says which input each was made of. Images of 16
     bits are shown as they are read, where anomalib's are white. Without ``output_dir`` the results of each run go to
-    the folder ``images`` of that run. A prediction leaves its scores there as well, in ``predictions.csv``.
+    the folder ``images`` of that run. A prediction leaves its scores there as well, in ``predictions.csv``,
+    and the table of an earlier one under another name.
 
     A test whose results have no room goes on to its figures and fails at its end. A prediction, of which the results
     are what the command line gives, fails at once.

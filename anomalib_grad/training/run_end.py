@@ -17,6 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anomalib_grad.files.atomic import cannot_write, is_of_disk
+from anomalib_grad.refusals import message, reword
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +70,8 @@ class SayHowToGoOn(Callback):
         if isinstance(exception, SIGTERMException):
             exception.code = 128 + signal.SIGTERM
         if isinstance(exception, OSError) and is_of_disk(exception):
-            exception.strerror = cannot_write(Path(exception.filename or trainer.default_root_dir), exception).strerror
-            del exception.filename  # the message has it
+            named = cannot_write(Path(exception.filename or trainer.default_root_dir), exception)
+            reword(exception, message(named))
         checkpoint = last_checkpoint(trainer)
         function = (trainer.state.fn or TrainerFn.FITTING).value
         way = "" if checkpoint is None else command(function, checkpoint, sys.argv)

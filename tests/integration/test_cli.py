@@ -151,7 +151,8 @@ def test_train_writes_checkpoint_and_heatmaps(trained: Path, folder: Path) -> No
 def continued(trained: Path, recipe: Path, folder: Path) -> list[tuple[int, str]]:
     """A prediction, an export, and a test of another configuration, from the checkpoint.
 
-    Then a training by a recipe, a prediction from its checkpoint, and a training for which there are no weights.
+    Then a training by a recipe, a prediction from its checkpoint, a training for which there are no weights, and
+    commands on files that are not there.
     """
     data = ("--data", "MVTecAD", "--data.root", "data", "--data.category", "bottle")
     return answers(
@@ -174,6 +175,10 @@ def continued(trained: Path, recipe: Path, folder: Path) -> list[tuple[int, str]
             *("--ckpt_path", str(folder / MANY), "--default_root_dir", "named"),
         ),
         ("train", *MODEL, *data, "--default_root_dir", "offline"),
+        ("train", *MODEL, *data, "--model.pre_trained", "nowhere.safetensors", "--default_root_dir", "refused"),
+        ("test", *MODEL, *data, "--ckpt_path", "nowhere.ckpt", "--default_root_dir", "refused"),
+        ("predict", *MODEL, "--data", "data/bottle", "--ckpt_path", "nowhere.ckpt", "--default_root_dir", "refused"),
+        ("export", *MODEL, "--export_type", "onnx", "--ckpt_path", "nowhere.ckpt", "--default_root_dir", "refused"),
     )
 
 
@@ -221,16 +226,26 @@ def test_many_categories_from_a_file_of_the_recipes_kind_and_one_named_at_predic
     assert "No category is called 'bottel'; choose one of those known: bottle, cookie." in one_line(failed)
 
 
-def test_without_weights_or_network_the_error_is_one_sentence_at_the_end(continued: list[tuple[int, str]]) -> None:
+def test_without_weights_or_network_the_error_is_one_sentence_and_no_traceback(
+    continued: list[tuple[int, str]],
+) -> None:
     code, printed = continued[5]
     assert code != 0
-    error = one_line(printed)
-    sentence = error[error.rindex("BackboneWeightsError: ") :]  # the traceback before it shows code
-    assert "'tf_efficientnet_b4.aa_in1k'" in sentence
+    sentence = printed.splitlines()[-1]
+    assert sentence.startswith("error: no pretrained weights for backbone 'tf_efficientnet_b4.aa_in1k': ")
     assert "cannot be reached" in sentence
     assert "pre_trained=/path/to/weights" in sentence
     assert sentence.count(". ") == 0
-    assert error.count("Traceback") == 1
+    assert "Traceback" not in printed
+
+
+def test_files_that_are_not_there_are_named_in_one_sentence(continued: list[tuple[int, str]]) -> None:
+    commands = continued[6:]
+    for (code, printed), name in zip(commands, ("nowhere.safetensors", *["nowhere.ckpt"] * 3), strict=True):
+        assert code != 0
+        assert printed.splitlines()[-1].startswith("error: ")
+        assert f"{name}" in printed.splitlines()[-1]
+        assert "Traceback" not in printed
 
 
 def one_line(printed: str) -> str:

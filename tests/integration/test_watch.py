@@ -5,6 +5,7 @@
 import os
 import runpy
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -76,6 +77,15 @@ def test_ctrl_c_ends_it_with_a_summary(
     watch(monkeypatch, exported, incoming, "--alarms", alarms, "--settle", "0.1")
     assert "1 frames: 0 good, 1 alarms, 0 unreadable" in capsys.readouterr().out
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("frames")]
+
+
+def test_ctrl_c_while_it_starts_ends_it_with_a_line(tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    command = [sys.executable, str(WATCH), "model.xml", "."]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert done.stderr == "Stopped before the first frame.\n"
 
 
 def test_a_video_is_judged_as_a_camera_is(

@@ -104,13 +104,12 @@ def test_pictures_for_people_show_what_is_read(files: Files) -> None:
 def test_a_directory_named_like_an_image_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "folder.png"
     path.mkdir()
-    with pytest.raises(UnreadableImageError, match="Is a directory") as refusal:
+    with pytest.raises(UnreadableImageError, match=re.escape(f"'{path}': Is a directory; name an image in it")):
         read_image(path)
-    assert_refusal(refusal.value, path)
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableImageError, match=re.escape(str(tmp_path / "gone.png"))):
+    with pytest.raises(UnreadableImageError, match=re.escape("gone.png': No such file or directory; check")):
         read_image(tmp_path / "gone.png")
 
 

@@ -197,7 +197,7 @@ def test_prediction_refuses_16_bits_that_anomalib_would_cut_and_its_advice_works
 
 def test_prediction_names_a_directory_that_looks_like_an_image(root: Path, tmp_path: Path, deployed) -> None:
     directory(image := root / "nut/test/good/001.png")
-    with pytest.raises(OSError, match=f"Is a directory: '{image}'"):
+    with pytest.raises(OSError, match=f"could not read image '{image}': Is a directory; name"):
         engine(tmp_path).predict(deployed.model, data_path=image.parent)
 
 

@@ -166,6 +166,11 @@ def test_impossible_formats_are_refused(option: dict[str, Any], tmp_path: Path) 
         CategoryOpenVINOInferencer(tmp_path / "model.xml", **option)
 
 
+def test_a_device_that_is_not_there_is_answered_by_those_that_are(deployed: Any) -> None:
+    with pytest.raises(ValueError, match=r"OpenVINO has no device 'CUDA' here; choose one of AUTO, CPU"):
+        CategoryOpenVINOInferencer(deployed.file, device="CUDA")
+
+
 def test_files_beyond_pillows_guard_are_read_when_they_are_allowed(
     deployed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

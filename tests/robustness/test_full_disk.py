@@ -143,6 +143,12 @@ def test_other_faults_of_an_export_are_not_blamed_on_the_disk(tmp_path: Path) ->
         publish(export, tmp_path, ExportType.ONNX, size=1000)
 
 
+def test_a_file_in_the_place_of_an_exports_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("")
+    with pytest.raises(CannotWriteError, match=r"weights/torch' \(Not a directory\).*name a folder"):
+        publish(write_torch, tmp_path, ExportType.TORCH)
+
+
 def test_a_folder_that_must_not_be_written_to_is_named(small_disk: Path) -> None:
     make_read_only(small_disk)
     with pytest.raises(CannotWriteError, match=rf"'{small_disk}/new/weights/torch' \(Read-only file system\)"):

@@ -42,7 +42,7 @@ def results(folder: Path) -> dict[str, str]:
     (record,) = folder.rglob("inputs.json")
     inputs = json.loads(record.read_text())
     written = {path.relative_to(record.parent).as_posix() for path in record.parent.rglob("*") if path.is_file()}
-    assert written - {"predictions.csv"} == {*inputs, record.name}
+    assert written - {"predictions.csv", "predictions_1.csv"} == {*inputs, record.name}
     return inputs
 
 
@@ -81,6 +81,9 @@ def test_images_of_one_name_keep_their_results(
     engine(tmp_path / "out").predict(model, dataset=PredictImages(tmp_path / "later/x/good"))
     later = str(tmp_path / "later/x/good/a.png")
     assert results(tmp_path / "out") == {**found, "good/a.png": later}
+    # and their scores; those of the same image, which are the same, need not be kept
+    tables = {file.name: list(pd.read_csv(file)["path"]) for file in (tmp_path / "out").rglob("*.csv")}
+    assert tables == {"predictions.csv": [later], "predictions_1.csv": list(found.values())}
 
 
 def test_scores_of_a_prediction_are_a_table_in_which_people_mark_what_was_wrong(shop: Path, tmp_path: Path) -> None:
@@ -105,7 +108,10 @@ def test_scores_of_a_prediction_are_a_table_in_which_people_mark_what_was_wrong(
     assert list(table["category"]) == ["pin"] * 3
     table["right_label"] = ["normal", None, "anomalous"]
     table.to_csv(file, index=False, errors="surrogateescape")
-    assert read_verdicts(file) == {"pin": [(Path(table["path"][0]), False), (Path(table["path"][2]), True)]}
+    verdicts = {"pin": [(Path(table["path"][0]), False), (Path(table["path"][2]), True)]}
+    assert read_verdicts(file) == verdicts
+    engine(tmp_path / "out").predict(model, dataset=PredictImages(tmp_path / "in"))
+    assert read_verdicts(file.with_stem("predictions_1")) == verdicts
 
 
 def test_a_visualizer_of_anomalibs_keeps_them_as_well(images: Path, tmp_path: Path) -> None:

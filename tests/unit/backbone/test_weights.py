@@ -95,6 +95,17 @@ def test_position_embeddings_are_resized_to_the_images(tmp_path):
     torch.testing.assert_close(backbone.network.state_dict()["model.cls_token"], donor.cls_token.detach())
 
 
+def test_parts_that_are_not_used_are_no_cause_for_a_warning_and_tensors_of_no_part_are(tmp_path, caplog):
+    name, file = "test_efficientnet.r160_in1k", tmp_path / "weights.safetensors"
+    state = timm.create_model(name, pretrained=False).state_dict()
+    for further in ({}, {"neck.weight": torch.ones(1)}):
+        save_file(state | further, file)
+        FrozenBackbone(name, pre_trained=file, image_size=SIZE).ensure_weights()
+        warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert bool(warned) == bool(further)
+        assert all("neck.weight" in warning for warning in warned)
+
+
 def test_weights_are_read_when_first_needed(donor, tmp_path):
     file = tmp_path / "later.safetensors"
     backbone = tiny_resnet(file)

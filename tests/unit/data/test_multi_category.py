@@ -320,9 +320,22 @@ def test_wrong_arguments_say_what_to_do(root: Path, arguments: dict[str, object]
             use()
 
 
+def test_a_wrong_split_lists_the_right_ones(root: Path) -> None:
+    with pytest.raises(
+        ValueError, match="val_split_mode cannot be 'some'; choose one of none, same_as_test, from_train"
+    ):
+        MultiCategory(root, val_split_mode="some")
+
+
 def test_a_category_given_as_root_is_noticed(root: Path) -> None:
     with pytest.raises(ValueError, match=r"a category itself: give root='.*shop' and categories=\['bee'\]"):
         prepared(root=root / "bee")
+
+
+@pytest.mark.parametrize("wrong", ["..", "bee/train"])
+def test_a_root_that_is_a_level_off_is_noticed(root: Path, wrong: str) -> None:
+    with pytest.raises(ValueError, match=f"give root='{root}'"):
+        prepared(root=(root / wrong).resolve())
 
 
 def test_advice_on_the_layout_leads_to_a_datamodule_that_reads_it(root: Path) -> None:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from types import ModuleType
 
 import pytest
+from anomalib.data import AnomalibDataModule
+from anomalib.models import AnomalibModule
 
+from anomalib_grad import register
 from anomalib_grad.plugin.command_line import CommandLineParser
 
 
@@ -132,6 +135,23 @@ def test_an_argument_of_a_class_that_is_not_named_yet_asks_for_it(modules, capsy
     with pytest.raises(SystemExit):
         parse(*given)
     assert capsys.readouterr().err == "error: --model.backbone needs a --model NAME before it.\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "base", "given", "meant"),
+    [
+        ("model", AnomalibModule, "Gard", "Grad"),
+        ("model", AnomalibModule, "grad", "Grad"),
+        ("data", AnomalibDataModule, "MultiCategroy", "MultiCategory"),
+    ],
+)
+def test_a_misspelt_class_is_answered_by_the_one_that_is_meant(capsys, option, base, given, meant):
+    register()
+    parser = CommandLineParser()
+    parser.add_subclass_arguments(base, option)
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"--{option}", given])
+    assert capsys.readouterr().err == f"error: there is no {option} {given}; did you mean --{option} {meant}?\n"
 
 
 def test_right_arguments_make_the_object(modules):

@@ -10,6 +10,7 @@ import pytest
 from anomalib.engine import engine
 
 from anomalib_grad import register
+from anomalib_grad.files.atomic import CannotWriteError
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,8 @@ def test_a_folder_in_the_place_of_the_link_stays(tmp_path: Path, caplog: pytest.
     assert "cannot link" in caplog.text
 
 
-def test_other_faults_are_raised_as_they_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("folder", "cause"), [("file", "File exists"), ("file/results", "Not a directory")])
+def test_a_file_in_the_place_of_the_folder_is_named_with_the_setting(tmp_path: Path, folder: str, cause: str) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError):
-        engine.create_versioned_dir(tmp_path / "file/results")
+    with pytest.raises(CannotWriteError, match=rf"{folder}' \({cause}\).*default_root_dir"):
+        engine.create_versioned_dir(tmp_path / folder)

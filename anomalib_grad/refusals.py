@@ -1,0 +1,59 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Errors that say in one sentence what is wrong and what to do, told from faults of the program."""
+
+from dis import opmap
+from urllib.error import URLError
+
+PACKAGE = __name__.partition(".")[0]
+REFUSALS = (OSError, TypeError, ValueError)
+"""What this package raises of Python's own kinds for something that a user can change."""
+PATH_CHECKS = {"anomalib.data.utils.image", "anomalib.data.utils.path"}
+"""Modules of anomalib that say what is wrong with a path, such as that of images to predict on."""
+_SENTENCE = f"{PACKAGE}_sentence"
+
+
+def reword(error: BaseException, sentence: str) -> None:
+    """Give an error of another library a sentence that says what is wrong, in place of its message."""
+    if isinstance(error, OSError) and error.strerror is not None:  # which it prints in place of its arguments
+        error.strerror = sentence
+        del error.filename  # the sentence has it
+    else:
+        error.args = (sentence,)
+    if isinstance(error, URLError):
+        error.reason = sentence
+    if isinstance(error, SyntaxError):  # how Pillow reports damaged PNG files
+        error.msg = sentence
+    vars(error)[_SENTENCE] = sentence
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """Give what a refusal says.
+
+    Args:
+        error: Any that was raised.
+
+    Returns:
+        Its sentence, where it was reworded, or a ``raise`` statement of this package or of anomalib's checks of paths
+        made it; ``None`` for whatever else goes wrong, there or elsewhere, of which the traceback is needed.
+    """
+    if _SENTENCE in vars(error):
+        return str(vars(error)[_SENTENCE])
+    ours = isinstance(error, REFUSALS) or type(error).__module__.partition(".")[0] == PACKAGE
+    return message(error) if ours and _was_stated(error) else None
+
+
+def message(error: BaseException) -> str:
+    """Give an error's message without the number that the operating system has for it."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def _was_stated(error: BaseException) -> bool:
+    """Tell whether an error began at such a ``raise``, not in something that was called there and failed."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    module = "" if last is None else last.tb_frame.f_globals.get("__name__", "")
+    if last is None or (module.partition(".")[0] != PACKAGE and module not in PATH_CHECKS):
+        return False
+    return last.tb_frame.f_code.co_code[last.tb_lasti] == opmap["RAISE_VARARGS"]

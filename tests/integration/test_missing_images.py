@@ -1,0 +1,49 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Runs without images say where to give them, where Lightning and anomalib speak of methods and of sockets."""
+
+import socket
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from anomalib.data import MVTecAD
+from anomalib.engine import Engine
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from anomalib_grad.lightning_model import Grad
+from anomalib_grad.refusals import sentence_of
+from helpers import TINY
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    return Engine(default_root_dir=tmp_path / "out", accelerator="cpu", devices=1, max_epochs=1, logger=False)
+
+
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_a_run_without_a_datamodule_asks_for_one(engine: Engine, stage: str) -> None:
+    with pytest.raises(MisconfigurationException) as error:
+        getattr(engine, stage)(Grad(**TINY))
+    assert sentence_of(error.value) == "there are no images to run on: give a datamodule, such as --data MultiCategory."
+
+
+def test_data_of_anomalib_that_is_neither_there_nor_to_be_had_is_named(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.chdir(tmp_path)  # anomalib makes the folder
+    sentence = "MVTecAD finds no folder 'nut' in 'elsewhere' and cannot download .* that holds 'nut' as root"
+    with pytest.raises(OSError, match=sentence) as error:
+        engine.fit(Grad(**TINY), datamodule=MVTecAD("elsewhere", "nut"))
+    assert str(sentence_of(error.value)).startswith("MVTecAD finds no folder")
+
+
+@pytest.mark.parametrize(("place", "said"), [("nowhere", "Path does not exist"), ("", "Found 0 images")])
+def test_what_anomalib_says_of_a_path_is_a_refusal(engine: Engine, tmp_path: Path, place: str, said: str) -> None:
+    with pytest.raises((FileNotFoundError, ValueError)) as error:
+        engine.predict(Grad(**TINY), data_path=tmp_path / place)
+    assert sentence_of(error.value) == f"{said}{':' if place else ' in'} {(tmp_path / place).resolve()}"
