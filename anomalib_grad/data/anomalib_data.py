@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from anomalib_grad.refusals import reword
+from anomalib_grad.files.refusals import reword
 
 from .listing import is_hidden
 

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from PIL import Image
 
-from anomalib_grad.refusals import reword
+from anomalib_grad.files.refusals import reword
 
 from .dataset import MultiCategoryDataset
 from .pixels import read_wrongly_by_anomalib

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from anomalib_grad.refusals import message
+from anomalib_grad.files.refusals import message
 
 from .pixels import check_values, mask_pixels, rgb_pixels
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from anomalib_grad.refusals import reword
-
 from .faults import find_fault
+from .refusals import reword
 from .torch_files import load_mapped
 
 READING = "torch.serialization"

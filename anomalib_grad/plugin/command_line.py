@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from jsonargparse import ArgumentParser
 
-from anomalib_grad.refusals import PACKAGE, message
+from anomalib_grad.files.refusals import PACKAGE, message
 
 from .uncaught import shorten_refusals
 

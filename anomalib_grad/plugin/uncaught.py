@@ -5,7 +5,7 @@
 import sys
 from types import TracebackType
 
-from anomalib_grad.refusals import sentence_of
+from anomalib_grad.files.refusals import sentence_of
 
 
 def shorten_refusals() -> None:

@@ -17,7 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anomalib_grad.files.atomic import cannot_write, is_of_disk
-from anomalib_grad.refusals import message, reword
+from anomalib_grad.files.refusals import message, reword
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from anomalib_grad.files.refusals import sentence_of
 from anomalib_grad.lightning_model import Grad
-from anomalib_grad.refusals import sentence_of
 from helpers import TINY
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from anomalib_grad.files.atomic import cannot_write, writing
+from anomalib_grad.files.refusals import reword, sentence_of
 from anomalib_grad.plugin.command_line import nearest
 from anomalib_grad.plugin.uncaught import shorten_refusals
-from anomalib_grad.refusals import reword, sentence_of
 
 
 def raised(fail: Callable[[], object]) -> Exception:
