@@ -168,7 +168,7 @@ class GradModel(nn.Module):
         """
         features = self.backbone(images) if features is None else features  # x: (B, C, h, w)
         features = self.head_input(features)
-        normal = self.head.normal(self.corruption(features))  # f_n: (B, C, h, w)
+        normal = self.head.normal(self.corruption(features) if self.training else features)  # f_n: (B, C, h, w)
         refined, similarity = self.head.refine(features, normal)  # x_hat: (B, C, h, w), S: (B, 1, h, w)
         if self.training:
             return TrainingOutput(features, refined)
