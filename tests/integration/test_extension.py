@@ -15,7 +15,7 @@ from lightning.pytorch import seed_everything
 from PIL import Image
 
 from anomalib_grad.adjustment import read_thresholds
-from anomalib_grad.adjustment.models import scorer
+from anomalib_grad.adjustment.model_files import scorer
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.files.configuration import CheckpointConfigurationError
 from anomalib_grad.files.unreadable_checkpoints import CheckpointFileError
