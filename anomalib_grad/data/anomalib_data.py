@@ -10,9 +10,9 @@ from pathlib import Path, PurePath
 import lightning.pytorch as pl
 from anomalib.data import AnomalibDataModule, AnomalibDataset, PredictDataset
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.combined_loader import CombinedLoader
 
 from .listing import is_hidden
+from .skip_unreadable import datasets_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,7 @@ class LeaveOutHidden(Callback):
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the folder to predict on; its loader draws no image before this."""
-        for loader in CombinedLoader(trainer.predict_dataloaders).flattened:
-            dataset = getattr(loader, "dataset", None)
+        for dataset in datasets_of(trainer.predict_dataloaders):
             if isinstance(dataset, PredictDataset) and len(dataset) > 1:  # one may be meant, whatever its name
                 files = dataset.image_filenames
                 folder = os.path.commonpath([file.parent for file in files])

@@ -175,8 +175,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
 
     def category_threshold(self, name: str) -> float:
         """Image threshold of a category (pooled if unknown) in the unit of the scores; nan before it was fitted."""
-        index = self.categories.index(name) if name in self.categories else len(self.categories)
-        return float(self.image_thresholds[index])
+        return float(self.image_thresholds[self.indices_of([name])])
 
     def named_in(self, batch: Batch) -> Tensor | None:
         """Category index of each image by :attr:`category` or ``batch.category``: in [0, K], shape (B,), or None.
