@@ -13,7 +13,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 
 from .atomic import writing
-from .checkpoint_files import check_before_reading, local_path, on_this_machine
+from .checkpoint_files import local_path, reading
 
 
 class WholeCheckpointIO(AnomalibCheckpointIO):
@@ -55,8 +55,7 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
         """
         if weights_only is False:
             return super().load_checkpoint(path, map_location, weights_only=False)
-        with on_this_machine(path) as file:
-            check_before_reading(file, self.extra_safe_globals, name=path)
+        with reading(path, self.extra_safe_globals) as file:
             return super().load_checkpoint(file, map_location, weights_only=True)
 
 
