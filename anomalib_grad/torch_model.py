@@ -100,7 +100,7 @@ class GradModel(nn.Module):
         self.corruption = Corruption(pasted_patches, channel_dropout)
         self.head = GradHead(self.backbone.channels, self.backbone.feature_size, **head)  # type: ignore[arg-type]
         self.anomaly_map_generator = AnomalyMapGenerator(
-            self.backbone.feature_size, image_size, smoothing_window, score_window, score_share
+            self.backbone.feature_size, self.backbone.image_size, smoothing_window, score_window, score_share
         )
         self.normal_scale = NormalScale() if scaled else None
         self.ignored: IgnoredRegions | None = None  # nothing is, until data say so; the graph is then as it was
@@ -108,7 +108,7 @@ class GradModel(nn.Module):
         self.configuration: dict[str, Any] = {
             "backbone": backbone,
             "layers": self.backbone.layers,
-            "image_size": list(image_size),
+            "image_size": list(self.backbone.image_size),
             "faithful_padding": faithful_padding,
             "feature_size": list(self.backbone.feature_size),
             "whitening": whitening,

@@ -14,6 +14,7 @@ import openvino as ov
 from anomalib.data import NumpyImageBatch
 from anomalib.deploy import OpenVINOInferencer
 
+from anomalib_grad.data.read_or_refuse import FileFormat
 from anomalib_grad.thresholds.post_processor import UNKNOWN
 
 from .checksum import is_intact, present
@@ -108,7 +109,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         channel_order: str = "RGB",
         max_pixels: int | None = None,
     ) -> None:
-        frames = FrameFormat(None, bits, channel_order, max_pixels).checked()
+        frames = FrameFormat(None, FileFormat(bits, max_pixels), channel_order).checked()
         super().__init__(path, device, {"EXECUTION_MODE_HINT": "ACCURACY"} | (config or {}))
         self._frames = frames._replace(size=self.image_size)
 
