@@ -42,11 +42,11 @@ from .thresholds.post_processor import (
     score_batch,
     tell,
 )
-from .torch_model import GradModel
+from .torch_model import GradModel, in_eval_mode
 from .training.divergence import StopDiverged
 from .training.extension import Extending
 from .training.feature_sample import SAMPLE, FeatureSample
-from .training.feature_statistics import LearnFromFeatures, in_eval_mode
+from .training.feature_statistics import LearnFromFeatures
 from .training.judged_sample import JUDGED, to_checkpoint
 from .training.length import OwnLength, training_steps
 from .training.loss import training_loss

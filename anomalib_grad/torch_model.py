@@ -5,7 +5,8 @@
 "Grid-Based Continuous Normal Representation for Anomaly Detection", arXiv 2402.18293; at ECCV 2024 as CRAD.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -241,3 +242,16 @@ class GradModel(nn.Module):
             self.normal_scale.rearrange(before, after)
         if self.ignored is not None:
             self._ignore_all_but(self.ignored.rearranged(before, after))
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Have a model predict in the block, and do then what it did before."""
+    if not model.training:
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
