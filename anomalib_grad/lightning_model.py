@@ -29,7 +29,7 @@ from .deploy.export import CategoryExportMixin, ExplainedInferenceBatch
 from .evaluation.metrics import RankRawScores
 from .feature_cache import FeatureCaching, FeatureSource, features_of
 from .files.checkpoint_io import WholeCheckpoints
-from .files.restoring import restoring
+from .files.configuration import restoring
 from .files.unreadable_checkpoints import NameUnreadableCheckpoint
 from .recipes import DEFAULT_RECIPE, build_network, find_recipe, naming_recipe
 from .report.visualizer import DistinctImageVisualizer, distinct

@@ -23,7 +23,7 @@ from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.deploy.threshold_files import read_export, write_export
 from anomalib_grad.files.atomic import writing
 from anomalib_grad.files.checkpoint_io import WholeCheckpointIO
-from anomalib_grad.files.restoring import restoring
+from anomalib_grad.files.configuration import restoring
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds.labelled_scores import KnownImage
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds

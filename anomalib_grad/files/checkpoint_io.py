@@ -13,7 +13,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 
 from .atomic import writing
-from .checkpoint_files import local_path, reading
+from .checkpoint_reading import local_path, reading
 
 
 class WholeCheckpointIO(AnomalibCheckpointIO):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from anomalib_grad.categories.recogniser import pool
 from anomalib_grad.data.ignore_masks import of_the_rest
-from anomalib_grad.files.restoring import check_post_processing
+from anomalib_grad.files.configuration import check_post_processing
 from anomalib_grad.torch_model import GradModel
 
 from .category_thresholds import STATISTICS, UNKNOWN, CategoryStatistics
