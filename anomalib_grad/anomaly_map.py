@@ -78,13 +78,8 @@ def layer_dissimilarity(features: Tensor, normal: Tensor, channels: Sequence[int
         Distance ``(B, 1, H, W)``, in [0, 2], without a unit.
     """
     layers = zip(features.split(list(channels), dim=1), normal.split(list(channels), dim=1), strict=True)
-    parts = [own.shape[1] * cosine_distance(own, expected) for own, expected in layers]
+    parts = [own.shape[1] * dissimilarity(cosine_similarity(own, expected)) for own, expected in layers]
     return torch.stack(parts).sum(dim=0) / features.shape[1]
-
-
-def cosine_distance(features: Tensor, normal: Tensor) -> Tensor:
-    """Distance ``1 - cos(x, f_n)`` over the channels of ``(B, C, H, W)`` maps; ``(B, 1, H, W)``, in [0, 2]."""
-    return dissimilarity(cosine_similarity(features, normal))
 
 
 SCORE_STEP = 4

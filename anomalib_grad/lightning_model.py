@@ -4,7 +4,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, ClassVar, cast
 
 import lightning.pytorch as pl
 import torch
@@ -12,7 +12,6 @@ from anomalib import LearningType
 from anomalib.data import Batch, InferenceBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
-from anomalib.post_processing import PostProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
@@ -29,9 +28,9 @@ from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor, resize_
 from .deploy.export import CategoryExportMixin, ExplainedInferenceBatch
 from .evaluation.metrics import RankRawScores
 from .feature_cache import FeatureCaching, FeatureSource, features_of
-from .files.restoring import restoring
+from .files.checkpoint_io import WholeCheckpoints
+from .files.configuration import restoring
 from .files.unreadable_checkpoints import NameUnreadableCheckpoint
-from .files.whole_checkpoints import WholeCheckpoints
 from .recipes import DEFAULT_RECIPE, build_network, find_recipe, naming_recipe
 from .report.visualizer import DistinctImageVisualizer, distinct
 from .settings import CacheSettings, MapSettings, MethodSettings, Settings, TrainingSettings
@@ -43,11 +42,11 @@ from .thresholds.post_processor import (
     score_batch,
     tell,
 )
-from .torch_model import GradModel
+from .torch_model import GradModel, in_eval_mode
 from .training.divergence import StopDiverged
 from .training.extension import Extending
 from .training.feature_sample import SAMPLE, FeatureSample
-from .training.feature_statistics import LearnFromFeatures, in_eval_mode
+from .training.feature_statistics import LearnFromFeatures
 from .training.judged_sample import JUDGED, to_checkpoint
 from .training.length import OwnLength, training_steps
 from .training.loss import training_loss
@@ -161,26 +160,11 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         self.feature_caching.settings = settings.cache
         self.save_hyperparameters({"recipe": recipe, **settings.plain()})
 
+    learning_type = LearningType.ONE_CLASS  # from normal images only
+    trainer_arguments: ClassVar[dict[str, Any]] = {}  # none that would override the user's
     configure_pre_processor = ConfigurePreProcessor()
-
-    def configure_post_processor(self) -> PostProcessor:
-        """Thresholds per category where the data have categories, anomalib's own where they have none."""
-        return PerCategoryPostProcessor()
-
-    @classmethod
-    def configure_visualizer(cls) -> DistinctImageVisualizer:
-        """Result images of which none overwrites another, and for the lack of which no figure is lost."""
-        return DistinctImageVisualizer()
-
-    @property
-    def learning_type(self) -> LearningType:
-        """Grad learns from normal images only."""
-        return LearningType.ONE_CLASS
-
-    @property
-    def trainer_arguments(self) -> dict[str, Any]:
-        """Trainer arguments that would override the user's: there are none."""
-        return {}
+    configure_post_processor = PerCategoryPostProcessor  # thresholds per category where the data have categories
+    configure_visualizer = DistinctImageVisualizer
 
     @property
     def per_category(self) -> PerCategoryPostProcessor | None:
@@ -276,11 +260,9 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
 
     def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
         """Score a batch as at prediction; some of its features go into the sample that checkpoints carry."""
-        del args, kwargs
-        backbone = self.model.backbone
-        maps = backbone.feature_maps(cast("Tensor", batch.image))
+        maps = self.model.backbone.feature_maps(cast("Tensor", batch.image))
         self._extending.note(batch, maps)
-        return score_batch(self.model, self.post_processor, batch, backbone.join(maps))
+        return score_batch(self.model, self.post_processor, batch, self.model.backbone.join(maps))
 
     def ignored_pixels(self, batch: Batch) -> Tensor | None:
         """Pixels ``(B, H, W)`` or ``(1, H, W)`` that were not judged in a batch; ``None`` if nothing is ignored."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .backbone.frozen import DEFAULT_BACKBONE, check_image_size
+from .backbone.frozen import DEFAULT_BACKBONE
 from .backbone.layers import is_plain_transformer
 from .settings import BOTH_LAYERS, MapSettings, MethodSettings, Settings, TrainingSettings
 from .torch_model import GradModel
@@ -162,7 +162,7 @@ def build_network(settings: Settings, pre_trained: bool | str | Path) -> GradMod
         backbone=complete.backbone,
         layers=None if settings.layers == BOTH_LAYERS else settings.layers,
         pre_trained=pre_trained,
-        image_size=check_image_size(complete.image_size),
+        image_size=complete.image_size,
         fusion=complete.fusion,
         **asdict(settings.method) | {"mse_threshold": threshold},
         **asdict(settings.map),

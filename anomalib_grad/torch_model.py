@@ -5,7 +5,8 @@
 "Grid-Based Continuous Normal Representation for Anomaly Detection", arXiv 2402.18293; at ECCV 2024 as CRAD.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -100,7 +101,7 @@ class GradModel(nn.Module):
         self.corruption = Corruption(pasted_patches, channel_dropout)
         self.head = GradHead(self.backbone.channels, self.backbone.feature_size, **head)  # type: ignore[arg-type]
         self.anomaly_map_generator = AnomalyMapGenerator(
-            self.backbone.feature_size, image_size, smoothing_window, score_window, score_share
+            self.backbone.feature_size, self.backbone.image_size, smoothing_window, score_window, score_share
         )
         self.normal_scale = NormalScale() if scaled else None
         self.ignored: IgnoredRegions | None = None  # nothing is, until data say so; the graph is then as it was
@@ -108,7 +109,7 @@ class GradModel(nn.Module):
         self.configuration: dict[str, Any] = {
             "backbone": backbone,
             "layers": self.backbone.layers,
-            "image_size": list(image_size),
+            "image_size": list(self.backbone.image_size),
             "faithful_padding": faithful_padding,
             "feature_size": list(self.backbone.feature_size),
             "whitening": whitening,
@@ -168,7 +169,7 @@ class GradModel(nn.Module):
         """
         features = self.backbone(images) if features is None else features  # x: (B, C, h, w)
         features = self.head_input(features)
-        normal = self.head.normal(self.corruption(features))  # f_n: (B, C, h, w)
+        normal = self.head.normal(self.corruption(features) if self.training else features)  # f_n: (B, C, h, w)
         refined, similarity = self.head.refine(features, normal)  # x_hat: (B, C, h, w), S: (B, 1, h, w)
         if self.training:
             return TrainingOutput(features, refined)
@@ -241,3 +242,16 @@ class GradModel(nn.Module):
             self.normal_scale.rearrange(before, after)
         if self.ignored is not None:
             self._ignore_all_but(self.ignored.rearranged(before, after))
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Have a model predict in the block, and do then what it did before."""
+    if not model.training:
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()

@@ -11,10 +11,10 @@ from anomalib_grad.files.lazy import lazily
 
 if TYPE_CHECKING:
     from .change import Correction, correct, fit, read_thresholds, set_threshold
-    from .corrections import Verdicts
+    from .verdicts import Verdicts
 
 __all__ = ["Correction", "Verdicts", "correct", "fit", "read_thresholds", "set_threshold"]
 
-_HOME = dict.fromkeys(__all__, "change") | {"Verdicts": "corrections"}
+_HOME = dict.fromkeys(__all__, "change") | {"Verdicts": "verdicts"}
 
 __getattr__ = lazily(__name__, _HOME)

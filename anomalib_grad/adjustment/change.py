@@ -19,8 +19,8 @@ from anomalib_grad.thresholds.error_rates import called_anomalous
 from anomalib_grad.thresholds.labelled_scores import KnownImage
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 
-from .corrections import Verdicts
-from .models import ModelFile, open_model, score_images
+from .model_files import ModelFile, open_model, score_images
+from .verdicts import Verdicts
 
 WAIT_SECONDS = 10.0
 """How long one process waits for another that changes the same file."""
@@ -161,7 +161,7 @@ def correct(path: str | Path, verdicts: Verdicts, *, write: bool = True, progres
 
     Args:
         path: As of :func:`read_thresholds`.
-        verdicts: Right verdicts (``corrections.read_verdicts``).
+        verdicts: Right verdicts (``verdicts.read_verdicts``).
         write: Whether to change the file; if not, only what would become of it is told.
         progress: Show a bar.
 

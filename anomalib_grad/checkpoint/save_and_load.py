@@ -12,10 +12,14 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from anomalib_grad.backbone.tiling import describe, rebuild
-from anomalib_grad.files.checkpoint_files import reading
-from anomalib_grad.files.configuration import CheckpointConfigurationError, check_configuration, check_weights
+from anomalib_grad.files.checkpoint_reading import reading
+from anomalib_grad.files.configuration import (
+    CheckpointConfigurationError,
+    check_configuration,
+    check_weights,
+    restoring,
+)
 from anomalib_grad.files.faults import CONFIGURATION, MODEL
-from anomalib_grad.files.restoring import restoring
 from anomalib_grad.recipes import DEFAULT_RECIPE, PUBLISHED, find_recipe
 from anomalib_grad.settings import GROUPS, Settings, filled, group_of
 from anomalib_grad.settings.from_checkpoint import HYPER_PARAMETERS, grouped, stored_arguments

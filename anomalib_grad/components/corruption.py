@@ -17,7 +17,7 @@ OPAQUE = 0.5
 
 
 class Corruption(nn.Module):
-    """Covers parts of features and drops channels while training; leaves them as they are in eval.
+    """Covers parts of features and drops channels; for training alone.
 
     Args:
         pasted_patches: Largest number of patches of other images that cover parts of an image's features.
@@ -31,8 +31,6 @@ class Corruption(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Corrupt features ``(B, C, H, W)``; of that shape."""
-        if not self.training:
-            return features
         if self.pasted_patches:
             features = paste_patches(features, self.pasted_patches)
         return functional.dropout2d(features, self.channel_dropout) if self.channel_dropout else features

@@ -230,13 +230,12 @@ class SqueezeExcite(nn.Module):
     """Channel gate of MobileNetV3 with bias-free layers and a hard sigmoid (arXiv 1905.02244).
 
     Args:
-        channels: Channels of the gated map.
-        reduction: Factor by which the gate's hidden layer is narrower.
+        channels: Channels of the gated map; the gate's hidden layer has a quarter of them.
     """
 
-    def __init__(self, channels: int, reduction: int = 4) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = max(channels // reduction, 1)
+        hidden = max(channels // 4, 1)
         self.gate = nn.Sequential(
             nn.Linear(channels, hidden, bias=False),
             nn.ReLU(),

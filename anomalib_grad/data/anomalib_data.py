@@ -11,12 +11,12 @@ from urllib.error import URLError
 import lightning.pytorch as pl
 from anomalib.data import AnomalibDataModule, AnomalibDataset, PredictDataset
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from anomalib_grad.files.refusals import reword
 
 from .listing import is_hidden
+from .skip_unreadable import datasets_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,7 @@ class LeaveOutHidden(Callback):
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the folder to predict on; its loader draws no image before this."""
-        for loader in CombinedLoader(trainer.predict_dataloaders).flattened:
-            dataset = getattr(loader, "dataset", None)
+        for dataset in datasets_of(trainer.predict_dataloaders):
             if isinstance(dataset, PredictDataset) and len(dataset) > 1:  # one may be meant, whatever its name
                 files = dataset.image_filenames
                 folder = os.path.commonpath([file.parent for file in files])

@@ -15,7 +15,6 @@ from weakref import WeakSet
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from PIL import Image
 
 from anomalib_grad.files.refusals import reword
@@ -24,7 +23,7 @@ from .dataset import MultiCategoryDataset
 from .pixels import read_wrongly_by_anomalib
 from .prediction import PredictImages
 from .read_or_refuse import AS_THEY_SAY, UnreadableImageError, refuse_pipes
-from .skip_unreadable import File, files_of, find_unreadable
+from .skip_unreadable import File, datasets_of, files_of, find_unreadable
 
 NAMED = 5
 """Files named in one message."""
@@ -70,10 +69,10 @@ def datasets_in_use(trainer: pl.Trainer) -> Iterator[Any]:
         trainer.test_dataloaders,
         trainer.predict_dataloaders,
     )
-    loaders = chain.from_iterable(CombinedLoader(stage).flattened for stage in stages if stage is not None)
-    datasets = [getattr(loader, "dataset", None) for loader in loaders]
-    datasets.append(getattr(getattr(trainer, "datamodule", None), "train_data", None))  # before its loader is there
-    return (dataset for dataset in datasets if dataset is not None)
+    yield from chain.from_iterable(datasets_of(stage) for stage in stages if stage is not None)
+    coming = getattr(getattr(trainer, "datamodule", None), "train_data", None)  # before its loader is there
+    if coming is not None:
+        yield coming
 
 
 def refuse_misread(dataset: object) -> None:

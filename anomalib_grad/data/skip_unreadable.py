@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pandas as pd
 from anomalib.data import AnomalibDataset
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from rich.progress import track
 
 from .read_or_refuse import AS_THEY_SAY, FileFormat, UnreadableImageError, check_image, read_mask
@@ -58,6 +59,12 @@ def find_unreadable(files: Iterable[File], file_format: FileFormat = AS_THEY_SAY
         faults = readers.map(partial(_fault, file_format=file_format), files)
         causes = track(faults, "Checking images", total=len(files), disable=len(files) < _MANY)
         return {file: cause for file, cause in zip(files, causes, strict=True) if cause is not None}
+
+
+def datasets_of(loaders: Any) -> list[Any]:  # noqa: ANN401  # whatever Lightning was given
+    """List the data sets behind a run's loaders."""
+    found = (getattr(loader, "dataset", None) for loader in CombinedLoader(loaders).flattened)
+    return [dataset for dataset in found if dataset is not None]
 
 
 def files_of(dataset: object) -> Iterator[File]:

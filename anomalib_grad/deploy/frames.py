@@ -10,7 +10,7 @@ import torch
 from PIL.Image import Image
 
 from anomalib_grad.data.pixels import EIGHT_BIT_STEP, at_most_white, resized, rgb_pixels, scaled
-from anomalib_grad.data.read_or_refuse import FileFormat, blamed, read_pixels
+from anomalib_grad.data.read_or_refuse import AS_THEY_SAY, FileFormat, blamed, read_pixels
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -29,15 +29,13 @@ class FrameFormat(NamedTuple):
     Attributes:
         size: Height and width that the model looks at; frames are resized to it before they are turned into numbers of
             32 bits. ``None`` leaves that to the model.
-        bits: Bits that pixels of 16 use, in arrays, tensors and files.
+        files: What files do not say; the bits are those of arrays and tensors as well.
         channel_order: ``"RGB"`` or ``"BGR"``, of arrays and tensors.
-        max_pixels: Pixels of the largest file that is read; ``None`` leaves the limit to Pillow's guard.
     """
 
     size: tuple[int, int] | None = None
-    bits: int = 16
+    files: FileFormat = AS_THEY_SAY
     channel_order: str = "RGB"
-    max_pixels: int | None = None
 
     def checked(self) -> "FrameFormat":
         """Return this.
@@ -49,11 +47,6 @@ class FrameFormat(NamedTuple):
         if self.channel_order not in _ORDERS:
             raise ValueError(f'channel_order must be "RGB" or "BGR", got {self.channel_order!r}.')
         return self
-
-    @property
-    def files(self) -> FileFormat:
-        """What concerns files."""
-        return FileFormat(self.bits, self.max_pixels)
 
 
 _AS_THEY_ARE = FrameFormat()
@@ -72,7 +65,7 @@ def as_batch(image: Frame, frames: FrameFormat = _AS_THEY_ARE) -> np.ndarray:
         image: File or Pillow image, read by the rules of ``data/pixels.py``, or grey or RGB pixels, alone or several:
             of shape ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, ``(B, H, W, C)`` or ``(B, C, H, W)`` with one or three
             channels C. Where both ends could be channels, those of an array come last and those of a tensor first.
-            Integers of 16 unsigned bits lie in [0, 65535], or what ``frames.bits`` reach, all others in [0, 255];
+            Integers of 16 unsigned bits lie in [0, 65535], or what ``frames.files.bits`` reach, all others in [0, 255];
             floating-point values in [0, 1] or [0, 255].
         frames: What the pixels do not say themselves.
 
@@ -91,7 +84,7 @@ def as_batch(image: Frame, frames: FrameFormat = _AS_THEY_ARE) -> np.ndarray:
             raise ValueError(f"Pass an image that has pixels, not one of {image.width} x {image.height}.")
         file = getattr(image, "filename", "")
         with blamed(f"image '{file}'" if file else "the image"):  # Pillow decodes a file when its pixels are needed
-            return rgb_pixels(image, frames.size, frames.bits)[np.newaxis]
+            return rgb_pixels(image, frames.size, frames.files.bits)[np.newaxis]
     if isinstance(image, torch.Tensor):
         if image.is_meta or image.is_quantized or image.layout is not torch.strided:
             raise ValueError("Pass a dense tensor that holds the pixels, not a sparse, quantised or meta one.")
@@ -160,7 +153,7 @@ def in_unit_range(pixels: np.ndarray, frames: FrameFormat) -> np.ndarray:
     if pixels.dtype == np.uint8:
         return at_most_white(resized(pixels, frames.size).astype(np.float32) * EIGHT_BIT_STEP)  # as files are
     if pixels.dtype == np.uint16:
-        return at_most_white(resized(scaled(pixels, frames.bits), frames.size))
+        return at_most_white(resized(scaled(pixels, frames.files.bits), frames.size))
     values = pixels.astype(np.float32)
     low, high = float(values.min()), values.max(axis=(1, 2, 3), keepdims=True)  # not a number if any is not
     integers = pixels.dtype.kind in "iu"

@@ -15,13 +15,14 @@ import openvino as ov
 from anomalib.data import NumpyImageBatch
 from anomalib.deploy import OpenVINOInferencer
 
+from anomalib_grad.data.read_or_refuse import FileFormat
 from anomalib_grad.thresholds.post_processor import UNKNOWN
 
 from .checksum import is_intact, present
 from .export import CATEGORY, SIZE_METADATA
 from .frames import Frame, FrameFormat, as_batch, input_size
 from .openvino_graph import show_category, show_raw, tell_category
-from .stream import FrameResult, Stream
+from .stream import FrameResult, results
 from .threshold_files import CATEGORIES_METADATA
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         channel_order: str = "RGB",
         max_pixels: int | None = None,
     ) -> None:
-        frames = FrameFormat(None, bits, channel_order, max_pixels).checked()
+        frames = FrameFormat(None, FileFormat(bits, max_pixels), channel_order).checked()
         super().__init__(path, device, {"EXECUTION_MODE_HINT": "ACCURACY"} | (config or {}))
         self._frames = frames._replace(size=self.image_size)
 
@@ -237,13 +238,13 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
             raise ValueError(f"in_flight must be a number of frames from 1, got {in_flight!r}.")
         index = self._index(category)
         graph = self._showing if index is None else tell_category(self._graph)
-        stream = Stream(
-            self._compile(graph, PERFORMANCE_HINT="THROUGHPUT"),
-            in_flight,
-            lambda frame: self._inputs(frame, index),
-            lambda inputs, outputs: self._result(inputs, outputs, category),
-        )
-        return stream.results(frames)
+        model = PerThread(self._compile(graph, PERFORMANCE_HINT="THROUGHPUT"))
+
+        def judge(frame: Frame) -> NumpyImageBatch:
+            inputs = self._inputs(frame, index)
+            return self._result(inputs, model(inputs), category)
+
+        return results(frames, in_flight, judge)
 
     def _index(self, category: str | None) -> int | None:
         """Index of a category.

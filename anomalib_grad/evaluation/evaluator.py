@@ -22,7 +22,7 @@ from rich.console import Console
 
 from anomalib_grad.categories.distributed import all_gather, own_samples
 from anomalib_grad.data.ignore_masks import IgnoreMasks, of_the_rest
-from anomalib_grad.evaluation.build_report import build_report, write_report
+from anomalib_grad.evaluation.results import build_report, write_report
 from anomalib_grad.report.pictures import file_format_of
 from anomalib_grad.report.records import METRIC_NAMES
 from anomalib_grad.report.table import results_table

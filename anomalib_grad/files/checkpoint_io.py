@@ -1,16 +1,19 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that are whole on the disk, and looked at before they are read, by Lightning's trainer."""
+"""Has a trainer write checkpoints whole, and look at them before it reads them."""
 
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback
 
 from .atomic import make_folder, writing
-from .checkpoint_files import check_before_reading, local_path, on_this_machine
+from .checkpoint_reading import local_path, reading
 
 
 class WholeCheckpointIO(AnomalibCheckpointIO):
@@ -52,6 +55,15 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
         """
         if weights_only is False:
             return super().load_checkpoint(path, map_location, weights_only=False)
-        with on_this_machine(path) as file:
-            check_before_reading(file, self.extra_safe_globals, name=path)
+        with reading(path, self.extra_safe_globals) as file:
             return super().load_checkpoint(file, map_location, weights_only=True)
+
+
+class WholeCheckpoints(Callback):
+    """Gives the trainer a :class:`WholeCheckpointIO`, unless the user brought a plugin for checkpoints."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Replace Lightning's and anomalib's own plugin."""
+        present = trainer.strategy.checkpoint_io
+        if type(present) in {TorchCheckpointIO, AnomalibCheckpointIO}:
+            trainer.strategy.checkpoint_io = WholeCheckpointIO(getattr(present, "extra_safe_globals", ()))

@@ -59,7 +59,7 @@ def describe_failure(path: str | Path, exception: BaseException) -> str | None:
 
 def sentence(path: Path, fault: str, name: object) -> str:
     """Say what is wrong with a checkpoint, and which one to go on from: the newest whole one beside it."""
-    is_copy = str(name) != str(path)  # beside which there is nothing of the user's
+    is_copy = not isinstance(name, str | Path) or not Path(name).exists()  # beside which there is nothing of the user's
     files = () if is_copy else path.parent.glob(f"*{path.suffix}")
     # a pipe would be waited for
     beside = (other for other in files if other != path and other.is_file() and os.access(other, os.R_OK))

@@ -11,6 +11,7 @@ from types import ModuleType
 
 PACKAGE = __name__.partition(".")[0]
 NEW_NAMES = {
+    "adjustment.corrections": "adjustment.verdicts",
     "backbone.cut": "backbone.remove_unused",
     "backbone_cut": "backbone.remove_unused",
     "category_features": "plugin.former_names",
@@ -18,6 +19,7 @@ NEW_NAMES = {
     "components.fusion": "components.representation",
     "components.grid": "components.representation",
     "components.recogniser": "categories.recogniser",
+    "deploy.maps": "deploy.maps_at_size",
     "evaluation.post_processor": "thresholds.post_processor",
     "feature_cache.settings": "settings",
     "head": "components.head",

@@ -5,11 +5,11 @@
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from PIL import Image
 
 from anomalib_grad.data.pixels import read_wrongly_by_anomalib, rgb_pixels
 from anomalib_grad.data.read_or_refuse import AS_THEY_SAY, FileFormat
+from anomalib_grad.data.skip_unreadable import datasets_of
 
 
 def hatched(picture: Image.Image, ignored: np.ndarray) -> Image.Image:
@@ -38,5 +38,5 @@ def picture_of(file: Image.Image, size: tuple[int, int], bits: int = AS_THEY_SAY
 
 def file_format_of(loaders: Any) -> FileFormat:  # noqa: ANN401  # whatever Lightning was given
     """What the data sets behind a run's loaders say of their files."""
-    datasets = (getattr(loader, "dataset", None) for loader in CombinedLoader(loaders).flattened)
-    return next(filter(None, (getattr(dataset, "file_format", None) for dataset in datasets)), AS_THEY_SAY)
+    found = (getattr(dataset, "file_format", None) for dataset in datasets_of(loaders))
+    return next(filter(None, found), AS_THEY_SAY)

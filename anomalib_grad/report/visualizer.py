@@ -13,13 +13,12 @@ import lightning.pytorch as pl
 import numpy as np
 from anomalib.data import ImageBatch, ImageItem
 from anomalib.visualization import ImageVisualizer
-from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from PIL import Image
 from torchvision.transforms.v2.functional import to_image
 
 from anomalib_grad.categories.distributed import all_gather
 from anomalib_grad.data.read_or_refuse import FileFormat, open_up_to
-from anomalib_grad.data.skip_unreadable import files_of
+from anomalib_grad.data.skip_unreadable import datasets_of, files_of
 from anomalib_grad.files.atomic import CannotWriteError, naming_disk
 from anomalib_grad.thresholds.post_processor import keeping_categories
 
@@ -196,11 +195,8 @@ def predictions_of(module: pl.LightningModule, batch: ImageBatch, paths: Sequenc
 
 def _inputs(loaders: Any) -> list[str]:  # noqa: ANN401  # whatever Lightning was given
     """List the images that loaders will draw, as far as their data sets do, with the paths that batches have."""
-    inputs: list[str] = []
-    for loader in CombinedLoader(loaders).flattened:
-        files = files_of(getattr(loader, "dataset", None))
-        inputs += [str(Path(path).resolve()) for path, is_mask in files if not is_mask]
-    return inputs
+    files = chain.from_iterable(map(files_of, datasets_of(loaders)))
+    return [str(Path(path).resolve()) for path, is_mask in files if not is_mask]
 
 
 def distinct(visualizer: T) -> T | DistinctImageVisualizer:

@@ -73,8 +73,8 @@ def _fit(options: argparse.Namespace, console: Console) -> None:
 
 def _correct(options: argparse.Namespace, console: Console) -> None:
     from anomalib_grad.adjustment import correct  # noqa: PLC0415
-    from anomalib_grad.adjustment.corrections import from_folders, read_verdicts  # noqa: PLC0415
     from anomalib_grad.adjustment.summary import in_words  # noqa: PLC0415
+    from anomalib_grad.adjustment.verdicts import from_folders, read_verdicts  # noqa: PLC0415
 
     folders = options.false_alarms_folder, options.missed
     if (options.verdicts is None) is (folders == (None, None)):

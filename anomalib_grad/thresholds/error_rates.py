@@ -76,15 +76,12 @@ def extrapolates(rate: float, normal: int) -> bool:
     return rate < 1 / (normal + 1)
 
 
-def neighbours(
-    images: Sequence[KnownImage], threshold: float, steps: Sequence[int] = STEPS
-) -> list[tuple[float, Outcome]]:
+def neighbours(images: Sequence[KnownImage], threshold: float) -> list[tuple[float, Outcome]]:
     """Find thresholds around one that judge some images differently, and what each of them does.
 
     Args:
         images: What is judged.
-        threshold: Where to start, in the unit of the scores.
-        steps: How many images away, on either side.
+        threshold: Where to start, in the unit of the scores; others are :data:`STEPS` images away, on either side.
 
     Returns:
         Thresholds in falling order, ``threshold`` itself among them, none if that is nan; the last is the strictest.
@@ -94,6 +91,6 @@ def neighbours(
         return []
     ends = [*scores, *scores[-1:]]
     here = sum(not called_anomalous(score, threshold) for score in scores)  # scores up to the threshold
-    places = sorted({place for step in steps for place in (here - step, here + step) if 0 < place <= len(scores)})
+    places = sorted({place for step in STEPS for place in (here - step, here + step) if 0 < place <= len(scores)})
     found = [(ends[place - 1] + ends[place]) / 2 for place in places]
     return [(one, outcome(images, one)) for one in sorted([*found, threshold], reverse=True)]

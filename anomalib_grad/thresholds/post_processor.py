@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from anomalib_grad.categories.recogniser import pool
 from anomalib_grad.data.ignore_masks import of_the_rest
-from anomalib_grad.files.restoring import check_post_processing
+from anomalib_grad.files.configuration import check_post_processing
 from anomalib_grad.torch_model import GradModel
 
 from .category_thresholds import STATISTICS, UNKNOWN, CategoryStatistics
@@ -175,8 +175,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
 
     def category_threshold(self, name: str) -> float:
         """Image threshold of a category (pooled if unknown) in the unit of the scores; nan before it was fitted."""
-        index = self.categories.index(name) if name in self.categories else len(self.categories)
-        return float(self.image_thresholds[index])
+        return float(self.image_thresholds[self.indices_of([name])])
 
     def named_in(self, batch: Batch) -> Tensor | None:
         """Category index of each image by :attr:`category` or ``batch.category``: in [0, K], shape (B,), or None.
@@ -259,26 +258,6 @@ class PerCategoryPostProcessor(CategoryStatistics):
         finally:
             self.fixed_table = None
 
-    def _of_images(self, name: str, index: Tensor, values: Tensor) -> Tensor:
-        """One of the statistics for each image, shaped to broadcast over values (B, ...)."""
-        rows = self.table.index_select(0, index)  # (B, 6)
-        return rows[:, STATISTICS.index(name)].reshape(-1, *[1] * (values.ndim - 1))
-
-    def _normalize_level(self, level: str, values: Tensor | None, index: Tensor) -> Tensor | None:
-        """Normalise scores (B,) or maps (B, ..., H, W) by the statistics of each image's category."""
-        if values is None:
-            return None
-        parts = (self._of_images(f"{level}_{part}", index, values) for part in ("min", "max", "threshold"))
-        return normalize(values, *parts)
-
-    def _threshold_level(self, level: str, values: Tensor | None, index: Tensor) -> Tensor | None:
-        """Labels (B,) or masks (B, ..., H, W): beyond the middle if normalised, else beyond the raw threshold."""
-        if values is None:
-            return None
-        if self.enable_normalization:
-            return self._apply_threshold(values, getattr(self, f"normalized_{level}_threshold"))
-        return values > self._of_images(f"{level}_threshold", index, values)
-
     # ------------------------------------------------------------------ applying
 
     def forward(self, predictions: InferenceBatch, category_index: Tensor | None = None) -> InferenceBatch:
@@ -304,16 +283,23 @@ class PerCategoryPostProcessor(CategoryStatistics):
             category_index = self.same_index(self.category, pred_score)
         if category_index is None:
             category_index = torch.full((pred_score.shape[0],), len(self.categories), device=pred_score.device)
-        if self.enable_normalization:
-            pred_score = self._normalize_level("image", pred_score, category_index)
-            anomaly_map = self._normalize_level("pixel", anomaly_map, category_index)
-        pred_label, pred_mask = None, None
-        if self.enable_thresholding:
-            pred_label = self._threshold_level("image", pred_score, category_index)
-            pred_mask = self._threshold_level("pixel", anomaly_map, category_index)
+        pred_score, pred_label = self._judge("image", pred_score, category_index)
+        anomaly_map, pred_mask = self._judge("pixel", anomaly_map, category_index)
         return InferenceBatch(
             pred_score=pred_score, pred_label=pred_label, anomaly_map=anomaly_map, pred_mask=pred_mask
         )
+
+    def _judge(self, level: str, values: Tensor | None, index: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Normalise scores (B,) or maps (B, ..., H, W), and label them, by the statistics of each image's category."""
+        if values is None:
+            return None, None
+        rows = self.table.index_select(0, index).reshape(-1, len(STATISTICS), *[1] * (values.ndim - 1))  # (B, 6, 1...)
+        low, high, threshold = (rows[:, STATISTICS.index(f"{level}_{part}")] for part in ("min", "max", "threshold"))
+        if not self.enable_normalization:
+            return values, values > threshold if self.enable_thresholding else None
+        normalized = normalize(values, low, high, threshold)
+        level_threshold = getattr(self, f"normalized_{level}_threshold")
+        return normalized, self._apply_threshold(normalized, level_threshold) if self.enable_thresholding else None
 
     def post_process_batch(self, batch: Batch) -> None:
         """Normalise and threshold a batch in place, each image by its category; labels and masks that it has stay."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from anomalib_grad.categories.distributed import all_gather
 
+from .error_rates import extrapolates
 from .labelled_scores import KnownImage, scores_of
 from .rules import best_f1_threshold
 from .score_histogram import ScoreHistogram
@@ -106,7 +107,7 @@ class ScoreSummary:
     def extrapolation(self, rate: float) -> str | None:
         """Say from which rate of false alarms the normal images suffice, if ``rate`` is lower; else ``None``."""
         normal = len(self.normal("image"))
-        if normal == 0 or rate >= 1 / (normal + 1):
+        if normal == 0 or not extrapolates(rate, normal):
             return None
         return f"{normal} normal images: a false_alarm_rate below {1 / (normal + 1):.2g} is extrapolated from them"
 

@@ -23,9 +23,8 @@ from torch import Tensor
 from anomalib_grad.backbone import FrozenBackbone
 from anomalib_grad.categories.recogniser import pool
 from anomalib_grad.feature_cache import FeatureBatch, features_of
-from anomalib_grad.files.checkpoint_files import restore
-from anomalib_grad.files.configuration import check_weights
-from anomalib_grad.files.restoring import restoring
+from anomalib_grad.files.checkpoint_reading import restore
+from anomalib_grad.files.configuration import check_weights, restoring
 from anomalib_grad.thresholds.category_thresholds import UNKNOWN
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import keeping_categories

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anomalib_grad.feature_cache import FeatureBatch
-from anomalib_grad.files.restoring import restoring
+from anomalib_grad.files.configuration import restoring
 
 from .judged_sample import JUDGED, Judged, from_checkpoint
 

@@ -5,7 +5,6 @@
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +13,11 @@ import numpy as np
 import torch
 from anomalib.pre_processing import PreProcessor
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor, nn
+from torch import Tensor
 
 from anomalib_grad.components.normal_scale import PRIOR_IMAGES
 from anomalib_grad.feature_cache import FeatureBatch, batches_of, features_of
-from anomalib_grad.torch_model import GradModel
+from anomalib_grad.torch_model import GradModel, in_eval_mode
 
 from .mse_threshold import AUTO_IMAGES, estimate_mse_threshold
 from .validation import BeforeThresholds
@@ -141,16 +140,3 @@ def dataset_of(trainer: pl.Trainer) -> Any:  # noqa: ANN401  # anomalib's, or of
     """The data set that is trained on."""
     loader: Any = trainer.train_dataloader
     return loader.dataset
-
-
-@contextmanager
-def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Have a model predict in the block, and do then what it did before."""
-    if not model.training:
-        yield
-        return
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train()

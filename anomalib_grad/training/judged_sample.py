@@ -17,9 +17,9 @@ from anomalib_grad.backbone.frozen import FrozenBackbone
 from anomalib_grad.categories.distributed import all_gather
 from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.thresholds.labelled_scores import KnownImage, from_plain, to_plain
-from anomalib_grad.torch_model import GradModel
+from anomalib_grad.torch_model import GradModel, in_eval_mode
 
-from .feature_statistics import evenly, in_eval_mode
+from .feature_statistics import evenly
 
 BATCH = 32
 """Rows that are judged together."""

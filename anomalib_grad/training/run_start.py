@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from anomalib_grad.backbone import FrozenBackbone
-from anomalib_grad.files.restoring import restoring
+from anomalib_grad.files.configuration import restoring
 from anomalib_grad.settings import TrainingSettings
 
 from .length import OwnLength

@@ -16,8 +16,8 @@ from PIL import Image
 
 from anomalib_grad.adjustment import change, correct, fit, read_thresholds, set_threshold
 from anomalib_grad.adjustment.change import changing
-from anomalib_grad.adjustment.corrections import read_verdicts
-from anomalib_grad.adjustment.models import open_model
+from anomalib_grad.adjustment.model_files import open_model
+from anomalib_grad.adjustment.verdicts import read_verdicts
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.data.read_or_refuse import read_image
 from anomalib_grad.deploy import CategoryOpenVINOInferencer

@@ -15,7 +15,7 @@ from anomalib.metrics import AUROC
 from lightning.pytorch.callbacks import EarlyStopping
 
 from anomalib_grad.adjustment import set_threshold
-from anomalib_grad.adjustment.models import open_model
+from anomalib_grad.adjustment.model_files import open_model
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.deploy import CategoryOpenVINOInferencer, quantization
 from anomalib_grad.lightning_model import Grad

@@ -15,7 +15,7 @@ from lightning.pytorch import seed_everything
 from PIL import Image
 
 from anomalib_grad.adjustment import read_thresholds
-from anomalib_grad.adjustment.models import scorer
+from anomalib_grad.adjustment.model_files import score_by
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.files.configuration import CheckpointConfigurationError
 from anomalib_grad.files.unreadable_checkpoints import CheckpointFileError
@@ -94,11 +94,10 @@ def test_thresholds_of_old_products_rest_on_what_the_new_network_makes_of_their_
     """As far as half precision goes, in which their features are carried."""
     model, former = extended[0], read_thresholds(old)
     thresholds = ModelThresholds.of(model.post_processor)
-    score = scorer(model)
     for name in OLD:
         record = thresholds.records[name]
         assert (record.source, record.seen) == (AFTERWARDS, (2, 2))
-        found = {image.name: score(shop / name / "test" / image.name, name).score for image in record.images}
+        found = {image.name: score_by(model, shop / name / "test" / image.name, name).score for image in record.images}
         assert {image.name: image.score for image in record.images} == pytest.approx(found, rel=2e-3)
         errors = [
             sum(abs(image.score - found[image.name]) for image in each.records[name].images)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.evaluation import PerCategoryEvaluator, evaluator
-from anomalib_grad.evaluation.build_report import _resolution
+from anomalib_grad.evaluation.results import _resolution
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.report import TestReport
 

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import Resize
 
 from anomalib_grad.data import MultiCategory, PredictImages
 from anomalib_grad.data.pixels import resized
-from anomalib_grad.data.read_or_refuse import read_image
+from anomalib_grad.data.read_or_refuse import FileFormat, read_image
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.deploy.frames import FrameFormat, as_batch
 
@@ -149,7 +149,7 @@ def test_bits_are_told_once_for_arrays_and_files(deployed: Any, twelve_bits: np.
     for way in (twelve_bits, twelve_bits[..., None].repeat(3, -1), tmp_path / "twelve.png"):
         np.testing.assert_allclose(told.predict(way).image, expected.image, atol=1e-5)
     with pytest.raises(ValueError, match=r"a value of 4069, but 10 bits reach 1023 only; state bits as they are"):
-        as_batch(twelve_bits, FrameFormat(bits=10))
+        as_batch(twelve_bits, FrameFormat(files=FileFormat(bits=10)))
 
 
 def test_blue_may_come_first(deployed: Any, frame: np.ndarray, tmp_path: Path) -> None:

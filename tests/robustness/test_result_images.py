@@ -20,7 +20,7 @@ from anomalib.visualization import ImageVisualizer
 from PIL import Image
 from torchvision.transforms.v2 import Resize
 
-from anomalib_grad.adjustment.corrections import read_verdicts
+from anomalib_grad.adjustment.verdicts import read_verdicts
 from anomalib_grad.data import MultiCategory, PredictImages
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds import PerCategoryPostProcessor

@@ -16,10 +16,10 @@ from torch import nn
 
 from anomalib_grad.data import CategoryImageBatch
 from anomalib_grad.data.read_or_refuse import FileFormat
-from anomalib_grad.evaluation.build_report import recognition_notes, threshold_notes
 from anomalib_grad.evaluation.collector import Collector
 from anomalib_grad.evaluation.coordinates import GLOBAL, LOCAL, CoordinateTap, sample_local
 from anomalib_grad.evaluation.examples import THUMBNAIL, TopExamples, candidate, load_example
+from anomalib_grad.evaluation.results import recognition_notes, threshold_notes
 from anomalib_grad.report.records import CategoryResult, TestReport
 from anomalib_grad.report.table import COLUMNS, results_table, write_csv, write_json
 

@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from anomalib_grad.categories.distributed import own_samples
 from anomalib_grad.evaluation.binned import BinnedPixelCurves
-from anomalib_grad.evaluation.build_report import data_notes
 from anomalib_grad.evaluation.metrics import CategoryMetrics, Counts, Predictions, mean_over_categories
+from anomalib_grad.evaluation.results import data_notes
 from anomalib_grad.report.records import METRIC_NAMES
 
 

@@ -5,9 +5,11 @@ import pickle
 import pytest
 
 FORMER = {
+    "adjustment.corrections": "read_verdicts",
     "backbone.cut": "Unused",
     "category_features": "CategoryFeatures",
     "checkpoint.convert": "convert",
+    "deploy.maps": "at_size",
     "thresholds.known_images": "KnownImage",
     "thresholds.record": "ThresholdRecord",
 }

@@ -115,8 +115,8 @@ def _raw_range(post_processor: PostProcessor | None, category: str) -> tuple[flo
     """Scores of the model that are normalised to 0, 1 and 0.5; ``None`` if they are not normalised."""
     if not isinstance(post_processor, PerCategoryPostProcessor) or not is_normalized(post_processor):
         return None
-    names = [*post_processor.categories, category]  # those without a row of their own have the pooled one
-    row = dict(zip(STATISTICS, post_processor.table[names.index(category)].tolist(), strict=True))
+    (row_of_category,) = post_processor.table[post_processor.indices_of([category])].tolist()
+    row = dict(zip(STATISTICS, row_of_category, strict=True))
     return row["image_min"], row["image_max"], row["image_threshold"]
 
 

@@ -5,7 +5,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -23,7 +23,7 @@ from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.deploy.threshold_files import read_export, write_export
 from anomalib_grad.files.atomic import writing
 from anomalib_grad.files.checkpoint_io import WholeCheckpointIO
-from anomalib_grad.files.restoring import restoring
+from anomalib_grad.files.configuration import restoring
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds.labelled_scores import KnownImage
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
@@ -163,12 +163,8 @@ class _TorchExport:
         with writing(self.path) as unfinished:
             unfinished.write_bytes(content.getbuffer())
 
-    @cached_property
-    def _scorer(self) -> Callable[[Path, str | None], Scored]:
-        return scorer(self._model)
-
     def score(self, image: Path, product: str | None) -> Scored:
-        return self._scorer(image, product)
+        return score_by(self._model, image, product)
 
 
 class _Checkpoint:
@@ -208,11 +204,11 @@ class _Checkpoint:
         self._files.save_checkpoint(self._content, self.path)
 
     @cached_property
-    def _scorer(self) -> Callable[[Path, str | None], Scored]:
-        return scorer(Grad.load_from_checkpoint(self.path, map_location="cpu"))
+    def _model(self) -> Grad:
+        return Grad.load_from_checkpoint(self.path, map_location="cpu")
 
     def score(self, image: Path, product: str | None) -> Scored:
-        return self._scorer(image, product)
+        return score_by(self._model, image, product)
 
 
 def _post_processor(found: PerCategoryPostProcessor | None, path: Path) -> PerCategoryPostProcessor:
@@ -226,22 +222,18 @@ def _post_processor(found: PerCategoryPostProcessor | None, path: Path) -> PerCa
     return found
 
 
-def scorer(model: Grad) -> Callable[[Path, str | None], Scored]:
-    """Give a function that scores an image of a product as :meth:`ModelFile.score` does."""
+@torch.inference_mode()
+def score_by(model: Grad, image: Path, product: str | None) -> Scored:
+    """Score an image of a product as :meth:`ModelFile.score` does."""
     model.eval()
     size = resized_to(getattr(model.pre_processor, "transform", None))
-
-    @torch.inference_mode()
-    def score(image: Path, product: str | None) -> Scored:
-        images = read_image(image, size).unsqueeze(0).as_subclass(torch.Tensor)  # (1, 3, H, W)
-        own = None if product is None else _post_processor(model.per_category, image)
-        index = None if own is None else own.indices_of([product])  # type: ignore[list-item]  # there is one
-        judged = judge(model.pre_processor, model.model, model.post_processor, images, index)[1]
-        found = cast("torch.Tensor", judged.raw.pred_score), cast("torch.Tensor", judged.raw.anomaly_map)
-        seen = None if own is None or judged.recognised is None else own.category_names(judged.recognised)[0]
-        return Scored(float(found[0]), float(found[1].max()), seen)
-
-    return score
+    images = read_image(image, size).unsqueeze(0).as_subclass(torch.Tensor)  # (1, 3, H, W)
+    own = None if product is None else _post_processor(model.per_category, image)
+    index = None if own is None else own.indices_of([product])  # type: ignore[list-item]  # there is one
+    judged = judge(model.pre_processor, model.model, model.post_processor, images, index)[1]
+    found = cast("torch.Tensor", judged.raw.pred_score), cast("torch.Tensor", judged.raw.anomaly_map)
+    seen = None if own is None or judged.recognised is None else own.category_names(judged.recognised)[0]
+    return Scored(float(found[0]), float(found[1].max()), seen)
 
 
 def score_images(

@@ -9,7 +9,7 @@ from anomalib.data import NumpyImageBatch
 from PIL import Image
 
 from anomalib_grad.data.read_or_refuse import UnreadableImageError
-from anomalib_grad.deploy.maps import at_size
+from anomalib_grad.deploy.maps_at_size import at_size
 
 
 def prediction(shape: tuple[int, ...] = (2, 8, 8)) -> NumpyImageBatch:

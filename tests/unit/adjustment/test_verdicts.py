@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from anomalib_grad.adjustment.corrections import from_folders, read_verdicts
+from anomalib_grad.adjustment.verdicts import from_folders, read_verdicts
 
 
 def touch(*files: Path) -> None:
