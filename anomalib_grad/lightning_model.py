@@ -83,7 +83,8 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             in ``"memory"``, on ``"disk"``, or ``"auto"``, wherever there is room if training sees images twice.
             ``False`` computes them in every epoch. Augmented training images are never cached.
         extends: Checkpoint of an old model from which training starts: its settings, weights and statistics. The data
-            hold all of its products and new ones, or new ones only (``training/extension.py``).
+            hold all of its products and new ones, or new ones only, whose images alone are trained on
+            (``training/extension.py``).
         replaces: Names of the old model's products that those of the data take the place of.
         false_alarm_rate: Share of normal images that may be called anomalous, in (0, 1): thresholds are set by normal
             validation images alone. ``None`` takes the thresholds of best F1 on normal and anomalous ones.

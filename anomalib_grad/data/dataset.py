@@ -96,6 +96,13 @@ class MultiCategoryDataset(AnomalibDataset):
         joined.samples = _joined([self.samples, shifted])
         return joined
 
+    def without(self, categories: Sequence[str]) -> "MultiCategoryDataset":
+        """Images of all categories but some, read as those of this one are."""
+        rest = MultiCategoryDataset({}, self.file_format)
+        rest.parts = self.parts
+        rest.samples = _joined([self.samples[~self.samples["category"].isin(categories)]])
+        return rest
+
     @property
     def collate_fn(self) -> Callable[[list[CategoryImageItem]], CategoryImageBatch]:
         """Joins items into a ``CategoryImageBatch``."""

@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A product more: a training that starts from an old model, and keeps its products alive where their images are gone.
 
-A checkpoint carries a small sample of each product's features (``feature_sample.py``). Where the data hold none of
-the old products, every training step draws half as many rows of that sample as there are new ones, and holds the head
-to what the old one makes of them (``old_head.py``); what is usual for the old products, and how they are recognised, is
-learnt from it again. Scores drift all the same, and those of new images otherwise than those of images that were
-trained on: thresholds of old products follow those of validation images, whose features the checkpoint carries as well
-(``judged_sample.py``).
+A checkpoint carries a small sample of each product's features (``feature_sample.py``). Training sees images of new
+products alone; every step draws half as many rows of that sample as there are new ones, and holds the head to what the
+old one makes of them (``old_head.py``); what is usual for the old products, and how they are recognised, is learnt from
+it again. With the images of old products in it as well a training of as many steps learns the new ones less, and holds
+the old ones no better. Scores drift all the same, and those of new images otherwise than those of images that were
+trained on: thresholds of old products are fitted on the validation images that there are, or follow those of which the
+checkpoint carries features (``judged_sample.py``).
 """
 
 import logging
@@ -79,6 +80,24 @@ def products_to_keep(
     return kept
 
 
+def products_to_hold(
+    old: Sequence[str], new: Sequence[str], replaced: Sequence[str], sampled: Sequence[str]
+) -> list[str]:
+    """Settle which products of an old model, of all of which there are images, are held to what it makes of them.
+
+    Args:
+        old: Products of the old model.
+        new: Products of the data, the old ones among them.
+        replaced: Products of the old model that are to be learnt anew.
+        sampled: Products of which the old model has a sample.
+
+    Returns:
+        Names of all that are not replaced; none where there is nothing else to learn, or no sample of one.
+    """
+    held = [name for name in old if name not in replaced]
+    return held if set(new) - set(held) and set(held) <= set(sampled) else []
+
+
 class Extending(BeforeThresholds):
     """Starts a training from an old checkpoint, replays old products, and samples the products that are trained on.
 
@@ -88,7 +107,8 @@ class Extending(BeforeThresholds):
         sample: Features of products: those of the old model, later those of this one.
 
     Attributes:
-        kept: Old products of which there are no images.
+        held: Old products that training sees no image of.
+        kept: Those of them of which there are none.
     """
 
     def __init__(
@@ -99,7 +119,9 @@ class Extending(BeforeThresholds):
     ) -> None:
         self.path = path
         self.replaces = replaces
+        self.held: list[str] = []
         self.kept: list[str] = []
+        self._images: Any = None
         self._sample = sample
         self._old = OldHead()
         self._noting = Noting()
@@ -116,7 +138,7 @@ class Extending(BeforeThresholds):
         if stage != "fit":
             return
         self._first = True
-        self._keep(pl_module, [])
+        self._hold(trainer, pl_module, [])
         if self.path is None or trainer.ckpt_path is not None:
             return
         post_processor = keeping_categories(pl_module.post_processor)
@@ -125,26 +147,46 @@ class Extending(BeforeThresholds):
         if post_processor is not None and given is not None:
             post_processor.false_alarm_rate = given
         old = [] if post_processor is None else post_processor.categories
-        new = list(getattr(getattr(trainer, "datamodule", None), "categories", ()))
+        new = products_of(trainer)
         kept = products_to_keep(old, new, self.replaces, list(self._sample.rows))
-        self._keep(pl_module, kept)
+        self._hold(trainer, pl_module, kept or products_to_hold(old, new, self.replaces, list(self._sample.rows)))
         if kept and post_processor is not None:
             # Nothing is left of products that are replaced.
             network_of(pl_module).rearrange([name if name in kept else "" for name in old], sorted({*kept, *new}))
             post_processor.rearrange(kept, sorted({*kept, *new}))
 
-    def _keep(self, pl_module: pl.LightningModule, kept: list[str]) -> None:
-        self.kept = kept
-        self._old.keep(network_of(pl_module).head if kept else None)
+    def _hold(self, trainer: pl.Trainer, pl_module: pl.LightningModule, held: list[str]) -> None:
+        """Hold products to what the head makes of them now, and have the datamodule train on images of others alone."""
+        self.held = held
+        self.kept = [name for name in held if name not in products_of(trainer)]
+        self._old.keep(network_of(pl_module).head if held else None)
         post_processor = keeping_categories(pl_module.post_processor)
         if post_processor is not None:
-            post_processor.kept = kept
+            post_processor.kept = self.kept
+        if len(self.kept) < len(held):
+            datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+            self._images = datamodule.train_data
+            datamodule.train_data = self._images.without(held)
+            pl_module.print(
+                f"Training sees images of {', '.join(datamodule.train_data.categories)} alone, and holds "
+                f"{', '.join(held)} to what the old model makes of their features. "
+                "Name those whose images have changed in replaces."
+            )
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the datamodule all of its images back."""
+        if self._images is not None:
+            trainer.datamodule.train_data, self._images = self._images, None  # type: ignore[attr-defined]
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Give the datamodule all of its images back."""
+        self.teardown(trainer, pl_module, "fit")
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Note the old products and head, for a training that goes on."""
-        checkpoint[KEPT] = self.kept
+        checkpoint[KEPT] = self.held
         checkpoint[OLD_HEAD] = None if self._old.head is None else self._old.head.state_dict()
 
     def on_load_checkpoint(
@@ -158,10 +200,10 @@ class Extending(BeforeThresholds):
         if trainer.state.fn != "fit":
             return
         with restoring(f"{KEPT!r}"):
-            kept = list(checkpoint.get(KEPT, ()))
-            if not set(kept) <= self._sample.rows.keys():
-                raise ValueError(f"there are no features of {kept}")
-            self._keep(pl_module, kept)
+            held = list(checkpoint.get(KEPT, ()))
+            if not set(held) <= self._sample.rows.keys():
+                raise ValueError(f"there are no features of {held}")
+            self._hold(trainer, pl_module, held)
         with restoring(f"{OLD_HEAD!r}"):
             stored = checkpoint.get(OLD_HEAD)
             if stored is not None and self._old.head is not None:
@@ -172,15 +214,15 @@ class Extending(BeforeThresholds):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: object) -> None:
         """Keep statistics that the old head has learnt."""
-        if self.kept:
+        if self.held:
             fix_statistics(network_of(pl_module).head)
 
     def draw(self, backbone: FrozenBackbone, beside: int) -> Tensor | None:
         """Features ``(B, C, h, w)`` of old products for a training step on ``beside`` new images: half as many.
 
-        ``None`` where there are no old products to be kept.
+        ``None`` where there are no old products to be held.
         """
-        return features_of(self._sample.draw(self.kept, -(-beside // 2)), backbone) if self.kept else None
+        return features_of(self._sample.draw(self.held, -(-beside // 2)), backbone) if self.held else None
 
     def forgetting(self, network: GradModel, drawn: Tensor | None) -> Tensor | float:
         """What a training step adds to the loss: how far the head drifts on features of old products."""
@@ -188,7 +230,7 @@ class Extending(BeforeThresholds):
 
     def replayed(self) -> list[FeatureBatch]:
         """All rows of old products."""
-        return self._sample.batches(self.kept, BATCH)
+        return self._sample.batches(self.held, BATCH)
 
     def pooled(self, backbone: FrozenBackbone) -> Iterator[tuple[Tensor, list[str]]]:
         """Pooled features ``(B, C)`` of old products, and their names."""
@@ -240,7 +282,7 @@ class Extending(BeforeThresholds):
         """
         first, self._first = self._first, False
         if first:
-            self._sample.keep(self.kept)
+            self._sample.keep(self.held)
         backbone = network_of(pl_module).backbone
         most = int(pl_module.settings.cache.sample_limit * 1e6 / (BYTES * backbone.row_length))  # type: ignore[operator, union-attr]
         if keeping_categories(pl_module.post_processor) is None or not most:
@@ -259,6 +301,11 @@ class Extending(BeforeThresholds):
                 self._sample.rows[name] = joined
             else:
                 logger.warning("Features of %r do not fit into float16: no later training can extend from them.", name)
+
+
+def products_of(trainer: pl.Trainer) -> list[str]:
+    """Names of the products in a trainer's data; none where the data do not name any."""
+    return list(getattr(getattr(trainer, "datamodule", None), "categories", ()))
 
 
 def network_of(module: pl.LightningModule) -> GradModel:

@@ -5,8 +5,9 @@
 python tests/benchmarks/extension.py --root ../shared/data --weights ../shared/weights/mobilenetv2_100.safetensors
 
 Each product in turn is added to a model of the others: by its images alone, while features that the checkpoint carries
-are replayed, and by the images of all (``--curve``, steps of such extensions). Both stand beside training anew. What is
-measured is kept in ``--out``, so that a run that was stopped goes on where it was.
+are replayed, and by training on the images of all, as it is from a checkpoint that carries none (``--curve``, steps of
+such extensions). Both stand beside training anew. What is measured is kept in ``--out``, so that a run that was stopped
+goes on where it was.
 """
 
 import argparse
@@ -26,6 +27,8 @@ from sklearn.metrics import roc_auc_score
 
 from anomalib_grad import Grad, MultiCategory
 from anomalib_grad.thresholds.false_alarms import false_alarm_threshold
+from anomalib_grad.training.feature_sample import SAMPLE
+from anomalib_grad.training.judged_sample import JUDGED
 
 BATCH_SIZE = 16
 PROMISED = 0.1
@@ -162,7 +165,12 @@ def with_features(bench: Bench, new: str, old: Path) -> dict[str, Any]:
 
 
 def with_images(bench: Bench, steps: int, old: Path | None) -> dict[str, Any]:
-    """Train on images of all products, anew or from an old model."""
+    """Train on images of all products, anew or from an old model without its features."""
+    if old is not None:
+        bare = old.with_name("bare.ckpt")
+        content = torch.load(old, weights_only=False)
+        torch.save(content | {SAMPLE: {}, JUDGED: {}}, bare)
+        old = bare
     model, seconds = bench.train(bench.products, steps, extends=old)
     return {"after": bench.test(model, bench.products), "seconds": seconds}
 

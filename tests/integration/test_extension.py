@@ -161,15 +161,43 @@ def test_thresholds_stay_where_an_older_checkpoint_carries_no_validation_images(
     assert "Thresholds of nut, pin stay as they were" in caplog.text
 
 
-def test_with_images_of_all_products_all_are_fitted_again(old: Path, shop: Path, bolts: Path, tmp_path: Path) -> None:
-    root = tmp_path / "all"
-    shutil.copytree(shop, root)
+@pytest.fixture(scope="module")
+def everything(shop: Path, bolts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of old and new products."""
+    root = tmp_path_factory.mktemp("everything")
+    shutil.copytree(shop, root, dirs_exist_ok=True)
     shutil.copytree(bolts, root, dirs_exist_ok=True)
-    model, before = fit(Grad(extends=old), root, tmp_path), Grad.load_from_checkpoint(old)
+    return root
+
+
+def test_with_images_of_all_products_new_ones_are_learnt_and_all_thresholds_fitted_again(
+    extended: tuple[Grad, Path], old: Path, everything: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, before = fit(Grad(extends=old), everything, tmp_path, epochs=2), Grad.load_from_checkpoint(old)
+    assert "Training sees images of bolt alone, and holds nut, pin to" in capsys.readouterr().out
     assert model.categories == ALL
-    assert all(
-        model.post_processor.category_threshold(name) != before.post_processor.category_threshold(name) for name in OLD
-    )
+    without_images = extended[0].model.head.state_dict()
+    assert all(torch.equal(value, without_images[name]) for name, value in model.model.head.state_dict().items())
+    for name in OLD:
+        assert model.post_processor.category_threshold(name) != before.post_processor.category_threshold(name)
+        assert model.post_processor.records[name].source == "validation"
+        assert recognised(model, everything / name).count(name) >= 5
+    data = model.trainer.datamodule
+    assert data.train_data.categories == ALL, "the user's data are whole again"
+    content = torch.load(tmp_path / "epoch=1.ckpt", weights_only=False)
+    assert content[SAMPLE].keys() == content[JUDGED].keys() == set(ALL)
+    killed = fit(Grad(), everything, tmp_path / "again", epochs=2, ckpt_path=tmp_path / "epoch=0.ckpt")
+    expected = model.state_dict()
+    assert [name for name, value in killed.state_dict().items() if not torch.equal(value, expected[name])] == []
+
+
+def test_old_products_are_learnt_anew_where_they_are_to_be_or_there_is_nothing_else(
+    old: Path, shop: Path, everything: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(Grad(extends=old, replaces=["pin"]), everything, tmp_path)
+    assert "Training sees images of bolt, pin alone, and holds nut to" in capsys.readouterr().out
+    fit(Grad(extends=old), shop, tmp_path)
+    assert "alone" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
