@@ -91,8 +91,16 @@ def _from_table(source: Path, product: str | None) -> Verdicts:
 
 
 def _read_csv(source: Path) -> pd.DataFrame:
-    """Read texts as they are: products may be called ``NA``, and names of files need not be UTF-8."""
-    return pd.read_csv(source, dtype=object, keep_default_na=False, na_values=[""], encoding_errors="surrogateescape")
+    """Read texts as they are: products may be called ``NA``, and names of files need not be UTF-8.
+
+    Spreadsheets write semicolons in the place of commas where people write decimal commas.
+    """
+    errors = "surrogateescape"
+    with source.open(encoding="utf-8", errors=errors) as file:
+        separator = max(",;\t", key=file.readline().count)
+    return pd.read_csv(
+        source, sep=separator, dtype=object, keep_default_na=False, na_values=[""], encoding_errors=errors
+    )
 
 
 def _truth(value: Any, source: Path) -> bool:  # noqa: ANN401  # whatever a table holds

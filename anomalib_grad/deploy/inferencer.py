@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Generator, Iterable
 from functools import cache, cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,7 @@ from anomalib.data import NumpyImageBatch
 from anomalib.deploy import OpenVINOInferencer
 
 from anomalib_grad.data.read_or_refuse import FileFormat
+from anomalib_grad.settings.groups import is_number
 from anomalib_grad.thresholds.post_processor import UNKNOWN
 
 from .checksum import is_intact, present
@@ -227,15 +229,15 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
             A result for each frame, in their order. One that cannot be read or judged has its ``error`` there.
 
         Raises:
-            ValueError: If ``in_flight`` is not a number from 1, or the model does not know the category.
+            ValueError: If ``in_flight`` is not a whole number from 1, or the model does not know the category.
             Exception: What ``frames`` raises, after the results of the frames that it gave before.
 
         Example:
             >>> for result in inferencer.stream(sorted(Path("line3").glob("*.png"))):  # doctest: +SKIP
             ...     print(result.frame, result.error or result.prediction.pred_score)
         """
-        if in_flight < 1:
-            raise ValueError(f"in_flight must be a number of frames from 1, got {in_flight!r}.")
+        if not is_number(in_flight, Integral) or in_flight < 1:
+            raise ValueError(f"in_flight must be a whole number of frames from 1, got {in_flight!r}.")
         index = self._index(category)
         graph = self._showing if index is None else tell_category(self._graph)
         model = PerThread(self._compile(graph, PERFORMANCE_HINT="THROUGHPUT"))

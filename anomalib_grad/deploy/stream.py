@@ -43,7 +43,7 @@ def results(
         in_flight: Frames that are worked on at a time, each in a thread.
         judge: Predicts on a frame.
     """
-    begun: SimpleQueue[Future[FrameResult] | Exception | None] = SimpleQueue()
+    begun: SimpleQueue[Future[FrameResult] | BaseException | None] = SimpleQueue()
     room, stopped = Semaphore(in_flight), Event()
     workers = ThreadPoolExecutor(in_flight, thread_name_prefix="frames")
 
@@ -58,13 +58,13 @@ def results(
                 begun.put(None if frame is END else workers.submit(_judged, judge, frame, time.perf_counter()))
                 if frame is END:
                     return
-        except Exception as error:  # noqa: BLE001  # the source's own, for the caller's thread
+        except BaseException as error:  # noqa: BLE001  # the source's own, sys.exit as well: the caller waits for it
             begun.put(error)
 
     Thread(target=take, daemon=True).start()
     try:
         while (item := begun.get()) is not None:
-            if isinstance(item, Exception):
+            if isinstance(item, BaseException):
                 raise item
             yield item.result()
             room.release()

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from jsonargparse import ArgumentParser
 
-from anomalib_grad.files.refusals import PACKAGE, message
+from anomalib_grad.files.refusals import PACKAGE, sentence_of
 
 from .uncaught import shorten_refusals
 
@@ -54,9 +54,10 @@ class CommandLineParser(ArgumentParser):
         try:
             return class_type(*args, **kwargs)
         except (OSError, ValueError) as error:
-            if class_type.__module__.partition(".")[0] != PACKAGE:
+            sentence = sentence_of(error)
+            if sentence is None or class_type.__module__.partition(".")[0] != PACKAGE:
                 raise
-            self.exit(2, f"error: {message(error)}\n")
+            self.exit(2, f"error: {sentence}\n")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse what was given; arguments are jsonargparse's."""

@@ -36,11 +36,14 @@ class Prediction(NamedTuple):
     category: str | None
 
 
-def write_predictions(predictions: Collection[Prediction], path: Path) -> None:
+def write_predictions(predictions: Collection[Prediction], path: Path) -> Path | None:
     """Write predictions as CSV, whole or not at all, with an empty column for people's verdicts.
 
     Scores have the digits of single precision, texts are quoted. Names of files that are no UTF-8 stay as they are. An
     earlier table of other images, or with verdicts in it, is kept beside the new one, numbered.
+
+    Returns:
+        Where an earlier table is now, ``None`` if none was kept.
 
     Raises:
         CannotWriteError: If the folder cannot be written to, or is full.
@@ -51,10 +54,12 @@ def write_predictions(predictions: Collection[Prediction], path: Path) -> None:
     for one in predictions:
         score = None if one.pred_score is None else np.float32(one.pred_score)
         table.writerow([*one._replace(pred_score=score), None])  # type: ignore[arg-type]  # a float of fewer digits
+    kept = None
     if path.exists() and _says_more(path, {one.path for one in predictions}):
         numbered = (path.with_stem(f"{path.stem}_{number}") for number in count(1))
-        path.rename(next(name for name in numbered if not name.exists()))
+        kept = path.rename(next(name for name in numbered if not name.exists()))
     write_text(path, text.getvalue(), errors="surrogateescape")
+    return kept
 
 
 def _says_more(table: Path, paths: set[str]) -> bool:

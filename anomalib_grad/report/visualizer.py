@@ -98,11 +98,13 @@ class DistinctImageVisualizer(ImageVisualizer):
         if not predictions or not trainer.is_global_zero:
             return
         folder = self._folder(trainer)
-        write_predictions(predictions, folder / PREDICTIONS)
+        kept = write_predictions(predictions, folder / PREDICTIONS)
         verdicts = [prediction.pred_label for prediction in predictions if prediction.pred_label is not None]
         if verdicts:
             say = "%d of %d images are anomalous; heatmaps and scores (%s) are in %s"
             logger.info(say, sum(verdicts), len(verdicts), PREDICTIONS, folder)
+        if kept is not None:
+            logger.info("the table of an earlier prediction there is now %s", kept.name)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Have a test without its results fail, now that its figures are printed.

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from .category_thresholds import UNKNOWN
-from .error_rates import extrapolates, in_words, outcome
+from .error_rates import extrapolates, in_words, outcome, percent
 from .labelled_scores import scores_of
 from .model_thresholds import ModelThresholds
 from .normalization import HALF
@@ -67,7 +67,7 @@ def _about(record: ThresholdRecord, thresholds: ModelThresholds, name: str) -> l
     if rate is not None and extrapolates(rate, normal):
         said.append(
             f"WARNING: {100 * rate:.3g} % false alarms are extrapolated: {normal} normal images show no less "
-            f"than {100 / (normal + 1):.2g} %. Fit on more of them (fit)."
+            f"than {percent(1 / (normal + 1))} %. Fit on more of them (fit)."
         )
     if sum(record.seen) > len(record.images) > 0:
         said.append(f"{len(record.images)} of {sum(record.seen)} images are kept, evenly by their scores.")

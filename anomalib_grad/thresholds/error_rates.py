@@ -68,7 +68,12 @@ def in_words(count: int, total: int) -> str:
     if not total:
         return "unknown: no such image"
     low, high = interval(count, total)
-    return f"{count} of {total}: {100 * count / total:.2g} % ({100 * low:.2g} to {100 * high:.2g} %)"
+    return f"{count} of {total}: {percent(count / total)} % ({percent(low)} to {percent(high)} %)"
+
+
+def percent(share: float) -> str:
+    """Write a share in percent with two digits, near the whole with three: two would be ``1e+02``."""
+    return f"{100 * share:.{2 if share < 0.99 else 3}g}"  # noqa: PLR2004
 
 
 def extrapolates(rate: float, normal: int) -> bool:

@@ -255,8 +255,9 @@ def test_a_stream_may_be_told_the_category_and_refuses_what_is_impossible_at_onc
     assert result.prediction.pred_score == pytest.approx(deployed.inferencer.predict(frame, category="pin").pred_score)
     with pytest.raises(ValueError, match="knows no category 'cup'"):
         deployed.inferencer.stream([], category="cup")
-    with pytest.raises(ValueError, match="in_flight must be"):
-        deployed.inferencer.stream([], in_flight=0)
+    for wrong in (0, 2.5, "4"):
+        with pytest.raises(ValueError, match="in_flight must be a whole number"):
+            deployed.inferencer.stream([], in_flight=wrong)
     assert list(deployed.inferencer.stream([])) == []
 
 
@@ -300,12 +301,16 @@ def test_results_do_not_wait_for_the_next_frame_of_a_slow_source(deployed: Any, 
     assert seen == [0, 1, 2]
 
 
-def test_what_the_source_raises_comes_after_the_results_of_the_frames_before(deployed: Any, frame: np.ndarray) -> None:
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", [OSError, SystemExit, KeyboardInterrupt])
+def test_what_the_source_raises_comes_after_the_results_of_the_frames_before(
+    deployed: Any, frame: np.ndarray, kind: type[BaseException]
+) -> None:
     def broken() -> Iterator[np.ndarray]:
         yield from [frame, frame]
-        raise OSError("the cable was pulled")
+        raise kind("the cable was pulled")
 
     stream = deployed.inferencer.stream(broken())
     assert [next(stream).error, next(stream).error] == [None, None]
-    with pytest.raises(OSError, match="cable"):
+    with pytest.raises(kind, match="cable"):
         next(stream)

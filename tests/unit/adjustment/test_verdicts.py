@@ -35,6 +35,12 @@ def test_a_table_of_predictions(tmp_path: Path, suffix: str):
     assert read_verdicts(file, "pin") == {"pin": [(Path("c.png"), True)]}
 
 
+def test_a_table_that_was_saved_by_a_spreadsheet_with_decimal_commas(tmp_path: Path):
+    file = tmp_path / "predictions.csv"
+    file.write_text("\ufeffpath;pred_score;right_label\na, b.png;0,5;normal\nc.png;0,7;\n", encoding="utf-8")
+    assert read_verdicts(file, "pin") == {"pin": [(Path("a, b.png"), False)]}
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -11,6 +11,7 @@ from anomalib.data import AnomalibDataModule
 from anomalib.models import AnomalibModule
 
 from anomalib_grad import register
+from anomalib_grad.files.refusals import sentence_of
 from anomalib_grad.plugin.command_line import CommandLineParser
 
 
@@ -45,6 +46,8 @@ class Ours(Base):
         sizes: tuple[int, int] | None = None,
         training: Training = TRAINING,
     ) -> None:
+        if backbone == "faulty":
+            int(backbone)
         if backbone != "tiny":
             raise ValueError(f"unknown backbone {backbone!r}; choose tiny.")
         self.backbone = backbone
@@ -60,6 +63,7 @@ class Theirs(Base):
 def modules(monkeypatch):
     """Importable places for the classes: one in this package, one elsewhere."""
     monkeypatch.setattr(Training, "__module__", "anomalib_grad.example")
+    monkeypatch.setitem(globals(), "__name__", "anomalib_grad.example")  # where what is raised here is raised
     for path, member in {"anomalib_grad.example": Ours, "another_package": Theirs}.items():
         module = ModuleType(path)
         monkeypatch.setattr(member, "__module__", path)
@@ -109,6 +113,13 @@ def test_one_sentence_is_all_that_is_printed(modules, capsys, given, sentence):
         parse(OURS, f"--model.{given}")
     assert stop.value.code == 2
     assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+def test_a_fault_in_a_constructor_keeps_its_traceback(modules, capsys):
+    with pytest.raises(ValueError, match="invalid literal") as error:
+        parse(OURS, "--model.backbone=faulty")
+    assert sentence_of(error.value) is None
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

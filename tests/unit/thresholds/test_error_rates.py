@@ -21,6 +21,8 @@ def test_intervals_are_those_of_clopper_and_pearson():
     assert interval(0, 0) == (0.0, 1.0)
     assert in_words(0, 0) == "unknown: no such image"
     assert in_words(1, 10).startswith("1 of 10: 10 % (0.25 to 45 %)")
+    assert in_words(7, 7) == "7 of 7: 100 % (59 to 100 %)"
+    assert in_words(997, 1000) == "997 of 1000: 99.7 % (99.1 to 99.9 %)"
 
 
 def test_a_score_at_the_threshold_is_normal():
