@@ -204,7 +204,8 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             ),
             ValidateAtEnd(lambda: self.settings.training.validate_every),
             *(StopDiverged(), WholeCheckpoints(), RankRawScores()),
-            *(NameMissingImages(), NameUnreadableImages(), NameUnreadableCheckpoint(), SayHowToGoOn()),
+            *(NameMissingImages(), NameUnreadableImages(), NameUnreadableCheckpoint()),
+            SayHowToGoOn(lambda: self.own_length.limit),
             SettleStart(lambda: self.model.backbone, lambda: self.settings.training, self.own_length),
         ]
 

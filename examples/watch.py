@@ -136,7 +136,10 @@ def main() -> None:
     try:
         camera = None if folder.is_dir() else open_camera(args.source)
         told: dict[str, Any] = {"bits": args.bits, "channel_order": "BGR", "max_pixels": args.max_pixels}
-        inferencer = CategoryOpenVINOInferencer(args.model, device="CPU", **told)
+        try:
+            inferencer = CategoryOpenVINOInferencer(args.model, device="CPU", **told)
+        except (FileNotFoundError, ValueError) as error:
+            raise SystemExit(f"error: {error}") from error
         frames = camera_frames(camera) if camera else whole_files(folder, args.settle, args.once)
         with closing(inferencer.stream(frames, in_flight=args.in_flight, category=args.category)) as stream:
             for number, result in enumerate(stream):

@@ -157,7 +157,7 @@ def fit(
 
 
 def correct(path: str | Path, verdicts: Verdicts, *, write: bool = True, progress: bool = False) -> Corrected:
-    """Fit thresholds again with images in them that were judged wrongly, or that someone looked at.
+    """Fit thresholds again with images in them that someone looked at, where some of a product were judged wrongly.
 
     Args:
         path: As of :func:`read_thresholds`.
@@ -192,8 +192,9 @@ def _correct(thresholds: ModelThresholds, product: str | None, images: list[Know
     wrong = [image for image in images if called_anomalous(image.score, before) != image.anomalous]
     alarms = sum(not image.anomalous for image in wrong)
     counts = {"false alarms": alarms, "missed images": len(wrong) - alarms}
-    corrected_by = " and ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-    thresholds.correct(product, images, f"corrected by {corrected_by or f'none of {len(images)} images'}")
+    if wrong:
+        corrected_by = " and ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        thresholds.correct(product, images, f"corrected by {corrected_by}")
     after = thresholds.threshold(product)
     known = thresholds.images(product)
     corrected.thresholds[product] = (before, after)

@@ -18,9 +18,12 @@ def in_words(corrected: Corrected) -> list[str]:
     lines: list[str] = []
     for product, (before, after) in corrected.thresholds.items():
         name = product or "all images"
+        own = [one for one in corrected.corrections if one.product == product]
+        if all(one.before == one.image.anomalous for one in own):
+            lines.append(f"{name}: the threshold stays {before:.6g}; it judges all {len(own)} images rightly.")
+            continue
         verb = "is now" if corrected.written else "would be"
         lines.append(f"{name}: the threshold {verb} {after:.6g}, it was {before:.6g}.")
-        own = [one for one in corrected.corrections if one.product == product]
         lines += [f"  {line}" for line in _of_images(own)]
         changed = corrected.changed[product]
         for truth, called in ((False, "false alarms"), (True, "missed")):

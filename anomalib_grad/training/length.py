@@ -20,10 +20,15 @@ def find_timer(trainer: pl.Trainer) -> Timer | None:
 
 
 class OwnLength:
-    """The model's own length for a trainer without any limit, which would get Lightning's 1000 epochs else."""
+    """The model's own length for a trainer without any limit, which would get Lightning's 1000 epochs else.
+
+    Attributes:
+        limit: The setting that ends the training, in words; ``None`` where the trainer's limit does.
+    """
 
     def __init__(self) -> None:
         self._counts = False
+        self.limit: str | None = None
 
     def begin(self, trainer: pl.Trainer, settings: TrainingSettings) -> None:
         """See whether a trainer has a limit when the model is attached to it.
@@ -40,11 +45,15 @@ class OwnLength:
 
         Whole epochs, so that training ends where epochs are validated and saved.
         """
+        self.limit = None
         if not self._counts:
             return
         if settings.steps is None:
-            set_epochs(trainer, settings.max_epochs or least_epochs(settings))
+            epochs = settings.max_epochs or least_epochs(settings)
+            set_epochs(trainer, epochs)
+            self.limit = f"training.max_epochs={epochs}"
             return
+        self.limit = f"training.steps={settings.steps}"
         with counting(trainer):
             per_epoch = trainer.estimated_stepping_batches / max(trainer.max_epochs or 0, 1)
         if per_epoch >= 1:
@@ -57,6 +66,7 @@ class OwnLength:
                     settings.steps,
                 )
                 epochs = settings.most_passes
+                self.limit = f"training.most_passes={epochs}"
             set_epochs(trainer, epochs)
         else:  # data without a length
             trainer.fit_loop.max_epochs = -1

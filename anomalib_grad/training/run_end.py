@@ -9,6 +9,7 @@ import logging
 import shlex
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -32,14 +33,18 @@ class SayHowToGoOn(Callback):
     """Gives a run that was stopped its exit status, and names the checkpoint and the command that goes on from it.
 
     A training that has ended is not gone on with by resuming it: that does nothing, and says so.
+
+    Args:
+        own_limit: Gives the model's setting that ends a training, in words; ``None`` where the trainer's ends it.
     """
 
-    def __init__(self) -> None:
-        self._begun = self._trained = False
+    def __init__(self, own_limit: Callable[[], str | None] = lambda: None) -> None:
+        self._trained = False
+        self._own_limit = own_limit
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Note that nothing has been done yet."""
-        self._begun = self._trained = False
+        self._trained = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Expect a training, unless a checkpoint is of one that was stopped early: Lightning trains another epoch."""
@@ -48,13 +53,7 @@ class SayHowToGoOn(Callback):
 
     def on_train_batch_start(self, *_: object) -> None:
         """Note that there is a training."""
-        self._begun = self._trained = True
-
-    def on_validation_batch_start(self, *_: object) -> None:
-        """Note that something is done."""
-        self._begun = True
-
-    on_test_batch_start = on_predict_batch_start = on_validation_batch_start  # type: ignore[assignment]
+        self._trained = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say so where a checkpoint was of a training that had ended."""
@@ -62,7 +61,7 @@ class SayHowToGoOn(Callback):
             logger.warning(
                 "nothing is left to train: the training of checkpoint %s has %s to train longer.",
                 trainer.ckpt_path,
-                reached_limit(trainer),
+                reached_limit(trainer, self._own_limit()),
             )
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -79,7 +78,7 @@ class SayHowToGoOn(Callback):
             stop = "SIGTERM" if isinstance(exception, SIGTERMException) else type(exception).__name__
             advice = f"go on with: {way}" if way else "no checkpoint was written yet"
             logger.warning("%s stopped before its end (%s); %s", function, stop, advice)
-        elif way and (self._begun or str(checkpoint) != str(trainer.ckpt_path)):  # the same again would end the same
+        elif way and (self._trained or str(checkpoint) != str(trainer.ckpt_path)):  # the same again would end the same
             _add_note(exception, f"Go on from the last checkpoint with: {way}")
 
 
@@ -88,12 +87,12 @@ def has_stopped(early: EarlyStopping) -> bool:
     return early.stopped_epoch > 0 and early.wait_count >= early.patience
 
 
-def reached_limit(trainer: pl.Trainer) -> str:
+def reached_limit(trainer: pl.Trainer, own_limit: str | None) -> str:
     """Describe the limit that a training has reached, and what to do."""
     if any(map(has_stopped, trainer.early_stopping_callbacks)):
         return "been stopped by EarlyStopping; leave that out"
     limit = f"max_steps={trainer.max_steps}" if trainer.max_steps != -1 else f"max_epochs={trainer.max_epochs}"
-    return f"reached {limit}; raise that"
+    return f"reached {own_limit or limit}; raise that"
 
 
 def last_checkpoint(trainer: pl.Trainer) -> Path | None:

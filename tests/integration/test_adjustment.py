@@ -17,6 +17,7 @@ from PIL import Image
 from anomalib_grad.adjustment import change, correct, fit, read_thresholds, set_threshold
 from anomalib_grad.adjustment.change import changing
 from anomalib_grad.adjustment.model_files import open_model
+from anomalib_grad.adjustment.summary import in_words
 from anomalib_grad.adjustment.verdicts import read_verdicts
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.data.read_or_refuse import read_image
@@ -310,3 +311,9 @@ def test_corrections_are_followed_and_what_they_cost_is_said(
     assert read_thresholds(model).record("nut").rule == "best F1, corrected by 6 false alarms and 1 missed images"
     for one in done.corrections:
         assert one.after == (one.image.score > after)
+    (files,) = read_verdicts(tmp_path / "verdicts").values()
+    right = [file for file, one in zip(files, done.corrections, strict=True) if one.after == one.image.anomalous]
+    again = correct(model, {"nut": right})
+    assert again.thresholds == {"nut": (after, after)}, "nothing was judged wrongly"
+    assert read_thresholds(model).record("nut").rule == "best F1, corrected by 6 false alarms and 1 missed images"
+    assert in_words(again) == [f"nut: the threshold stays {after:.6g}; it judges all {len(right)} images rightly."]
