@@ -1,16 +1,13 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Has a trainer write checkpoints whole, and look at them before it reads them."""
+"""Checkpoints that are whole on the disk, and looked at before they are read, by Lightning's trainer."""
 
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback
 
 from .atomic import make_folder, writing
 from .checkpoint_reading import local_path, reading
@@ -57,13 +54,3 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
             return super().load_checkpoint(path, map_location, weights_only=False)
         with reading(path, self.extra_safe_globals) as file:
             return super().load_checkpoint(file, map_location, weights_only=True)
-
-
-class WholeCheckpoints(Callback):
-    """Gives the trainer a :class:`WholeCheckpointIO`, unless the user brought a plugin for checkpoints."""
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Replace Lightning's and anomalib's own plugin."""
-        present = trainer.strategy.checkpoint_io
-        if type(present) in {TorchCheckpointIO, AnomalibCheckpointIO}:
-            trainer.strategy.checkpoint_io = WholeCheckpointIO(getattr(present, "extra_safe_globals", ()))

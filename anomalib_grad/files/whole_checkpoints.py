@@ -1,0 +1,21 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Has a trainer read and write checkpoints by ``checkpoint_io.py``, which imports the engine: not before it trains."""
+
+import lightning.pytorch as pl
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback
+
+
+class WholeCheckpoints(Callback):
+    """Gives the trainer a :class:`.WholeCheckpointIO`, unless the user brought a plugin for checkpoints."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Replace Lightning's and anomalib's own plugin."""
+        from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO  # noqa: PLC0415  # imports the engine
+
+        from .checkpoint_io import WholeCheckpointIO  # noqa: PLC0415
+
+        present = trainer.strategy.checkpoint_io
+        if type(present) in {TorchCheckpointIO, AnomalibCheckpointIO}:
+            trainer.strategy.checkpoint_io = WholeCheckpointIO(getattr(present, "extra_safe_globals", ()))
