@@ -8,7 +8,7 @@ import pickle
 import pytest
 import torch
 
-from anomalib_grad.training.extension import products_to_keep
+from anomalib_grad.training.extension import products_to_hold, products_to_keep
 from anomalib_grad.training.feature_sample import FeatureSample
 
 
@@ -39,6 +39,24 @@ def test_products_without_images_are_kept(new: list[str], replaced: list[str], k
 def test_what_cannot_be_kept_is_refused(new: list[str], sampled: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         products_to_keep(["nut", "pin"], new, [], sampled)
+
+
+@pytest.mark.parametrize(
+    ("new", "replaced", "sampled", "held"),
+    [
+        (["bolt", "nut", "pin"], [], ["nut", "pin"], ["nut", "pin"]),
+        (["bolt", "nut", "pin"], ["pin"], ["nut", "pin"], ["nut"]),
+        (["nut", "pin"], ["pin"], ["nut", "pin"], ["nut"]),
+        (["nut", "pin"], [], ["nut", "pin"], []),
+        (["bolt", "nut", "pin"], [], ["nut"], []),
+        (["nut", "pin"], ["nut", "pin"], ["nut", "pin"], []),
+    ],
+    ids=["all", "one changed", "only changes", "nothing new", "no features of one", "all changed"],
+)
+def test_products_with_images_are_held_while_there_is_something_else_to_learn(
+    new: list[str], replaced: list[str], sampled: list[str], held: list[str]
+) -> None:
+    assert products_to_hold(["nut", "pin"], new, replaced, sampled) == held
 
 
 @pytest.fixture
