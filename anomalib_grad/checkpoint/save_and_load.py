@@ -154,6 +154,7 @@ def load(  # arguments are Lightning's
         **given: Arguments of ``read``, and of the model.
 
     Raises:
+        CheckpointConfigurationError: If it is of another model, or of other settings than those given.
         CheckpointFileError: If the file is damaged, no checkpoint, claims more than it holds, or wants code to run.
         FileNotFoundError: If it is not there.
         TypeError: If an argument is none of the model's; Lightning would pass over it.
@@ -164,7 +165,10 @@ def load(  # arguments are Lightning's
         raise TypeError(f"{kind.__name__} takes no argument {unknown!r}; constants stand in {', '.join(GROUPS)}.")
     allowed = kind.checkpoint_safe_globals()  # type: ignore[attr-defined]  # anomalib's
     with reading(source, allowed) as path:
-        arguments = stored_arguments(path, allowed)
-        for name in GROUPS.keys() & given.keys():
-            given[name] = filled(group_of(name, given[name]), group_of(name, arguments.get(name)))
-        return read(path, *args, **arguments | given)
+        try:
+            arguments = stored_arguments(path, allowed)
+            for name in GROUPS.keys() & given.keys():
+                given[name] = filled(group_of(name, given[name]), group_of(name, arguments.get(name)))
+            return read(path, *args, **arguments | given)
+        except CheckpointConfigurationError as error:
+            raise CheckpointConfigurationError(f"cannot use checkpoint {source}: {error}") from error

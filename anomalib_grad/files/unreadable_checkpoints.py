@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from .configuration import CheckpointConfigurationError
 from .faults import find_fault
 from .refusals import reword
 from .torch_files import load_mapped
@@ -28,8 +29,13 @@ class NameUnreadableCheckpoint(Callback):
     """Makes the error of a run that could not read its ``ckpt_path`` name the file."""
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Rewrite the message of an exception that came from reading the checkpoint."""
-        failure = None if trainer.ckpt_path is None else describe_failure(trainer.ckpt_path, exception)
+        """Rewrite the message of an exception that came from reading the checkpoint, or from what it holds."""
+        if trainer.ckpt_path is None:
+            return
+        if isinstance(exception, CheckpointConfigurationError):
+            failure: str | None = f"cannot use checkpoint {trainer.ckpt_path}: {exception}"
+        else:
+            failure = describe_failure(trainer.ckpt_path, exception)
         if failure is not None:
             reword(exception, failure)
 

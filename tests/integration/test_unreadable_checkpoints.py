@@ -278,7 +278,7 @@ def test_settings_computed_with_numpy_come_back_as_plain_numbers(tmp_path: Path)
 def test_weights_that_do_not_fit_are_named(damaged: Path, change: Callable[[Path], None], fault: str) -> None:
     change(damaged)
     sentence = f"the checkpoint's weight {WEIGHT!r} {fault}: it was changed after training; give one as Grad wrote it."
-    with pytest.raises(CheckpointConfigurationError, match=f"^{sentence}$"):
+    with pytest.raises(CheckpointConfigurationError, match=f"^cannot use checkpoint {damaged}: {sentence}$"):
         Grad.load_from_checkpoint(damaged)
 
 
@@ -315,7 +315,9 @@ TILES = {"tile_size": [32, 32], "stride": [32, 32], "remove_border_count": 0, "m
 )
 def test_settings_of_no_training_are_refused_by_name(damaged: Path, change: Callable[[Path], None], fault: str) -> None:
     change(damaged)
-    with pytest.raises(CheckpointConfigurationError, match=f"^the checkpoint's {fault}") as raised:
+    with pytest.raises(
+        CheckpointConfigurationError, match=f"^cannot use checkpoint {damaged}: the checkpoint's {fault}"
+    ) as raised:
         Grad.load_from_checkpoint(damaged)
     assert "\n" not in str(raised.value)
     assert str(raised.value).endswith(": it was changed after training; give one as Grad wrote it.")
