@@ -176,18 +176,19 @@ def correct(path: str | Path, verdicts: Verdicts, *, write: bool = True, progres
     with changing(path) as (model, thresholds):
         for product in verdicts:
             thresholds.row(product)
-        corrected = Corrected({}, [], {}, write)
+        corrected, changes = Corrected({}, [], {}, write), False
         for product, files in verdicts.items():
             images = score_images(model, files, product, progress=progress)
             if not images:
                 raise ValueError("none of the corrected images can be read, so nothing was changed; give others.")
-            _correct(thresholds, product, images, corrected)
-        if write:
+            changes |= _correct(thresholds, product, images, corrected)
+        if write and changes:
             model.write(thresholds)
     return corrected
 
 
-def _correct(thresholds: ModelThresholds, product: str | None, images: list[KnownImage], corrected: Corrected) -> None:
+def _correct(thresholds: ModelThresholds, product: str | None, images: list[KnownImage], corrected: Corrected) -> bool:
+    """Correct one product; tells whether there was anything to correct."""
     before = thresholds.threshold(product)
     wrong = [image for image in images if called_anomalous(image.score, before) != image.anomalous]
     alarms = sum(not image.anomalous for image in wrong)
@@ -209,6 +210,7 @@ def _correct(thresholds: ModelThresholds, product: str | None, images: list[Know
         for image in known
         if image not in images and called_anomalous(image.score, before) != called_anomalous(image.score, after)
     ]
+    return bool(wrong)
 
 
 @contextmanager

@@ -273,11 +273,10 @@ class ModelThresholds:
         if old.source not in {VALIDATION, AFTERWARDS}:  # nobody knows what the network makes of those images now
             new = ThresholdRecord.of(found.rule, f"{old.source}, as of an earlier network", new.fitted, [])
         elif self._is_as_fitted(product, old):
-            again = fit([*after, *more], old.rate)
             if old.rate is not None:
-                found = again
+                found = fit([*after, *more], old.rate)
             elif more:
-                found = again._replace(pixel=found.pixel)
+                found = fit([*after, *more], None)._replace(pixel=found.pixel)
             else:
                 found = found._replace(image=moved(image, *([one.score for one in part] for part in (before, after))))
             new = ThresholdRecord.of(found.rule, AFTERWARDS, found.image, [*after, *more], old.rate)

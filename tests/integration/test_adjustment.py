@@ -313,7 +313,9 @@ def test_corrections_are_followed_and_what_they_cost_is_said(
         assert one.after == (one.image.score > after)
     (files,) = read_verdicts(tmp_path / "verdicts").values()
     right = [file for file, one in zip(files, done.corrections, strict=True) if one.after == one.image.anomalous]
+    written = model.stat().st_mtime_ns
     again = correct(model, {"nut": right})
+    assert model.stat().st_mtime_ns == written
     assert again.thresholds == {"nut": (after, after)}, "nothing was judged wrongly"
     assert read_thresholds(model).record("nut").rule == "best F1, corrected by 6 false alarms and 1 missed images"
     assert in_words(again) == [f"nut: the threshold stays {after:.6g}; it judges all {len(right)} images rightly."]
