@@ -140,7 +140,7 @@ class DistinctImageVisualizer(ImageVisualizer):
                 if isinstance(picture, Image.Image):
                     file = folder / self._names[path]
                     file.parent.mkdir(parents=True, exist_ok=True)
-                    picture.save(file)
+                    picture.save(file, compress_level=1)  # PNG: a quarter of the time, a seventh more bytes
         return [os.path.abspath(path) for path in batch.image_path] if batch.image_path else paths  # noqa: PTH100
 
     def _folder(self, trainer: pl.Trainer) -> Path:

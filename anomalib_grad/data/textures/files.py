@@ -117,7 +117,7 @@ def _rng(spec: TexturesSpec, category: str, part: Part, kind: str, number: int) 
 def _write(file: Path, picture: NDArray[np.uint8]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     pixels = picture if picture.ndim == 2 else picture[..., ::-1]  # noqa: PLR2004  # OpenCV writes BGR
-    encoded, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    encoded, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not encoded:
         raise OSError(f"OpenCV could not encode {file} as PNG.")
     file.write_bytes(data.tobytes())
