@@ -4,8 +4,8 @@
 
 python tests/benchmarks/length.py --root ../shared/data --weights ../shared/weights/mobilenetv2_100.safetensors
 
-Images are drawn evenly from the products, each of which is tested on all of its test images; numbers beyond those that
-there are repeat images. Features are computed once for each set of images.
+Images are drawn evenly from the products, as far as each has them; every product is tested on all of its test images.
+Numbers beyond those that there are repeat images. Features are computed once for each set of images.
 """
 
 import argparse
@@ -29,12 +29,21 @@ from recipes import steps as lasting
 from training import train
 
 
+def shares(available: Sequence[int], images: int) -> list[int]:
+    """How many images each product gives: as many each, as far as it has them; all together when all are not enough."""
+    repeats, rest = divmod(images, sum(available))
+    taken = [0] * len(available)
+    while sum(taken) < rest:
+        for product, there in enumerate(available):
+            taken[product] += taken[product] < there and sum(taken) < rest
+    return [repeats * there + one for there, one in zip(available, taken, strict=True)]
+
+
 def draw(source: Path, products: Sequence[str], images: int, target: Path) -> None:
     """Link training images, evenly from each product, and all of its test images, in the place of what was there."""
     rmtree(target, ignore_errors=True)
-    for number, product in enumerate(products):
-        share = len(range(number, images, len(products)))
-        found = sorted((source / product / "train" / "good").iterdir())
+    files = [sorted((source / product / "train" / "good").iterdir()) for product in products]
+    for product, found, share in zip(products, files, shares([*map(len, files)], images), strict=True):
         folder = target / product / "train" / "good"
         folder.mkdir(parents=True)
         for row, index in enumerate(islice(cycle(evenly(range(len(found)), min(share, len(found)))), share)):
