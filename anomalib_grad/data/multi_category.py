@@ -160,7 +160,7 @@ class MultiCategory(AnomalibDataModule):
         self.root = Path(root)
         self._splits = splits
         self._find_datamodules = (
-            partial(self._created, categories, dataset, dataset_args)
+            partial(self._created, categories, dataset, dataset_args or {})
             if datamodules is None
             else partial(self._given, datamodules)
         )
@@ -192,7 +192,7 @@ class MultiCategory(AnomalibDataModule):
         self,
         categories: list[str] | str,
         dataset: str,
-        dataset_args: dict[str, Any] | None,
+        dataset_args: dict[str, Any],
     ) -> dict[str, AnomalibDataModule]:
         datamodule_class = resolve_datamodule_class(dataset)
         if not isinstance(categories, str | list | tuple):
