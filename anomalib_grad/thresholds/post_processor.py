@@ -283,18 +283,19 @@ class PerCategoryPostProcessor(CategoryStatistics):
             category_index = self.same_index(self.category, pred_score)
         if category_index is None:
             category_index = torch.full((pred_score.shape[0],), len(self.categories), device=pred_score.device)
-        pred_score, pred_label = self._judge("image", pred_score, category_index)
-        anomaly_map, pred_mask = self._judge("pixel", anomaly_map, category_index)
+        statistics = self.table.index_select(0, category_index)  # (B, 6)
+        pred_score, pred_label = self._judge("image", pred_score, statistics)
+        anomaly_map, pred_mask = self._judge("pixel", anomaly_map, statistics)
         return InferenceBatch(
             pred_score=pred_score, pred_label=pred_label, anomaly_map=anomaly_map, pred_mask=pred_mask
         )
 
-    def _judge(self, level: str, values: Tensor | None, index: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Normalise scores (B,) or maps (B, ..., H, W), and label them, by the statistics of each image's category."""
+    def _judge(self, level: str, values: Tensor | None, statistics: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Normalise scores (B,) or maps (B, ..., H, W), and label them, by statistics (B, 6) of their categories."""
         if values is None:
             return None, None
-        rows = self.table.index_select(0, index).reshape(-1, len(STATISTICS), *[1] * (values.ndim - 1))  # (B, 6, 1...)
-        low, high, threshold = (rows[:, STATISTICS.index(f"{level}_{part}")] for part in ("min", "max", "threshold"))
+        columns = [STATISTICS.index(f"{level}_{part}") for part in ("min", "max", "threshold")]
+        low, high, threshold = (statistics[:, column].reshape(-1, *[1] * (values.ndim - 1)) for column in columns)
         if not self.enable_normalization:
             return values, values > threshold if self.enable_thresholding else None
         normalized = self._normalize(values, low, high, threshold)
