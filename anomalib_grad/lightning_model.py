@@ -3,6 +3,7 @@
 """GRAD as an anomalib model ("Grid-Based Continuous Normal Representation for Anomaly Detection", arXiv 2402.18293)."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any, ClassVar, cast
 
@@ -51,7 +52,7 @@ from .training.judged_sample import JUDGED, to_checkpoint
 from .training.length import OwnLength, training_steps
 from .training.loss import training_loss
 from .training.optimisation import build_optimizer
-from .training.precision import step_precision
+from .training.precision import takes_bfloat16
 from .training.run_end import SayHowToGoOn
 from .training.run_start import SettleStart
 from .training.validation import ValidateAtEnd
@@ -146,6 +147,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             post_processor = PerCategoryPostProcessor(false_alarm_rate=false_alarm_rate)
         super().__init__(pre_processor, post_processor, evaluator, distinct(visualizer))
         self._pre_trained = pre_trained
+        self._in_bfloat16 = False
         self.own_length = OwnLength()
         self.feature_caching = FeatureCaching(feature_cache, settings.cache, self._feature_source)
         self._sample = FeatureSample()
@@ -227,15 +229,19 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         limit = self.settings.training.clip_norm if gradient_clip_val is None else gradient_clip_val
         self.clip_gradients(optimizer, limit, gradient_clip_algorithm or "norm")
 
+    def on_fit_start(self) -> None:
+        """Settle in which numbers this machine computes the steps."""
+        self._in_bfloat16 = takes_bfloat16(str(self.settings.training.precision), self)
+
     def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
         """Train on a batch of images, or of features from the cache (method section 7)."""
         features = features_of(batch, self.model.backbone)
-        former = self._extending.draw(self.model.backbone, len(features))
-        settings = self.settings.training
-        with step_precision(str(settings.precision), self.trainer, self.device):
+        former = self._extending.draw(self.model.backbone, len(features)) if self._extending.held else None
+        with torch.autocast(self.device.type, torch.bfloat16) if self._in_bfloat16 else nullcontext():
             output = self.model(features=features)
-            loss = training_loss(*output, hard_mining=bool(settings.hard_mining))
-            loss = loss + self._extending.forgetting(self.model, former)
+            loss = training_loss(*output, hard_mining=bool(self.settings.training.hard_mining))
+            if former is not None:
+                loss = loss + self._extending.forgetting(self.model, former)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(features))
         return {"loss": loss, FEATURES: features}
 

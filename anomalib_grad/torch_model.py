@@ -98,7 +98,7 @@ class GradModel(nn.Module):
         self.distance = distance
         self.backbone = FrozenBackbone(backbone, layers, pre_trained, image_size, faithful_padding, feature_size)
         self.whitening = Whitening(self.backbone.channels) if whitening else None
-        self.corruption = Corruption(pasted_patches, channel_dropout)
+        self.corruption = Corruption(pasted_patches, channel_dropout) if pasted_patches or channel_dropout else None
         self.head = GradHead(self.backbone.channels, self.backbone.feature_size, **head)  # type: ignore[arg-type]
         self.anomaly_map_generator = AnomalyMapGenerator(
             self.backbone.feature_size, self.backbone.image_size, smoothing_window, score_window, score_share
@@ -124,8 +124,8 @@ class GradModel(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the state of a pickle; exports of before know neither corruption nor ignored regions."""
         super().__setstate__(state)
-        if "corruption" not in self._modules:
-            self.corruption, self.ignored = Corruption(), None
+        if not hasattr(self, "corruption"):
+            self.corruption = self.ignored = None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -169,7 +169,7 @@ class GradModel(nn.Module):
         """
         features = self.backbone(images) if features is None else features  # x: (B, C, h, w)
         features = self.head_input(features)
-        normal = self.head.normal(self.corruption(features) if self.training else features)  # f_n: (B, C, h, w)
+        normal = self.head.normal(self.shown(features))  # f_n: (B, C, h, w)
         refined, similarity = self.head.refine(features, normal)  # x_hat: (B, C, h, w), S: (B, 1, h, w)
         if self.training:
             return TrainingOutput(features, refined)
@@ -186,6 +186,10 @@ class GradModel(nn.Module):
     def head_input(self, features: Tensor) -> Tensor:
         """Features ``(B, C, h, w)`` as the head sees them: the backbone's own, or whitened."""
         return features if self.whitening is None else self.whitening(features)
+
+    def shown(self, features: Tensor) -> Tensor:
+        """What of its input ``(B, C, h, w)`` the head is shown: all of it, or what training leaves of it."""
+        return self.corruption(features) if self.training and self.corruption is not None else features
 
     def distance_map(self, features: Tensor, normal: Tensor, refined: Tensor, similarity: Tensor) -> Tensor:
         """How far features are from what is normal, ``(B, 1, h, w)``, in one of :data:`DISTANCES`."""

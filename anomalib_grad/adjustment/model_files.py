@@ -180,17 +180,16 @@ class _Checkpoint:
 
     @cached_property
     def _post_processor(self) -> PerCategoryPostProcessor:
-        configuration = self._content.get(POST_CONFIGURATION)
+        configuration: Any = self._content.get(POST_CONFIGURATION)
         weights = {
             name.removeprefix(THRESHOLDS): value
             for name, value in self._content.get("state_dict", {}).items()
             if name.startswith(THRESHOLDS)
         }
-        if configuration is None or "category_image_threshold" not in weights:
-            _post_processor(None, self.path)
-        post_processor = PerCategoryPostProcessor()
+        known = configuration is not None and "category_image_threshold" in weights
+        post_processor = _post_processor(PerCategoryPostProcessor() if known else None, self.path)
         with restoring("post-processor"):
-            post_processor.load_checkpoint_config(configuration or {})
+            post_processor.load_checkpoint_config(configuration)
             post_processor.load_state_dict(weights)
         return post_processor
 

@@ -4,6 +4,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from anomalib_grad.files.refusals import enumerated
 from anomalib_grad.thresholds.error_rates import called_anomalous
 from anomalib_grad.thresholds.labelled_scores import KnownImage
 
@@ -61,5 +62,4 @@ def _of_images(corrections: Iterable[Correction]) -> Iterator[str]:
 
 def listed(images: list[KnownImage]) -> str:
     """Name images, the first of many."""
-    more = f" and {len(images) - NAMED} more" if len(images) > NAMED else ""
-    return ", ".join(image.name for image in images[:NAMED]) + more
+    return enumerated((image.name for image in images), NAMED)

@@ -50,27 +50,23 @@ def load_pretrained(name: str, file: Path | None, build: Callable[..., nn.Module
         BackboneWeightsError: If the weights are out of reach, unreadable or do not cover the network.
     """
     with _ignoring_unused_parts(name):
-        return _load_pretrained(name, file, build)
-
-
-def _load_pretrained(name: str, file: Path | None, build: Callable[..., nn.Module]) -> dict[str, Tensor]:
-    if file is not None:
-        return _from_file(name, file, build)
-    if not timm.is_model_pretrained(name):
-        raise BackboneWeightsError(
-            f"timm has no pretrained weights for backbone {name!r}; give their file as pre_trained=/path/to/weights, "
-            f"or pre_trained=False for random ones."
-        )
-    config = timm.get_pretrained_cfg(name) or PretrainedCfg()
-    if config.file:  # a built-in backbone
-        if not Path(config.file).is_file():
+        if file is not None:
+            return _from_file(name, file, build)
+        if not timm.is_model_pretrained(name):
             raise BackboneWeightsError(
-                f"this installation of anomalib-grad lacks the weights of its backbone {name!r} ({config.file}); "
-                f"install it again with pip install --force-reinstall --no-deps anomalib-grad."
+                f"timm has no pretrained weights for backbone {name!r}; give their file as "
+                f"pre_trained=/path/to/weights, or pre_trained=False for random ones."
             )
-        return _from_file(name, Path(config.file), build)
-    cached = _cached_file(config)
-    return _from_file(name, cached, build) if cached else _from_hub(name, build)
+        config = timm.get_pretrained_cfg(name) or PretrainedCfg()
+        if config.file:  # a built-in backbone
+            if not Path(config.file).is_file():
+                raise BackboneWeightsError(
+                    f"this installation of anomalib-grad lacks the weights of its backbone {name!r} ({config.file}); "
+                    f"install it again with pip install --force-reinstall --no-deps anomalib-grad."
+                )
+            return _from_file(name, Path(config.file), build)
+        cached = _cached_file(config)
+        return _from_file(name, cached, build) if cached else _from_hub(name, build)
 
 
 def _from_file(name: str, file: Path, build: Callable[..., nn.Module]) -> dict[str, Tensor]:

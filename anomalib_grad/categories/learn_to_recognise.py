@@ -35,7 +35,7 @@ class LearnToRecognise(Callback):
         self,
         recogniser: Callable[[], CategoryRecogniser | None],
         categories: Callable[[], Sequence[str]],
-        replayed: Callable[[], Iterable[tuple[Tensor, Sequence[str]]]] = tuple,
+        replayed: Callable[[], Iterable[tuple[Tensor, Sequence[str]]]],
     ) -> None:
         self._recogniser = recogniser
         self._categories = categories

@@ -24,7 +24,7 @@ class Corruption(nn.Module):
         channel_dropout: Share of the channels that are zero at random, in [0, 1).
     """
 
-    def __init__(self, pasted_patches: int = 0, channel_dropout: float = 0.0) -> None:
+    def __init__(self, pasted_patches: int, channel_dropout: float) -> None:
         super().__init__()
         self.pasted_patches = pasted_patches
         self.channel_dropout = channel_dropout

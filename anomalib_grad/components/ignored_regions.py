@@ -56,14 +56,9 @@ class IgnoredRegions(nn.Module):
 
     def rearranged(self, before: Sequence[str], after: Sequence[str]) -> Tensor:
         """Give ``kept`` in the order of other categories; nothing is ignored in those that are not known."""
-        known = {name: place for place, name in enumerate(before) if len(before) < len(self.kept)}
-        rows = torch.ones_like(self.kept[:1]).repeat(len(after) + 1, 1, 1, 1)
-        for row, name in enumerate(after):
-            if name in known:
-                rows[row] = self.kept[known[name]]
-        if not after:
-            rows[-1] = self.kept[-1]
-        return rows
+        known = dict(zip(before, self.kept, strict=False)) if len(before) < len(self.kept) else {}
+        everything = torch.ones_like(self.kept[-1])
+        return torch.stack([*(known.get(name, everything) for name in after), everything if after else self.kept[-1]])
 
     @staticmethod
     def _rows(values: Tensor, index: Tensor | None) -> Tensor:

@@ -69,7 +69,7 @@ def resolve_datamodule_class(name: str) -> type[AnomalibDataModule]:
 def discover_categories(
     root: Path,
     datamodule_class: type[AnomalibDataModule],
-    dataset_args: Mapping[str, Any] | None = None,
+    dataset_args: Mapping[str, Any],
 ) -> list[str]:
     """Find every folder in ``root`` that is a category of the dataset; name the others in one log message.
 
@@ -86,7 +86,7 @@ def discover_categories(
         ValueError: If no folder is a category, one looks like a category that cannot be read or is a link to
             nothing, or the class's layout is not known.
     """
-    markers = _markers(datamodule_class, dataset_args or {})
+    markers = _markers(datamodule_class, dataset_args)
     if not root.is_dir():
         raise FileNotFoundError(
             f"there is no folder {root}; give the folder that holds one folder per category as root"
@@ -100,9 +100,7 @@ def discover_categories(
     categories = [path.name for path in folders if _is_category(path, markers)]
     if not categories:
         raise ValueError(f"no folder in {base} contains {' or '.join(markers)}; {_advice(base, markers, folders)}")
-    doubtful = [
-        path for path in folders if path.name not in categories and _resembles(path, markers, dataset_args or {})
-    ]
+    doubtful = [path for path in folders if path.name not in categories and _resembles(path, markers, dataset_args)]
     if doubtful:
         raise ValueError(
             f"{' and '.join(_found(path) for path in doubtful)}, but no {' or '.join(markers)}; {_rename(markers)}, or "
@@ -140,7 +138,7 @@ def create_datamodule(
     category: str,
     root: Path,
     datamodule_class: type[AnomalibDataModule],
-    dataset_args: Mapping[str, Any] | None = None,
+    dataset_args: Mapping[str, Any],
     **common: Any,  # noqa: ANN401  # anomalib's datamodule arguments, each of its own type
 ) -> AnomalibDataModule:
     """Create the datamodule of one category.
@@ -162,14 +160,14 @@ def create_datamodule(
     datamodule_class = _LAYOUTS.get(datamodule_class, datamodule_class)
     parameters = inspect.signature(datamodule_class).parameters
     arguments: dict[str, Any] = {key: value for key, value in common.items() if value is not None}
-    arguments.update(dataset_args or {})
-    _check_arguments(datamodule_class, dataset_args or {})
-    _check_folder(category, root, datamodule_class, dataset_args or {})
+    arguments.update(dataset_args)
+    _check_arguments(datamodule_class, dataset_args)
+    _check_folder(category, root, datamodule_class, dataset_args)
     if "category" in parameters:
         return datamodule_class(**{**arguments, "root": root, "category": category})
     folder = root / category
     if issubclass(datamodule_class, Folder):
-        arguments.update(_product_folders(folder, dataset_args or {}))
+        arguments.update(_product_folders(folder, dataset_args))
     if "name" in parameters:
         arguments["name"] = category
     return datamodule_class(**{**arguments, "root": folder})

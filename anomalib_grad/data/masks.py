@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from .pixels import is_lossy
-from .read_or_refuse import AS_THEY_SAY, FileFormat, opened, read_mask
+from .read_or_refuse import FileFormat, opened, read_mask
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def _is_turned(image: Image.Image) -> bool:
     return image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT
 
 
-def check_masks(samples: pd.DataFrame, files: FileFormat = AS_THEY_SAY) -> None:
+def check_masks(samples: pd.DataFrame, files: FileFormat) -> None:
     """Check that every anomalous image and its mask have the same size; warn of what the headers tell besides.
 
     Raises:

@@ -136,6 +136,12 @@ class MultiCategory(AnomalibDataModule):
         for name, mode, modes in (("test", test_split_mode, TestSplitMode), ("val", val_split_mode, ValSplitMode)):
             if mode is not None and mode not in list(modes):
                 raise ValueError(f"{name}_split_mode cannot be {mode!r}; choose one of {', '.join(modes)}.")
+        splits: dict[str, Any] = {
+            "test_split_mode": test_split_mode,
+            "test_split_ratio": test_split_ratio,
+            "val_split_mode": val_split_mode,
+            "val_split_ratio": val_split_ratio,
+        }
         super().__init__(
             train_batch_size=train_batch_size,
             eval_batch_size=eval_batch_size,
@@ -144,25 +150,17 @@ class MultiCategory(AnomalibDataModule):
             val_augmentations=val_augmentations,
             test_augmentations=test_augmentations,
             augmentations=augmentations,
-            test_split_mode=test_split_mode,
-            test_split_ratio=test_split_ratio,
-            val_split_mode=val_split_mode,
-            val_split_ratio=val_split_ratio,
             seed=seed,
+            **splits,
         )
         self.balanced = balanced
         self.skip_unreadable = skip_unreadable
         self.bits, self.max_pixels = bits, max_pixels
         self.ignore = ignore
         self.root = Path(root)
-        self._splits = {
-            "test_split_mode": test_split_mode,
-            "test_split_ratio": test_split_ratio,
-            "val_split_mode": val_split_mode,
-            "val_split_ratio": val_split_ratio,
-        }
+        self._splits = splits
         self._find_datamodules = (
-            partial(self._created, categories, dataset, dataset_args)
+            partial(self._created, categories, dataset, dataset_args or {})
             if datamodules is None
             else partial(self._given, datamodules)
         )
@@ -194,7 +192,7 @@ class MultiCategory(AnomalibDataModule):
         self,
         categories: list[str] | str,
         dataset: str,
-        dataset_args: dict[str, Any] | None,
+        dataset_args: dict[str, Any],
     ) -> dict[str, AnomalibDataModule]:
         datamodule_class = resolve_datamodule_class(dataset)
         if not isinstance(categories, str | list | tuple):

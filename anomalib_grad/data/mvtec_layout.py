@@ -66,7 +66,7 @@ class LayoutDataset(AnomalibDataset):
         self.samples = samples[samples["split"] == split.value].reset_index(drop=True)
 
 
-def mvtec_samples(folder: Path, skip_missing: bool = False, files: FileFormat = AS_THEY_SAY) -> pd.DataFrame:
+def mvtec_samples(folder: Path, skip_missing: bool, files: FileFormat) -> pd.DataFrame:
     """List the images of a product with their labels and masks.
 
     Args:

@@ -6,7 +6,7 @@ The image library often says what is wrong but not where, and anomalib clips val
 """
 
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -17,16 +17,13 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
-from anomalib_grad.files.refusals import reword
+from anomalib_grad.files.refusals import enumerated, reword
 
 from .dataset import MultiCategoryDataset
 from .pixels import read_wrongly_by_anomalib
 from .prediction import PredictImages
 from .read_or_refuse import AS_THEY_SAY, UnreadableImageError, refuse_pipes
 from .skip_unreadable import File, datasets_of, files_of, find_unreadable
-
-NAMED = 5
-"""Files named in one message."""
 
 
 class NameUnreadableImages(Callback):
@@ -111,10 +108,3 @@ def is_misread(file: File) -> bool:
             return image.mode == "F" if is_mask else read_wrongly_by_anomalib(image)
     except Exception:  # noqa: BLE001  # every image format has failures of its own, which reading it will show
         return False
-
-
-def enumerated(names: Iterable[str]) -> str:
-    """Join names for a message, of many the first ones."""
-    names = list(names)
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{', '.join(names[:NAMED])}{more}"

@@ -15,7 +15,7 @@ from anomalib.data import AnomalibDataset
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from rich.progress import track
 
-from .read_or_refuse import AS_THEY_SAY, FileFormat, UnreadableImageError, check_image, read_mask
+from .read_or_refuse import FileFormat, UnreadableImageError, check_image, read_mask
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _MANY = 500
 """Files from which on a progress bar is shown."""
 
 
-def leave_out_unreadable(datasets: Iterable[AnomalibDataset], file_format: FileFormat = AS_THEY_SAY) -> None:
+def leave_out_unreadable(datasets: Iterable[AnomalibDataset], file_format: FileFormat) -> None:
     """Remove the images that cannot be read, or whose masks cannot, and list them in one log message.
 
     Nothing else is written. Files that did not change are decoded once in a process, however often this is called.
@@ -42,7 +42,7 @@ def leave_out_unreadable(datasets: Iterable[AnomalibDataset], file_format: FileF
             dataset.subsample(readable, inplace=True)
 
 
-def list_faulty(files: Iterable[File], file_format: FileFormat = AS_THEY_SAY) -> set[File]:
+def list_faulty(files: Iterable[File], file_format: FileFormat) -> set[File]:
     """Find the files that cannot be read, and list them in one log message; the format is what they do not say."""
     files = set(files)
     causes = find_unreadable(files, file_format)
@@ -52,7 +52,7 @@ def list_faulty(files: Iterable[File], file_format: FileFormat = AS_THEY_SAY) ->
     return set(causes)
 
 
-def find_unreadable(files: Iterable[File], file_format: FileFormat = AS_THEY_SAY) -> dict[File, str]:
+def find_unreadable(files: Iterable[File], file_format: FileFormat) -> dict[File, str]:
     """Decode files and say what is wrong with each that cannot be read, in the order of their paths."""
     files = sorted(set(files))
     with ThreadPoolExecutor() as readers:

@@ -44,7 +44,7 @@ def local_path(path: str | Path) -> Path | None:
     return Path(file_system._strip_protocol(str(path))) if local else None
 
 
-def restore(module: pl.LightningModule, path: str | Path, extra_safe_globals: Sequence[Any] = ()) -> None:
+def restore(module: pl.LightningModule, path: str | Path, extra_safe_globals: Sequence[Any]) -> None:
     """Have a model take the weights of a checkpoint, and what else it brings for it, nothing of its training.
 
     Args:
@@ -68,7 +68,7 @@ def restore(module: pl.LightningModule, path: str | Path, extra_safe_globals: Se
 
 
 @contextmanager
-def reading(source: str | Path | IO[bytes], extra_safe_globals: Sequence[Any] = ()) -> Iterator[Path]:
+def reading(source: str | Path | IO[bytes], extra_safe_globals: Sequence[Any]) -> Iterator[Path]:
     """Look at a checkpoint before it is read, and give its path on this machine.
 
     Args:

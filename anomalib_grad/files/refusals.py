@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors that say in one sentence what is wrong and what to do, told from faults of the program."""
 
+from collections.abc import Iterable
 from dis import opmap
 from urllib.error import URLError
 
@@ -46,6 +47,13 @@ def sentence_of(error: BaseException) -> str | None:
 def message(error: BaseException) -> str:
     """Give an error's message without the number that the operating system has for it."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def enumerated(names: Iterable[str], most: int = 5) -> str:
+    """Join names for a message, of many the first ones."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _was_stated(error: BaseException) -> bool:

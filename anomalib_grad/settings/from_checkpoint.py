@@ -22,7 +22,7 @@ _RENAMED = {
 _RECIPES = {"residual": "grad", "mobile": "crad", "small": "crad_s"}
 
 
-def stored_arguments(path: str | Path, extra_safe_globals: Sequence[Any] = ()) -> dict[str, Any]:
+def stored_arguments(path: str | Path, extra_safe_globals: Sequence[Any]) -> dict[str, Any]:
     """Read the constructor arguments in a checkpoint on this machine.
 
     Args:

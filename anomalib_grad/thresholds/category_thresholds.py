@@ -262,15 +262,12 @@ class CategoryStatistics(PostProcessor):
             rate = self.false_alarm_rate
             self._explain(name, summary.shortage() if rate is None else summary.extrapolation(rate))
             for level, row in (("image", self.category_image_threshold), ("pixel", self.category_pixel_threshold)):
-                if rate is not None:
-                    row[index] = false_alarm_threshold(summary.normal(level), rate)
-                else:
-                    row[index] = summary.best_f1_threshold(level) if summary.has_scores(level) else float("nan")
+                known = summary.has_scores(level) if rate is None else summary.normal(level)
+                row[index] = self._threshold(level, summary) if known else math.nan
             self.records[name] = self._record(summary, float(self.category_image_threshold[index]), summary.known)
         if self.enable_normalization:
             for statistic in ("image_min", "image_max", "pixel_min", "pixel_max"):
-                row = getattr(self, "category_" + statistic)
-                row[index] = summary.extremes.get(statistic, float("nan"))
+                getattr(self, "category_" + statistic)[index] = summary.extremes.get(statistic, math.nan)
 
     def _explain(self, name: str, rule: str | None) -> None:
         """Say once what a category's validation data lack and which rule fills the gap."""

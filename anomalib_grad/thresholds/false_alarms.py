@@ -35,12 +35,12 @@ def false_alarm_threshold(scores: Sequence[float], rate: float) -> float:
     if n == 0:
         return math.nan
     place = math.ceil((n + 1) * (1 - rate) - 1e-9)
-    if place <= n:
-        return ordered[place - 1]
-    tail = min(max(math.ceil(TAIL_SHARE * n), 1), n - 1)  # scores above the tail's start
+    if place <= n or n == 1:
+        return ordered[min(place, n) - 1]
+    tail = math.ceil(TAIL_SHARE * n)  # scores above the tail's start
     start = ordered[n - 1 - tail]
-    mean_excess = sum(score - start for score in ordered[n - tail :]) / max(tail, 1)
-    return max(start + mean_excess * math.log(tail / ((n + 1) * rate)), ordered[-1]) if tail else ordered[-1]
+    mean_excess = sum(score - start for score in ordered[n - tail :]) / tail
+    return max(start + mean_excess * math.log(tail / ((n + 1) * rate)), ordered[-1])
 
 
 def check_rate(rate: float) -> None:

@@ -24,7 +24,6 @@ from anomalib_grad.files.configuration import check_post_processing
 from anomalib_grad.torch_model import GradModel
 
 from .category_thresholds import STATISTICS, UNKNOWN, CategoryStatistics
-from .normalization import normalize
 from .threshold_record import ThresholdRecord
 
 __all__ = ["UNKNOWN", "PerCategoryPostProcessor"]
@@ -91,7 +90,8 @@ def score_batch(
     own = keeping_categories(post_processor)
     features = network.backbone(cast("Tensor", batch.image)) if features is None else features
     scored = score(network, own, features, None if own is None else own.named_in(batch))
-    batch.update(**scored.raw._asdict())
+    for name, value in scored.raw._asdict().items():
+        setattr(batch, name, value)
     if own is not None and scored.recognised is not None:
         batch.explanation = own.category_names(scored.recognised)
     ignored = ignored_pixels(network, own, batch)
@@ -283,32 +283,66 @@ class PerCategoryPostProcessor(CategoryStatistics):
             category_index = self.same_index(self.category, pred_score)
         if category_index is None:
             category_index = torch.full((pred_score.shape[0],), len(self.categories), device=pred_score.device)
-        pred_score, pred_label = self._judge("image", pred_score, category_index)
-        anomaly_map, pred_mask = self._judge("pixel", anomaly_map, category_index)
+        statistics = self.table.index_select(0, category_index)  # (B, 6)
+        pred_score, pred_label = self._judge("image", pred_score, statistics)
+        anomaly_map, pred_mask = self._judge("pixel", anomaly_map, statistics)
         return InferenceBatch(
             pred_score=pred_score, pred_label=pred_label, anomaly_map=anomaly_map, pred_mask=pred_mask
         )
 
-    def _judge(self, level: str, values: Tensor | None, index: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Normalise scores (B,) or maps (B, ..., H, W), and label them, by the statistics of each image's category."""
+    def _judge(self, level: str, values: Tensor | None, statistics: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Normalise scores (B,) or maps (B, ..., H, W), and label them, by statistics (B, 6) of their categories."""
         if values is None:
             return None, None
-        rows = self.table.index_select(0, index).reshape(-1, len(STATISTICS), *[1] * (values.ndim - 1))  # (B, 6, 1...)
-        low, high, threshold = (rows[:, STATISTICS.index(f"{level}_{part}")] for part in ("min", "max", "threshold"))
+        columns = [STATISTICS.index(f"{level}_{part}") for part in ("min", "max", "threshold")]
+        low, high, threshold = (statistics[:, column].reshape(-1, *[1] * (values.ndim - 1)) for column in columns)
         if not self.enable_normalization:
             return values, values > threshold if self.enable_thresholding else None
-        normalized = normalize(values, low, high, threshold)
+        normalized = self._normalize(values, low, high, threshold)
         level_threshold = getattr(self, f"normalized_{level}_threshold")
         return normalized, self._apply_threshold(normalized, level_threshold) if self.enable_thresholding else None
+
+    @staticmethod
+    def _normalize(preds: Tensor | None, norm_min: Tensor, norm_max: Tensor, threshold: Tensor) -> Tensor | None:
+        """Map minimum, threshold and maximum to 0, 0.5 and 1, linearly in between.
+
+        anomalib's own normalisation has one slope around the threshold and clips what then leaves [0, 1]: where the
+        threshold is far from the middle, different scores become equal and ranking metrics fall (seen on real products:
+        image AUROC 83.3 instead of 91.4). With a slope on either side, all scores within the range of the validation
+        data keep their order.
+
+        Args:
+            preds: Raw scores of any shape, or ``None``.
+            norm_min: Smallest validation score, broadcastable to ``preds``.
+            norm_max: Largest validation score.
+            threshold: Raw threshold; nan takes the middle of the range.
+
+        Returns:
+            Scores in [0, 1]; raw ones where there is no range yet; ``None`` for ``None``.
+        """
+        if preds is None:
+            return None
+        threshold = torch.where(torch.isnan(threshold), (norm_max + norm_min) / 2, threshold)
+        below, above = threshold - norm_min, norm_max - threshold
+        # A threshold at an extreme leaves one side without extent: it takes the other's. No range at all: one unit.
+        below, above = torch.where(below > 0, below, above), torch.where(above > 0, above, below)
+        below, above = (torch.where(extent > 0, extent, torch.ones_like(extent)) for extent in (below, above))
+        # Two clamps and no choice for each pixel, which exported graphs are slow at.
+        distance = preds - threshold
+        normalized = 0.5 + 0.5 * ((distance / below).clamp(min=-1, max=0) + (distance / above).clamp(min=0, max=1))
+        return torch.where(torch.isnan(norm_min) | torch.isnan(norm_max), preds, normalized)
 
     def post_process_batch(self, batch: Batch) -> None:
         """Normalise and threshold a batch in place, each image by its category; labels and masks that it has stay."""
         raw = InferenceBatch(pred_score=batch.pred_score, anomaly_map=batch.anomaly_map)
         if raw.pred_score is None and raw.anomaly_map is None:
             return
-        result = self(raw, self.category_index(batch))._asdict()
-        own = {name: getattr(batch, name) for name in ("pred_label", "pred_mask")}
-        batch.update(**result | {name: value for name, value in own.items() if value is not None})
+        result = self(raw, self.category_index(batch))
+        batch.pred_score, batch.anomaly_map = result.pred_score, result.anomaly_map
+        if batch.pred_label is None:
+            batch.pred_label = result.pred_label
+        if batch.pred_mask is None:
+            batch.pred_mask = result.pred_mask
 
     # ------------------------------------------------------------------ checkpoints
 

@@ -217,16 +217,13 @@ class Extending(BeforeThresholds):
         if self.held:
             fix_statistics(network_of(pl_module).head)
 
-    def draw(self, backbone: FrozenBackbone, beside: int) -> Tensor | None:
-        """Features ``(B, C, h, w)`` of old products for a training step on ``beside`` new images: half as many.
+    def draw(self, backbone: FrozenBackbone, beside: int) -> Tensor:
+        """Features ``(B, C, h, w)`` of old products for a training step on ``beside`` new images: half as many."""
+        return features_of(self._sample.draw(self.held, -(-beside // 2)), backbone)
 
-        ``None`` where there are no old products to be held.
-        """
-        return features_of(self._sample.draw(self.held, -(-beside // 2)), backbone) if self.held else None
-
-    def forgetting(self, network: GradModel, drawn: Tensor | None) -> Tensor | float:
+    def forgetting(self, network: GradModel, drawn: Tensor) -> Tensor:
         """What a training step adds to the loss: how far the head drifts on features of old products."""
-        return 0.0 if drawn is None else HOLD * self._old.drift(network, drawn)
+        return HOLD * self._old.drift(network, drawn)
 
     def replayed(self) -> list[FeatureBatch]:
         """All rows of old products."""

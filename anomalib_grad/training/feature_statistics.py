@@ -46,7 +46,7 @@ class LearnFromFeatures(BeforeThresholds):
         self,
         network: Callable[[], GradModel],
         categories: Callable[[], Sequence[str]],
-        replayed: Callable[[], Iterable[FeatureBatch]] = tuple,
+        replayed: Callable[[], Iterable[FeatureBatch]],
     ) -> None:
         self._network = network
         self._categories = categories

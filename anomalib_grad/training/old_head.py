@@ -48,7 +48,7 @@ class OldHead:
         """
         if self.head is None:
             raise RuntimeError("there is no old head to compare with: keep one first.")
-        shown = network.corruption(turned(network.head_input(features)))
+        shown = network.shown(turned(network.head_input(features)))
         with torch.no_grad():
             head = self.head.to(next(network.head.parameters()))  # where the network is, and as precise
             expected = head.normal(shown)

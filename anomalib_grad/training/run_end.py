@@ -38,7 +38,7 @@ class SayHowToGoOn(Callback):
         own_limit: Gives the model's setting that ends a training, in words; ``None`` where the trainer's ends it.
     """
 
-    def __init__(self, own_limit: Callable[[], str | None] = lambda: None) -> None:
+    def __init__(self, own_limit: Callable[[], str | None]) -> None:
         self._trained = False
         self._own_limit = own_limit
 

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a training settles before its first batch is drawn: weights, precision, length and random numbers."""
+"""What a training settles before its first batch is drawn: weights, length and random numbers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,6 @@ from anomalib_grad.files.configuration import restoring
 from anomalib_grad.settings import TrainingSettings
 
 from .length import OwnLength
-from .precision import say_precision
 
 AVERAGING = getattr(callbacks, "WeightAveraging", ())
 """Of Lightning from 2.6 on."""
@@ -68,9 +67,7 @@ class SettleStart(Callback):
                 f"for weights; give StochasticWeightAveraging in its place."
             )
         self._backbone().ensure_weights()
-        settings = self._settings()
-        say_precision(str(settings.precision), pl_module)
-        self._length.settle(trainer, settings)
+        self._length.settle(trainer, self._settings())
         if trainer.ckpt_path is not None and self._random_state is not None:
             with restoring(f"{RANDOM_STATE!r}"):
                 torch.set_rng_state(self._random_state.cpu())

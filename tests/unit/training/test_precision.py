@@ -6,9 +6,8 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from anomalib_grad.feature_cache import FeatureBatch
 from anomalib_grad.lightning_model import Grad
-from anomalib_grad.training.loss import training_loss
-from anomalib_grad.training.precision import step_precision
 from helpers import tiny
 
 
@@ -25,23 +24,27 @@ def model() -> Grad:
     return Grad(**tiny(mse_threshold=1.0, precision="auto"))
 
 
-def dtype_of_a_step(model: Grad, precision: str | None) -> torch.dtype:
+def dtype_of_a_step(model: Grad, precision: str | None, patch: pytest.MonkeyPatch) -> torch.dtype:
     model.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, precision=precision)
     seen: list[torch.dtype] = []
     recover = model.model.head.fusion.recover
     recover.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
-    with step_precision(model.settings.training.precision, model.trainer, model.device):
-        loss = training_loss(*model.model(features=torch.rand(2, model.model.backbone.channels, 8, 8)))
-    loss.backward()
+    patch.setattr(model, "log", lambda *_, **__: None)  # Lightning takes figures in its loop alone
+    model.on_fit_start()
+    model.training_step(FeatureBatch(torch.rand(2, model.model.backbone.row_length)))["loss"].backward()
     assert recover.weight.grad.dtype == torch.float32
     return seen[0]
 
 
-def test_the_machine_decides_where_the_trainers_precision_is_its_default(model: Grad, arithmetic: bool) -> None:
-    assert dtype_of_a_step(model, None) == (torch.bfloat16 if arithmetic else torch.float32)
+def test_the_machine_decides_where_the_trainers_precision_is_its_default(
+    model: Grad, arithmetic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dtype_of_a_step(model, None, monkeypatch) == (torch.bfloat16 if arithmetic else torch.float32)
 
 
-def test_a_precision_that_the_user_gives_is_kept(model: Grad, arithmetic: bool) -> None:
-    assert dtype_of_a_step(model, "64-true") != torch.bfloat16
+def test_a_precision_that_the_user_gives_is_kept(
+    model: Grad, arithmetic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dtype_of_a_step(model, "64-true", monkeypatch) != torch.bfloat16
     model = Grad(**tiny(mse_threshold=1.0, precision="trainer"))
-    assert dtype_of_a_step(model, None) == torch.float32
+    assert dtype_of_a_step(model, None, monkeypatch) == torch.float32
