@@ -14,6 +14,7 @@ from typing import Any
 from weakref import WeakSet
 
 import lightning.pytorch as pl
+from anomalib.data import AnomalibDataset, PredictDataset
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
@@ -24,6 +25,9 @@ from .pixels import read_wrongly_by_anomalib
 from .prediction import PredictImages
 from .read_or_refuse import AS_THEY_SAY, UnreadableImageError, refuse_pipes
 from .skip_unreadable import File, datasets_of, files_of, find_unreadable
+
+READING = (AnomalibDataset, PredictDataset)
+"""Data sets that read files."""
 
 
 class NameUnreadableImages(Callback):
@@ -76,13 +80,13 @@ def refuse_misread(dataset: object) -> None:
     """Refuse what anomalib's datasets would read wrongly, and nothing but the results tell, or wait for without end.
 
     Args:
-        dataset: Any; those of this package have readers of their own.
+        dataset: Any; those of this package have readers of their own, or give features of what these have read.
 
     Raises:
         UnreadableImageError: Names the files.
         OSError: Names a pipe or device among them.
     """
-    if isinstance(dataset, MultiCategoryDataset | PredictImages):
+    if isinstance(dataset, MultiCategoryDataset | PredictImages) or not isinstance(dataset, READING):
         return
     files = sorted(files_of(dataset))
     with ThreadPoolExecutor() as readers:

@@ -5,6 +5,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import Any
 
 import torch
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
@@ -55,7 +56,8 @@ class EvaluationBatchSampler(BatchSampler):
         sampler: Yields indices into ``groups``.
         batch_size: Largest number of images in a batch.
         drop_last: Leave out batches smaller than that.
-        groups: Group of each image of the dataset; a batch ends where the group changes.
+        groups: Group of each image of the dataset; a batch ends where the group changes. ``None`` takes those of the
+            dataset that the sampler draws from: Lightning, which makes another one for predictions, does not know them.
 
     Raises:
         ValueError: With more processes than images.
@@ -66,10 +68,10 @@ class EvaluationBatchSampler(BatchSampler):
         sampler: Sampler[int] | Iterable[int],
         batch_size: int,
         drop_last: bool,  # Lightning replaces `sampler` and `drop_last` by these names
-        groups: Sequence[int],
+        groups: Sequence[int] | None = None,
     ) -> None:
         super().__init__(_without_repetition(sampler), batch_size, drop_last)
-        self.groups = groups
+        self.groups: Sequence[int] = _dataset_behind(sampler).groups if groups is None else groups
 
     def __iter__(self) -> Iterator[list[int]]:
         for _, run in groupby(self.sampler, key=self.groups.__getitem__):
@@ -81,6 +83,14 @@ class EvaluationBatchSampler(BatchSampler):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+def _dataset_behind(sampler: Any) -> Any:  # noqa: ANN401  # torch's samplers, or Lightning's around them
+    while not hasattr(sampler, "groups"):
+        sampler = next(
+            getattr(sampler, name) for name in ("data_source", "dataset", "_sampler") if hasattr(sampler, name)
+        )
+    return sampler
 
 
 def _without_repetition(sampler: Sampler[int] | Iterable[int]) -> Sampler[int] | Iterable[int]:

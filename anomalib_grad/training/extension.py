@@ -23,6 +23,7 @@ from torch import Tensor
 
 from anomalib_grad.backbone import FrozenBackbone
 from anomalib_grad.categories.recogniser import pool
+from anomalib_grad.data.dataset import MultiCategoryDataset
 from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.files.checkpoint_reading import restore
 from anomalib_grad.files.configuration import check_weights, restoring
@@ -148,8 +149,11 @@ class Extending(BeforeThresholds):
             post_processor.false_alarm_rate = given
         old = [] if post_processor is None else post_processor.categories
         new = products_of(trainer)
-        kept = products_to_keep(old, new, self.replaces, list(self._sample.rows))
-        self._hold(trainer, pl_module, kept or products_to_hold(old, new, self.replaces, list(self._sample.rows)))
+        sampled = list(self._sample.rows)
+        kept = products_to_keep(old, new, self.replaces, sampled)
+        told_apart = isinstance(getattr(trainer.datamodule, "train_data", None), MultiCategoryDataset)  # type: ignore[attr-defined]
+        held = products_to_hold(old, new, self.replaces, sampled) if told_apart else []
+        self._hold(trainer, pl_module, kept or held)
         if kept and post_processor is not None:
             # Nothing is left of products that are replaced.
             network_of(pl_module).rearrange([name if name in kept else "" for name in old], sorted({*kept, *new}))

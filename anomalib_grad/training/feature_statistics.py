@@ -95,11 +95,14 @@ class LearnFromFeatures(BeforeThresholds):
                 for place, score in zip(places, own, strict=True):
                     scores[place].append(score)
         network.normal_scale.fit({index: torch.stack(values) for index, values in scores.items()}, len(categories))
+        images = count_images(trainer)
         for index, values in scores.items():
-            if len(values) < PRIOR_IMAGES:
-                name = "The product" if index is None else f"Category {categories[index]!r}"
+            category = None if index is None else categories[index]
+            count = images.get(category, len(values))
+            if count < PRIOR_IMAGES:
+                name = "The product" if category is None else f"Category {category!r}"
                 message = "%s has %d training images, which tell little of what is usual for it: give it %d or more."
-                logger.warning(message, name, len(values), PRIOR_IMAGES)
+                logger.warning(message, name, count, PRIOR_IMAGES)
 
 
 def training_batches(
@@ -128,6 +131,16 @@ def spread_by_category(trainer: pl.Trainer, most: int) -> list[int]:
     for index, name in enumerate(samples["category"]):
         own.setdefault(name, []).append(index)
     return [index for indices in own.values() for index in evenly(indices, most)]
+
+
+def count_images(trainer: pl.Trainer) -> dict[str | None, int]:
+    """Count the training images of each category, ``None`` where the data have none; not the copies of one."""
+    samples = getattr(dataset_of(trainer), "samples", None)
+    if samples is None:
+        return {}
+    if "category" not in samples:
+        return {None: samples["image_path"].nunique()}
+    return samples.groupby("category")["image_path"].nunique().to_dict()
 
 
 def evenly(indices: Sequence[int], most: int) -> list[int]:

@@ -13,6 +13,7 @@ from anomalib.callbacks import ModelCheckpoint
 from anomalib.engine import Engine
 from lightning.pytorch import seed_everything
 from PIL import Image
+from torch.utils.data import Subset
 
 from anomalib_grad.adjustment import read_thresholds
 from anomalib_grad.adjustment.model_files import score_by
@@ -33,9 +34,26 @@ OLD = ["nut", "pin"]
 ALL = ["bolt", "nut", "pin"]
 
 
-def fit(model: Grad, root: Path, folder: Path, epochs: int = 1, ckpt_path: Path | None = None) -> Grad:
+class OwnData(MultiCategory):
+    """A datamodule of somebody else, whose data set names the product of each image that it gives and no more."""
+
+    def _setup(self, _stage: str | None = None) -> None:
+        super()._setup(_stage)
+        images = self.train_data
+        self.train_data = Subset(images, range(len(images)))
+        self.external_collate_fn = images.collate_fn
+
+
+def fit(
+    model: Grad,
+    root: Path,
+    folder: Path,
+    epochs: int = 1,
+    ckpt_path: Path | None = None,
+    kind: type[MultiCategory] = MultiCategory,
+) -> Grad:
     seed_everything(0)
-    data = MultiCategory(root=root, train_batch_size=4, eval_batch_size=4, num_workers=0)
+    data = kind(root=root, train_batch_size=4, eval_batch_size=4, num_workers=0)
     every_epoch = ModelCheckpoint(folder, "{epoch}", save_top_k=-1, enable_version_counter=False)
     engine = Engine(
         max_epochs=epochs, callbacks=[every_epoch], default_root_dir=folder, accelerator="cpu", devices=1, logger=False
@@ -198,6 +216,9 @@ def test_old_products_are_learnt_anew_where_they_are_to_be_or_there_is_nothing_e
     assert "Training sees images of bolt, pin alone, and holds nut to" in capsys.readouterr().out
     fit(Grad(extends=old), shop, tmp_path)
     assert "alone" not in capsys.readouterr().out
+    model = fit(Grad(extends=old), everything, tmp_path, kind=OwnData)
+    assert "alone" not in capsys.readouterr().out
+    assert model.categories == ALL
 
 
 @pytest.mark.parametrize(

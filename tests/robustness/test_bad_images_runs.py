@@ -38,10 +38,10 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def engine(folder: Path, **options: Any) -> Engine:
+def engine(folder: Path, max_epochs: int = 1, **options: Any) -> Engine:
     """An engine that does little else than what is tested."""
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    return Engine(default_root_dir=folder, accelerator="cpu", devices=1, max_epochs=1, **quiet, **options)
+    return Engine(default_root_dir=folder, accelerator="cpu", devices=1, max_epochs=max_epochs, **quiet, **options)
 
 
 def readable(files: Files) -> dict[str, Path]:
@@ -87,7 +87,7 @@ def test_training_and_prediction_take_every_file_and_neighbours_do_not_matter(
     raw = PerCategoryPostProcessor(enable_normalization=False)  # whose scores nothing clips
     model = Grad(**tiny(max_epochs=1), post_processor=raw, visualizer=False)
     data = MultiCategory(root=root, train_batch_size=16, eval_batch_size=16, num_workers=0)
-    engine(tmp_path, limit_val_batches=0).fit(model, datamodule=data)
+    engine(tmp_path, max_epochs=2, limit_val_batches=0).fit(model, datamodule=data)  # the second on cached features
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 
     mixed = scores(engine(tmp_path).predict(model, datamodule=data))

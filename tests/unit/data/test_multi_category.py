@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from anomalib import TaskType
 from anomalib.data import BTech, Folder, MVTecAD
 from anomalib.metrics import AUROC
 from anomalib.visualization import ImageVisualizer
+from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torchvision.transforms.v2 import Compose, Resize
 
@@ -80,6 +82,18 @@ def test_no_batch_mixes_images_with_and_without_masks(root: Path) -> None:
         metric.update(batch)
     assert masked == 13
     assert metric.compute() == 1.0
+
+
+def test_its_test_loader_is_taken_for_predictions(root: Path) -> None:
+    class Names(LightningModule):
+        def predict_step(self, batch: CategoryImageBatch) -> list[str]:
+            return batch.image_path
+
+    data = MultiCategory(root=root, eval_batch_size=2, num_workers=0)
+    data.setup()
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    batches = trainer.predict(Names(), dataloaders=data.test_dataloader())
+    assert sorted(chain.from_iterable(batches)) == sorted(data.test_data.samples["image_path"])
 
 
 @pytest.mark.parametrize("mode", ["from_test", "from_train", "same_as_test"])
