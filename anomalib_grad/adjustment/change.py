@@ -44,6 +44,11 @@ class Correction:
     after: bool
     against: list[KnownImage]
 
+    @property
+    def was_wrong(self) -> bool:
+        """Whether there was anything to correct."""
+        return self.before != self.image.anomalous
+
 
 @dataclass(frozen=True)
 class Corrected:
@@ -176,19 +181,18 @@ def correct(path: str | Path, verdicts: Verdicts, *, write: bool = True, progres
     with changing(path) as (model, thresholds):
         for product in verdicts:
             thresholds.row(product)
-        corrected, changes = Corrected({}, [], {}, write), False
+        corrected = Corrected({}, [], {}, write)
         for product, files in verdicts.items():
             images = score_images(model, files, product, progress=progress)
             if not images:
                 raise ValueError("none of the corrected images can be read, so nothing was changed; give others.")
-            changes |= _correct(thresholds, product, images, corrected)
-        if write and changes:
+            _correct(thresholds, product, images, corrected)
+        if write and any(one.was_wrong for one in corrected.corrections):
             model.write(thresholds)
     return corrected
 
 
-def _correct(thresholds: ModelThresholds, product: str | None, images: list[KnownImage], corrected: Corrected) -> bool:
-    """Correct one product; tells whether there was anything to correct."""
+def _correct(thresholds: ModelThresholds, product: str | None, images: list[KnownImage], corrected: Corrected) -> None:
     before = thresholds.threshold(product)
     wrong = [image for image in images if called_anomalous(image.score, before) != image.anomalous]
     alarms = sum(not image.anomalous for image in wrong)
@@ -210,7 +214,6 @@ def _correct(thresholds: ModelThresholds, product: str | None, images: list[Know
         for image in known
         if image not in images and called_anomalous(image.score, before) != called_anomalous(image.score, after)
     ]
-    return bool(wrong)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ def in_words(corrected: Corrected) -> list[str]:
     for product, (before, after) in corrected.thresholds.items():
         name = product or "all images"
         own = [one for one in corrected.corrections if one.product == product]
-        if all(one.before == one.image.anomalous for one in own):
+        if not any(one.was_wrong for one in own):
             lines.append(f"{name}: the threshold stays {before:.6g}; it judges all {len(own)} images rightly.")
             continue
         verb = "is now" if corrected.written else "would be"
