@@ -16,7 +16,7 @@ import torch
 from .category_thresholds import STATISTICS, UNKNOWN
 from .false_alarms import check_rate
 from .labelled_scores import KnownImage, peaks_of, scores_of, thinned
-from .normalization import HALF, denormalize, placed
+from .normalization import HALF, along, denormalize, placed
 from .post_processor import PerCategoryPostProcessor
 from .rules import Fit, fit, moved
 from .threshold_record import AFTERWARDS, VALIDATION, ThresholdRecord
@@ -145,10 +145,9 @@ class ModelThresholds:
     def _is_as_fitted(self, product: str | None, record: ThresholdRecord) -> bool:
         return math.isclose(self.threshold(product), record.fitted, rel_tol=1e-4)
 
-    def _raw(self, row: int, level: str, value: float, middle: float | None = None) -> float:
-        """Score of images or pixels that a model normalises to a value in [0, 1], with ``middle`` as the threshold."""
-        low, high = (self._value(row, f"{level}_{end}") for end in ("min", "max"))
-        threshold = self._value(row, f"{level}_threshold") if middle is None else middle
+    def _raw(self, row: int, level: str, value: float) -> float:
+        """Score of images or pixels that a model normalises to a value in [0, 1]."""
+        low, high, threshold = (self._value(row, f"{level}_{part}") for part in ("min", "max", "threshold"))
         if not self.normalized or math.isnan(low) or value == HALF:
             return threshold
         return denormalize(value, low, high, threshold)
@@ -179,8 +178,9 @@ class ModelThresholds:
             raise ValueError(f"A sensitivity must lie between 0 and 1, got {sensitivity:g}; 0.5 is the fitted one.")
         if not self.normalized:
             raise ValueError("The model does not normalise scores, so it has no sensitivity; set a --threshold.")
-        fitted = self._known(product).fitted
-        threshold = self._raw(self.row(product), "image", 1 - sensitivity, middle=fitted)
+        fitted, row = self._known(product).fitted, self.row(product)
+        low, high = (self._value(row, f"image_{end}") for end in ("min", "max"))
+        threshold = fitted if math.isnan(low) else along(1 - sensitivity, low, high, fitted)
         self._change(product, Fit(threshold, math.nan, f"sensitivity {sensitivity:g}"))
 
     def set_false_alarms(self, product: str | None, rate: float) -> None:

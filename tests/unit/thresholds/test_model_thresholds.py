@@ -147,16 +147,16 @@ def test_what_is_set_comes_back_from_files_and_changes_verdicts():
     assert post_processor(scores, torch.tensor([0, 1, 2])).pred_label.tolist() == [True, False, False]
 
 
-@pytest.mark.parametrize("sensitivity", [0.1, 0.4, 0.5, 0.7, 0.95, 1.0])
+@pytest.mark.parametrize("sensitivity", [0.02, 0.1, 0.4, 0.5, 0.7, 0.95, 1.0])
 @pytest.mark.parametrize("threshold", [-3.0, 0.0, 1e-3, 5.0, 8.0, 19.0, 20.0, 31.0])
 def test_thresholds_are_set_whatever_the_sensitivity_of_the_model(sensitivity: float, threshold: float):
-    model = thresholds(image_sensitivity=sensitivity, pixel_sensitivity=1.1 - sensitivity)
+    model = thresholds(image_sensitivity=sensitivity, pixel_sensitivity=min(1.1 - sensitivity, 1))
     model.fit(
         "cup", [NORMAL[0]._replace(score=threshold, peak=2 * threshold + 9), NORMAL[1]._replace(score=-9)], "", None
     )
     for _ in range(2):  # as fitted, then as set
         assert model.threshold("cup") == pytest.approx(threshold, abs=2e-3)
-        post_processor = PerCategoryPostProcessor(image_sensitivity=sensitivity, pixel_sensitivity=1.1 - sensitivity)
+        post_processor = PerCategoryPostProcessor(image_sensitivity=sensitivity, pixel_sensitivity=min(1.1 - sensitivity, 1))
         post_processor.set_categories(["cup", "pin"])
         model.apply_to(post_processor)
         scores = threshold + torch.tensor([-1e-2, 0.0, 1e-2])

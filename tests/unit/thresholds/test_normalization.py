@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torchmetrics.functional.classification import binary_auroc
 
 from anomalib_grad.thresholds import PerCategoryPostProcessor
+from anomalib_grad.thresholds.normalization import denormalize
 
 normalize = PerCategoryPostProcessor._normalize
 NAN = float("nan")
@@ -18,9 +19,25 @@ def tensors(*values: float) -> list[torch.Tensor]:
     return [torch.tensor(value) for value in values]
 
 
-def test_minimum_threshold_and_maximum_are_fixed_points() -> None:
-    preds = torch.tensor([2.0, 3.0, 9.0, 2.5, 6.0])
-    assert normalize(preds, *tensors(2, 9, 3)).tolist() == [0.0, 0.5, 1.0, 0.25, 0.75]
+def test_minimum_and_threshold_are_fixed_points_and_scores_linear_in_between() -> None:
+    preds = torch.tensor([2.0, 3.0, 2.5, 6.0, 1.0])
+    assert normalize(preds, *tensors(2, 9, 3)).tolist() == [0.0, 0.5, 0.25, 0.75, 0.0]
+
+
+def test_scores_beyond_the_range_are_told_apart() -> None:
+    preds = torch.tensor([8.7, 9.0, 16.0, 50.0, 500.0, float("inf")])
+    normalized = normalize(preds, *tensors(2, 9, 3))
+    assert (normalized.diff() > 0).all()
+    assert (normalized > 0.9).all()
+    assert normalized[-1] == 1
+
+
+@given(st.floats(0, 0.9999), score, st.floats(0.1, 100), st.floats(0, 1))
+def test_raw_scores_are_found_again(value: float, low: float, width: float, position: float) -> None:
+    limits = low, low + width, low + position * width
+    raw = torch.tensor(denormalize(value, *limits), dtype=torch.float64)
+    given = (torch.tensor(limit, dtype=torch.float64) for limit in limits)
+    assert normalize(raw, *given).item() == pytest.approx(value, abs=1e-6)
 
 
 @given(st.lists(score, min_size=2, max_size=20), st.floats(0, 1, width=32))
@@ -55,6 +72,6 @@ def test_no_range_gives_half_at_the_threshold() -> None:
 
 
 def test_without_threshold_the_middle_without_range_the_raw_score() -> None:
-    assert normalize(torch.tensor([1.0, 2.0, 3.0]), *tensors(1, 3, NAN)).tolist() == [0.0, 0.5, 1.0]
+    assert normalize(torch.tensor([1.0, 2.0, 2.5]), *tensors(1, 3, NAN)).tolist() == [0.0, 0.5, 0.75]
     assert normalize(torch.tensor([7.0]), *tensors(NAN, NAN, NAN)).tolist() == [7.0]
     assert normalize(None, *tensors(0, 1, 0.5)) is None
