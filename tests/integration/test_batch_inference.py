@@ -57,11 +57,8 @@ def model(folder: Path, shop: Path) -> Path:
     data = MultiCategory(root=shop, train_batch_size=4, eval_batch_size=4, num_workers=0, seed=0)
     engine = Engine(default_root_dir=folder, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False)
     engine.fit(model, datamodule=data)
-    for level in ("image", "pixel"):  # a range in which no score is clamped
-        for name in (f"{level}_min", f"category_{level}_min"):
-            getattr(model.post_processor, name).mul_(0.2)
-        for name in (f"{level}_max", f"category_{level}_max"):
-            getattr(model.post_processor, name).mul_(5)
+    for name in ("image_min", "category_image_min"):  # below which scores would be equal
+        getattr(model.post_processor, name).mul_(0.2)
     return model.to_openvino(folder)
 
 
