@@ -28,6 +28,7 @@ from anomalib_grad.files.atomic import folder_beside, make_folder, naming_disk
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor, judge
 from anomalib_grad.torch_model import GradModel
+from anomalib_grad.training.untrained import NEVER_TRAINED
 
 from .checksum import seal
 from .quiet import only_warnings
@@ -100,7 +101,7 @@ class CategoryExportMixin(ExportMixin):
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to a torch file; arguments and result are anomalib's."""
-        warn_without_threshold(self.post_processor)
+        self._warn()
         with portable(self):  # type: ignore[arg-type]  # mixed into a module
             return self._publish(super().to_torch, export_root, ExportType.TORCH, model_file_name=model_file_name)
 
@@ -115,7 +116,7 @@ class CategoryExportMixin(ExportMixin):
 
         Weights above ONNX's limit of 2 GB for one file need ``external_data=True``, which puts them beside it.
         """
-        warn_without_threshold(self.post_processor)
+        self._warn()
         kwargs = {"opset_version": OPSET_VERSION, "external_data": False, "verbose": False} | kwargs
 
         def export(root: Path) -> Path:
@@ -142,6 +143,13 @@ class CategoryExportMixin(ExportMixin):
             return path
 
         return self._publish(export, export_root, ExportType.OPENVINO, *args, **kwargs)
+
+    def _warn(self) -> None:
+        """Say so if a model to be exported judges nothing: its speed may be all that is asked."""
+        if cast("GradModel", self.model).head.is_as_drawn():
+            logger.warning(NEVER_TRAINED)
+        else:
+            warn_without_threshold(self.post_processor)
 
     def _publish(self, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # those of publish
         """Export with :func:`publish`; the weights take about as many bytes as they do here."""

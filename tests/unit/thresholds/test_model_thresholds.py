@@ -156,7 +156,9 @@ def test_thresholds_are_set_whatever_the_sensitivity_of_the_model(sensitivity: f
     )
     for _ in range(2):  # as fitted, then as set
         assert model.threshold("cup") == pytest.approx(threshold, abs=2e-3)
-        post_processor = PerCategoryPostProcessor(image_sensitivity=sensitivity, pixel_sensitivity=min(1.1 - sensitivity, 1))
+        post_processor = PerCategoryPostProcessor(
+            image_sensitivity=sensitivity, pixel_sensitivity=min(1.1 - sensitivity, 1)
+        )
         post_processor.set_categories(["cup", "pin"])
         model.apply_to(post_processor)
         scores = threshold + torch.tensor([-1e-2, 0.0, 1e-2])
