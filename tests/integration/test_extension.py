@@ -245,7 +245,7 @@ def test_loaders_that_name_no_product_are_refused_before_anything_is_learnt(
     data = MultiCategory(root=bolts, num_workers=0)
     data.setup()
     engine = Engine(max_epochs=1, default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False)
-    with pytest.raises(ValueError, match="do not name the products that they show.*such as MultiCategory"):
+    with pytest.raises(ValueError, match=r"do not name the products that they show.*such as MultiCategory"):
         engine.fit(Grad(extends=old), train_dataloaders=data.train_dataloader())
 
 
