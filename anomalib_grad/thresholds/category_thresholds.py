@@ -139,7 +139,7 @@ class CategoryStatistics(PostProcessor):
             ValueError: If there is no such category; lists those that there are.
         """
         if name not in self.categories:
-            known = ", ".join(self.categories) or "none; train or validate on data with categories first"
+            known = ", ".join(self.categories) or "none; train or validate on data with categories first, naming none"
             raise ValueError(f"No category is called {name!r}; choose one of those known: {known}.")
         return self.categories.index(name)
 
@@ -156,7 +156,7 @@ class CategoryStatistics(PostProcessor):
             names = sorted({*names, *self.kept})
         if names is not None and list(names) != self.categories:
             self.set_categories(names)
-        if names is not None and self.category is not None:
+        if self.category is not None:
             self.named_index(self.category)
 
     def on_validation_batch_end(  # type: ignore[override]  # anomalib's signature

@@ -5,8 +5,10 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 from anomalib.engine import Engine
+from PIL import Image
 
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.lightning_model import Grad
@@ -85,3 +87,22 @@ def test_thresholds_that_are_switched_off_are_not_missed(
     assert "no threshold" not in caplog.text
     printed = " ".join(capsys.readouterr().out.split())
     assert "There are no thresholds: the model's post-processor has enable_thresholding=False." in printed
+
+
+def test_a_model_that_knows_no_product_yet_learns_of_them_as_it_is_told_to(shop: Path, tmp_path: Path) -> None:
+    """As one of the authors', whose files name none."""
+    mask = tmp_path / "ignore.png"
+    Image.fromarray(np.tile(np.repeat(np.uint8([255, 0]), 36), (72, 1))).save(mask)
+    model, run = as_if_trained(Grad(**TINY, category="nut")), engine(tmp_path)
+    with pytest.raises(
+        ValueError, match="those known: none; train or validate on data with categories first, naming none"
+    ):
+        run.validate(model, datamodule=data(shop))
+    model.post_processor.category = None
+    with pytest.raises(ValueError, match=r"tell apart: .* validate it without the mask first"):
+        run.validate(model, datamodule=data(shop, ignore={"nut": str(mask)}))
+    run.validate(model, datamodule=data(shop))
+    run.validate(model, datamodule=data(shop, ignore={"nut": str(mask)}))
+    model.post_processor.category = "nut"
+    run.predict(model, data_path=shop / "nut/test/good")
+    assert model.model.ignored is not None
