@@ -55,6 +55,7 @@ from .training.optimisation import build_optimizer
 from .training.precision import takes_bfloat16
 from .training.run_end import SayHowToGoOn
 from .training.run_start import SettleStart
+from .training.untrained import RefuseUntrained
 from .training.validation import ValidateAtEnd
 
 NOT_GIVEN = Settings()
@@ -192,6 +193,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         """Callbacks of anomalib, what is learnt beside the weights, whole checkpoints, errors that name a file."""
         extending = self._extending
         return [
+            RefuseUntrained(lambda: self.model.head),
             LeaveOutHidden(),  # before the visualiser names a result for each image
             *cast("Sequence[Callback]", super().configure_callbacks()),
             TrainOnCopies(lambda: self.settings.training.copies or 0),

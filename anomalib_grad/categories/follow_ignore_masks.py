@@ -60,7 +60,8 @@ class FollowIgnoreMasks(Callback):
         if not categories and "" not in masks:
             raise ValueError(
                 f"{next(iter(masks.values()))} belongs to one of several products, which this model does not tell "
-                f"apart; leave its post_processor at True, or take the mask away."
+                f"apart: train it on them with its post_processor left at True, validate it without the mask first, or "
+                f"take the mask away."
             )
         size = self._network().image_size
         self._network().ignore({name: kept_pixels(path, size) for name, path in masks.items()}, categories)

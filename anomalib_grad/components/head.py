@@ -73,7 +73,12 @@ class GradHead(nn.Module):
         jitter_std, jitter_probability: Coordinate jittering in training. Paper: 0.05 and 0.5.
         indicator_weight, cosine_weight: Weights of the similarity. Paper: 0.3 and 0.7.
         mse_threshold: ``k`` of the similarity's indicator, in squared feature units.
+
+    Attributes:
+        drawn: First value of each parameter as it was drawn; ``None`` in exports of before.
     """
+
+    drawn: Tensor | None = None
 
     def __init__(
         self,
@@ -115,6 +120,7 @@ class GradHead(nn.Module):
             "cosine_weight": cosine_weight,
         }
         self.apply(init_weights)
+        self.drawn = self._first_values()
 
     def forward(self, features: Tensor) -> Refinement:
         """Refine features ``x`` ``(B, C, H, W)`` towards what is normal."""
@@ -130,6 +136,14 @@ class GradHead(nn.Module):
             features, normal, self.mse_threshold, self.indicator_weight, self.cosine_weight
         )  # S: (B, 1, H, W)
         return Refinement(refine(features, normal, similarity_map), similarity_map)
+
+    def is_as_drawn(self) -> bool:
+        """Tell whether all weights are the random ones of the beginning: nobody has trained, loaded or set any."""
+        now = self._first_values()
+        return self.drawn is not None and torch.equal(self.drawn.to(now), now)
+
+    def _first_values(self) -> Tensor:
+        return torch.cat([parameter.detach().flatten()[:1] for parameter in self.parameters()])
 
     def grid_parameters(self) -> list[nn.Parameter]:
         """The cells of both grids, which learn at their own rate."""

@@ -20,6 +20,11 @@ from .skip_unreadable import datasets_of
 
 logger = logging.getLogger(__name__)
 
+TAKE_IMAGES = (
+    "take test images for validation (val_split_mode='same_as_test' or 'from_test') and validate or train, or training "
+    "images ('from_train', with Grad's false_alarm_rate) and train."
+)
+"""What gives data without validation images some."""
 _NO_LOADER = "_dataloader` must be implemented"
 
 
@@ -50,14 +55,10 @@ class NameMissingImages(Callback):
         data = getattr(trainer, "datamodule", None)
         if isinstance(exception, AttributeError) and isinstance(exception.obj, AnomalibDataModule):
             if exception.name == "val_data":
-                reword(
-                    exception,
-                    f"{type(exception.obj).__name__} has no validation images, which set the thresholds: give it "
-                    "val_split_mode='from_train', and Grad a false_alarm_rate where there are no anomalous images, or "
-                    "train through MultiCategory, which needs none.",
-                )
+                reword(exception, f"{type(exception.obj).__name__} has nothing to fit thresholds on: {TAKE_IMAGES}")
         elif isinstance(exception, MisconfigurationException) and data is None and _NO_LOADER in str(exception):
-            reword(exception, "there are no images to run on: give a datamodule, such as --data MultiCategory.")
+            given = "a folder of them (--data)" if trainer.predicting else "a datamodule, such as --data MultiCategory"
+            reword(exception, f"there are no images to run on: give {given}.")
         elif isinstance(exception, URLError) and isinstance(data, AnomalibDataModule):
             root, category = getattr(data, "root", None), data.category
             reword(

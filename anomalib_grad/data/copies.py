@@ -20,6 +20,7 @@ from .training_loader import ReplacesTrainingLoader
 
 logger = logging.getLogger(__name__)
 
+SETTING = "training.copies"
 FARTHEST = 0.03
 """Share of a side by which a copy is moved at the most."""
 BRIGHTEST = 0.12
@@ -117,7 +118,7 @@ def with_copies(loader: object, copies: int) -> object:
         copies: Number of copies of each image.
     """
     if not isinstance(loader, DataLoader) or loader.batch_size is None or not hasattr(loader.dataset, "samples"):
-        logger.warning("training.copies is off: the training data are not one DataLoader of anomalib's images.")
+        logger.warning("%s is off: the training data are not one DataLoader of anomalib's images.", SETTING)
         return loader
     return DataLoader(
         Copies(loader.dataset, copies),
@@ -138,6 +139,10 @@ class TrainOnCopies(ReplacesTrainingLoader):
 
     def __init__(self, copies: Callable[[], int]) -> None:
         self._copies = copies
+
+    def wanted(self) -> str | None:
+        """Name the setting, if there are to be copies."""
+        return SETTING if self._copies() else None
 
     def training_loader(self, trainer: pl.Trainer, images: object) -> object:
         """Give a loader that draws any version of an image, or the images' own without copies."""

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.types import EVAL_DATALOADERS
 from torch.utils.data import DataLoader, SequentialSampler
 from torchvision.transforms.v2 import Transform
 
-from .anomalib_data import leave_out_hidden
+from .anomalib_data import TAKE_IMAGES, leave_out_hidden
 from .dataset import MultiCategoryDataset
 from .discovery import check_names, create_datamodule, discover_categories, resolve_datamodule_class
 from .folder_layout import FolderLayout
@@ -358,8 +358,12 @@ class MultiCategory(AnomalibDataModule):
         )
 
     def val_dataloader(self) -> EVAL_DATALOADERS:
-        """Validation batches; nothing where no category has validation images."""
-        return self._evaluation_dataloader(self.val_data) if hasattr(self, "val_data") else []
+        """Validation batches; nothing where no category has validation images, of which a training needs none."""
+        if hasattr(self, "val_data"):
+            return self._evaluation_dataloader(self.val_data)
+        if self.trainer is not None and self.trainer.state.fn == "validate":
+            logger.warning("there is nothing to validate on: %s", TAKE_IMAGES)
+        return []
 
     def test_dataloader(self) -> EVAL_DATALOADERS:
         """Test batches; nothing where no category has test images."""

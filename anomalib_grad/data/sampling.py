@@ -60,7 +60,7 @@ class EvaluationBatchSampler(BatchSampler):
             dataset that the sampler draws from: Lightning, which makes another one for predictions, does not know them.
 
     Raises:
-        ValueError: With more processes than images.
+        ValueError: With more processes than images, or if neither ``groups`` nor the data set has them.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class EvaluationBatchSampler(BatchSampler):
         groups: Sequence[int] | None = None,
     ) -> None:
         super().__init__(_without_repetition(sampler), batch_size, drop_last)
-        self.groups: Sequence[int] = _dataset_behind(sampler).groups if groups is None else groups
+        self.groups = _groups_behind(sampler) if groups is None else groups
 
     def __iter__(self) -> Iterator[list[int]]:
         for _, run in groupby(self.sampler, key=self.groups.__getitem__):
@@ -85,12 +85,20 @@ class EvaluationBatchSampler(BatchSampler):
         return sum(1 for _ in self)
 
 
-def _dataset_behind(sampler: Any) -> Any:  # noqa: ANN401  # torch's samplers, or Lightning's around them
-    while not hasattr(sampler, "groups"):
-        sampler = next(
-            getattr(sampler, name) for name in ("data_source", "dataset", "_sampler") if hasattr(sampler, name)
-        )
-    return sampler
+def _groups_behind(sampler: Any) -> Sequence[int]:  # noqa: ANN401  # torch's samplers, or Lightning's around them
+    """Groups of the data set that a sampler draws from; a part of one, which is numbered otherwise, has none."""
+    source = sampler
+    while not hasattr(source, "groups"):
+        names = ("data_source", "dataset", "_sampler") if isinstance(source, Sampler) else ("_sampler",)
+        inner = [getattr(source, name) for name in names if hasattr(source, name)]
+        if not inner:
+            raise ValueError(
+                f"{type(source).__name__} does not say which images can share a batch: give the data set an attribute "
+                f"groups, a number for each image, alike where images have the same kinds of ground truth."
+            )
+        source = inner[0]
+    groups: Sequence[int] = source.groups
+    return groups
 
 
 def _without_repetition(sampler: Sampler[int] | Iterable[int]) -> Sampler[int] | Iterable[int]:

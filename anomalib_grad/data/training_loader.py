@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Callbacks that train on something else than what the datamodule's training loader gives."""
 
+import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader
+
+logger = logging.getLogger(__name__)
 
 
 class ReplacesTrainingLoader(Callback, ABC):
@@ -24,10 +27,18 @@ class ReplacesTrainingLoader(Callback, ABC):
     def training_loader(self, trainer: pl.Trainer, images: object) -> object:
         """Give what is trained on in the place of the datamodule's loader ``images``, or that."""
 
+    @abstractmethod
+    def wanted(self) -> str | None:
+        """Name the setting by which someone asks for this; ``None`` where nobody does."""
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Stand between the trainer and the loader."""
+        """Stand between the trainer and the loader; say so where there is no datamodule to stand before."""
         datamodule: Any = getattr(trainer, "datamodule", None)
-        if stage != "fit" or datamodule is None:
+        if stage != "fit":
+            return
+        if datamodule is None:
+            if self.wanted() is not None:
+                logger.warning("%s is off: give the training a datamodule, not loaders.", self.wanted())
             return
         images: Callable[[], object] = datamodule.train_dataloader
 

@@ -25,9 +25,11 @@ from torchmetrics import Metric
 
 from anomalib_grad.data.resizing import resized_to
 from anomalib_grad.files.atomic import folder_beside, make_folder, naming_disk
+from anomalib_grad.thresholds.category_thresholds import lacking
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor, judge
 from anomalib_grad.torch_model import GradModel
+from anomalib_grad.training.untrained import NEVER_TRAINED
 
 from .checksum import seal
 from .quiet import only_warnings
@@ -43,6 +45,10 @@ CATEGORY = "category"
 RAW = ("raw_score", "raw_map")
 """Names of the tensors that hold scores and maps in the units of the thresholds."""
 SIZE_METADATA = "anomalib_grad_image_size"
+BEFORE_EXPORT = (
+    "run engine.validate(model, datamodule=...) on data with validation images before the export, or fit them in its "
+    "file (python -m anomalib_grad.thresholds fit)."
+)
 OPSET_VERSION = 18  # the exporter's own; a lower one is a conversion afterwards that fails
 
 
@@ -100,7 +106,7 @@ class CategoryExportMixin(ExportMixin):
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to a torch file; arguments and result are anomalib's."""
-        warn_without_threshold(self.post_processor)
+        self._warn()
         with portable(self):  # type: ignore[arg-type]  # mixed into a module
             return self._publish(super().to_torch, export_root, ExportType.TORCH, model_file_name=model_file_name)
 
@@ -115,7 +121,7 @@ class CategoryExportMixin(ExportMixin):
 
         Weights above ONNX's limit of 2 GB for one file need ``external_data=True``, which puts them beside it.
         """
-        warn_without_threshold(self.post_processor)
+        self._warn()
         kwargs = {"opset_version": OPSET_VERSION, "external_data": False, "verbose": False} | kwargs
 
         def export(root: Path) -> Path:
@@ -143,6 +149,14 @@ class CategoryExportMixin(ExportMixin):
 
         return self._publish(export, export_root, ExportType.OPENVINO, *args, **kwargs)
 
+    def _warn(self) -> None:
+        """Say so if a model to be exported judges nothing: its speed may be all that is asked."""
+        lack = lacking(self.post_processor)
+        if cast("GradModel", self.model).head.is_as_drawn():
+            logger.warning(NEVER_TRAINED)
+        elif lack is not None:
+            logger.warning("the exported model has %s: %s", lack, BEFORE_EXPORT)
+
     def _publish(self, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # those of publish
         """Export with :func:`publish`; the weights take about as many bytes as they do here."""
         weights: Any = [*self.parameters(), *self.buffers()]  # type: ignore[attr-defined]  # mixed into a module
@@ -168,16 +182,6 @@ class CategoryExportMixin(ExportMixin):
             case CompressionType.INT8_ACQ:
                 return quantization.quantize_with_accuracy_control(model, datamodule, metric, max_drop)
         raise ValueError(f"Choose a compression type of {[kind.value for kind in CompressionType]}.")
-
-
-def warn_without_threshold(post_processor: nn.Module | None) -> None:
-    """Say so if a model to be exported has learnt no threshold: it would be silent about what it calls normal."""
-    threshold = getattr(post_processor, "image_threshold", None)
-    if threshold is not None and getattr(post_processor, "enable_thresholding", False) and torch.isnan(threshold):
-        logger.warning(
-            "the exported model has no threshold, so its labels and the range of its scores mean nothing: run "
-            "engine.validate(model, datamodule=...) before the export."
-        )
 
 
 @contextmanager

@@ -257,7 +257,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         if category is None:
             return None
         if category not in self.categories:
-            known = ", ".join(self.categories) or "none, it was trained without categories"
+            known = ", ".join(self.categories) or "none, it learnt to tell none apart"
             raise ValueError(f"The model knows no category {category!r}; choose one of those that it knows: {known}.")
         return self.categories.index(category)
 

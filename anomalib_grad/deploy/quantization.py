@@ -107,11 +107,16 @@ def calibration_images(model: ov.Model, datamodule: AnomalibDataModule | None) -
         At most 300 images, each a batch of its own, as images of different sizes do not share one.
 
     Raises:
-        ValueError: If there is no datamodule.
+        ValueError: If there is no datamodule, or it has no validation images.
     """
     datamodule = _required(datamodule)
     datamodule.setup("fit")
-    images = datamodule.val_data
+    images: Any = getattr(datamodule, "val_data", ())
+    if not len(images):
+        raise ValueError(
+            f"INT8_PTQ and INT8_ACQ calibrate on validation images, and {type(datamodule).__name__} has none: give it "
+            f"val_split_mode='same_as_test' (--data.val_split_mode on the command line), or another datamodule."
+        )
     if len(images) < CALIBRATION_IMAGES:
         logger.warning("Calibrating INT8 on %d validation images; %d are recommended.", len(images), CALIBRATION_IMAGES)
     chosen = torch.linspace(0, len(images) - 1, min(len(images), CALIBRATION_IMAGES)).round().int().tolist()

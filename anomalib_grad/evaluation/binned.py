@@ -41,8 +41,8 @@ class _PixelCurves(Metric):
         """
         if preds.numel() and not (preds.min() >= 0 and preds.max() <= 1):
             raise ValueError(
-                "Binned pixel metrics need anomaly maps in [0, 1]: leave the post-processor's normalization enabled, "
-                "or set binned to None."
+                "Binned pixel metrics need anomaly maps in [0, 1]: validate the model with the post-processor's "
+                "normalization enabled, or set binned to None."
             )
         bin_of = (preds.flatten() * self.bins).long().clamp_(max=self.bins - 1)  # (B*H*W,)
         regions = _region_labels(target).flatten()  # (B*H*W,), 0 is background

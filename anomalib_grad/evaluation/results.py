@@ -129,9 +129,14 @@ def _threshold_of_scores(post_processor: PostProcessor | None, raw: float) -> fl
 def _threshold_notes(post_processor: PostProcessor | None, categories: list[str]) -> list[str]:
     if not isinstance(post_processor, PerCategoryPostProcessor):
         return ["All categories share one pooled threshold: the model's post-processor keeps none per category."]
+    if not post_processor.enable_thresholding:
+        return ["There are no thresholds: the model's post-processor has enable_thresholding=False."]
     own = dict(zip(post_processor.categories, post_processor.category_image_threshold.tolist(), strict=True))
     fitted = [name for name in categories if not math.isnan(own.get(name, math.nan))]
-    return threshold_notes(fitted, [name for name in categories if name not in fitted])
+    others = [name for name in categories if name not in fitted]
+    if torch.isnan(post_processor.image_threshold):
+        return [*threshold_notes(fitted, []), *_note("No threshold is known for {}: validate the model.", others)]
+    return threshold_notes(fitted, others)
 
 
 def _resolution(module: nn.Module, name: str) -> int | None:

@@ -51,6 +51,10 @@ class FeatureCaching(ReplacesTrainingLoader):
         self._name = ""
         self.rows: np.ndarray | None = None
 
+    def wanted(self) -> str | None:
+        """Name the setting, if a place was asked for."""
+        return "feature_cache" if self.place and not is_automatic(self.place) else None
+
     def training_loader(self, trainer: pl.Trainer, images: object) -> object:
         """Fill the cache and give a loader over it; that of the images where there is to be, or can be, no cache."""
         if not self.place:

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from anomalib.data import Batch
+from anomalib.data import AnomalibDataModule, Batch
+from anomalib.data.utils import ValSplitMode
 from anomalib.post_processing import PostProcessor
 from lightning import LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from anomalib_grad.categories.recogniser import CategoryRecogniser
+from anomalib_grad.data.anomalib_data import TAKE_IMAGES
 
 from .false_alarms import check_rate, false_alarm_threshold
 from .labelled_scores import KnownImage
@@ -24,8 +26,12 @@ from .validation_scores import ScoreSummary, gather_summaries, merge_all, select
 
 logger = logging.getLogger(__name__)
 
-VALIDATE = "Run engine.validate(model, datamodule=...), or go on with the training to its end."
-MORE_IMAGES = "Add images, or raise the datamodule's test_split_ratio or val_split_ratio, and train again."
+VALIDATE = (
+    "run engine.validate(model, datamodule=...) on data with validation images, fit them in the checkpoint (python -m "
+    "anomalib_grad.thresholds fit), or go on with the training."
+)
+UNLIMITED = "leave that out and run engine.validate(model, datamodule=...)."
+MORE_IMAGES = "add images, or raise the datamodule's test_split_ratio or val_split_ratio, and train again."
 
 UNNAMED = ""
 """Stands for the category of images whose batch names none."""
@@ -133,7 +139,7 @@ class CategoryStatistics(PostProcessor):
             ValueError: If there is no such category; lists those that there are.
         """
         if name not in self.categories:
-            known = ", ".join(self.categories) or "none; train or validate on data with categories first"
+            known = ", ".join(self.categories) or "none; train or validate on data with categories first, naming none"
             raise ValueError(f"No category is called {name!r}; choose one of those known: {known}.")
         return self.categories.index(name)
 
@@ -150,7 +156,7 @@ class CategoryStatistics(PostProcessor):
             names = sorted({*names, *self.kept})
         if names is not None and list(names) != self.categories:
             self.set_categories(names)
-        if names is not None and self.category is not None:
+        if self.category is not None:
             self.named_index(self.category)
 
     def on_validation_batch_end(  # type: ignore[override]  # anomalib's signature
@@ -186,21 +192,19 @@ class CategoryStatistics(PostProcessor):
         """Say at once if training ended before thresholds were fitted."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        images = getattr(getattr(trainer, "datamodule", None), "val_data", None)
-        if images is not None and len(images) == 0:
-            self._miss_thresholds("there are no validation images", MORE_IMAGES)
-        else:
-            self._miss_thresholds("training ended without a validation")
+        self._miss_thresholds(trainer, "training ended without a validation")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so if there are no thresholds, as in checkpoints of an unfinished training."""
-        self._miss_thresholds("no validation fitted them")
+        self._miss_thresholds(trainer, "no validation fitted them")
 
     on_predict_start = on_test_start
 
-    def _miss_thresholds(self, reason: str, advice: str = VALIDATE) -> None:
-        if self.enable_thresholding and torch.isnan(self._image_threshold):
-            logger.warning("The model has no thresholds, so its labels mean nothing: %s. %s", reason, advice)
+    def _miss_thresholds(self, trainer: Trainer, reason: str) -> None:
+        lack = lacking(self)
+        if lack is not None:
+            cause, advice = cause_of(trainer) or (reason, VALIDATE)
+            logger.warning("The model has %s: %s; %s", lack, cause, advice)
 
     def _fit_pooled(self, everywhere: ScoreSummary) -> None:
         """Set the statistics of all categories together; those without any sample stay as they are.
@@ -278,3 +282,26 @@ class CategoryStatistics(PostProcessor):
                 "" if self.false_alarm_rate else ", or set the model's false_alarm_rate, which needs only normal ones"
             )
             logger.warning("%s %s. Add such validation images for a better one%s.", owner, rule, other)
+
+
+def lacking(post_processor: nn.Module | None) -> str | None:
+    """Say which thresholds a post-processor lacks, and what follows; ``None`` if it has all, or is to have none."""
+    pooled = getattr(post_processor, "image_threshold", None)
+    if pooled is None or not getattr(post_processor, "enable_thresholding", False) or not torch.isnan(pooled):
+        return None
+    own = getattr(post_processor, "category_image_threshold", torch.empty(0))
+    if torch.isnan(own).all():
+        return "no thresholds, so its labels mean nothing"
+    names = [name for name, threshold in zip(post_processor.categories, own, strict=True) if torch.isnan(threshold)]  # type: ignore[union-attr, arg-type]  # there are some
+    return f"no threshold for {', '.join([*names, UNKNOWN])}, so labels of theirs mean nothing"
+
+
+def cause_of(trainer: Trainer) -> tuple[str, str] | None:
+    """Say why a run cannot fit thresholds, and what to do; ``None`` if nothing stands in the way, or nobody knows."""
+    if trainer.limit_val_batches == 0:
+        return "limit_val_batches is 0", UNLIMITED
+    datamodule = getattr(trainer, "datamodule", None)
+    if not isinstance(datamodule, AnomalibDataModule) or len(getattr(datamodule, "val_data", ())):
+        return None
+    none_wanted = datamodule.val_split_mode == ValSplitMode.NONE
+    return "there are no validation images", TAKE_IMAGES if none_wanted else MORE_IMAGES

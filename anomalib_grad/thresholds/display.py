@@ -19,6 +19,10 @@ NO_EVIDENCE = (
     "and export it again, or fit thresholds on images of the line (fit)."
 )
 
+NO_THRESHOLDS = (
+    "There are no thresholds yet: validate the checkpoint and export it again, or fit some on images of the line (fit)."
+)
+
 
 def thresholds_table(thresholds: ModelThresholds) -> Table:
     """Lay out a row per product: its threshold, where it comes from, and what it does to the images that are known."""
@@ -49,7 +53,8 @@ def thresholds_table(thresholds: ModelThresholds) -> Table:
 
 def remarks(thresholds: ModelThresholds) -> list[str]:
     """Say in sentences what the table cannot: what is missing, what is extrapolated, and what was changed."""
-    said = [] if thresholds.records else [NO_EVIDENCE]
+    fitted = not all(math.isnan(thresholds.threshold(name)) for name in thresholds.names)
+    said = [] if thresholds.records else [NO_EVIDENCE if fitted else NO_THRESHOLDS]
     for name in thresholds.names:
         record = thresholds.record(name)
         if record is not None:

@@ -24,6 +24,10 @@ from .threshold_record import AFTERWARDS, VALIDATION, ThresholdRecord
 ALL = "all"
 """Stands for whatever a model without categories judges."""
 MOVED = ", moved"
+NO_RANGE = (
+    "The model knows no range of scores yet, so a threshold alone would mean nothing: validate the checkpoint and "
+    "export it again, or fit the threshold on images (fit)."
+)
 LEVELS = ("image", "pixel")
 _FITTED = ("source", "fitted", "images", "seen", "rate")
 """Fields of a record that a new fit replaces."""
@@ -288,11 +292,8 @@ class ModelThresholds:
     def _change(self, product: str | None, found: Fit, **fields: Any) -> None:  # noqa: ANN401  # of the record
         """Set thresholds and note it; pixels keep theirs where there is none for them."""
         row, name = self.row(product), self.names[self.row(product)]
-        if self.normalized and math.isnan(self._value(row, "image_min")):
-            raise ValueError(
-                "The model knows no range of scores yet, so a threshold alone would mean nothing: validate the "
-                "checkpoint and export it again, or fit the threshold on images (fit)."
-            )
+        if self._lacks_range(row):
+            raise ValueError(NO_RANGE)
         before = self.threshold(product)
         found = found._replace(image=float(np.float32(found.image)))  # as models hold it
         for level, threshold in (("image", found.image), ("pixel", found.pixel)):
@@ -332,12 +333,17 @@ class ModelThresholds:
 
     def _known(self, product: str | None) -> ThresholdRecord:
         record = self.record(product)
+        if self._lacks_range(self.row(product)):
+            raise ValueError(NO_RANGE)
         if record is None or math.isnan(record.fitted):
             raise ValueError(
                 f"The file does not say which images the threshold of {self._called(product)} comes from; validate the "
                 "checkpoint and export it again, fit it on images (fit), or set a --threshold."
             )
         return record
+
+    def _lacks_range(self, row: int) -> bool:
+        return self.normalized and math.isnan(self._value(row, "image_min"))
 
     def _called(self, product: str | None) -> str:
         return self.names[self.row(product)]

@@ -191,7 +191,8 @@ class PerCategoryPostProcessor(CategoryStatistics):
             return None
         for name in sorted(set(names) - set(self.categories) - self._warned):
             self._warned.add(name)
-            logger.warning("Category %r has no threshold of its own: the pooled one is used.", name)
+            if not torch.isnan(self.image_threshold):  # of none at all a run says so when it starts
+                logger.warning("Category %r has no threshold of its own: the pooled one is used.", name)
         return self.indices_of(names)
 
     def category_index(self, batch: Batch) -> Tensor | None:

@@ -9,6 +9,9 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
+WIDE = ("32-true", "bf16-mixed")
+"""Precisions whose numbers are as large as any that a training meets."""
+
 
 class DivergenceError(RuntimeError):
     """Training led to weights that are infinite or not a number."""
@@ -30,7 +33,9 @@ class StopDiverged(Callback):
     def _check(trainer: pl.Trainer, model: pl.LightningModule) -> None:
         name = next((name for name, values in model.named_parameters() if not torch.isfinite(values).all()), None)
         if name is not None:
+            used = trainer.precision
+            other = "" if used in WIDE else f"with precision {' or '.join(WIDE)} (it was {used}), or "
             raise DivergenceError(
-                f"training diverged in epoch {trainer.current_epoch}: {name} is no longer finite; train with precision "
-                f"32-true or bf16-mixed (it was {trainer.precision}), or with a lower learning_rate."
+                f"training diverged in epoch {trainer.current_epoch}: {name} is no longer finite; train {other}with a "
+                f"lower learning_rate."
             )

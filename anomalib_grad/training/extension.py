@@ -63,8 +63,20 @@ def products_to_keep(
         Names of the old products that the data do not hold; none where they hold all.
 
     Raises:
-        ValueError: If the data hold some old products and lack others, or there is no sample of those that they lack.
+        ValueError: If the data name no products, hold some old ones and lack others, there is no sample of those that
+            they lack, or the old model does not know what is replaced.
     """
+    if old and not new:
+        raise ValueError(
+            f"the data do not name the products that they show, and the old model tells {', '.join(old)} apart: give a "
+            f"datamodule that names them, such as MultiCategory (--data, in Python datamodule=...)."
+        )
+    strange = [name for name in replaced if name not in old]
+    if strange:
+        raise ValueError(
+            f"replaces names {', '.join(strange)}, and the old model knows {', '.join(old) or 'no product by name'}: "
+            f"name such as it knows, or leave replaces out."
+        )
     kept = [name for name in old if name not in new]
     clash = sorted((set(old) & set(new)) - set(replaced))
     if kept and clash:

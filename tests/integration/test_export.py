@@ -25,7 +25,7 @@ from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.deploy.export import CATEGORIES_METADATA, SIZE_METADATA
 from anomalib_grad.lightning_model import Grad
 from exports import one_trace, to_both
-from helpers import TINY, tiny
+from helpers import TINY, as_if_trained, tiny
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trusting")]
 
@@ -68,7 +68,7 @@ def know_two_categories(model: Grad) -> None:
 def model() -> Grad:
     """A model with the backbone whose export takes the least time; ``test_export_backbones.py`` has others."""
     torch.manual_seed(0)
-    model = Grad(**tiny(backbone="grad_tiny")).eval()
+    model = as_if_trained(Grad(**tiny(backbone="grad_tiny")).eval())
     model.model.head.mse_threshold.fill_(0.1)
     know_two_categories(model)
     return model
@@ -423,12 +423,21 @@ def test_the_inferencer_writes_nothing_to_the_current_folder_unless_told_to(
     assert list((tmp_path / "cache").iterdir())
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_a_model_that_knows_no_threshold_says_so_when_it_is_exported(
-    known: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("trained", "known", "said"),
+    [
+        (True, True, []),
+        (True, False, ["the exported model has no threshold"]),
+        (False, False, ["the model was never trained, so its scores mean nothing: give the checkpoint"]),
+    ],
+)
+def test_a_model_that_judges_nothing_says_so_when_it_is_exported(
+    trained: bool, known: bool, said: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = Grad(**TINY)
+    model = as_if_trained(Grad(**TINY)) if trained else Grad(**TINY)
     if known:
         know_two_categories(model)
     model.to_torch(tmp_path)
-    assert ("the exported model has no threshold" in caplog.text) is not known
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == len(said)
+    assert all(warning.startswith(start) for warning, start in zip(warnings, said, strict=True))

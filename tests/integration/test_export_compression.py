@@ -89,6 +89,12 @@ def assert_close(compressed: dict[str, tuple[float, list[str]]], exact: dict[str
     assert compressed != exact  # something was rounded
 
 
+def test_a_calibration_without_validation_images_asks_for_some(shop: Path) -> None:
+    data = MultiCategory(root=shop, num_workers=0, val_split_mode="none")
+    with pytest.raises(ValueError, match=r"MultiCategory has none: give it val_split_mode='same_as_test'"):
+        quantization.calibration_images(ov.Model([], []), data)
+
+
 def test_strictness_set_after_training_holds_here_and_in_later_exports(
     model: Grad, exact: Path, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -239,6 +239,16 @@ def test_what_cannot_be_extended_is_refused(
         fit(Grad(**{"extends": old, **arguments}), bolts, tmp_path)
 
 
+def test_loaders_that_name_no_product_are_refused_before_anything_is_learnt(
+    old: Path, bolts: Path, tmp_path: Path
+) -> None:
+    data = MultiCategory(root=bolts, num_workers=0)
+    data.setup()
+    engine = Engine(max_epochs=1, default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False)
+    with pytest.raises(ValueError, match=r"do not name the products that they show.*such as MultiCategory"):
+        engine.fit(Grad(extends=old), train_dataloaders=data.train_dataloader())
+
+
 def test_an_exported_model_holds_no_features(extended: tuple[Grad, Path], tmp_path: Path) -> None:
     path = extended[0].to_torch(tmp_path)
     assert len(extended[0]._sample.rows) == 3

@@ -21,11 +21,18 @@ def engine(tmp_path: Path) -> Engine:
     return Engine(default_root_dir=tmp_path / "out", accelerator="cpu", devices=1, max_epochs=1, logger=False)
 
 
-@pytest.mark.parametrize("stage", ["fit", "test"])
-def test_a_run_without_a_datamodule_asks_for_one(engine: Engine, stage: str) -> None:
+@pytest.mark.parametrize(
+    ("stage", "wanted"),
+    [
+        ("fit", "a datamodule, such as --data MultiCategory"),
+        ("test", "a datamodule, such as --data MultiCategory"),
+        ("predict", "a folder of them (--data)"),
+    ],
+)
+def test_a_run_without_images_asks_for_some(engine: Engine, stage: str, wanted: str) -> None:
     with pytest.raises(MisconfigurationException) as error:
         getattr(engine, stage)(Grad(**TINY))
-    assert sentence_of(error.value) == "there are no images to run on: give a datamodule, such as --data MultiCategory."
+    assert sentence_of(error.value) == f"there are no images to run on: give {wanted}."
 
 
 def test_data_of_anomalib_that_is_neither_there_nor_to_be_had_is_named(

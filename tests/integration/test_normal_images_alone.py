@@ -47,7 +47,7 @@ def test_anomalibs_folder_without_validation_images_is_told_the_setting(tmp_path
     write_category(tmp_path / "nut", train=4, good=0, defects=0)
     splits = {"test_split_mode": "none", "val_split_mode": "none"}
     data = Folder("nut", root=tmp_path / "nut", normal_dir="train/good", num_workers=0, **splits)
-    with pytest.raises(AttributeError, match=r"Folder has no validation images, .*val_split_mode='from_train'"):
+    with pytest.raises(AttributeError, match=r"Folder has nothing to fit thresholds on: .*'from_train', with Grad's"):
         engine(tmp_path).fit(Grad(**TINY), datamodule=data)
 
 
@@ -55,7 +55,7 @@ def test_images_too_few_for_a_validation_are_named(tmp_path: Path, caplog: pytes
     write_category(tmp_path / "nut", train=8, good=0, defects=0)
     data = Folder("nut", root=tmp_path / "nut", normal_dir="train/good", num_workers=0)  # anomalib's default splits
     engine(tmp_path).fit(Grad(**tiny(mse_threshold=0.1)), datamodule=data)
-    assert "no thresholds, so its labels mean nothing: there are no validation images. Add images" in caplog.text
+    assert "no thresholds, so its labels mean nothing: there are no validation images; add images" in caplog.text
 
 
 def test_validation_metrics_rank_raw_scores() -> None:

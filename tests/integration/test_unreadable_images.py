@@ -12,7 +12,7 @@ from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 
 from anomalib_grad.lightning_model import Grad
-from helpers import TINY, write_category
+from helpers import TINY, as_if_trained, write_category
 
 
 def truncate(path: Path) -> None:
@@ -62,7 +62,7 @@ def test_all_damaged_files_are_named_at_once_masks_among_them(root: Path, tmp_pa
     for path in damaged:
         no_image_at_all(path)
     with pytest.raises(OSError, match="could not read") as error:
-        engine(tmp_path).test(Grad(**TINY), datamodule=data(root))
+        engine(tmp_path).test(as_if_trained(Grad(**TINY)), datamodule=data(root))
     for path in damaged:
         assert str(path) in str(error.value)
 
@@ -71,7 +71,7 @@ def test_prediction_on_a_folder_names_the_damaged_image(root: Path, tmp_path: Pa
     image = root / "nut/test/spot/000.png"
     truncate(image)
     with pytest.raises(OSError, match=re.escape(str(image))):
-        engine(tmp_path).predict(Grad(**TINY), data_path=root / "nut/test/spot")
+        engine(tmp_path).predict(as_if_trained(Grad(**TINY)), data_path=root / "nut/test/spot")
 
 
 def test_other_errors_keep_their_message_even_beside_damaged_files(root: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds import PerCategoryPostProcessor
 from bad_images import REFUSED, Variant, encoded, png, scene, tiff
-from helpers import TINY, tiny, write_category
+from helpers import TINY, as_if_trained, tiny, write_category
 
 Files = dict[str, tuple[Path, Variant]]
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning:PIL")]
@@ -183,7 +183,7 @@ def test_a_test_on_anomalibs_dataset_names_the_mask_that_it_would_cut(root: Path
     mask.write_bytes(tiff(np.full((72, 72), 0.5, dtype=np.float32)))
     data = MVTecAD(root=root, category="nut", num_workers=0)
     with pytest.raises(UnreadableImageError, match=f"the fractions, of {re.escape(str(mask))}: train and test through"):
-        engine(tmp_path).test(Grad(**TINY), datamodule=data)
+        engine(tmp_path).test(as_if_trained(Grad(**TINY)), datamodule=data)
 
 
 def test_prediction_refuses_16_bits_that_anomalib_would_cut_and_its_advice_works(tmp_path: Path, deployed) -> None:

@@ -31,7 +31,7 @@ from anomalib_grad.lightning_model import Grad
 from anomalib_grad.report.records import CategoryResult, TestReport
 from anomalib_grad.report.table import write_csv, write_json
 from anomalib_grad.training.divergence import DivergenceError
-from helpers import tiny, write_category
+from helpers import as_if_trained, tiny, write_category
 
 NO_ROOM = r"cannot write '.*/images/inputs\.json' \(File too large\)"
 ROW = CategoryResult("nut", 2, 2, 1.0, 1.0, 1.0, 1.0, threshold=3.0)
@@ -166,7 +166,7 @@ def test_a_results_folder_that_cannot_be_made_is_named_with_its_setting(shop: Pa
 def test_a_test_whose_heatmaps_have_no_room_prints_its_figures_and_fails(
     shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = Grad(**tiny(mse_threshold=1.0))
+    model = as_if_trained(Grad(**tiny(mse_threshold=1.0)))
     data = MultiCategory(root=shop, eval_batch_size=4, num_workers=0)
     quiet = {"logger": False, "enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
     engine = Engine(callbacks=[PerCategoryEvaluator(report=False)], default_root_dir=tmp_path, **quiet)

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.lightning_model import Grad
-from helpers import write_category
+from helpers import as_if_trained, write_category
 from whole_run import ARGUMENTS, TIMEOUT, Process
 
 pytestmark = pytest.mark.slow
@@ -71,7 +71,8 @@ def predict(folder: Path, note: Callable[[str], None]) -> None:
     images = PredictDataset(folder / "images")
     loader = DataLoader(images, batch_size=8, collate_fn=images.collate_fn)
     engine = Engine(callbacks=[watch], default_root_dir=folder / "results", accelerator="cpu", devices=1)
-    engine.predict(Grad(**ARGUMENTS, visualizer=False), dataloaders=loader, return_predictions=False)
+    model = as_if_trained(Grad(**ARGUMENTS, visualizer=False))
+    engine.predict(model, dataloaders=loader, return_predictions=False)
     (folder / "measured.json").write_text(json.dumps(watch.measured))
 
 

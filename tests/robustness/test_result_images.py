@@ -25,7 +25,7 @@ from anomalib_grad.data import MultiCategory, PredictImages
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds import PerCategoryPostProcessor
 from bad_images import encoded
-from helpers import tiny, write_category
+from helpers import as_if_trained, tiny, write_category
 from whole_run import Process
 
 LARGE = 5000
@@ -48,8 +48,8 @@ def results(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def model() -> Grad:
-    """A model that was never trained: what it thinks of an image does not matter here."""
-    return Grad(**tiny(mse_threshold=0.1))
+    """A model that was trained for no time: what it thinks of an image does not matter here."""
+    return as_if_trained(Grad(**tiny(mse_threshold=0.1)))
 
 
 @pytest.fixture
@@ -88,7 +88,8 @@ def test_images_of_one_name_keep_their_results(
 
 
 def test_scores_of_a_prediction_are_a_table_in_which_people_mark_what_was_wrong(shop: Path, tmp_path: Path) -> None:
-    model = Grad(**tiny(mse_threshold=0.1), post_processor=PerCategoryPostProcessor(enable_normalization=False))
+    raw = PerCategoryPostProcessor(enable_normalization=False)
+    model = as_if_trained(Grad(**tiny(mse_threshold=0.1), post_processor=raw))
     model.post_processor.set_categories(["nut", "pin"])
     model.post_processor.category = "pin"  # told, as by Grad(category="pin")
     (tmp_path / "in").mkdir()
@@ -117,7 +118,7 @@ def test_scores_of_a_prediction_are_a_table_in_which_people_mark_what_was_wrong(
 
 def test_a_visualizer_of_anomalibs_keeps_them_as_well(images: Path, tmp_path: Path) -> None:
     own = ImageVisualizer(fields=["image"], field_size=(50, 40), output_dir=tmp_path / "mine")
-    model = Grad(**tiny(mse_threshold=0.1), visualizer=own)
+    model = as_if_trained(Grad(**tiny(mse_threshold=0.1), visualizer=own))
     engine(tmp_path / "out").predict(model, dataset=PredictImages(images))
     assert len(results(tmp_path / "mine")) == 2
     with Image.open(tmp_path / "mine/x/good/a.png") as result:
@@ -165,7 +166,7 @@ def test_an_image_of_16_bits_is_shown_as_the_model_reads_it(
 
 def predict_on_small_then_large(folder: Path, note: Callable[[str], None]) -> None:
     """Note by how many MiB the memory that was needed at most grew."""
-    model, peaks = Grad(**tiny(mse_threshold=0.1)), []
+    model, peaks = as_if_trained(Grad(**tiny(mse_threshold=0.1))), []
     for name in ("small", "large"):
         images = PredictImages(folder / name, transform=Resize((64, 64)))
         engine(folder / f"results-{name}").predict(model, dataset=images, return_predictions=False)

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The head as a whole: published sizes, what is trained at which rate, and that it learns in any dimension."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -84,3 +86,43 @@ def test_weights_of_the_similarity_are_used():
 def test_unknown_fusion_lists_those_that_exist():
     with pytest.raises(ValueError, match="residual, mobile, small"):
         GradHead(4, (2, 2), fusion="big")
+
+
+def step(head: GradHead) -> None:
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-4)
+    head.train()(torch.rand(2, 6, 4, 5)).refined.square().mean().backward()
+    optimizer.step()
+
+
+def copy_by_hand(head: GradHead) -> None:
+    other = small_head()
+    with torch.no_grad():
+        for parameter, value in zip(head.parameters(), other.parameters(), strict=True):
+            parameter.copy_(value)
+
+
+def small_head() -> GradHead:
+    return GradHead(6, (4, 5), "small", num_blocks=0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        step,
+        copy_by_hand,
+        lambda head: head.load_state_dict(small_head().state_dict()),
+        lambda head: head.load_state_dict(small_head().state_dict(), assign=True),
+        lambda head: copy_by_hand(head.half()),
+    ],
+    ids=["trained", "set", "loaded", "assigned", "in half precision"],
+)
+def test_a_head_knows_whether_anyone_gave_it_weights(change):
+    head = small_head()
+    assert head.is_as_drawn()
+    change(head)
+    assert not head.is_as_drawn()
+
+
+@pytest.mark.parametrize("harmless", [GradHead.half, GradHead.bfloat16, copy.deepcopy, GradHead.eval])
+def test_weights_that_are_only_moved_are_still_those_of_the_beginning(harmless):
+    assert harmless(small_head()).is_as_drawn()

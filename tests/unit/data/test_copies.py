@@ -2,6 +2,8 @@
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +12,9 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from anomalib_grad.data import MultiCategory
-from anomalib_grad.data.copies import FARTHEST, AnyVersion, Copies, on_another_day, with_copies
-from helpers import write_category
+from anomalib_grad.data.copies import FARTHEST, AnyVersion, Copies, TrainOnCopies, on_another_day, with_copies
+from anomalib_grad.lightning_model import Grad
+from helpers import tiny, write_category
 
 SIDES = st.integers(1, 40)
 
@@ -74,6 +77,20 @@ def test_loaders_that_cannot_have_copies_stay_as_they_are_and_say_so(caplog: pyt
     other = DataLoader(torch.arange(3))  # type: ignore[arg-type]
     assert with_copies(other, 2) is other
     assert "training.copies is off" in caplog.text
+
+
+def test_a_training_on_loaders_says_that_there_are_neither_copies_nor_a_cache(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trainer: Any = SimpleNamespace(datamodule=None)
+    for copies, place, said in ((2, "disk", ["training.copies", "feature_cache"]), (0, "auto", [])):
+        model = Grad(**tiny(copies=copies), feature_cache=place)
+        for callback in (TrainOnCopies(lambda model=model: model.settings.training.copies), model.feature_caching):
+            callback.setup(trainer, model, "fit")
+            callback.setup(trainer, model, "test")
+        messages = [f"{name} is off: give the training a datamodule, not loaders." for name in said]
+        assert caplog.messages == messages
+        caplog.clear()
 
 
 def test_the_epoch_reaches_a_sampler_that_draws_by_it() -> None:

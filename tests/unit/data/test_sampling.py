@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
-from torch.utils.data import DistributedSampler, SequentialSampler
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSamplerWrapper
+from torch.utils.data import DataLoader, DistributedSampler, Sampler, SequentialSampler, Subset
 
 from anomalib_grad.data.sampling import BalancedSampler, EvaluationBatchSampler, balanced_weights
 
@@ -88,3 +90,47 @@ def test_more_processes_than_images_is_an_error() -> None:
     padded = DistributedSampler([0, 0], num_replicas=3, rank=0, shuffle=False)
     with pytest.raises(ValueError, match="use fewer devices"):
         EvaluationBatchSampler(padded, 3, drop_last=False, groups=[0, 0])
+
+
+class Grouped(list):
+    """A data set that knows its groups, which Lightning does not."""
+
+    groups = (0, 0, 1, 1)
+
+
+class Own(Sampler):
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(4))
+
+    def __len__(self) -> int:
+        return 4
+
+
+def remade(data: object) -> EvaluationBatchSampler:
+    """Batches as Lightning makes them anew for a prediction."""
+    groups = getattr(data, "groups", [0] * 4)
+    loader = DataLoader(data, batch_sampler=EvaluationBatchSampler(Own(), 3, drop_last=False, groups=groups))
+    return type(loader.batch_sampler)(loader.sampler, batch_size=3, drop_last=False)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda sampler: sampler,
+        lambda sampler: DistributedSampler(sampler.data_source, num_replicas=1, rank=0, shuffle=False),
+        lambda sampler: UnrepeatedDistributedSamplerWrapper(sampler, num_replicas=1, rank=0, shuffle=False),
+    ],
+    ids=["alone", "distributed", "predicting"],
+)
+def test_the_groups_are_those_of_the_data_set_behind_all_samplers(wrap) -> None:
+    batches = EvaluationBatchSampler(wrap(SequentialSampler(Grouped(range(4)))), 3, drop_last=False)
+    assert list(batches) == [[0, 1], [2, 3]]
+
+
+def test_groups_that_nobody_knows_are_asked_for() -> None:
+    assert list(remade(Grouped(range(4)))) == [[0, 1], [2, 3]]
+    for data, named in ((list(range(4)), "list"), (Subset(Grouped(range(6)), [5, 4, 1, 0]), "Subset")):
+        with pytest.raises(ValueError, match=f"^{named} does not say which images can share a batch: give the data"):
+            remade(data)
+    with pytest.raises(ValueError, match=r"^Own does not say"):
+        EvaluationBatchSampler(Own(), 3, drop_last=False)

@@ -161,7 +161,7 @@ def test_binned_perfect_and_constant_maps():
 
 def test_binned_metrics_refuse_what_they_cannot_count():
     metrics = CategoryMetrics(binned=100)
-    with pytest.raises(ValueError, match=r"anomaly maps in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"anomaly maps in \[0, 1\]: validate the model with"):
         metrics.update("a", random_predictions(2, seed=0, scale=3.0))
     with pytest.raises(ValueError, match="at least 2 bins"):
         BinnedPixelCurves(bins=1)

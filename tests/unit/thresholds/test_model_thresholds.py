@@ -10,7 +10,7 @@ import pytest
 import torch
 from anomalib.data import InferenceBatch
 
-from anomalib_grad.thresholds.display import remarks
+from anomalib_grad.thresholds.display import NO_THRESHOLDS, remarks
 from anomalib_grad.thresholds.labelled_scores import KnownImage
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
@@ -156,7 +156,9 @@ def test_thresholds_are_set_whatever_the_sensitivity_of_the_model(sensitivity: f
     )
     for _ in range(2):  # as fitted, then as set
         assert model.threshold("cup") == pytest.approx(threshold, abs=2e-3)
-        post_processor = PerCategoryPostProcessor(image_sensitivity=sensitivity, pixel_sensitivity=min(1.1 - sensitivity, 1))
+        post_processor = PerCategoryPostProcessor(
+            image_sensitivity=sensitivity, pixel_sensitivity=min(1.1 - sensitivity, 1)
+        )
         post_processor.set_categories(["cup", "pin"])
         model.apply_to(post_processor)
         scores = threshold + torch.tensor([-1e-2, 0.0, 1e-2])
@@ -205,3 +207,20 @@ def test_what_cannot_be_set_is_said_and_nothing_changes(settings: dict, change, 
 
 def test_the_threshold_that_is_shown_is_the_one_that_sensitivity_moves():
     assert thresholds(image_sensitivity=0.75).threshold("cup") == 4.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.set_threshold("cup", 1.0),
+        lambda model: model.set_sensitivity("cup", 0.6),
+        lambda model: model.set_false_alarms("cup", 0.1),
+    ],
+)
+def test_a_model_that_was_never_validated_is_not_told_to_do_what_it_refuses(change):
+    model = thresholds()
+    model.table[:], model.records = math.nan, {}
+    assert remarks(model) == [NO_THRESHOLDS]
+    with pytest.raises(ValueError, match=r"no range of scores yet.* or fit the threshold on images") as error:
+        change(model)
+    assert "--threshold" not in str(error.value)

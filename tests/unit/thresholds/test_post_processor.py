@@ -202,6 +202,13 @@ def test_a_named_category_that_is_not_trained_on_is_refused_before_training() ->
         post_processor.on_fit_start(trainer, None)
 
 
+def test_a_named_category_is_refused_before_training_on_data_that_name_none() -> None:
+    post_processor = PerCategoryPostProcessor()
+    post_processor.category = "cog"
+    with pytest.raises(ValueError, match="No category is called 'cog'; choose one of those known: none"):
+        post_processor.on_fit_start(TRAINER, None)
+
+
 def test_datamodule_names_the_categories_at_the_start() -> None:
     post_processor = PerCategoryPostProcessor()
     trainer = SimpleNamespace(sanity_checking=False, datamodule=SimpleNamespace(categories=["bolt", "cap", "rivet"]))

@@ -26,19 +26,29 @@ def test_products_without_images_are_kept(new: list[str], replaced: list[str], k
 
 
 @pytest.mark.parametrize(
-    ("new", "sampled", "message"),
+    ("new", "replaced", "sampled", "message"),
     [
+        ([], [], ["nut", "pin"], "do not name the products .* tells nut, pin apart: give a datamodule that names them"),
+        ([], [], [], "do not name the products"),
+        (["nut"], ["nutt"], ["nut", "pin"], "replaces names nutt, and the old model knows nut, pin: name such"),
         (
             ["bolt", "nut"],
+            [],
             ["nut", "pin"],
             "knows nut already, and the data hold no pin: give images of all its products",
         ),
-        (["bolt"], ["nut"], "carries no features of pin, which the data do not hold: give images of all"),
+        (["bolt"], [], ["nut"], "carries no features of pin, which the data do not hold: give images of all"),
     ],
 )
-def test_what_cannot_be_kept_is_refused(new: list[str], sampled: list[str], message: str) -> None:
+def test_what_cannot_be_kept_is_refused(new: list[str], replaced: list[str], sampled: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        products_to_keep(["nut", "pin"], new, [], sampled)
+        products_to_keep(["nut", "pin"], new, replaced, sampled)
+
+
+def test_a_model_that_tells_nothing_apart_is_extended_by_data_that_name_nothing() -> None:
+    assert products_to_keep([], [], [], []) == []
+    with pytest.raises(ValueError, match="replaces names nut, and the old model knows no product by name"):
+        products_to_keep([], ["nut"], ["nut"], [])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,108 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""A model without thresholds says why it has none, and gives advice that helps where it is given."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from anomalib.engine import Engine
+from PIL import Image
+
+from anomalib_grad.data import MultiCategory
+from anomalib_grad.lightning_model import Grad
+from helpers import TINY, as_if_trained
+
+TAKE = "take test images for validation (val_split_mode='same_as_test' or 'from_test')"
+
+
+def engine(folder: Path, **options: object) -> Engine:
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    return Engine(default_root_dir=folder, accelerator="cpu", devices=1, **quiet, **options)
+
+
+def data(root: Path, **options: object) -> MultiCategory:
+    return MultiCategory(root=root, eval_batch_size=4, num_workers=0, **options)
+
+
+def own(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What this package has warned of since it was last asked."""
+    found = [
+        record.message
+        for record in caplog.records
+        if record.name.startswith("anomalib_grad") and record.levelno == logging.WARNING
+    ]
+    caplog.clear()
+    return found
+
+
+def test_data_without_validation_images_are_the_reason_and_get_some(
+    shop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, run, images = as_if_trained(Grad(**TINY)), engine(tmp_path), data(shop, val_split_mode="none")
+    model.post_processor.set_categories(["nut"])  # none of the test images' categories has a threshold, known or not
+    run.test(model, datamodule=images)
+    (said,) = own(caplog)
+    assert said.startswith(
+        "The model has no thresholds, so its labels mean nothing: there are no validation images; take"
+    )
+    assert TAKE in said
+    printed = capsys.readouterr().out
+    assert "No threshold is known for nut, pin: validate the model." in printed
+    assert "pooled" not in printed
+    run.validate(model, datamodule=images)
+    (said,) = own(caplog)
+    assert said.startswith(f"there is nothing to validate on: {TAKE}")
+    run.validate(model, datamodule=data(shop, val_split_mode="same_as_test"))
+    run.test(model, datamodule=images)
+    assert not own(caplog), "the advice helps"
+    assert "Thresholds fitted for nut, pin" in capsys.readouterr().out
+
+
+def test_a_limit_of_no_validation_batches_is_the_reason(
+    shop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = as_if_trained(Grad(**TINY))
+    engine(tmp_path, limit_val_batches=0).predict(model, datamodule=data(shop))
+    assert "mean nothing: limit_val_batches is 0; leave that out and run engine.validate" in caplog.text
+
+
+def test_products_without_a_threshold_are_named_beside_one_that_has_one(
+    shop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = as_if_trained(Grad(**TINY))
+    model.post_processor.set_categories(["nut", "pin"])
+    model.post_processor.category_image_threshold[0] = 1.0  # as fitted on images of the line
+    engine(tmp_path).predict(model, datamodule=data(shop))
+    assert "The model has no threshold for pin, unknown, so labels of theirs mean nothing: no validation" in caplog.text
+
+
+def test_thresholds_that_are_switched_off_are_not_missed(
+    shop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = as_if_trained(Grad(**TINY, evaluator=False))  # anomalib's figures need labels
+    model.post_processor.enable_thresholding = False
+    engine(tmp_path).test(model, datamodule=data(shop))
+    assert "no threshold" not in caplog.text
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "There are no thresholds: the model's post-processor has enable_thresholding=False." in printed
+
+
+def test_a_model_that_knows_no_product_yet_learns_of_them_as_it_is_told_to(shop: Path, tmp_path: Path) -> None:
+    """As one of the authors', whose files name none."""
+    mask = tmp_path / "ignore.png"
+    Image.fromarray(np.tile(np.repeat(np.uint8([255, 0]), 36), (72, 1))).save(mask)
+    model, run = as_if_trained(Grad(**TINY, category="nut")), engine(tmp_path)
+    with pytest.raises(
+        ValueError, match="those known: none; train or validate on data with categories first, naming none"
+    ):
+        run.validate(model, datamodule=data(shop))
+    model.post_processor.category = None
+    with pytest.raises(ValueError, match=r"tell apart: .* validate it without the mask first"):
+        run.validate(model, datamodule=data(shop, ignore={"nut": str(mask)}))
+    run.validate(model, datamodule=data(shop))
+    run.validate(model, datamodule=data(shop, ignore={"nut": str(mask)}))
+    model.post_processor.category = "nut"
+    run.predict(model, data_path=shop / "nut/test/good")
+    assert model.model.ignored is not None

@@ -1,0 +1,64 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""A model that was never trained judges nothing; one whose weights came from anywhere is never refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from anomalib.engine import Engine
+
+from anomalib_grad.checkpoint.from_authors import save_model
+from anomalib_grad.data import MultiCategory
+from anomalib_grad.files.refusals import sentence_of
+from anomalib_grad.lightning_model import Grad
+from anomalib_grad.training.untrained import NEVER_TRAINED
+from helpers import TINY
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    return Engine(default_root_dir=tmp_path, accelerator="cpu", devices=1, **quiet)
+
+
+@pytest.fixture
+def data(shop: Path) -> MultiCategory:
+    return MultiCategory(root=shop, eval_batch_size=4, num_workers=0)
+
+
+def loaded(folder: Path) -> Grad:
+    save_model(Grad(**TINY), folder / "some.ckpt")
+    return Grad.load_from_checkpoint(folder / "some.ckpt")
+
+
+def with_a_state(_: Path) -> Grad:
+    model = Grad(**TINY)
+    model.load_state_dict(Grad(**TINY).state_dict())
+    return model
+
+
+@pytest.mark.parametrize("run", ["test", "predict"])
+def test_a_forgotten_checkpoint_is_asked_for(
+    engine: Engine, data: MultiCategory, run: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ValueError, match=r"never trained.*--ckpt_path.*engine\.fit") as error:
+        getattr(engine, run)(Grad(**TINY), datamodule=data)
+    assert sentence_of(error.value) == NEVER_TRAINED, "the command line prints it alone"
+    assert "no thresholds" not in caplog.text, "the cause, not what follows from it"
+
+
+def test_a_validation_before_training_goes_on(
+    engine: Engine, data: MultiCategory, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.validate(Grad(**TINY), datamodule=data)
+    assert caplog.text.count(NEVER_TRAINED) == 1
+
+
+@pytest.mark.parametrize("make", [loaded, with_a_state])
+def test_weights_of_any_source_are_taken(
+    engine: Engine, tmp_path: Path, shop: Path, make: Callable[[Path], Grad], caplog: pytest.LogCaptureFixture
+) -> None:
+    batches = engine.predict(make(tmp_path), data_path=shop / "nut/test/good", return_predictions=True)
+    assert len(batches) == 2
+    assert "never trained" not in caplog.text
