@@ -76,7 +76,7 @@ def placed(threshold: float, level: float, low: float, high: float) -> tuple[flo
         middle = low + (threshold - low) / (2 * level)
     elif level > KNEE:  # as far above the middle as below it, for want of another rule
         half = (threshold - low) / (2 * (KNEE + _excess(level)))
-        low, middle, high = low, low + half, low + 2 * half
+        middle, high = low + half, low + 2 * half
     else:
         middle = (threshold - (2 * level - 1) * high) / (2 - 2 * level)
     return low, middle, high
