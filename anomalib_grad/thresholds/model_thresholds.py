@@ -184,7 +184,7 @@ class ModelThresholds:
             raise ValueError("The model does not normalise scores, so it has no sensitivity; set a --threshold.")
         fitted, row = self._known(product).fitted, self.row(product)
         low, high = (self._value(row, f"image_{end}") for end in ("min", "max"))
-        threshold = fitted if math.isnan(low) else along(1 - sensitivity, low, high, fitted)
+        threshold = along(1 - sensitivity, low, high, fitted)
         self._change(product, Fit(threshold, math.nan, f"sensitivity {sensitivity:g}"))
 
     def set_false_alarms(self, product: str | None, rate: float) -> None:
