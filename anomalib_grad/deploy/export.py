@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -50,6 +51,8 @@ BEFORE_EXPORT = (
     "run engine.validate(model, datamodule=...) on data with validation images before the export, or fit them in its "
     "file (python -m anomalib_grad.thresholds fit)."
 )
+ONE_AT_A_TIME = RLock()
+"""Held by an export: the exporter replaces how modules are called in the whole process, and the model is changed."""
 OPSET_VERSION = 18  # the exporter's own; a lower one is a conversion afterwards that fails
 
 
@@ -108,7 +111,7 @@ class CategoryExportMixin(ExportMixin):
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to a torch file; arguments and result are anomalib's."""
         self._warn()
-        with portable(self):  # type: ignore[arg-type]  # mixed into a module
+        with ONE_AT_A_TIME, portable(self):  # type: ignore[arg-type]  # mixed into a module
             return self._publish(super().to_torch, export_root, ExportType.TORCH, model_file_name=model_file_name)
 
     def to_onnx(
@@ -135,7 +138,7 @@ class CategoryExportMixin(ExportMixin):
 
         # The graph is to hold thresholds and ranges under their names, if there are any.
         holding_table = getattr(self.post_processor, "holding_table", nullcontext)
-        with portable(self), plain_activations(self), holding_table():  # type: ignore[arg-type]  # mixed into a module
+        with ONE_AT_A_TIME, portable(self), plain_activations(self), holding_table():  # type: ignore[arg-type]  # mixed into a module
             return self._publish(export, export_root, ExportType.ONNX)
 
     def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's

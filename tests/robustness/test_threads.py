@@ -77,3 +77,15 @@ def test_one_model_in_torch(deployed, images: list[Path]) -> None:
     tensors = {image: read_image(image)[None] for image in images}
     assert_same(lambda image: deployed.model(tensors[image]).anomaly_map.numpy(), images)
     assert torch.is_grad_enabled()
+
+
+def test_threads_that_export_one_model_at_once_leave_equal_files_and_the_model_as_it_was(
+    deployed, tmp_path: Path
+) -> None:
+    model = copy.deepcopy(deployed.model)
+    with ThreadPoolExecutor(2) as threads:
+        files = list(threads.map(lambda number: model.to_onnx(tmp_path / str(number)), range(2), timeout=120))
+    assert files[0].read_bytes() == files[1].read_bytes()
+    for module, original in zip(model.modules(), deployed.model.modules(), strict=True):
+        assert vars(module).get("inplace") == vars(original).get("inplace")
+        assert "forward" not in vars(module)
