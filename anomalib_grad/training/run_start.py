@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch import callbacks
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor
 
 from anomalib_grad.backbone import FrozenBackbone
@@ -58,8 +59,14 @@ class SettleStart(Callback):
         Raises:
             BackboneWeightsError: If they cannot be had.
             CheckpointConfigurationError: If the checkpoint to go on from notes no state of random numbers.
-            ValueError: If a callback averages more than weights.
+            ValueError: If a callback averages more than weights, or a process takes the names of products with it.
         """
+        categories = getattr(getattr(trainer, "datamodule", None), "categories", ())
+        if categories and isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+            raise ValueError(
+                "this strategy trains in processes that give nothing but weights back, and a model of several products "
+                "knows their names as well: take strategy='ddp', in a script, or devices=1."
+            )
         averaging = next((callback for callback in trainer.callbacks if isinstance(callback, AVERAGING)), None)  # type: ignore[attr-defined]
         if averaging is not None:
             raise ValueError(

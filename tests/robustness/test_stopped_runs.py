@@ -14,6 +14,7 @@ from anomalib.engine import Engine
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
+from torch.multiprocessing import ProcessRaisedException
 
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.files.faults import find_fault
@@ -162,6 +163,14 @@ def test_averages_of_more_than_weights_are_refused_with_what_works(shop: Path, t
         pytest.skip("this Lightning has none")
     with pytest.raises(ValueError, match=r"EMAWeightAveraging cannot average Grad.* give StochasticWeightAveraging"):
         fit(shop, tmp_path / "second", lightning_callbacks.EMAWeightAveraging())
+
+
+def test_processes_that_would_keep_what_is_known_of_products_to_themselves_are_refused(
+    shop: Path, tmp_path: Path
+) -> None:
+    engine = Engine(strategy="ddp_fork", devices=1, accelerator="cpu", default_root_dir=tmp_path, logger=False)
+    with pytest.raises(ProcessRaisedException, match="take strategy='ddp', in a script, or devices=1"):
+        engine.fit(Grad(**TINY), datamodule=MultiCategory(root=shop, num_workers=0))
 
 
 @pytest.mark.parametrize(
