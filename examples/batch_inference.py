@@ -258,7 +258,7 @@ def check_category(category: str, model: tuple[bytes, bytes]) -> None:
 
     known = read_categories(read_model(openvino.Core(), model))
     if category not in known:
-        names = ", ".join(known) or "none, it was trained without categories"
+        names = ", ".join(known) or "none, it learnt to tell none apart"
         raise SystemExit(f"The model knows no category {category!r}; choose one of those that it knows: {names}.")
 
 
