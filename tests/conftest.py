@@ -37,6 +37,12 @@ def pytest_configure(config: pytest.Config) -> None:
     keep_signal_stack(config)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of slow tests: a core waits less for the other at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Leave the million objects of the imported libraries out of garbage collection, a fifth of an export's time."""
     gc.collect()
