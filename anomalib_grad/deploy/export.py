@@ -217,7 +217,7 @@ def plain_activations(model: nn.Module) -> Iterator[None]:
     It takes anything else apart for each of dozens of activations, a third of the time that a MobileNet takes.
     """
     changing = [module for module in model.modules() if getattr(module, "inplace", False) is True]
-    bounded = [module for module in changing if type(module) is nn.ReLU6]
+    bounded = [module for module in model.modules() if type(module) is nn.ReLU6]
     try:
         for module in changing:
             vars(module)["inplace"] = False

@@ -16,6 +16,7 @@ from anomalib_grad.backbone import FrozenBackbone
 from anomalib_grad.files.configuration import restoring
 from anomalib_grad.settings import TrainingSettings
 
+from .extension import products_of
 from .length import OwnLength
 
 AVERAGING = getattr(callbacks, "WeightAveraging", ())
@@ -61,8 +62,7 @@ class SettleStart(Callback):
             CheckpointConfigurationError: If the checkpoint to go on from notes no state of random numbers.
             ValueError: If a callback averages more than weights, or a process takes the names of products with it.
         """
-        categories = getattr(getattr(trainer, "datamodule", None), "categories", ())
-        if categories and isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        if products_of(trainer) and isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
             raise ValueError(
                 "this strategy trains in processes that give nothing but weights back, and a model of several products "
                 "knows their names as well: take strategy='ddp', in a script, or devices=1."
