@@ -72,7 +72,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             What is given besides wins over them.
         backbone: timm model name; ``None`` takes the recipe's, as of all that follow up to ``cache``.
         layers: Names of the backbone's feature maps; ``"both"`` takes those at strides 8 and 16, ``"coarsest"`` the
-            latter alone.
+            latter alone, ``"middle"`` the one in the middle of all, in a plain transformer at half of its depth.
         pre_trained: ``True`` takes timm's weights, a path reads them from a local safetensors or pth file, ``False``
             draws random ones. They are read when first needed, never when a checkpoint brings them.
         image_size: Height and width to which images are resized, in pixels.

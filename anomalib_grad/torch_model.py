@@ -48,7 +48,7 @@ class GradModel(nn.Module):
     Args:
         backbone: timm model name.
         layers: Names of the backbone's feature maps; ``None`` takes those at strides 8 and 16, ``"coarsest"`` the
-            latter alone.
+            latter alone, ``"middle"`` the one in the middle of all.
         pre_trained: ``True`` (timm's weights), ``False`` (random) or the path of a local weights file.
         image_size: Height and width of the input in pixels.
         faithful_padding: Pad EfficientNet-B4 as the authors' port does.

@@ -98,7 +98,7 @@ class FrozenBackbone(nn.Module):
         name: timm model name, with or without a pretraining tag, or ``grad_tiny``, whose weights come with this
             package.
         layers: Names of the feature maps to use (timm's module names); ``None`` takes those at strides 8 and 16,
-            ``"coarsest"`` that at stride 16 alone.
+            ``"coarsest"`` that at stride 16 alone, ``"middle"`` the one in the middle of all.
         pre_trained: ``True`` takes timm's weights from its hub or local cache, ``False`` random ones, a path reads
             them from a local safetensors or pth file.
         image_size: Height and width of the input in pixels.

@@ -11,8 +11,8 @@ import torch
 
 from . import tiny  # noqa: F401  # makes timm know the built-in backbone grad_tiny
 
-COARSEST = "coarsest"
-"""Name for the last of the default layers, whichever backbone it is."""
+COARSEST, MIDDLE = "coarsest", "middle"
+"""Names for the last of the default layers, and for the one halfway through the backbone, whichever backbone it is."""
 
 
 class FeatureMap(NamedTuple):
@@ -86,7 +86,8 @@ def default_layers(maps: Sequence[FeatureMap]) -> list[FeatureMap]:
 def select_layers(backbone: str, layers: Sequence[str] | str | None) -> list[FeatureMap]:
     """Find the feature maps named ``layers`` in a backbone.
 
-    ``None`` chooses :func:`default_layers`, ``"coarsest"`` the last of them alone.
+    ``None`` chooses :func:`default_layers`, ``"coarsest"`` the last of them alone, ``"middle"`` the one in the middle
+    of all, in a plain ViT at half of its depth.
 
     Raises:
         ValueError: If a layer is unknown or named twice; the message lists the backbone's layers.
@@ -96,13 +97,16 @@ def select_layers(backbone: str, layers: Sequence[str] | str | None) -> list[Fea
         return default_layers(maps)
     if layers == COARSEST:
         return default_layers(maps)[-1:]
+    if layers == MIDDLE:
+        return [maps[(len(maps) - 1) // 2]]
     by_name = {feature_map.name: feature_map for feature_map in maps}
     offered = ", ".join(f"{m.name} (stride {m.stride}, {m.channels} channels)" for m in maps)
+    named = f"{COARSEST!r} or {MIDDLE!r}"
     if isinstance(layers, str) or not isinstance(layers, Sequence):
-        message = f"layers must be a list of names or {COARSEST!r}, got {layers!r}; {backbone!r} offers: {offered}."
+        message = f"layers must be a list of names, {named}, got {layers!r}; {backbone!r} offers: {offered}."
         raise ValueError(message)  # noqa: TRY004  # the error of all arguments out of range
     unknown = [layer for layer in layers if layer not in by_name]
     if unknown or len(set(layers)) != len(layers) or not layers:
         problem = f"has no layer {', '.join(map(repr, unknown))}" if unknown else f"needs distinct layers, got {layers}"
-        raise ValueError(f"backbone {backbone!r} {problem}; it offers: {offered}; or layers={COARSEST!r}.")
+        raise ValueError(f"backbone {backbone!r} {problem}; it offers: {offered}; or layers={named}.")
     return sorted((by_name[layer] for layer in layers), key=lambda feature_map: feature_map.place)

@@ -34,19 +34,29 @@ def test_published_recipes_keep_their_epochs_and_the_trainers_precision(name: st
 
 
 @pytest.mark.parametrize(
-    ("backbone", "given", "size", "length", "copies"),
+    ("backbone", "given", "layers", "size", "length", "copies"),
     [
-        ("mobilenetv3_small_050", {}, (320, 320), (2000, 150), 3),
-        ("vit_tiny_patch16_224", {}, (224, 224), (600, 150), 0),
-        ("vit_tiny_patch16_224", {"image_size": (64, 64), "training": {"steps": 9}}, (64, 64), (9, None), 0),
+        ("mobilenetv3_small_050", {}, ["blocks.3"], (320, 320), (2000, 150), 3),
+        ("vit_tiny_patch16_224", {}, ["blocks.5"], (224, 224), (600, 150), 0),
+        (
+            "vit_tiny_patch16_224",
+            {"layers": "coarsest", "image_size": (64, 64), "training": {"steps": 9}},
+            *(["blocks.8"], (64, 64), (9, None), 0),
+        ),
     ],
 )
 def test_plus_is_another_one_on_a_plain_transformer(
-    backbone: str, given: dict[str, Any], size: tuple[int, int], length: tuple[int, int | None], copies: int
+    backbone: str,
+    given: dict[str, Any],
+    layers: list[str],
+    size: tuple[int, int],
+    length: tuple[int, int | None],
+    copies: int,
 ) -> None:
-    settings: Any = Grad("plus", backbone=backbone, **given).settings
-    assert (settings.image_size, settings.training.copies) == (size, copies)
-    assert (settings.training.steps, settings.training.most_passes) == length
+    model: Any = Grad("plus", backbone=backbone, **given)
+    training = model.settings.training
+    assert (model.model.backbone.layers, model.model.backbone.image_size) == (layers, size)
+    assert (training.steps, training.most_passes, training.copies) == (*length, copies)
 
 
 def test_plus_takes_patches_of_14_pixels_without_being_told_a_size() -> None:

@@ -211,6 +211,20 @@ def test_coarsest_is_the_last_of_the_default_layers(name, layers):
 
 
 @pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("mobilenetv2_050", "blocks.2"),  # strides 2 to 32
+        ("swin_tiny_patch4_window7_224", "layers.1"),  # strides 4 to 32
+        ("efficientvit_m0", "stages.1"),  # strides 16, 32 and 64
+        ("deit_tiny_patch16_224", "blocks.5"),  # 12 blocks
+        ("grad_tiny", "adapter8"),
+    ],
+)
+def test_middle_is_the_map_halfway_through_the_backbone(name, layer):
+    assert [m.name for m in select_layers(name, "middle")] == [layer]
+
+
+@pytest.mark.parametrize(
     ("name", "size"),
     [
         ("vit_small_patch14_dinov2", (64, 100)),  # not a multiple of the patch
