@@ -62,7 +62,7 @@ ROWS = {
         "Patchcore", ON_MOBILENET, MOBILENET, "256 px cropped to 224, 1 % to 25 % of all cells", trains=False, bank=784
     ),
     "nearest neighbours, DINOv2-S": Row(
-        "NearestNeighbours", {"backbone": DINO}, DINO, "20,000 cells by chance, block 8", trains=False
+        "NearestNeighbours", {"backbone": DINO}, DINO, "20,000 cells by chance, half of the depth", trains=False
     ),
     "PatchCore, DINOv2-S": Row(
         "Patchcore",

@@ -61,7 +61,7 @@ class NearestNeighbours(MemoryBankMixin, AnomalibModule):
         backbone: str,
         pre_trained: Any = True,  # noqa: ANN401
         image_size: tuple[int, int] = (224, 224),
-        layers: Any = "coarsest",  # noqa: ANN401
+        layers: Any = "middle",  # noqa: ANN401
         cells: int = 20_000,
         **components: Any,  # noqa: ANN401
     ) -> None:
