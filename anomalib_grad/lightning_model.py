@@ -29,8 +29,8 @@ from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor, resize_
 from .deploy.export import CategoryExportMixin, ExplainedInferenceBatch
 from .evaluation.metrics import RankRawScores
 from .feature_cache import FeatureCaching, FeatureSource, features_of
+from .files.checkpoint_reading import NameUnreadableCheckpoint
 from .files.configuration import restoring
-from .files.unreadable_checkpoints import NameUnreadableCheckpoint
 from .files.whole_checkpoints import WholeCheckpoints
 from .recipes import DEFAULT_RECIPE, build_network, find_recipe, naming_recipe
 from .report.visualizer import DistinctImageVisualizer, distinct
