@@ -9,8 +9,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from .plate import HOLES, plate
-from .sources import CATEGORIES, PLATE, Image, Mask, crop, relight
+from .sources import CATEGORIES, HOLES, PLATE, Image, Mask, crop, plate, relight
 
 Field = NDArray[np.float64]
 Pixels = NDArray[np.uint8] | NDArray[np.float64]
