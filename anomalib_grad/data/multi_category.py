@@ -24,10 +24,9 @@ from torchvision.transforms.v2 import Transform
 from .anomalib_data import TAKE_IMAGES, leave_out_hidden
 from .dataset import MultiCategoryDataset
 from .discovery import check_names, create_datamodule, discover_categories, resolve_datamodule_class
-from .folder_layout import FolderLayout
 from .ignore_masks import folder_of, given_masks, kept_pixels, mask_in
 from .masks import check_masks
-from .mvtec_layout import MVTecLayout
+from .mvtec_layout import Layout, MVTecLayout
 from .read_or_refuse import AS_THEY_SAY, FileFormat
 from .sampling import BalancedSampler, EvaluationBatchSampler
 from .skip_unreadable import leave_out_unreadable
@@ -270,7 +269,7 @@ class MultiCategory(AnomalibDataModule):
         parts: dict[str, dict[str, Any]] = {subset: {} for subset in _SUBSETS}
         for name, datamodule in self.datamodules.items():
             datamodule.trainer = self.trainer
-            if isinstance(datamodule, MVTecLayout | FolderLayout):
+            if isinstance(datamodule, Layout):
                 datamodule.skip_missing = self.skip_unreadable
             if isinstance(datamodule, MVTecLayout):
                 datamodule.file_format = self._file_format
