@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -158,11 +158,8 @@ class MultiCategory(AnomalibDataModule):
         self.ignore = ignore
         self.root = Path(root)
         self._splits = splits
-        self._find_datamodules = (
-            partial(self._created, categories, dataset, dataset_args or {})
-            if datamodules is None
-            else partial(self._given, datamodules)
-        )
+        self._sought = (categories, dataset, dataset_args or {})
+        self._given = datamodules
 
     @cached_property
     def datamodules(self) -> dict[str, AnomalibDataModule]:
@@ -170,11 +167,11 @@ class MultiCategory(AnomalibDataModule):
 
         Were they looked for in the constructor, the command line would bury what is wrong in its own error.
         """
-        return self._find_datamodules()
+        found = self._created(*self._sought) if self._given is None else self._named(self._given)
+        return dict(sorted(found.items()))
 
-    def _given(
-        self,
-        datamodules: list[AnomalibDataModule] | dict[str, AnomalibDataModule],
+    def _named(
+        self, datamodules: list[AnomalibDataModule] | dict[str, AnomalibDataModule]
     ) -> dict[str, AnomalibDataModule]:
         if not isinstance(datamodules, Mapping):
             names = [datamodule.category or datamodule.name for datamodule in datamodules]
@@ -185,13 +182,10 @@ class MultiCategory(AnomalibDataModule):
             for subset in ("train", "val", "test"):
                 key = f"{subset}_augmentations"
                 setattr(datamodule, key, getattr(self, key) or getattr(datamodule, key))
-        return {name: datamodules[name] for name in sorted(datamodules)}
+        return datamodules
 
     def _created(
-        self,
-        categories: list[str] | str,
-        dataset: str,
-        dataset_args: dict[str, Any],
+        self, categories: list[str] | str, dataset: str, dataset_args: dict[str, Any]
     ) -> dict[str, AnomalibDataModule]:
         datamodule_class = resolve_datamodule_class(dataset)
         if not isinstance(categories, str | list | tuple):
@@ -217,7 +211,7 @@ class MultiCategory(AnomalibDataModule):
                 seed=self.seed,
                 **self._splits,
             )
-            for name in sorted(names)
+            for name in names
         }
 
     @cached_property
@@ -335,8 +329,7 @@ class MultiCategory(AnomalibDataModule):
     def _create_test_split(self) -> None:
         """Nothing to do: every category has been split by its own datamodule."""
 
-    def _create_val_split(self) -> None:
-        """Nothing to do: every category has been split by its own datamodule."""
+    _create_val_split = _create_test_split
 
     def _update_augmentations(self) -> None:
         """Hand the augmentations and the model's resize to every category's datasets."""

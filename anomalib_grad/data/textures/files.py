@@ -83,12 +83,11 @@ def _is_written(root: Path, spec: TexturesSpec) -> bool:
 
 
 def _write_category(folder: Path, category: str, spec: TexturesSpec) -> None:
-    for number in range(spec.n_train):
-        rng = _rng(spec, category, "train", "good", number)
-        _write(folder / "train" / "good" / f"{number:03}.png", crop(category, "train", spec.image_size, rng))
-    for number in range(spec.n_test_good):
-        rng = _rng(spec, category, "test", "good", number)
-        _write(folder / "test" / "good" / f"{number:03}.png", crop(category, "test", spec.image_size, rng))
+    normal: dict[Part, int] = {"train": spec.n_train, "test": spec.n_test_good}
+    for part, count in normal.items():
+        for number in range(count):
+            rng = _rng(spec, category, part, "good", number)
+            _write(folder / part / "good" / f"{number:03}.png", crop(category, part, spec.image_size, rng))
     for defect, draw in DEFECTS.items():
         for number in range(spec.n_defect):
             rng = _rng(spec, category, "test", defect, number)

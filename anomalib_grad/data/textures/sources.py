@@ -21,23 +21,21 @@ TRAIN_SHARE = 0.6
 
 @dataclass(frozen=True)
 class Photo:
-    """A grey photograph of scikit-image, coloured through a scale from dark to light.
+    """A grey photograph of ``skimage.data``, CC0 according to its documentation, and the colours that it is given.
 
     Attributes:
-        name: Function of ``skimage.data``; CC0 according to its documentation.
         scale: Grey values with the colours that they become.
         upright: Whether gravity or perspective forbid turning it upside down.
     """
 
-    name: str
     scale: tuple[tuple[int, tuple[int, int, int]], ...]
     upright: bool
 
 
 PHOTOS = {
-    "brick": Photo("brick", ((40, (62, 34, 30)), (100, (150, 82, 66)), (180, (214, 202, 188))), upright=True),
-    "grass": Photo("grass", ((0, (14, 26, 8)), (120, (92, 126, 58)), (255, (222, 230, 170))), upright=True),
-    "gravel": Photo("gravel", ((0, (18, 16, 14)), (128, (134, 128, 122)), (255, (240, 238, 232))), upright=False),
+    "brick": Photo(((40, (62, 34, 30)), (100, (150, 82, 66)), (180, (214, 202, 188))), upright=True),
+    "grass": Photo(((0, (14, 26, 8)), (120, (92, 126, 58)), (255, (222, 230, 170))), upright=True),
+    "gravel": Photo(((0, (18, 16, 14)), (128, (134, 128, 122)), (255, (240, 238, 232))), upright=False),
 }
 PLATE = "plate"
 CATEGORIES = (*sorted(PHOTOS), PLATE)
@@ -52,7 +50,7 @@ def source(category: str) -> Image:
     photo = PHOTOS[category]
     import skimage.data  # noqa: PLC0415  # registration imports this file in every program that uses anomalib
 
-    grey = np.asarray(getattr(skimage.data, photo.name)())
+    grey = np.asarray(getattr(skimage.data, category)())
     levels = grey.astype(np.float64) if grey.dtype == np.uint8 else grey * 255.0
     values = [value for value, _ in photo.scale]
     channels = [np.interp(levels, values, [colour[c] for _, colour in photo.scale]) for c in range(3)]
