@@ -79,8 +79,7 @@ def datasets_in_use(trainer: pl.Trainer) -> Iterator[Any]:
 def refuse_misread(dataset: object) -> None:
     """Refuse what anomalib's datasets would read wrongly, and nothing but the results tell, or wait for without end.
 
-    Args:
-        dataset: Any; those of this package have readers of their own, or give features of what these have read.
+    Those of this package have readers of their own, or give features of what these have read.
 
     Raises:
         UnreadableImageError: Names the files.

@@ -28,11 +28,8 @@ _MANY = 500
 def leave_out_unreadable(datasets: Iterable[AnomalibDataset], file_format: FileFormat) -> None:
     """Remove the images that cannot be read, or whose masks cannot, and list them in one log message.
 
-    Nothing else is written. Files that did not change are decoded once in a process, however often this is called.
-
-    Args:
-        datasets: Any, changed in place; the same one may occur twice.
-        file_format: What the files do not say.
+    Data sets are changed in place; the same one may occur twice. Nothing else is written. Files that did not change are
+    decoded once in a process, however often this is called.
     """
     distinct = {id(dataset): dataset for dataset in datasets}.values()
     faulty = list_faulty(chain.from_iterable(map(files_of, distinct)), file_format)

@@ -78,9 +78,7 @@ def obstacle(loader: object, pre_processing: nn.Module | None) -> str | None:
 def passes(trainer: pl.Trainer, batches: int) -> float:
     """Number of times that a training, or what is left of one that goes on, sees each of its images.
 
-    Args:
-        trainer: The trainer with the user's limits.
-        batches: Batches of an epoch, over all processes.
+    An epoch has so many ``batches`` over all processes.
     """
     progress: Any = trainer.fit_loop.epoch_progress.current
     epochs = math.inf if trainer.max_epochs in {None, -1} else float((trainer.max_epochs or 0) - progress.processed)

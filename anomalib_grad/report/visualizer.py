@@ -202,11 +202,7 @@ def _inputs(loaders: Any) -> list[str]:  # noqa: ANN401  # whatever Lightning wa
 
 
 def distinct(visualizer: T) -> T | DistinctImageVisualizer:
-    """Give anomalib's own visualiser, whose results of equal names overwrite one another, as ours.
-
-    Args:
-        visualizer: What a model was given; all else comes back as it is.
-    """
+    """Give ours for anomalib's own visualiser, whose results of equal names overwrite one another; others unchanged."""
     if type(visualizer) is not ImageVisualizer:
         return visualizer
     ours = DistinctImageVisualizer()
