@@ -24,8 +24,8 @@ from .categories.learn_to_recognise import FEATURES, LearnToRecognise
 from .checkpoint.save_and_load import fit_network, fit_thresholds, leave_out_copies, load, note, settings_in
 from .data.anomalib_data import LeaveOutHidden, NameMissingImages
 from .data.copies import TrainOnCopies
-from .data.name_files_in_errors import NameUnreadableImages
 from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor, resize_as_now
+from .data.unreadable import NameUnreadableImages
 from .deploy.export import CategoryExportMixin, ExplainedInferenceBatch
 from .evaluation.metrics import RankRawScores
 from .feature_cache import FeatureCaching, FeatureSource, features_of

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from anomalib_grad.files.refusals import reword
 
 from .listing import is_hidden
-from .skip_unreadable import datasets_of
+from .unreadable import datasets_of
 
 logger = logging.getLogger(__name__)
 

@@ -29,11 +29,14 @@ from .masks import check_masks
 from .mvtec_layout import Layout, MVTecLayout
 from .read_or_refuse import AS_THEY_SAY, FileFormat
 from .sampling import BalancedSampler, EvaluationBatchSampler
-from .skip_unreadable import leave_out_unreadable
+from .unreadable import leave_out_unreadable
 
 logger = logging.getLogger(__name__)
 
 _SUBSETS = ("train_data", "val_data", "test_data")
+_AUGMENTATIONS = ("train_augmentations", "val_augmentations", "test_augmentations")
+_SHARED = ("train_batch_size", "eval_batch_size", "num_workers", "seed", *_AUGMENTATIONS)
+"""Arguments that each category's datamodule takes as well."""
 
 
 class MultiCategory(AnomalibDataModule):
@@ -179,8 +182,7 @@ class MultiCategory(AnomalibDataModule):
             datamodules = dict(zip(names, datamodules, strict=True))
         check_names(list(datamodules))
         for datamodule in datamodules.values():
-            for subset in ("train", "val", "test"):
-                key = f"{subset}_augmentations"
+            for key in _AUGMENTATIONS:
                 setattr(datamodule, key, getattr(self, key) or getattr(datamodule, key))
         return datamodules
 
@@ -196,23 +198,8 @@ class MultiCategory(AnomalibDataModule):
         else:
             names = [categories] if isinstance(categories, str) else list(categories)
         check_names(names)
-        return {
-            name: create_datamodule(
-                name,
-                self.root,
-                datamodule_class,
-                dataset_args,
-                train_batch_size=self.train_batch_size,
-                eval_batch_size=self.eval_batch_size,
-                num_workers=self.num_workers,
-                train_augmentations=self.train_augmentations,
-                val_augmentations=self.val_augmentations,
-                test_augmentations=self.test_augmentations,
-                seed=self.seed,
-                **self._splits,
-            )
-            for name in names
-        }
+        common = {key: getattr(self, key) for key in _SHARED} | self._splits
+        return {name: create_datamodule(name, self.root, datamodule_class, dataset_args, **common) for name in names}
 
     @cached_property
     def name(self) -> str:  # type: ignore[override]  # as anomalib's own

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import Transform
 from .listing import IMAGE_SUFFIXES, list_images
 from .read_or_refuse import AS_THEY_SAY, FileFormat, read_image
 from .resizing import resized_to
-from .skip_unreadable import list_faulty
+from .unreadable import list_faulty
 
 
 class PredictImages(PredictDataset):
