@@ -29,10 +29,6 @@ class MultiCategoryDataset(AnomalibDataset):
     ``has_mask`` (whether the image has a ground truth mask; normal images of a category with masks do), ``part`` and
     ``row`` (where the image stands among the joined datasets).
 
-    Args:
-        parts: The dataset of each category.
-        file_format: What the files do not say of themselves.
-
     Raises:
         ValueError: If a dataset of a category with masks has an anomalous image without one.
     """

@@ -43,10 +43,7 @@ _RESERVED = frozenset({"mean", "unknown", ".", ".."})
 
 
 def resolve_datamodule_class(name: str) -> type[AnomalibDataModule]:
-    """Find a datamodule class.
-
-    Args:
-        name: Name in ``anomalib.data`` (``"MVTecAD"``) or class path (``"my_package.MyData"``).
+    """Find a datamodule class by its name in ``anomalib.data`` (``"MVTecAD"``) or path (``"my_package.MyData"``).
 
     Raises:
         ValueError: If there is no such datamodule.
@@ -140,12 +137,7 @@ def create_datamodule(
     ``MVTecAD`` is read through ``MVTecLayout`` and ``Folder`` through ``FolderLayout``: the same folders, listed by the
     rule of ``listing.py``, masks found by name.
 
-    Args:
-        category: Its name.
-        root: Folder that holds the dataset.
-        datamodule_class: The dataset's class.
-        dataset_args: Its own arguments, which win.
-        **common: Arguments that anomalib's datamodules share; those that are ``None`` keep the class's default.
+    The class's own arguments win over those that anomalib's datamodules share, of which ``None`` keeps its default.
 
     Raises:
         ValueError: If the category is neither there nor part of a dataset that anomalib can download, has no folder of

@@ -86,10 +86,7 @@ def restoring(part: str) -> Iterator[None]:
 
 
 def check_post_processing(settings: Mapping[str, Any]) -> None:
-    """Refuse settings of a post-processor that would be accepted and mean something else.
-
-    Args:
-        settings: What ``PerCategoryPostProcessor.checkpoint_config`` gave; any may be missing.
+    """Refuse settings of ``PerCategoryPostProcessor.checkpoint_config`` that would be accepted and mean something else.
 
     Raises:
         ValueError: Names the first that is no switch, share or list of names where it should be one.

@@ -46,12 +46,8 @@ def ensure_written(root: Path, spec: TexturesSpec) -> None:
     They are written to a temporary folder that is renamed at the end: an interruption leaves no half of a data set, and
     of several processes that start together one wins.
 
-    Args:
-        root: Folder for the images; must be absent, empty, or hold textures of the same ``spec``.
-        spec: What to generate.
-
     Raises:
-        ValueError: If ``root`` holds anything else.
+        ValueError: If ``root`` holds anything but textures of the same ``spec``.
     """
     if _is_written(root, spec):
         return
