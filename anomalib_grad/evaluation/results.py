@@ -39,6 +39,7 @@ def build_report(
         FileNotFoundError: If the file of a test image is no longer there.
     """
     raw = {name: _raw_threshold(post_processor, name) for name in counts}
+    total = sum(counts.values(), Counts())
     records = [
         collector.record(
             name,
@@ -59,13 +60,7 @@ def build_report(
         results=[
             CategoryResult(n, c.n_normal, c.n_anomalous, **values[n], threshold=raw[n]) for n, c in counts.items()
         ],
-        mean=CategoryResult(
-            "mean",
-            sum(c.n_normal for c in counts.values()),
-            sum(c.n_anomalous for c in counts.values()),
-            **values["mean"],
-            threshold=math.nan,
-        ),
+        mean=CategoryResult("mean", total.n_normal, total.n_anomalous, **values["mean"], threshold=math.nan),
         records=records,
         notes=notes,
     )
