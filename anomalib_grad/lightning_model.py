@@ -24,13 +24,13 @@ from .categories.learn_to_recognise import FEATURES, LearnToRecognise
 from .checkpoint.save_and_load import fit_network, fit_thresholds, leave_out_copies, load, note, settings_in
 from .data.anomalib_data import LeaveOutHidden, NameMissingImages
 from .data.copies import TrainOnCopies
-from .data.name_files_in_errors import NameUnreadableImages
 from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor, resize_as_now
+from .data.unreadable import NameUnreadableImages
 from .deploy.export import CategoryExportMixin, ExplainedInferenceBatch
 from .evaluation.metrics import RankRawScores
 from .feature_cache import FeatureCaching, FeatureSource, features_of
+from .files.checkpoint_reading import NameUnreadableCheckpoint
 from .files.configuration import restoring
-from .files.unreadable_checkpoints import NameUnreadableCheckpoint
 from .files.whole_checkpoints import WholeCheckpoints
 from .recipes import DEFAULT_RECIPE, build_network, find_recipe, naming_recipe
 from .report.visualizer import DistinctImageVisualizer, distinct

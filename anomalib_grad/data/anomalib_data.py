@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from anomalib_grad.files.refusals import reword
 
 from .listing import is_hidden
-from .skip_unreadable import datasets_of
+from .unreadable import datasets_of
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +79,7 @@ def leave_out_hidden(dataset: AnomalibDataset) -> None:
 def visible(paths: Iterable[str | Path], folder: str | Path | None) -> list[int]:
     """Give the rows of the paths that are not hidden, and warn of the others.
 
-    Args:
-        paths: Files.
-        folder: Where they were listed; of a file elsewhere nothing but its own name may hide it.
+    Of a file outside of the folder where they were listed nothing but its own name may hide it.
     """
     files = list(map(Path, paths))
     hidden = {row for row, file in enumerate(files) if is_hidden(_below(file, folder))}

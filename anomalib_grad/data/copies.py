@@ -84,13 +84,7 @@ class Copies(Dataset[Any]):
 
 
 class AnyVersion(Sampler[int]):
-    """Draws images as another sampler does, and of each any version: itself or one of its copies.
-
-    Args:
-        sampler: Draws from N images.
-        images: N.
-        copies: Number of copies of each image.
-    """
+    """Draws images as another sampler does, and of each any version: itself or one of its ``copies``."""
 
     def __init__(self, sampler: Any, images: int, copies: int) -> None:  # noqa: ANN401  # torch's, or Lightning's
         self.sampler = sampler
@@ -113,9 +107,7 @@ class AnyVersion(Sampler[int]):
 def with_copies(loader: object, copies: int) -> object:
     """Give a loader that draws as a training loader does, of each image any version.
 
-    Args:
-        loader: What a datamodule trains on; other than a ``DataLoader`` of anomalib's images it is left as it is.
-        copies: Number of copies of each image.
+    One that is no ``DataLoader`` of anomalib's images is left as it is.
     """
     if not isinstance(loader, DataLoader) or loader.batch_size is None or not hasattr(loader.dataset, "samples"):
         logger.warning("%s is off: the training data are not one DataLoader of anomalib's images.", SETTING)

@@ -29,10 +29,6 @@ class MultiCategoryDataset(AnomalibDataset):
     ``has_mask`` (whether the image has a ground truth mask; normal images of a category with masks do), ``part`` and
     ``row`` (where the image stands among the joined datasets).
 
-    Args:
-        parts: The dataset of each category.
-        file_format: What the files do not say of themselves.
-
     Raises:
         ValueError: If a dataset of a category with masks has an anomalous image without one.
     """
@@ -110,15 +106,10 @@ class MultiCategoryDataset(AnomalibDataset):
 
 
 def read_item(dataset: AnomalibDataset, row: int, files: FileFormat) -> ImageItem:
-    """Read an image and its mask as ``AnomalibDataset`` does, with this package's readers.
+    """Read a row's image and its mask as ``AnomalibDataset`` does, with this package's readers.
 
     Where all that is done to an image is the model's resize, which anomalib puts among the augmentations, or that comes
     first, the image is read at that size.
-
-    Args:
-        dataset: The dataset, whose augmentations apply.
-        row: Row of its ``samples``.
-        files: What its files do not say.
 
     Raises:
         UnreadableImageError: If the image or its mask cannot be read; names the file.

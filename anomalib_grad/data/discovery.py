@@ -43,10 +43,7 @@ _RESERVED = frozenset({"mean", "unknown", ".", ".."})
 
 
 def resolve_datamodule_class(name: str) -> type[AnomalibDataModule]:
-    """Find a datamodule class.
-
-    Args:
-        name: Name in ``anomalib.data`` (``"MVTecAD"``) or class path (``"my_package.MyData"``).
+    """Find a datamodule class by its name in ``anomalib.data`` (``"MVTecAD"``) or path (``"my_package.MyData"``).
 
     Raises:
         ValueError: If there is no such datamodule.
@@ -73,13 +70,7 @@ def discover_categories(
 ) -> list[str]:
     """Find every folder in ``root`` that is a category of the dataset; name the others in one log message.
 
-    Args:
-        root: Folder with one folder per category.
-        datamodule_class: The dataset's class.
-        dataset_args: Its arguments; ``normal_dir`` says what a category of ``Folder`` must contain.
-
-    Returns:
-        Sorted names of the categories, at least one.
+    Of the class's arguments ``normal_dir`` says what a category of ``Folder`` must contain. Names are sorted.
 
     Raises:
         FileNotFoundError: If ``root`` is no folder.
@@ -146,23 +137,22 @@ def create_datamodule(
     ``MVTecAD`` is read through ``MVTecLayout`` and ``Folder`` through ``FolderLayout``: the same folders, listed by the
     rule of ``listing.py``, masks found by name.
 
-    Args:
-        category: Its name.
-        root: Folder that holds the dataset.
-        datamodule_class: The dataset's class.
-        dataset_args: Further arguments of the class.
-        **common: Arguments that anomalib's datamodules share; those that are ``None`` keep the class's default.
+    The class's own arguments win over those that anomalib's datamodules share, of which ``None`` keeps its default.
 
     Raises:
         ValueError: If the category is neither there nor part of a dataset that anomalib can download, has no folder of
             normal images, or the class does not take ``dataset_args``.
     """
-    datamodule_class = _LAYOUTS.get(datamodule_class, datamodule_class)
     parameters = inspect.signature(datamodule_class).parameters
+    unknown = [key for key in dataset_args if key not in parameters]
+    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        raise ValueError(
+            f"dataset {datamodule_class.__name__} takes no {', '.join(unknown)}; remove that from dataset_args"
+        )
+    _check_folder(category, root, datamodule_class, dataset_args)
+    datamodule_class = _LAYOUTS.get(datamodule_class, datamodule_class)
     arguments: dict[str, Any] = {key: value for key, value in common.items() if value is not None}
     arguments.update(dataset_args)
-    _check_arguments(datamodule_class, dataset_args)
-    _check_folder(category, root, datamodule_class, dataset_args)
     if "category" in parameters:
         return datamodule_class(**{**arguments, "root": root, "category": category})
     folder = root / category
@@ -193,20 +183,16 @@ def _base(root: Path, datamodule_class: type[AnomalibDataModule]) -> Path:
 
 def _markers(datamodule_class: type[AnomalibDataModule], dataset_args: Mapping[str, Any]) -> tuple[str, ...]:
     if issubclass(datamodule_class, Folder):
-        return _normal_folders(dataset_args)
+        normal = dataset_args.get("normal_dir")
+        if not normal:
+            raise ValueError("dataset Folder needs normal_dir in dataset_args: the normal images' folder in a product")
+        return tuple(map(str, as_list(normal)))
     for ancestor in datamodule_class.__mro__:
         if ancestor.__name__ in _MARKERS:
             return _MARKERS[ancestor.__name__]
     raise ValueError(
         f"the categories of {datamodule_class.__name__} cannot be found by themselves; name them in a list"
     )
-
-
-def _normal_folders(dataset_args: Mapping[str, Any]) -> tuple[str, ...]:
-    normal = dataset_args.get("normal_dir")
-    if not normal:
-        raise ValueError("dataset Folder needs normal_dir in dataset_args: the normal images' folder in a product")
-    return tuple(map(str, as_list(normal)))
 
 
 def _advice(base: Path, markers: Sequence[str], folders: Sequence[Path]) -> str:
@@ -246,16 +232,6 @@ def _rename(markers: Sequence[str]) -> str:
 
 def _is_category(folder: Path, markers: Sequence[str]) -> bool:
     return any((folder / marker.format(category=folder.name)).is_dir() for marker in markers)
-
-
-def _check_arguments(datamodule_class: type[AnomalibDataModule], dataset_args: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(datamodule_class).parameters
-    unknown = [key for key in dataset_args if key not in parameters]
-    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        name = next(
-            (theirs for theirs, ours in _LAYOUTS.items() if ours is datamodule_class), datamodule_class
-        ).__name__
-        raise ValueError(f"dataset {name} takes no {', '.join(unknown)}; remove that from dataset_args")
 
 
 def _check_folder(

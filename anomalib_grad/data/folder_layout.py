@@ -10,20 +10,18 @@ has it.
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-import pandas as pd
-from anomalib import TaskType
 from anomalib.data import Folder
 from anomalib.data.utils import LabelName, Split
 
 from .ignore_masks import IGNORE_FILE
 from .listing import IMAGE_SUFFIXES, list_images
 from .masks import check_no_masks_among, masks_by_name, take_mask
-from .mvtec_layout import LayoutDataset, links_to_nothing
+from .mvtec_layout import Layout, Row, links_to_nothing
 
 Folders = str | Path | Sequence[str | Path] | None
 
 
-class FolderLayout(Folder):
+class FolderLayout(Layout, Folder):
     """anomalib's ``Folder`` (arguments, splits), its folders read by the rule of ``listing.py``.
 
     Raises:
@@ -31,15 +29,8 @@ class FolderLayout(Folder):
             anomalous images do not match, or masks lie among the images.
     """
 
-    skip_missing = False
-    """Leave out images that are links to nothing, and list them, rather than stop."""
-
-    def _setup(self, _stage: str | None = None) -> None:
-        samples = self._list_samples()
-        self.train_data = LayoutDataset(samples, Split.TRAIN)
-        self.test_data = LayoutDataset(samples, Split.TEST)
-
-    def _list_samples(self) -> pd.DataFrame:
+    def listed(self) -> tuple[list[Row], bool]:
+        """List the images in the folders that were named, and tell whether there are masks."""
         normal, normal_test = self._images(self.normal_dir), self._images(self.normal_test_dir)
         anomalous = self._images(self.abnormal_dir)
         repeated = sorted(set(normal) & set(anomalous) | set(normal) & set(normal_test))
@@ -51,21 +42,17 @@ class FolderLayout(Folder):
         check_no_masks_among([*normal, *normal_test, *anomalous])
         missing = links_to_nothing([*normal, *normal_test, *anomalous, *masks.values()], self.skip_missing)
         roles = (
-            ("normal", LabelName.NORMAL, Split.TRAIN, normal),
-            ("normal_test", LabelName.NORMAL, Split.TEST, normal_test),
-            ("abnormal", LabelName.ABNORMAL, Split.TEST, anomalous),
+            (Split.TRAIN, "normal", LabelName.NORMAL, normal),
+            (Split.TEST, "normal_test", LabelName.NORMAL, normal_test),
+            (Split.TEST, "abnormal", LabelName.ABNORMAL, anomalous),
         )
-        samples = pd.DataFrame(
-            [
-                (str(image), label, int(index), str(masks.get(image, "")), split.value)
-                for label, index, split, images in roles
-                for image in images
-                if missing.isdisjoint((image, masks.get(image)))
-            ],
-            columns=["image_path", "label", "label_index", "mask_path", "split"],
-        ).sort_values("image_path", ignore_index=True)
-        samples.attrs["task"] = (TaskType.SEGMENTATION if masks else TaskType.CLASSIFICATION).value
-        return samples
+        rows = [
+            (split.value, label, str(image), str(masks.get(image, "")), int(index))
+            for split, label, index, images in roles
+            for image in images
+            if missing.isdisjoint((image, masks.get(image)))
+        ]
+        return rows, bool(masks)
 
     def _folders(self, named: Folders) -> list[Path]:
         return [Path(self.root or ".") / folder for folder in as_list(named)]

@@ -88,12 +88,7 @@ def _pictures_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator
 
 
 def counted_by_folder(images: Iterable[Path], folder: Path) -> str:
-    """Say how many images lie where, in the words of a message: ``"6 images in train/ok, 2 in test"``.
-
-    Args:
-        images: Paths below ``folder``.
-        folder: The folder to which the named ones are relative; two levels are told apart.
-    """
+    """Say how many images lie where, two levels below a folder at most: ``"images: 6 in train/ok, 2 in test"``."""
     places = Counter("/".join(image.relative_to(folder).parts[:-1][:2]) or "." for image in images)
     named = [f"{count} in {place}" for place, count in sorted(places.items())]
     more = f" and {len(named) - _NAMED} more folders" if len(named) > _NAMED else ""

@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,19 @@ from torchvision.transforms.v2 import Transform
 from .anomalib_data import TAKE_IMAGES, leave_out_hidden
 from .dataset import MultiCategoryDataset
 from .discovery import check_names, create_datamodule, discover_categories, resolve_datamodule_class
-from .folder_layout import FolderLayout
 from .ignore_masks import folder_of, given_masks, kept_pixels, mask_in
 from .masks import check_masks
-from .mvtec_layout import MVTecLayout
+from .mvtec_layout import Layout, MVTecLayout
 from .read_or_refuse import AS_THEY_SAY, FileFormat
 from .sampling import BalancedSampler, EvaluationBatchSampler
-from .skip_unreadable import leave_out_unreadable
+from .unreadable import leave_out_unreadable
 
 logger = logging.getLogger(__name__)
 
 _SUBSETS = ("train_data", "val_data", "test_data")
+_AUGMENTATIONS = ("train_augmentations", "val_augmentations", "test_augmentations")
+_SHARED = ("train_batch_size", "eval_batch_size", "num_workers", "seed", *_AUGMENTATIONS)
+"""Arguments that each category's datamodule takes as well."""
 
 
 class MultiCategory(AnomalibDataModule):
@@ -159,11 +161,8 @@ class MultiCategory(AnomalibDataModule):
         self.ignore = ignore
         self.root = Path(root)
         self._splits = splits
-        self._find_datamodules = (
-            partial(self._created, categories, dataset, dataset_args or {})
-            if datamodules is None
-            else partial(self._given, datamodules)
-        )
+        self._sought = (categories, dataset, dataset_args or {})
+        self._given = datamodules
 
     @cached_property
     def datamodules(self) -> dict[str, AnomalibDataModule]:
@@ -171,11 +170,11 @@ class MultiCategory(AnomalibDataModule):
 
         Were they looked for in the constructor, the command line would bury what is wrong in its own error.
         """
-        return self._find_datamodules()
+        found = self._created(*self._sought) if self._given is None else self._named(self._given)
+        return dict(sorted(found.items()))
 
-    def _given(
-        self,
-        datamodules: list[AnomalibDataModule] | dict[str, AnomalibDataModule],
+    def _named(
+        self, datamodules: list[AnomalibDataModule] | dict[str, AnomalibDataModule]
     ) -> dict[str, AnomalibDataModule]:
         if not isinstance(datamodules, Mapping):
             names = [datamodule.category or datamodule.name for datamodule in datamodules]
@@ -183,16 +182,12 @@ class MultiCategory(AnomalibDataModule):
             datamodules = dict(zip(names, datamodules, strict=True))
         check_names(list(datamodules))
         for datamodule in datamodules.values():
-            for subset in ("train", "val", "test"):
-                key = f"{subset}_augmentations"
+            for key in _AUGMENTATIONS:
                 setattr(datamodule, key, getattr(self, key) or getattr(datamodule, key))
-        return {name: datamodules[name] for name in sorted(datamodules)}
+        return datamodules
 
     def _created(
-        self,
-        categories: list[str] | str,
-        dataset: str,
-        dataset_args: dict[str, Any],
+        self, categories: list[str] | str, dataset: str, dataset_args: dict[str, Any]
     ) -> dict[str, AnomalibDataModule]:
         datamodule_class = resolve_datamodule_class(dataset)
         if not isinstance(categories, str | list | tuple):
@@ -203,23 +198,8 @@ class MultiCategory(AnomalibDataModule):
         else:
             names = [categories] if isinstance(categories, str) else list(categories)
         check_names(names)
-        return {
-            name: create_datamodule(
-                name,
-                self.root,
-                datamodule_class,
-                dataset_args,
-                train_batch_size=self.train_batch_size,
-                eval_batch_size=self.eval_batch_size,
-                num_workers=self.num_workers,
-                train_augmentations=self.train_augmentations,
-                val_augmentations=self.val_augmentations,
-                test_augmentations=self.test_augmentations,
-                seed=self.seed,
-                **self._splits,
-            )
-            for name in sorted(names)
-        }
+        common = {key: getattr(self, key) for key in _SHARED} | self._splits
+        return {name: create_datamodule(name, self.root, datamodule_class, dataset_args, **common) for name in names}
 
     @cached_property
     def name(self) -> str:  # type: ignore[override]  # as anomalib's own
@@ -270,7 +250,7 @@ class MultiCategory(AnomalibDataModule):
         parts: dict[str, dict[str, Any]] = {subset: {} for subset in _SUBSETS}
         for name, datamodule in self.datamodules.items():
             datamodule.trainer = self.trainer
-            if isinstance(datamodule, MVTecLayout | FolderLayout):
+            if isinstance(datamodule, Layout):
                 datamodule.skip_missing = self.skip_unreadable
             if isinstance(datamodule, MVTecLayout):
                 datamodule.file_format = self._file_format
@@ -336,8 +316,7 @@ class MultiCategory(AnomalibDataModule):
     def _create_test_split(self) -> None:
         """Nothing to do: every category has been split by its own datamodule."""
 
-    def _create_val_split(self) -> None:
-        """Nothing to do: every category has been split by its own datamodule."""
+    _create_val_split = _create_test_split
 
     def _update_augmentations(self) -> None:
         """Hand the augmentations and the model's resize to every category's datasets."""

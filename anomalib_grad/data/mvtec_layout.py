@@ -18,42 +18,45 @@ order.
 """
 
 import logging
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import pandas as pd
 from anomalib import TaskType
-from anomalib.data import AnomalibDataset, MVTecAD
+from anomalib.data import AnomalibDataModule, AnomalibDataset, MVTecAD
 from anomalib.data.utils import LabelName, Split
 
 from .ignore_masks import IGNORE_FILE
 from .listing import counted_by_folder, list_images
 from .masks import check_masks_of_normal, check_no_masks_among, masks_by_name, take_mask
-from .read_or_refuse import AS_THEY_SAY, FileFormat
+from .read_or_refuse import AS_THEY_SAY
 
 logger = logging.getLogger(__name__)
 
+Row: TypeAlias = tuple[str, str, str, str, int]
+"""Of an image its split, label, path, that of its mask or nothing, and the label's index."""
 _NORMAL = "good"
 _MEANT_FOR_NORMAL = frozenset({"good", "normal", "ok", "okay"})
 """What people call folders of normal images, in any case; nobody calls a kind of defect so."""
 
 
-class MVTecLayout(MVTecAD):
-    """anomalib's ``MVTecAD`` (arguments, download, splits) for any product in its layout, masks paired by name.
-
-    Raises:
-        ValueError: On ``setup``: if an anomalous test image has no mask although others have, a mask no image, a
-            normal image a mask that marks something, or masks lie among the images.
-    """
+class Layout(AnomalibDataModule):
+    """A product's datamodule that lists images and pairs masks with them by the rules of this package."""
 
     skip_missing = False
-    """Leave out images that are links to nothing, and list them, rather than stop."""
-    file_format = AS_THEY_SAY
-    """What its files do not say of themselves."""
+    """Leave out images that are links to nothing, or whose masks are, and list them, rather than stop."""
+
+    @abstractmethod
+    def listed(self) -> tuple[list[Row], bool]:
+        """List the images, in any order, and tell whether the product has masks."""
 
     def _setup(self, _stage: str | None = None) -> None:
-        samples = mvtec_samples(self.root / self.category, self.skip_missing, self.file_format)
+        rows, has_masks = self.listed()
+        samples = pd.DataFrame(rows, columns=["split", "label", "image_path", "mask_path", "label_index"])
+        samples.attrs["task"] = (TaskType.SEGMENTATION if has_masks else TaskType.CLASSIFICATION).value
         self.train_data = LayoutDataset(samples, Split.TRAIN)
         self.test_data = LayoutDataset(samples, Split.TEST)
 
@@ -63,62 +66,50 @@ class LayoutDataset(AnomalibDataset):
 
     def __init__(self, samples: pd.DataFrame, split: Split) -> None:
         super().__init__()
-        self.samples = samples[samples["split"] == split.value].reset_index(drop=True)
+        self.samples = samples[samples["split"] == split.value]
 
 
-def mvtec_samples(folder: Path, skip_missing: bool, files: FileFormat) -> pd.DataFrame:
-    """List the images of a product with their labels and masks.
-
-    Args:
-        folder: The product's folder.
-        skip_missing: Leave out and list images that are links to nothing, or whose masks are.
-        files: How large they may be.
-
-    Returns:
-        anomalib's samples frame; ``attrs["task"]`` is ``"classification"`` for a product without masks.
+class MVTecLayout(Layout, MVTecAD):
+    """anomalib's ``MVTecAD`` (arguments, download, splits) for any product in its layout, masks paired by name.
 
     Raises:
-        ValueError: If an anomalous test image has no mask although others have, a mask no image, a normal image a mask
-            that marks something, masks lie among the images, normal images in a folder that counts as a defect, or,
-            without ``skip_missing``, a link leads to no file.
+        ValueError: On ``setup``: if an anomalous test image has no mask although others have, a mask no image, a
+            normal image a mask that marks something, masks lie among the images, normal images in a folder that counts
+            as a defect, or, without ``skip_missing``, a link leads to no file.
     """
-    images, mask_files = _images_and_masks(folder)
-    _check_defects(images, folder)
-    masks = masks_by_name(mask_files, folder / "ground_truth")
-    missing = links_to_nothing([*images, *mask_files], skip_missing)
-    task = TaskType.SEGMENTATION if masks else TaskType.CLASSIFICATION
-    rows, unmasked, of_normal = [], [], []
-    for image in images:
-        split, label = image.relative_to(folder).parts[:2]
-        mask = take_mask(masks, image.relative_to(folder / split)) if split == Split.TEST.value else None
-        if label == _NORMAL and mask is not None:
-            of_normal.append((image, mask))
-            mask = None
-        elif label != _NORMAL and mask is None:
-            unmasked.append(image)
-        if not missing.isdisjoint((image, mask)):
-            continue
-        rows.append(
-            {
-                "split": split,
-                "label": label,
-                "image_path": str(image),
-                "mask_path": "" if mask is None else str(mask),
-                "label_index": int(LabelName.NORMAL if label == _NORMAL else LabelName.ABNORMAL),
-            },
-        )
-    if unmasked and task is TaskType.SEGMENTATION:
-        raise ValueError(
-            f"{len(unmasked)} anomalous test images have no mask in {folder / 'ground_truth'} (first: {unmasked[0]}); "
-            "add the masks, or remove all of them to count the category in image metrics only",
-        )
-    unused = sorted(set(masks.values()) - missing)
-    if unused:
-        raise ValueError(f"mask {unused[0]} belongs to no test image; remove it or add its image")
-    check_masks_of_normal((pair for pair in of_normal if missing.isdisjoint(pair)), files)
-    samples = pd.DataFrame(rows, columns=["split", "label", "image_path", "mask_path", "label_index"])
-    samples.attrs["task"] = task.value
-    return samples
+
+    file_format = AS_THEY_SAY
+    """What its files do not say of themselves."""
+
+    def listed(self) -> tuple[list[Row], bool]:
+        """List the images in the folders of this layout, and tell whether there is any mask."""
+        folder = self.root / self.category
+        images, mask_files = _images_and_masks(folder)
+        _check_defects(images, folder)
+        masks = masks_by_name(mask_files, folder / "ground_truth")
+        missing = links_to_nothing([*images, *mask_files], self.skip_missing)
+        rows, unmasked, of_normal = [], [], []
+        for image in images:
+            split, label = image.relative_to(folder).parts[:2]
+            mask = take_mask(masks, image.relative_to(folder / split)) if split == Split.TEST.value else None
+            if label == _NORMAL and mask is not None:
+                of_normal.append((image, mask))
+                mask = None
+            elif label != _NORMAL and mask is None:
+                unmasked.append(image)
+            if missing.isdisjoint((image, mask)):
+                index = int(LabelName.NORMAL if label == _NORMAL else LabelName.ABNORMAL)
+                rows.append((split, label, str(image), "" if mask is None else str(mask), index))
+        if unmasked and mask_files:
+            raise ValueError(
+                f"{len(unmasked)} anomalous test images have no mask in {folder / 'ground_truth'} (first: "
+                f"{unmasked[0]}); add the masks, or remove all of them to count the category in image metrics only",
+            )
+        unused = sorted(set(masks.values()) - missing)
+        if unused:
+            raise ValueError(f"mask {unused[0]} belongs to no test image; remove it or add its image")
+        check_masks_of_normal((pair for pair in of_normal if missing.isdisjoint(pair)), self.file_format)
+        return rows, bool(mask_files)
 
 
 def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:

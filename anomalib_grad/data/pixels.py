@@ -53,11 +53,6 @@ def read_wrongly_by_anomalib(image: Image.Image) -> bool:
     return image.mode in {"I", "F"} or image.mode.startswith(_SIXTEEN_BITS)
 
 
-def is_deep(image: Image.Image) -> bool:
-    """Tell whether a grey image, its mode checked, has values of 16 bits. Needs no pixels."""
-    return image.mode == "I" or image.mode.startswith(_SIXTEEN_BITS)
-
-
 def is_lossy(image: Image.Image) -> bool:
     """Tell whether the file's format may have blurred the edges of a mask. Needs no pixels."""
     return image.format in _LOSSY
@@ -103,7 +98,7 @@ def rgb_pixels(image: Image.Image, size: tuple[int, int] | None = None, bits: in
         ValueError: If the range of its values is not known, or a value lies above it.
     """
     check_mode(image)
-    if is_deep(image):
+    if read_wrongly_by_anomalib(image):  # of 16 bits, as its mode is checked
         grey = at_most_white(resized(scaled(np.asarray(image), bits)[..., np.newaxis], size))
         if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _ZERO_IS_WHITE:
             grey = 1 - grey
@@ -124,7 +119,7 @@ def check_values(image: Image.Image, bits: int) -> None:
     """
     check_mode(image)
     image.load()
-    if is_deep(image):
+    if read_wrongly_by_anomalib(image):
         check_bits(np.asarray(image), bits)
 
 

@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import Transform
 from .listing import IMAGE_SUFFIXES, list_images
 from .read_or_refuse import AS_THEY_SAY, FileFormat, read_image
 from .resizing import resized_to
-from .skip_unreadable import list_faulty
+from .unreadable import files_of, list_faulty
 
 
 class PredictImages(PredictDataset):
@@ -54,9 +54,8 @@ class PredictImages(PredictDataset):
         self.transform = transform
         self.image_size = image_size
         if skip_unreadable:
-            listed = [(str(image), False) for image in self.image_filenames]
-            faulty = {Path(file) for file, _ in list_faulty(listed, self.file_format)}
-            self.image_filenames = [image for image in self.image_filenames if image not in faulty]
+            faulty = list_faulty(files_of(self), self.file_format)
+            self.image_filenames = [image for image in self.image_filenames if (str(image), False) not in faulty]
             if not self.image_filenames:
                 raise ValueError(f"no image in {path} can be read; see the list of what is wrong with them")
 

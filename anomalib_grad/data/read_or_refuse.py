@@ -57,10 +57,7 @@ AS_THEY_SAY = FileFormat()
 def opened(path: str | Path, kind: str = "image", max_pixels: int | None = None) -> Iterator[Image.Image]:
     """Open an image file, its pixels not yet read, for a block in which every failure is its fault.
 
-    Args:
-        path: The file.
-        kind: What the message calls it.
-        max_pixels: Pixels that it may have; ``None`` leaves the limit to Pillow's guard against bombs.
+    ``kind`` is what the message calls it; without ``max_pixels`` Pillow's guard against bombs sets the limit.
 
     Raises:
         UnreadableImageError: In place of whatever is raised in the block.
@@ -128,7 +125,7 @@ def read_pixels(path: str | Path, size: tuple[int, int] | None = None, files: Fi
         path: The file.
         size: Height and width to resize to, antialiased, before the pixels are turned into numbers of 32 bits; ``None``
             keeps those of the image.
-        files: What the file does not say.
+        files: What it does not say of itself.
 
     Returns:
         RGB, float32 in [0, 1], shape ``(H, W, 3)``.

@@ -22,11 +22,8 @@ class BalancedSampler(WeightedRandomSampler):
     """Draw N of N images with replacement, every category equally often on average.
 
     The draws of an epoch depend on seed and epoch alone, so that a resumed run draws what an uninterrupted one would.
-    Lightning sets the epoch and, in a distributed run, shares the draws out among the processes.
-
-    Args:
-        categories: The category of each of N images.
-        seed: Makes the draws repeatable; ``None`` follows torch's global seed.
+    Lightning sets the epoch and, in a distributed run, shares the draws out among the processes. Without a seed they
+    follow torch's global one.
     """
 
     def __init__(self, categories: Sequence[str], seed: int | None) -> None:

@@ -83,11 +83,11 @@ def order_of(loader: object) -> object:
     """Give a loader with as many batches, of indices in the place of images; any but a ``DataLoader`` as it is."""
     if not isinstance(loader, DataLoader):
         return loader
+    return DataLoader(range(len(loader.dataset)), **drawing_as(loader))  # type: ignore[arg-type]
+
+
+def drawing_as(loader: DataLoader) -> dict[str, Any]:
+    """Arguments of a loader that draws as a given one does, from another data set of the same length."""
     if loader.batch_size is None:
-        return DataLoader(range(len(loader.dataset)), batch_sampler=loader.batch_sampler)  # type: ignore[arg-type]
-    return DataLoader(
-        range(len(loader.dataset)),  # type: ignore[arg-type]
-        batch_size=loader.batch_size,
-        sampler=loader.sampler,
-        drop_last=loader.drop_last,
-    )
+        return {"batch_sampler": loader.batch_sampler}
+    return {"batch_size": loader.batch_size, "sampler": loader.sampler, "drop_last": loader.drop_last}

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.hooks import RemovableHandle
 
 LOCAL = "model.local_representation.coordinates"
 GLOBAL = "model.global_representation.coordinates"
@@ -32,7 +32,8 @@ class CoordinateTap:
 
     def __init__(self, module: nn.Module) -> None:
         self._last: dict[str, Tensor] = {}
-        self._handles = [handle for name in (LOCAL, GLOBAL) if (handle := self._attach(module, name))]
+        networks = {name: network for name in (LOCAL, GLOBAL) if isinstance(network := find(module, name), nn.Module)}
+        self._handles = [net.register_forward_hook(partial(self._keep, name)) for name, net in networks.items()]
 
     def take(self) -> dict[str, Tensor]:
         """Hand over the coordinates of the last forward pass by name, and forget them.
@@ -49,15 +50,8 @@ class CoordinateTap:
             handle.remove()
         self._handles, self._last = [], {}
 
-    def _attach(self, module: nn.Module, name: str) -> RemovableHandle | None:
-        found = find(module, name)
-        if not isinstance(found, nn.Module):
-            return None
-
-        def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            self._last[name] = output.detach()
-
-        return found.register_forward_hook(keep)
+    def _keep(self, name: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        self._last[name] = output.detach()
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,9 @@ EXAMPLES = 4
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image that may become an example: its map and mask are kept small, its pixels are left in the file.
+    """An image that may become an :class:`Example`: its map and mask are kept small, its pixels are left in the file.
 
     Attributes:
-        path: The image's file.
-        anomalous: Its label.
-        score: Its anomaly score.
         anomaly_map: (h, w) float16, at most 160 pixels a side.
         mask: (h, w) bool, ``None`` where there is none.
         ignored: (h, w) bool, pixels that are not judged, ``None`` where all are.
@@ -43,12 +40,7 @@ class Candidate:
 
 @dataclass
 class TopExamples:
-    """The candidates with the highest (or lowest) scores seen so far; ties go by path, whatever the order of arrival.
-
-    Attributes:
-        highest: Whether high scores are kept, or low ones.
-        size: How many candidates are kept.
-    """
+    """The candidates with the highest (or lowest) scores so far; ties go by path, whatever the order of arrival."""
 
     highest: bool
     size: int = EXAMPLES
@@ -91,14 +83,8 @@ def candidate(
 def load_example(found: Candidate, low: float = 0.0, high: float = 1.0, files: FileFormat = AS_THEY_SAY) -> Example:
     """Read the image of a candidate and bring map and mask to the thumbnail's size.
 
-    Args:
-        found: The candidate.
-        low: Value of the anomaly map that is shown as 0.
-        high: Value of the anomaly map that is shown as 1.
-        files: What image files do not say.
-
-    Returns:
-        The example; the longer side of its thumbnail has at most 160 pixels.
+    Values of the map from ``low`` to ``high`` are shown as 0 to 1; the longer side of the thumbnail has at most 160
+    pixels.
 
     Raises:
         FileNotFoundError: If the image is no longer there.

@@ -150,14 +150,7 @@ class CategoryMetrics:
         self._update(category, predictions)
 
     def gather_counts(self, categories: Iterable[str] = ()) -> dict[str, Counts]:
-        """Join the counts of all processes; collective.
-
-        Args:
-            categories: Categories to name even if no process saw them.
-
-        Returns:
-            The counts by category, sorted by name, the same in every process.
-        """
+        """Join the counts of all processes by category, sorted by name, also of those that none saw; collective."""
         seen = all_gather(self.counts)
         names = {*categories, *(name for counts in seen for name in counts)}
         return {name: sum((counts.get(name, Counts()) for counts in seen), Counts()) for name in sorted(names)}

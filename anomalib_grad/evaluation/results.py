@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -32,23 +33,19 @@ def build_report(
     collector: Collector,
     post_processor: PostProcessor | None,
 ) -> TestReport:
-    """Join what is known about a test.
-
-    Args:
-        model: Name of the model.
-        counts: What was seen, by category.
-        values: Metrics by category, and ``mean``.
-        collector: What all processes have collected.
-        post_processor: The model's post-processor, if it has one.
+    """Join what is known about a test: counts and metrics are by category, those also of ``mean``.
 
     Raises:
         FileNotFoundError: If the file of a test image is no longer there.
     """
     raw = {name: _raw_threshold(post_processor, name) for name in counts}
-    normalized = is_normalized(post_processor)
+    total = sum(counts.values(), Counts())
     records = [
         collector.record(
-            name, _threshold_of_scores(post_processor, raw[name]), normalized, _raw_range(post_processor, name)
+            name,
+            float(post_processor.normalized_image_threshold) if is_normalized(post_processor) else raw[name],
+            is_normalized(post_processor),
+            _raw_range(post_processor, name),
         )
         for name in counts
         if name in collector.logs
@@ -63,25 +60,16 @@ def build_report(
         results=[
             CategoryResult(n, c.n_normal, c.n_anomalous, **values[n], threshold=raw[n]) for n, c in counts.items()
         ],
-        mean=CategoryResult(
-            "mean",
-            sum(c.n_normal for c in counts.values()),
-            sum(c.n_anomalous for c in counts.values()),
-            **values["mean"],
-            threshold=math.nan,
-        ),
+        mean=CategoryResult("mean", total.n_normal, total.n_anomalous, **values["mean"], threshold=math.nan),
         records=records,
         notes=notes,
     )
 
 
 def write_report(report: TestReport, folder: Path, module: nn.Module) -> None:
-    """Write ``per_category.csv``, ``per_category.json`` and ``report.html``.
+    """Write ``per_category.csv``, ``per_category.json`` and ``report.html`` to a folder, which is made if missing.
 
-    Args:
-        report: The report.
-        folder: Where to; made if missing.
-        module: The Lightning module under test; if it has grids, the page draws their cells.
+    If the Lightning module under test has grids, the page draws their cells.
     """
     from anomalib_grad.report.html import write_html  # noqa: PLC0415  # loads matplotlib and jinja2
 
@@ -96,7 +84,7 @@ def write_report(report: TestReport, folder: Path, module: nn.Module) -> None:
     logger.info("Results per category: %s", folder / "report.html")
 
 
-def is_normalized(post_processor: PostProcessor | None) -> bool:
+def is_normalized(post_processor: PostProcessor | None) -> TypeGuard[PostProcessor]:
     """Whether the post-processor brings scores and maps to [0, 1]."""
     if post_processor is None or not post_processor.enable_normalization:
         return False
@@ -113,17 +101,11 @@ def _raw_threshold(post_processor: PostProcessor | None, category: str) -> float
 
 def _raw_range(post_processor: PostProcessor | None, category: str) -> tuple[float, float, float] | None:
     """Scores of the model that are normalised to 0, 1 and 0.5; ``None`` if they are not normalised."""
-    if not isinstance(post_processor, PerCategoryPostProcessor) or not is_normalized(post_processor):
+    if not is_normalized(post_processor) or not isinstance(post_processor, PerCategoryPostProcessor):
         return None
     (row_of_category,) = post_processor.table[post_processor.indices_of([category])].tolist()
     row = dict(zip(STATISTICS, row_of_category, strict=True))
     return row["image_min"], row["image_max"], row["image_threshold"]
-
-
-def _threshold_of_scores(post_processor: PostProcessor | None, raw: float) -> float:
-    if post_processor is not None and is_normalized(post_processor):
-        return float(post_processor.normalized_image_threshold)
-    return raw
 
 
 def _threshold_notes(post_processor: PostProcessor | None, categories: list[str]) -> list[str]:

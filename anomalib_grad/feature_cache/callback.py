@@ -4,6 +4,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,11 +15,10 @@ from anomalib_grad.backbone.tiling import describe
 from anomalib_grad.data.training_loader import ReplacesTrainingLoader
 from anomalib_grad.settings import CacheSettings
 
-from .conditions import obstacle, passes
+from .conditions import PLACES, choose_place, is_automatic, obstacle, passes
 from .dataset import CachedFeatures, cached_loader
-from .filling import FeatureSource, fill_shared, filler
+from .filling import FeatureSource, fill, fill_shared
 from .fingerprint import fingerprint, hash_images, hash_weights
-from .memory_or_disk import PLACES, choose_place, is_automatic
 from .store import GIB, CacheFile
 
 logger = logging.getLogger(__name__)
@@ -95,15 +95,15 @@ class FeatureCaching(ReplacesTrainingLoader):
         shape = (len(dataset), backbone.row_length)
         size = shape[0] * shape[1] * dtype.itemsize
         place = choose_place(self.settings, self.place, size, trainer.world_size)
-        fill = filler(trainer, source, images)
+        compute = partial(fill, trainer, source, images)
         if place == "memory":
             rows = np.empty(shape, dtype)
-            fill(rows, range(len(dataset)))
+            compute(rows, range(len(dataset)))
             self.rows = rows  # not before they are whole: a notebook goes on after Ctrl-C
         elif place == "disk":
             node = f"-{trainer.node_rank}" if trainer.num_nodes > 1 else ""
             file = CacheFile(self.settings.resolved_folder, f"{name}{node}", shape, dtype)
-            self.rows = fill_shared(trainer, file, int(self.settings.limit * GIB), fill)
+            self.rows = fill_shared(trainer, file, int(self.settings.limit * GIB), compute)
         if place is not None:
             text = f"Features of {len(dataset)} training images are cached: {size / GIB:.2f} GiB ({place})."
             trainer.lightning_module.print(text)

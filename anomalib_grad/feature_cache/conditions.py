@@ -1,16 +1,25 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""When features may be cached, and when it pays."""
+"""When features may be cached, when it pays, and where they stand: in memory, on disk, or nowhere."""
 
+import logging
 import math
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import psutil
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
+
+from anomalib_grad.settings import CacheSettings
+
+from .store import ADVICE, GIB
+
+logger = logging.getLogger(__name__)
 
 UNCHANGING = (
     v2.Compose,
@@ -27,6 +36,9 @@ UNCHANGING = (
 """Transforms that make the same of an image every time."""
 READERS = ("anomalib.", "anomalib_grad.")
 """Packages whose datasets read the same image from a file every time, apart from their augmentations."""
+PLACES = ("auto", "memory", "disk", True, False)
+MEMORY_SHARE = 0.5
+"""Share of the available memory that a cache takes without being asked to."""
 
 
 def first_augmentation(transforms: Iterable[nn.Module | None]) -> str | None:
@@ -43,12 +55,7 @@ def first_augmentation(transforms: Iterable[nn.Module | None]) -> str | None:
 
 
 def obstacle(loader: object, pre_processing: nn.Module | None) -> str | None:
-    """Say why the features of a training loader cannot be cached; ``None`` if they can.
-
-    Args:
-        loader: What the datamodule trains on.
-        pre_processing: What the model does to its images before the backbone.
-    """
+    """Say why the features of a training loader cannot be cached; ``pre_processing`` comes before the backbone."""
     if not isinstance(loader, DataLoader):
         return f"the training data come from a {type(loader).__name__}, not from one DataLoader"
     samples = getattr(loader.dataset, "samples", None)
@@ -71,9 +78,7 @@ def obstacle(loader: object, pre_processing: nn.Module | None) -> str | None:
 def passes(trainer: pl.Trainer, batches: int) -> float:
     """Number of times that a training, or what is left of one that goes on, sees each of its images.
 
-    Args:
-        trainer: The trainer with the user's limits.
-        batches: Batches of an epoch, over all processes.
+    An epoch has so many ``batches`` over all processes.
     """
     progress: Any = trainer.fit_loop.epoch_progress.current
     epochs = math.inf if trainer.max_epochs in {None, -1} else float((trainer.max_epochs or 0) - progress.processed)
@@ -82,3 +87,48 @@ def passes(trainer: pl.Trainer, batches: int) -> float:
     left = trainer.max_steps - trainer.global_step
     steps = math.inf if trainer.max_steps == -1 else left * trainer.accumulate_grad_batches
     return min(epochs * min(share, 1.0), steps * trainer.world_size / max(batches, 1))
+
+
+def is_automatic(place: bool | str) -> bool:
+    """Whether the cache decides by itself if it pays and where it stands."""
+    return place in {"auto", True}
+
+
+def choose_place(settings: CacheSettings, place: bool | str, size: int, processes: int) -> str | None:
+    """Choose between memory and disk for a cache of ``size`` bytes; ``None`` if there is no room for it.
+
+    By itself a cache stands in memory if that leaves enough for others, else on disk. Several processes share a
+    file, while each would need a memory of its own.
+
+    Raises:
+        ValueError: If the user asked for a cache that is larger than allowed.
+    """
+    if size > settings.limit * GIB:
+        problem = (
+            f"the features take {size / GIB:.2f} GiB and cache.gib allows {settings.limit:g}: raise it, or halve them "
+            f"with cache.dtype float16"
+        )
+        if not is_automatic(place):
+            raise ValueError(f"{problem}, or set feature_cache to false.")
+        logger.warning("The feature cache is off, so every epoch computes all features again; %s.", problem)
+        return None
+    if not is_automatic(place):
+        return str(place)
+    if processes > 1:
+        return "disk"
+    if size <= MEMORY_SHARE * psutil.virtual_memory().available:
+        return "memory"
+    existing = next(
+        folder for folder in (settings.resolved_folder, *settings.resolved_folder.parents) if folder.exists()
+    )
+    free = shutil.disk_usage(existing).free
+    if size <= free:
+        return "disk"
+    logger.warning(
+        "The feature cache is off, so every epoch computes all features: %.2f GiB fit neither into memory nor "
+        "into %s; %s",
+        size / GIB,
+        settings.resolved_folder,
+        ADVICE,
+    )
+    return None

@@ -4,7 +4,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from anomalib_grad.backbone import FrozenBackbone
+from anomalib_grad.data.training_loader import drawing_as
 
 if TYPE_CHECKING:
     from anomalib.data import Batch
@@ -66,22 +67,18 @@ class CachedFeatures(Dataset[FeatureBatch]):
         return FeatureBatch(torch.from_numpy(np.asarray(self.rows[list(indices)])), names)
 
 
-def as_it_is(batch: Any) -> FeatureBatch:  # noqa: ANN401  # torch takes collate functions for ones of lists
-    """Leave a batch as it is: the data set makes batches by itself."""
-    return batch
-
-
 def cached_loader(loader: DataLoader, features: CachedFeatures) -> DataLoader:
     """Build a loader that draws as ``loader`` does, from ``features``, without worker processes.
 
     It consumes the same random numbers, so that a run with the cache shuffles as one without.
     """
-    order = (
-        {"batch_sampler": loader.batch_sampler}
-        if loader.batch_size is None
-        else {"batch_size": loader.batch_size, "sampler": loader.sampler, "drop_last": loader.drop_last}
+    return DataLoader(
+        features,
+        collate_fn=lambda batch: batch,  # the data set makes batches by itself
+        generator=loader.generator,
+        pin_memory=loader.pin_memory,
+        **drawing_as(loader),
     )
-    return DataLoader(features, collate_fn=as_it_is, generator=loader.generator, pin_memory=loader.pin_memory, **order)
 
 
 def batches_of(loader: DataLoader, indices: Sequence[int]) -> DataLoader:

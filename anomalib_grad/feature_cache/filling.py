@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Computes the features of training images, each once, for the rows of a cache."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import lightning.pytorch as pl
@@ -19,9 +19,6 @@ from anomalib_grad.backbone import FrozenBackbone
 from .dataset import batches_of
 from .store import CacheFile
 
-Fill = Callable[[np.ndarray, Sequence[int]], None]
-"""Writes the features of the images at some indices into an array with a row for every image."""
-
 
 class FeatureSource(NamedTuple):
     """What makes features of images."""
@@ -32,58 +29,49 @@ class FeatureSource(NamedTuple):
 
 
 @torch.no_grad()
-def feature_rows(trainer: pl.Trainer, source: FeatureSource, batches: DataLoader) -> Iterator[np.ndarray]:
-    """Compute the feature rows ``(B, F)`` of image batches, in the precision that the trainer trains in.
+def fill(
+    trainer: pl.Trainer, source: FeatureSource, loader: DataLoader, rows: np.ndarray, indices: Sequence[int]
+) -> None:
+    """Write features of some images of a loader into an array that has a row for every image.
+
+    They are computed in the precision that the trainer trains in, and the random number generators are left as they
+    were.
 
     Raises:
         SIGTERMException: If the run is told to stop, which Lightning looks at only where it trains.
+        ValueError: If features do not fit into float16.
     """
     backbone, transform = source
-    for batch in batches:
-        if trainer.received_sigterm:
-            raise SIGTERMException
-        images = trainer.precision_plugin.convert_input(batch.image.to(trainer.strategy.root_device))
-        with trainer.precision_plugin.forward_context():
-            rows = backbone.rows(images if transform is None else transform(images))
-        yield rows.float().cpu().numpy()
-
-
-def filler(trainer: pl.Trainer, source: FeatureSource, loader: DataLoader) -> Fill:
-    """Give a function that computes features of the loader's images and shows how far it is.
-
-    It leaves the random number generators as they were.
-
-    Raises:
-        ValueError: When called, if features do not fit into float16.
-    """
     shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
+    largest = np.finfo(rows.dtype).max
+    done = 0
+    with isolate_rng():
+        for batch in track(batches_of(loader, indices), "Caching features", disable=not shown):
+            if trainer.received_sigterm:
+                raise SIGTERMException
+            images = trainer.precision_plugin.convert_input(batch.image.to(trainer.strategy.root_device))
+            with trainer.precision_plugin.forward_context():
+                features = backbone.rows(images if transform is None else transform(images))
+            values = features.float().cpu().numpy()  # (B, F)
+            if np.abs(values).max() > largest:
+                raise ValueError(
+                    f"features of up to {np.abs(values).max():.3g} do not fit into {rows.dtype}; set "
+                    f"cache.dtype to float32."
+                )
+            rows[list(indices[done : done + len(values)])] = values
+            done += len(values)
 
-    def fill(rows: np.ndarray, indices: Sequence[int]) -> None:
-        largest = np.finfo(rows.dtype).max
-        batches = batches_of(loader, indices)
-        done = 0
-        with isolate_rng():
-            computed = feature_rows(trainer, source, batches)
-            for values in track(computed, "Caching features", total=len(batches), disable=not shown):
-                if np.abs(values).max() > largest:
-                    raise ValueError(
-                        f"features of up to {np.abs(values).max():.3g} do not fit into {rows.dtype}; set "
-                        f"cache.dtype to float32."
-                    )
-                rows[list(indices[done : done + len(values)])] = values
-                done += len(values)
 
-    return fill
-
-
-def fill_shared(trainer: pl.Trainer, file: CacheFile, limit: int, fill: Fill) -> np.ndarray:
+def fill_shared(
+    trainer: pl.Trainer, file: CacheFile, limit: int, compute: Callable[[np.ndarray, Sequence[int]], None]
+) -> np.ndarray:
     """Let the processes of a machine fill one file together, unless it is complete, and map it.
 
     Args:
         trainer: The trainer, for its processes.
         file: The file of this machine.
         limit: Bytes that all caches of its folder may take together.
-        fill: Computes features.
+        compute: Writes the features of the images at some indices into an array with a row for every image.
 
     Raises:
         OSError: If the file cannot be written.
@@ -94,7 +82,7 @@ def fill_shared(trainer: pl.Trainer, file: CacheFile, limit: int, fill: Fill) ->
         trainer.strategy.barrier("feature cache prepared")
         if file.read() is None:
             share = range(trainer.local_rank, file.shape[0], trainer.num_devices)
-            file.write(lambda rows: fill(rows, share))
+            file.write(lambda rows: compute(rows, share))
         trainer.strategy.barrier("feature cache filled")
         if filling:
             file.finish()

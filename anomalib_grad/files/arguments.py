@@ -34,14 +34,9 @@ MOST_CUT_OFF = 64
 
 
 def find_fault_of_arguments(content: Mapping[str, Any], size: int) -> str | None:
-    """Look for a reason not to build a model with the arguments in a checkpoint.
+    """Look for a reason not to build a model with the arguments in a checkpoint of ``size`` bytes.
 
-    Args:
-        content: The checkpoint; what it has of :data:`ARGUMENTS` are dictionaries.
-        size: Its bytes.
-
-    Returns:
-        The fault, to follow the file's name in a sentence; ``None`` if there is none.
+    What it has of :data:`ARGUMENTS` are dictionaries. The fault follows the file's name in a sentence.
     """
     arguments = {name: value for key in ARGUMENTS for name, value in (content.get(key) or {}).items()}
     called = next((name for name in CALLABLES if name in arguments), None)
@@ -67,9 +62,6 @@ def find_fault_of_transform(settings: Mapping[str, Any], size: int) -> str | Non
     Args:
         settings: The pre-processor's, in plain data.
         size: Bytes of the checkpoint, whose global grid has more of them than an image has pixels.
-
-    Returns:
-        The fault, to follow the file's name in a sentence; ``None`` if there is none.
     """
     for name, value in _numbers(settings):
         if name in {"size", "max_size"} and value < 1:  # what transforms call a height, a width or both

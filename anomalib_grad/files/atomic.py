@@ -98,22 +98,19 @@ def naming_disk(target: Path, size: int = 0) -> Iterator[None]:
 def folder_beside(target: Path) -> "TemporaryDirectory[str]":
     """Make a folder to write ``target`` in, beside it: a file can be renamed only within its file system.
 
+    What runs that were killed more than a day ago left of ``target`` is removed.
+
     Raises:
         OSError: If it cannot be made.
     """
-    remove_leftovers(target)
-    return TemporaryDirectory(
-        prefix=f".{target.name}.", suffix=UNFINISHED, dir=target.parent, ignore_cleanup_errors=True
-    )
-
-
-def remove_leftovers(target: Path) -> None:
-    """Remove what runs that were killed more than a day ago left of ``target``."""
     oldest = time.time() - LEFTOVER_SECONDS
     for folder in target.parent.glob(f".{escape(target.name)}.*{UNFINISHED}"):
         with suppress(FileNotFoundError):  # another run writes the same file, or removes the same folder
             if folder.stat().st_mtime < oldest:
                 shutil.rmtree(folder)
+    return TemporaryDirectory(
+        prefix=f".{target.name}.", suffix=UNFINISHED, dir=target.parent, ignore_cleanup_errors=True
+    )
 
 
 def cannot_write(target: Path, error: OSError, setting: str | None = None) -> CannotWriteError:

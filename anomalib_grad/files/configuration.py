@@ -18,11 +18,7 @@ class CheckpointConfigurationError(ValueError):
 
 
 def check_configuration(model: Mapping[str, Any], checkpoint: Mapping[str, Any] | None) -> None:
-    """Refuse a checkpoint of another configuration.
-
-    Args:
-        model: Configuration of the model, plain data.
-        checkpoint: Configuration that the checkpoint was trained with, ``None`` if it holds none.
+    """Refuse a checkpoint that was trained with another configuration, or holds none; both are plain data.
 
     Raises:
         CheckpointConfigurationError: If they differ, naming every field that does, or the checkpoint is not of Grad.
@@ -47,11 +43,7 @@ def _with_lists(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_weights(model: Mapping[str, Tensor], checkpoint: Mapping[str, Tensor]) -> None:
-    """Refuse the weights of a checkpoint if they are not those of its own configuration.
-
-    Args:
-        model: The model's weights, by name.
-        checkpoint: Weights that are to take their place; what else there is besides is not looked at.
+    """Refuse the weights of a checkpoint that are to take a model's place, by name; others are not looked at.
 
     Raises:
         CheckpointConfigurationError: If one is missing, of another shape or kind of number, naming the first.
@@ -94,10 +86,7 @@ def restoring(part: str) -> Iterator[None]:
 
 
 def check_post_processing(settings: Mapping[str, Any]) -> None:
-    """Refuse settings of a post-processor that would be accepted and mean something else.
-
-    Args:
-        settings: What ``PerCategoryPostProcessor.checkpoint_config`` gave; any may be missing.
+    """Refuse settings of ``PerCategoryPostProcessor.checkpoint_config`` that would be accepted and mean something else.
 
     Raises:
         ValueError: Names the first that is no switch, share or list of names where it should be one.

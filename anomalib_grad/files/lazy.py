@@ -8,12 +8,7 @@ from typing import Any
 
 
 def lazily(room: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Give the ``__getattr__`` of a room (PEP 562).
-
-    Args:
-        room: Its ``__name__``.
-        homes: File of the room in which each name stands.
-    """
+    """Give the ``__getattr__`` (PEP 562) of the room of that ``__name__``, in whose files each name has its home."""
 
     def find(name: str) -> Any:  # noqa: ANN401  # the type of whichever public name is asked for
         if name not in homes:

@@ -29,14 +29,10 @@ def reword(error: BaseException, sentence: str) -> None:
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """Give what a refusal says.
+    """Give what a refusal says: an error that was reworded, or that a ``raise`` statement made.
 
-    Args:
-        error: Any that was raised.
-
-    Returns:
-        Its sentence, where it was reworded, or a ``raise`` statement of this package or of anomalib's checks of paths
-        made it; ``None`` for whatever else goes wrong, there or elsewhere, of which the traceback is needed.
+    That is one of this package, or of anomalib's checks of paths; ``None`` for whatever else goes wrong, there or
+    elsewhere, of which the traceback is needed.
     """
     if _SENTENCE in vars(error):
         return str(vars(error)[_SENTENCE])

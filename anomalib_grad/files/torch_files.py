@@ -52,9 +52,7 @@ class UnsafeFileError(ValueError):
 def check_file(path: Path, allowed: Collection[str] = ()) -> None:
     """Refuse a file that is not whole, or holds other things than tensors and plain data; nothing in it is read.
 
-    Args:
-        path: A file of ``torch.save``.
-        allowed: Full names of further classes and functions that it may refer to.
+    It may refer to further classes and functions whose full names are ``allowed``.
 
     Raises:
         UnsafeFileError: If it holds others, is compressed or claims more bytes than it has.
@@ -82,9 +80,7 @@ def check_file(path: Path, allowed: Collection[str] = ()) -> None:
 def check_pickle(content: bytes | IO[bytes], allowed: Collection[str] = ()) -> None:
     """Refuse a pickle that refers to anything but :data:`PLAIN`, or holds the same collections over and over.
 
-    Args:
-        content: The pickle, or an open file that is read up to the pickle's end.
-        allowed: Full names of further classes and functions that it may refer to.
+    It may refer to what is ``allowed`` as well; an open file is read up to the pickle's end.
 
     Raises:
         UnsafeFileError: If it does.

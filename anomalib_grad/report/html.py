@@ -67,19 +67,14 @@ def render_html(
         zip((result.category for result in report.results), plots.category_colours(len(report.results)), strict=True)
     )
     results = {result.category: result for result in report.results}
-    images = sum(result.n_normal + result.n_anomalous for result in report.results)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(metric=_metric, quality=_quality, number=_number, order=_order)
     template = resources.files(__package__).joinpath("report_template.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(
-        model=report.model,
+        report=report,
         date=datetime.now().astimezone(),
         nonce=secrets.token_urlsafe(12),
         metrics=METRIC_NAMES,
-        results=report.results,
-        mean=report.mean,
-        mean_of=report.mean_of,
-        images=images,
         colours=colours,
         notes=[*report.notes, *_left_out(report.records)],
         anchors={record.category: f"scores-{index}" for index, record in enumerate(report.records)},

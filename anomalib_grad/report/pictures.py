@@ -9,7 +9,7 @@ from PIL import Image
 
 from anomalib_grad.data.pixels import read_wrongly_by_anomalib, rgb_pixels
 from anomalib_grad.data.read_or_refuse import AS_THEY_SAY, FileFormat
-from anomalib_grad.data.skip_unreadable import datasets_of
+from anomalib_grad.data.unreadable import datasets_of
 
 
 def hatched(picture: Image.Image, ignored: np.ndarray) -> Image.Image:

@@ -18,7 +18,7 @@ from torchvision.transforms.v2.functional import to_image
 
 from anomalib_grad.categories.distributed import all_gather
 from anomalib_grad.data.read_or_refuse import FileFormat, open_up_to
-from anomalib_grad.data.skip_unreadable import datasets_of, files_of
+from anomalib_grad.data.unreadable import datasets_of, files_of
 from anomalib_grad.files.atomic import CannotWriteError, naming_disk
 from anomalib_grad.thresholds.post_processor import keeping_categories
 
@@ -134,7 +134,9 @@ class DistinctImageVisualizer(ImageVisualizer):
             unlisted = [path for path in paths if path not in self._names]
             if unlisted:
                 self._name(trainer, unlisted)
-            self._record(trainer)
+            if self._unrecorded and trainer.is_global_zero:  # not before there is something to write
+                write_record(folder, read_record(folder), self._unrecorded)
+            self._unrecorded = {}
             for path, item, own in zip(paths, batch, left_out, strict=True):
                 picture = self.visualize(self._as_read(item, own))
                 if isinstance(picture, Image.Image):
@@ -158,13 +160,6 @@ class DistinctImageVisualizer(ImageVisualizer):
         names = output_names(inputs, record, getattr(data, "name", None), getattr(data, "category", None))
         self._names |= names
         self._unrecorded |= names
-
-    def _record(self, trainer: pl.Trainer) -> None:
-        """Note what has been named since the last time; not before there is something to write."""
-        if self._unrecorded and trainer.is_global_zero:
-            folder = self._folder(trainer)
-            write_record(folder, read_record(folder), self._unrecorded)
-        self._unrecorded = {}
 
     def _as_read(self, item: ImageItem, ignored: np.ndarray | None) -> ImageItem:
         """Give an item with a picture of its image in the place of the file, which anomalib would open another way.
@@ -202,11 +197,7 @@ def _inputs(loaders: Any) -> list[str]:  # noqa: ANN401  # whatever Lightning wa
 
 
 def distinct(visualizer: T) -> T | DistinctImageVisualizer:
-    """Give anomalib's own visualiser, whose results of equal names overwrite one another, as ours.
-
-    Args:
-        visualizer: What a model was given; all else comes back as it is.
-    """
+    """Give ours for anomalib's own visualiser, whose results of equal names overwrite one another; others unchanged."""
     if type(visualizer) is not ImageVisualizer:
         return visualizer
     ours = DistinctImageVisualizer()

@@ -18,8 +18,8 @@ from torch.utils.data import Subset
 from anomalib_grad.adjustment import read_thresholds
 from anomalib_grad.adjustment.model_files import score_by
 from anomalib_grad.data import MultiCategory
+from anomalib_grad.files.checkpoint_reading import CheckpointFileError
 from anomalib_grad.files.configuration import CheckpointConfigurationError
-from anomalib_grad.files.unreadable_checkpoints import CheckpointFileError
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.rules import fit as fit_thresholds

@@ -18,8 +18,8 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from anomalib_grad.checkpoint.from_authors import save_model
+from anomalib_grad.files.checkpoint_reading import CheckpointFileError
 from anomalib_grad.files.configuration import CheckpointConfigurationError
-from anomalib_grad.files.unreadable_checkpoints import CheckpointFileError
 from anomalib_grad.lightning_model import Grad
 from helpers import TINY, tiny, write_category
 

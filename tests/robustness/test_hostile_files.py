@@ -27,7 +27,7 @@ from anomalib_grad.backbone.weights import BackboneWeightsError
 from anomalib_grad.checkpoint.to_authors import to_authors
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.feature_cache.store import CacheFile
-from anomalib_grad.files.unreadable_checkpoints import CheckpointFileError
+from anomalib_grad.files.checkpoint_reading import CheckpointFileError
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.report.records import CategoryResult, TestReport
 from anomalib_grad.report.table import results_table

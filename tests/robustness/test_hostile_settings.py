@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from anomalib_grad.backbone.weights import BackboneWeightsError
+from anomalib_grad.files.checkpoint_reading import CheckpointFileError
 from anomalib_grad.files.configuration import CheckpointConfigurationError
-from anomalib_grad.files.unreadable_checkpoints import CheckpointFileError
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.settings import MethodSettings
 from helpers import TINY

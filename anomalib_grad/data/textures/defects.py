@@ -9,8 +9,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from .plate import HOLES, plate
-from .sources import CATEGORIES, PLATE, Image, Mask, crop, relight
+from .sources import CATEGORIES, HOLES, PLATE, Image, Mask, crop, plate, relight
 
 Field = NDArray[np.float64]
 Pixels = NDArray[np.uint8] | NDArray[np.float64]
@@ -57,9 +56,8 @@ def hole(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]:
     rim = np.exp(-(((shape + 0.1) / 0.08) ** 2)) * (shape > -0.25)  # noqa: PLR2004
     depth = _shifted(inside, len(picture) // 24, 0) * inside
     dark = np.array([46.0, 40.0, 36.0]) * (1 - 0.6 * depth)[..., None] + rng.normal(0, 4, (*shape.shape, 1))
-    result = _blend(picture, np.array([215.0, 208.0, 198.0]), 0.55 * rim)
-    result = result * (1 - inside[..., None]) + dark * inside[..., None]
-    return _composed(picture, result, (inside > 0) | (rim > 0.02))  # noqa: PLR2004
+    broken = _blend(picture, np.array([215.0, 208.0, 198.0]), 0.55 * rim)
+    return _composed(picture, _blend(broken, dark, inside), (inside > 0) | (rim > 0.02))  # noqa: PLR2004
 
 
 def foreign(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]:
@@ -73,9 +71,8 @@ def foreign(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]
     reach = max(len(picture) // 40, 1)
     shadow = cv2.GaussianBlur(_shifted(inside, reach, reach), (0, 0), 1.0) * (inside < 1)
     shadow = np.where(shadow > 0.05, shadow, 0)  # noqa: PLR2004
-    result = picture * (1 - 0.5 * shadow[..., None])
-    result = result * (1 - inside[..., None]) + other * inside[..., None]
-    return _composed(picture, result, (inside > 0) | (shadow > 0))
+    shaded = picture * (1 - 0.5 * shadow[..., None])
+    return _composed(picture, _blend(shaded, other, inside), (inside > 0) | (shadow > 0))
 
 
 def missing(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]:
@@ -92,21 +89,14 @@ def missing(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]
     fine, coarse = (cv2.GaussianBlur(rng.standard_normal((size, size)), (0, 0), width) for width in (0.7, size / 16))
     grain = fine / fine.std() * 7 + coarse / coarse.std() * 6
     ground = np.array(GROUNDS[category]) * rng.uniform(0.85, 1.1) + grain[..., None]
-    result = picture * (1 - inside[..., None]) + ground * inside[..., None]
-    return _composed(picture, result, inside > 0)
+    return _composed(picture, _blend(picture, ground, inside), inside > 0)
 
 
 Defect = Callable[[Image, str, Generator], tuple[Image, Mask]]
-DEFECTS: dict[str, Defect] = {
-    "foreign": foreign,
-    "hole": hole,
-    "missing": missing,
-    "scratch": scratch,
-    "stain": stain,
-}
+DEFECTS: dict[str, Defect] = {draw.__name__: draw for draw in (foreign, hole, missing, scratch, stain)}
 
 
-def _blend(picture: Pixels, colour: Field, alpha: Field) -> Field:
+def _blend(picture: Pixels, colour: Pixels, alpha: Field) -> Field:
     return np.asarray(picture * (1 - alpha[..., None]) + colour * alpha[..., None])
 
 
@@ -138,11 +128,7 @@ def _curve(start: Field, turn: float, length: float, rng: Generator) -> Field:
 def _blob(size: int, radius: float, rng: Generator, *, ragged: bool = False) -> Field:
     """An irregular shape inside the picture: positive inside, zero on its outline, about 1 in the middle.
 
-    Args:
-        size: Height and width of the picture in pixels.
-        radius: Mean radius as a share of ``size``.
-        rng: Source of chance.
-        ragged: Add fine corners to the outline.
+    Its mean radius is a share of the picture's ``size``; a ragged outline has fine corners.
     """
     centre = rng.uniform(radius + 0.08, 1 - radius - 0.08, 2)
     y, x = (np.mgrid[:size, :size] + 0.5) / size

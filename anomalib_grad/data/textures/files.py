@@ -3,16 +3,16 @@
 """Writes the generated textures once, in MVTec AD's folder layout."""
 
 import json
-import shutil
-import tempfile
 import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from PIL import Image
+
+from anomalib_grad.files.atomic import folder_beside
 
 from .defects import DEFECTS
 from .sources import CATEGORIES, Part, crop
@@ -24,16 +24,7 @@ SMALLEST = 32
 
 @dataclass(frozen=True)
 class TexturesSpec:
-    """What decides the generated files.
-
-    Attributes:
-        image_size: Height and width in pixels.
-        n_train: Normal training images of a category.
-        n_test_good: Normal test images of a category.
-        n_defect: Test images of each kind of defect of a category.
-        seed: Seed of everything drawn.
-        version: Changes with the pictures that the code draws.
-    """
+    """What decides the generated files: arguments of ``Textures``, and the version of the code that draws them."""
 
     image_size: int = 128
     n_train: int = 40
@@ -55,19 +46,14 @@ def ensure_written(root: Path, spec: TexturesSpec) -> None:
     They are written to a temporary folder that is renamed at the end: an interruption leaves no half of a data set, and
     of several processes that start together one wins.
 
-    Args:
-        root: Folder for the images; must be absent, empty, or hold textures of the same ``spec``.
-        spec: What to generate.
-
     Raises:
-        ValueError: If ``root`` holds anything else.
+        ValueError: If ``root`` holds anything but textures of the same ``spec``.
     """
     if _is_written(root, spec):
         return
     root.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
-        partial.chmod(0o755)
+    with folder_beside(root) as folder:
+        partial = Path(folder) / root.name
         for category in CATEGORIES:
             _write_category(partial / category, category, spec)
         (partial / MANIFEST).write_text(json.dumps(asdict(spec), indent=2) + "\n")
@@ -76,8 +62,6 @@ def ensure_written(root: Path, spec: TexturesSpec) -> None:
         except OSError:
             if not _is_written(root, spec):  # otherwise another process was faster
                 raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _is_written(root: Path, spec: TexturesSpec) -> bool:
@@ -95,12 +79,11 @@ def _is_written(root: Path, spec: TexturesSpec) -> bool:
 
 
 def _write_category(folder: Path, category: str, spec: TexturesSpec) -> None:
-    for number in range(spec.n_train):
-        rng = _rng(spec, category, "train", "good", number)
-        _write(folder / "train" / "good" / f"{number:03}.png", crop(category, "train", spec.image_size, rng))
-    for number in range(spec.n_test_good):
-        rng = _rng(spec, category, "test", "good", number)
-        _write(folder / "test" / "good" / f"{number:03}.png", crop(category, "test", spec.image_size, rng))
+    normal: dict[Part, int] = {"train": spec.n_train, "test": spec.n_test_good}
+    for part, count in normal.items():
+        for number in range(count):
+            rng = _rng(spec, category, part, "good", number)
+            _write(folder / part / "good" / f"{number:03}.png", crop(category, part, spec.image_size, rng))
     for defect, draw in DEFECTS.items():
         for number in range(spec.n_defect):
             rng = _rng(spec, category, "test", defect, number)
@@ -116,8 +99,4 @@ def _rng(spec: TexturesSpec, category: str, part: Part, kind: str, number: int) 
 
 def _write(file: Path, picture: NDArray[np.uint8]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    pixels = picture if picture.ndim == 2 else picture[..., ::-1]  # noqa: PLR2004  # OpenCV writes BGR
-    encoded, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    if not encoded:
-        raise OSError(f"OpenCV could not encode {file} as PNG.")
-    file.write_bytes(data.tobytes())
+    Image.fromarray(picture).save(file, compress_level=1)

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-
-from .plate import plate
 
 Image = NDArray[np.uint8]  # (h, w, 3) RGB
 Mask = NDArray[np.bool_]  # (h, w)
@@ -22,26 +21,27 @@ TRAIN_SHARE = 0.6
 
 @dataclass(frozen=True)
 class Photo:
-    """A grey photograph of scikit-image, coloured through a scale from dark to light.
+    """A grey photograph of ``skimage.data``, CC0 according to its documentation, and the colours that it is given.
 
     Attributes:
-        name: Function of ``skimage.data``; CC0 according to its documentation.
         scale: Grey values with the colours that they become.
         upright: Whether gravity or perspective forbid turning it upside down.
     """
 
-    name: str
     scale: tuple[tuple[int, tuple[int, int, int]], ...]
     upright: bool
 
 
 PHOTOS = {
-    "brick": Photo("brick", ((40, (62, 34, 30)), (100, (150, 82, 66)), (180, (214, 202, 188))), upright=True),
-    "grass": Photo("grass", ((0, (14, 26, 8)), (120, (92, 126, 58)), (255, (222, 230, 170))), upright=True),
-    "gravel": Photo("gravel", ((0, (18, 16, 14)), (128, (134, 128, 122)), (255, (240, 238, 232))), upright=False),
+    "brick": Photo(((40, (62, 34, 30)), (100, (150, 82, 66)), (180, (214, 202, 188))), upright=True),
+    "grass": Photo(((0, (14, 26, 8)), (120, (92, 126, 58)), (255, (222, 230, 170))), upright=True),
+    "gravel": Photo(((0, (18, 16, 14)), (128, (134, 128, 122)), (255, (240, 238, 232))), upright=False),
 }
 PLATE = "plate"
 CATEGORIES = (*sorted(PHOTOS), PLATE)
+HOLES = (4, 4)
+_METAL = np.array([172.0, 176.0, 182.0])
+_HOLE = np.array([38.0, 38.0, 42.0])
 
 
 @cache
@@ -50,7 +50,7 @@ def source(category: str) -> Image:
     photo = PHOTOS[category]
     import skimage.data  # noqa: PLC0415  # registration imports this file in every program that uses anomalib
 
-    grey = np.asarray(getattr(skimage.data, photo.name)())
+    grey = np.asarray(getattr(skimage.data, category)())
     levels = grey.astype(np.float64) if grey.dtype == np.uint8 else grey * 255.0
     values = [value for value, _ in photo.scale]
     channels = [np.interp(levels, values, [colour[c] for _, colour in photo.scale]) for c in range(3)]
@@ -58,16 +58,9 @@ def source(category: str) -> Image:
 
 
 def crop(category: str, part: Part, size: int, rng: Generator) -> Image:
-    """Draw a normal picture.
+    """Draw a normal picture of one of :data:`CATEGORIES`, ``(size, size, 3)`` uint8, of at most 192 pixels a side.
 
-    Args:
-        category: One of :data:`CATEGORIES`.
-        part: Training and test crops come from disjoint parts of the photograph.
-        size: Height and width in pixels, at most 192.
-        rng: Source of chance.
-
-    Returns:
-        The picture, ``(size, size, 3)`` uint8.
+    Training and test crops come from disjoint parts of the photograph.
     """
     if category == PLATE:
         return relight(plate(size, int(rng.integers(2**63))), rng)
@@ -82,6 +75,37 @@ def crop(category: str, part: Part, size: int, rng: Generator) -> Image:
     if not photo.upright:
         picture = np.rot90(picture, int(rng.integers(4)))
     return relight(picture, rng)
+
+
+def plate(size: int, seed: int, missing: tuple[int, int] | None = None) -> Image:
+    """Render a brushed metal plate with a lattice of round holes.
+
+    Args:
+        size: Height and width in pixels.
+        seed: Decides on grain and position; plates of one seed differ in the missing hole only.
+        missing: Row and column of a hole to leave out.
+
+    Returns:
+        The picture, ``(size, size, 3)`` uint8, RGB.
+    """
+    rng = np.random.default_rng(seed)
+    pitch = size / HOLES[0]
+    radius = 0.28 * pitch
+    grain = cv2.GaussianBlur(rng.standard_normal((size, size)), (0, 0), sigmaX=size / 6, sigmaY=0.6)
+    grain = grain / grain.std() * 7 + rng.normal(0, 2, (size, size))
+    metal = _METAL + grain[..., None]  # (size, size, 3)
+    shift = rng.uniform(-0.12, 0.12, 2)
+    y, x = np.mgrid[:size, :size] + 0.5
+    for hole in np.ndindex(*HOLES):
+        if hole == missing:
+            continue
+        centre = (np.array(hole) + 0.5 + shift) * pitch
+        distance = np.hypot(y - centre[0], x - centre[1])
+        edge = np.where(distance < radius + 4, np.exp(-(((distance - radius - 1) / 1.2) ** 2)), 0)
+        metal += (30 * edge * np.sign(y - centre[0]))[..., None]  # light from above: the lower edge shines
+        inside = np.clip(radius - distance + 0.5, 0, 1)[..., None]
+        metal = metal * (1 - inside) + _HOLE * inside
+    return np.clip(np.round(metal), 0, 255).astype(np.uint8)
 
 
 def relight(picture: Image, rng: Generator) -> Image:

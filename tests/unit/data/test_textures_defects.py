@@ -7,8 +7,7 @@ import pytest
 import skimage.data
 
 from anomalib_grad.data.textures.defects import DEFECTS
-from anomalib_grad.data.textures.plate import plate
-from anomalib_grad.data.textures.sources import CATEGORIES, PHOTOS, crop, source
+from anomalib_grad.data.textures.sources import CATEGORIES, PHOTOS, crop, plate, source
 
 CASES = [(category, defect) for category in CATEGORIES for defect in DEFECTS]
 RENDERED = ("plate", "missing")  # drawn without the hole rather than painted over

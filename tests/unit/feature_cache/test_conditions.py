@@ -20,9 +20,8 @@ from torchvision.transforms import v2
 
 from anomalib_grad import Grad
 from anomalib_grad.data.dataset import MultiCategoryDataset
-from anomalib_grad.feature_cache.conditions import first_augmentation, obstacle, passes
+from anomalib_grad.feature_cache.conditions import choose_place, first_augmentation, obstacle, passes
 from anomalib_grad.feature_cache.fingerprint import hash_images
-from anomalib_grad.feature_cache.memory_or_disk import choose_place
 from anomalib_grad.settings import CacheSettings
 from helpers import tiny, write_category
 

@@ -1,0 +1,196 @@
+# Copyright (C) 2026 the anomalib-grad authors
+# SPDX-License-Identifier: Apache-2.0
+"""Images and masks that cannot be read, or not by anomalib's reader: found, left out, refused, or named in errors.
+
+The image library often says what is wrong but not where, and anomalib clips values above 255.
+"""
+
+import logging
+import traceback
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeAlias
+from weakref import WeakSet
+
+import lightning.pytorch as pl
+import pandas as pd
+from anomalib.data import AnomalibDataset, PredictDataset
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from PIL import Image
+from rich.progress import track
+
+from anomalib_grad.files.refusals import enumerated, reword
+
+from .pixels import read_wrongly_by_anomalib
+from .read_or_refuse import AS_THEY_SAY, FileFormat, UnreadableImageError, check_image, read_mask, refuse_pipes
+
+logger = logging.getLogger(__name__)
+
+File: TypeAlias = tuple[str, bool]
+"""Path of a file, and whether it is a mask."""
+_MANY = 500
+"""Files from which on a progress bar is shown."""
+
+
+def leave_out_unreadable(datasets: Iterable[AnomalibDataset], file_format: FileFormat) -> None:
+    """Remove the images that cannot be read, or whose masks cannot, and list them in one log message.
+
+    Data sets are changed in place; the same one may occur twice. Nothing else is written. Files that did not change are
+    decoded once in a process, however often this is called.
+    """
+    distinct = {id(dataset): dataset for dataset in datasets}.values()
+    faulty = list_faulty(chain.from_iterable(map(files_of, distinct)), file_format)
+    for dataset in distinct:
+        readable = [row for row, files in enumerate(files_by_image(dataset.samples)) if faulty.isdisjoint(files)]
+        if len(readable) < len(dataset):
+            dataset.subsample(readable, inplace=True)
+
+
+def list_faulty(files: Iterable[File], file_format: FileFormat) -> set[File]:
+    """Find the files that cannot be read, and list them in one log message; the format is what they do not say."""
+    files = set(files)
+    causes = find_unreadable(files, file_format)
+    if causes:
+        listed = "\n".join(f"  {cause}" for cause in causes.values())
+        logger.warning("left out, %d of %d files:\n%s", len(causes), len(files), listed)
+    return set(causes)
+
+
+def find_unreadable(files: Iterable[File], file_format: FileFormat) -> dict[File, str]:
+    """Decode files and say what is wrong with each that cannot be read, in the order of their paths."""
+    files = sorted(set(files))
+    with ThreadPoolExecutor() as readers:
+        faults = readers.map(partial(_fault, file_format=file_format), files)
+        causes = track(faults, "Checking images", total=len(files), disable=len(files) < _MANY)
+        return {file: cause for file, cause in zip(files, causes, strict=True) if cause is not None}
+
+
+def datasets_of(loaders: Any) -> list[Any]:  # noqa: ANN401  # whatever Lightning was given
+    """List the data sets behind a run's loaders."""
+    found = (getattr(loader, "dataset", None) for loader in CombinedLoader(loaders).flattened)
+    return [dataset for dataset in found if dataset is not None]
+
+
+def files_of(dataset: object) -> Iterator[File]:
+    """List the files of a data set of any kind."""
+    samples = getattr(dataset, "samples", None)
+    if samples is not None:
+        yield from chain.from_iterable(files_by_image(samples))
+    yield from ((str(path), False) for path in getattr(dataset, "image_filenames", []))
+
+
+def files_by_image(samples: pd.DataFrame) -> list[list[File]]:
+    """For each image of anomalib's frame its files."""
+    masks = samples["mask_path"] if "mask_path" in samples else [""] * len(samples)
+    return [
+        [(str(image), False), *([(mask, True)] if isinstance(mask, str) and mask else [])]
+        for image, mask in zip(samples["image_path"], masks, strict=True)
+    ]
+
+
+def _fault(file: File, file_format: FileFormat) -> str | None:
+    """Say what is wrong with a file, if anything is."""
+    path, is_mask = file
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        return f"could not read '{path}': {error}"
+    return _checked(path, is_mask, file_format, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _checked(path: str, is_mask: bool, file_format: FileFormat, size: int, modified: int) -> str | None:
+    """Decode a file; size and time of modification tell whether it is the one that was decoded before."""
+    del size, modified
+    try:
+        (read_mask if is_mask else check_image)(path, file_format)
+    except UnreadableImageError as error:
+        return str(error)
+    return None
+
+
+class NameUnreadableImages(Callback):
+    """Makes the error of a run that failed on an image or mask name the file, also from data loader workers.
+
+    A run on images that anomalib would read wrongly is refused before it starts: a look at the headers.
+    """
+
+    def __init__(self) -> None:
+        self._checked: WeakSet[Any] = WeakSet()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse images that would be read wrongly; before the feature cache reads them."""
+        for dataset in datasets_in_use(trainer):
+            if dataset not in self._checked:
+                refuse_misread(dataset)
+                self._checked.add(dataset)
+
+    on_train_start = on_validation_start = on_test_start = on_predict_start = on_fit_start
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Rewrite the message of an exception that came from reading images."""
+        frames = traceback.walk_tb(exception.__traceback__)  # torch's data loading passes on what a worker raised
+        loading = any(frame.f_globals.get("__name__", "").startswith("torch.utils.data") for frame, _ in frames)
+        if not isinstance(exception, Exception) or not loading:
+            return
+        causes: dict[File, str] = {}
+        for dataset in datasets_in_use(trainer):
+            causes |= find_unreadable(files_of(dataset), getattr(dataset, "file_format", AS_THEY_SAY))
+        if causes:
+            left_out = "skip_unreadable=True of MultiCategory and PredictImages leaves such files out"
+            reword(exception, f"{enumerated(causes.values())}; {left_out}.")
+
+
+def datasets_in_use(trainer: pl.Trainer) -> Iterator[Any]:
+    """Give the data sets that the trainer reads from, or is about to."""
+    stages = (
+        trainer.train_dataloader,
+        trainer.val_dataloaders,
+        trainer.test_dataloaders,
+        trainer.predict_dataloaders,
+    )
+    yield from chain.from_iterable(datasets_of(stage) for stage in stages if stage is not None)
+    coming = getattr(getattr(trainer, "datamodule", None), "train_data", None)  # before its loader is there
+    if coming is not None:
+        yield coming
+
+
+def refuse_misread(dataset: object) -> None:
+    """Refuse what anomalib's datasets would read wrongly, and nothing but the results tell, or wait for without end.
+
+    Those of this package have readers of their own, or give features of what these have read.
+
+    Raises:
+        UnreadableImageError: Names the files.
+        OSError: Names a pipe or device among them.
+    """
+    if hasattr(dataset, "file_format") or not isinstance(dataset, AnomalibDataset | PredictDataset):
+        return
+    files = sorted(files_of(dataset))
+    with ThreadPoolExecutor() as readers:
+        misread = [path for (path, _), wrong in zip(files, readers.map(is_misread, files), strict=True) if wrong]
+    if misread:
+        raise UnreadableImageError(
+            f"anomalib would cut off the values above 255, or the fractions, of {enumerated(misread)}: train and test "
+            "through MultiCategory and predict with dataset=anomalib_grad.data.PredictImages(path), or save 8 bits."
+        )
+
+
+def is_misread(file: File) -> bool:
+    """Tell from the header of an image or mask whether anomalib would read it wrongly.
+
+    Raises:
+        OSError: If it is a pipe or a device.
+    """
+    path, is_mask = file
+    if Path(path).exists():
+        refuse_pipes(Path(path))
+    try:
+        with Image.open(path) as image:
+            return image.mode == "F" if is_mask else read_wrongly_by_anomalib(image)
+    except Exception:  # noqa: BLE001  # every image format has failures of its own, which reading it will show
+        return False
