@@ -44,7 +44,6 @@ from .thresholds.post_processor import (
     tell,
 )
 from .torch_model import GradModel, in_eval_mode
-from .training.divergence import StopDiverged
 from .training.extension import Extending
 from .training.feature_sample import SAMPLE, FeatureSample
 from .training.feature_statistics import LearnFromFeatures
@@ -55,7 +54,7 @@ from .training.optimisation import build_optimizer
 from .training.precision import takes_bfloat16
 from .training.run_end import SayHowToGoOn
 from .training.run_start import SettleStart
-from .training.untrained import RefuseUntrained
+from .training.unusable_weights import RefuseUntrained, StopDiverged
 from .training.validation import ValidateAtEnd
 
 NOT_GIVEN = Settings()
