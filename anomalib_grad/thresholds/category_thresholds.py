@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from anomalib_grad.categories.recogniser import CategoryRecogniser
 from anomalib_grad.data.anomalib_data import TAKE_IMAGES
 
-from .false_alarms import check_rate, false_alarm_threshold
 from .labelled_scores import KnownImage
-from .rules import BEST_F1, HIGHEST_NORMAL, false_alarm_rule
+from .rules import BEST_F1, HIGHEST_NORMAL, check_rate, false_alarm_rule, false_alarm_threshold
 from .threshold_record import VALIDATION, ThresholdRecord
 from .validation_scores import ScoreSummary, gather_summaries, merge_all, select
 

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 
 from .category_thresholds import STATISTICS, UNKNOWN
-from .false_alarms import check_rate
 from .labelled_scores import KnownImage, peaks_of, scores_of, thinned
 from .normalization import HALF, along, denormalize, placed
 from .post_processor import PerCategoryPostProcessor
-from .rules import Fit, fit, moved
+from .rules import Fit, check_rate, fit, moved
 from .threshold_record import AFTERWARDS, VALIDATION, ThresholdRecord
 
 ALL = "all"

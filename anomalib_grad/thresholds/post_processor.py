@@ -142,7 +142,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
       threshold, on its own range.
 
     With a :attr:`false_alarm_rate` the thresholds need no anomalous images: this share of normal images exceeds them,
-    by their score and by the largest value of their map (see ``false_alarms.py``).
+    by their score and by the largest value of their map (see ``rules.py``).
 
     With normalisation switched off, raw scores are compared with the category's raw threshold, and sensitivities,
     which are steps on the normalised scale, do not apply.
