@@ -45,9 +45,8 @@ from .thresholds.post_processor import (
 )
 from .torch_model import GradModel, in_eval_mode
 from .training.extension import Extending
-from .training.feature_sample import SAMPLE, FeatureSample
+from .training.feature_sample import JUDGED, SAMPLE, FeatureSample, to_checkpoint
 from .training.feature_statistics import LearnFromFeatures
-from .training.judged_sample import JUDGED, to_checkpoint
 from .training.length import OwnLength, training_steps
 from .training.loss import training_loss
 from .training.optimisation import build_optimizer

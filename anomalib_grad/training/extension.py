@@ -8,7 +8,7 @@ old one makes of them (``old_head.py``); what is usual for the old products, and
 it again. With the images of old products in it as well a training of as many steps learns the new ones less, and holds
 the old ones no better. Scores drift all the same, and those of new images otherwise than those of images that were
 trained on: thresholds of old products are fitted on the validation images that there are, or follow those of which the
-checkpoint carries features (``judged_sample.py``).
+checkpoint carries features.
 """
 
 import logging
@@ -32,9 +32,8 @@ from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import keeping_categories
 from anomalib_grad.torch_model import GradModel
 
-from .feature_sample import BYTES, FeatureSample
+from .feature_sample import BATCH, BYTES, FeatureSample, Noting, judge_again
 from .feature_statistics import spread_by_category, training_batches
-from .judged_sample import Noting, judge_again
 from .old_head import OldHead, fix_statistics
 from .validation import BeforeThresholds
 
@@ -44,8 +43,6 @@ KEPT = "grad_kept_products"
 OLD_HEAD = "grad_old_head"
 HOLD = 4.0
 """Weight of the head's drift from the old one beside the loss on new products."""
-BATCH = 32
-"""Rows of the sample that are looked at together outside of training steps."""
 
 
 def products_to_keep(
