@@ -47,12 +47,8 @@ class CategoryStatistics(PostProcessor):
     which applies the statistics.
     """
 
-    category_image_threshold: Tensor  # (K,), as are the following
+    category_image_threshold: Tensor  # (K,), as is a row of each other statistic
     category_pixel_threshold: Tensor
-    category_image_min: Tensor
-    category_image_max: Tensor
-    category_pixel_min: Tensor
-    category_pixel_max: Tensor
     fixed_table: Tensor | None
 
     def __init__(

@@ -268,13 +268,13 @@ class Extending(BeforeThresholds):
         for name in self.kept:
             if name not in lost:
                 thresholds.follow(name, former[name], self._sample.judged[name].images)
-                thresholds.apply_row_to(post_processor, name)
+                thresholds.apply_to(post_processor, name)
         if self.kept and not lost:
             old = [image for name in self.kept for image in former[name]]
             now = [image for name in self.kept for image in self._sample.judged[name].images]
             new = [image for name in thresholds.products if name not in self.kept for image in thresholds.images(name)]
             thresholds.follow(UNKNOWN, old, now, new)
-            thresholds.apply_row_to(post_processor, UNKNOWN)
+            thresholds.apply_to(post_processor, UNKNOWN)
         if lost:
             logger.warning(
                 "Thresholds of %s stay as they were, though scores have changed: the old checkpoint carries no "
