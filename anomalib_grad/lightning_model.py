@@ -191,24 +191,22 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         """Callbacks of anomalib, what is learnt beside the weights, whole checkpoints, errors that name a file."""
         extending = self._extending
         return [
-            RefuseUntrained(lambda: self.model.head),
+            RefuseUntrained(),
             LeaveOutHidden(),  # before the visualiser names a result for each image
             *cast("Sequence[Callback]", super().configure_callbacks()),
             TrainOnCopies(lambda: self.settings.training.copies or 0),
             self.feature_caching,
             extending,
             FollowIgnoreMasks(lambda: self.model, lambda: self.categories),
-            LearnFromFeatures(lambda: self.model, lambda: self.categories, extending.replayed),
+            LearnFromFeatures(extending.replayed),
             LearnToRecognise(
                 lambda: getattr(self.per_category, "recogniser", None),
                 lambda: self.categories,
                 lambda: extending.pooled(self.model.backbone),
             ),
-            ValidateAtEnd(lambda: self.settings.training.validate_every),
-            *(StopDiverged(), WholeCheckpoints(), RankRawScores()),
+            *(ValidateAtEnd(), StopDiverged(), WholeCheckpoints(), RankRawScores()),
             *(NameMissingImages(), NameUnreadableImages(), NameUnreadableCheckpoint()),
-            SayHowToGoOn(lambda: self.own_length.limit),
-            SettleStart(lambda: self.model.backbone, lambda: self.settings.training, self.own_length),
+            *(SayHowToGoOn(), SettleStart()),
         ]
 
     def _feature_source(self) -> FeatureSource:

@@ -165,14 +165,16 @@ class Extending(BeforeThresholds):
         self._hold(trainer, pl_module, kept or held)
         if kept and post_processor is not None:
             # Nothing is left of products that are replaced.
-            network_of(pl_module).rearrange([name if name in kept else "" for name in old], sorted({*kept, *new}))
+            cast("GradModel", pl_module.model).rearrange(
+                [name if name in kept else "" for name in old], sorted({*kept, *new})
+            )
             post_processor.rearrange(kept, sorted({*kept, *new}))
 
     def _hold(self, trainer: pl.Trainer, pl_module: pl.LightningModule, held: list[str]) -> None:
         """Hold products to what the head makes of them now, and have the datamodule train on images of others alone."""
         self.held = held
         self.kept = [name for name in held if name not in products_of(trainer)]
-        self._old.keep(network_of(pl_module).head if held else None)
+        self._old.keep(cast("GradModel", pl_module.model).head if held else None)
         post_processor = keeping_categories(pl_module.post_processor)
         if post_processor is not None:
             post_processor.kept = self.kept
@@ -228,7 +230,7 @@ class Extending(BeforeThresholds):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: object) -> None:
         """Keep statistics that the old head has learnt."""
         if self.held:
-            fix_statistics(network_of(pl_module).head)
+            fix_statistics(cast("GradModel", pl_module.model).head)
 
     def draw(self, backbone: FrozenBackbone, beside: int) -> Tensor:
         """Features ``(B, C, h, w)`` of old products for a training step on ``beside`` new images: half as many."""
@@ -262,7 +264,7 @@ class Extending(BeforeThresholds):
         former = {name: one.images for name, one in self._sample.judged.items()}
         for name, before in self._sample.judged.items():
             index = post_processor.named_index(name)
-            self._sample.judged[name] = judge_again(network_of(pl_module), before, index)
+            self._sample.judged[name] = judge_again(cast("GradModel", pl_module.model), before, index)
         lost = sorted(set(self.kept) - former.keys())
         thresholds = ModelThresholds.of(post_processor)
         for name in self.kept:
@@ -293,7 +295,7 @@ class Extending(BeforeThresholds):
         first, self._first = self._first, False
         if first:
             self._sample.keep(self.held)
-        backbone = network_of(pl_module).backbone
+        backbone = cast("GradModel", pl_module.model).backbone
         most = int(pl_module.settings.cache.sample_limit * 1e6 / (BYTES * backbone.row_length))  # type: ignore[operator, union-attr]
         if keeping_categories(pl_module.post_processor) is None or not most:
             return
@@ -316,8 +318,3 @@ class Extending(BeforeThresholds):
 def products_of(trainer: pl.Trainer) -> list[str]:
     """Names of the products in a trainer's data; none where the data do not name any."""
     return list(getattr(getattr(trainer, "datamodule", None), "categories", ()))
-
-
-def network_of(module: pl.LightningModule) -> GradModel:
-    """The network of a model."""
-    return cast("GradModel", module.model)

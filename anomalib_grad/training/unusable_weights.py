@@ -7,13 +7,13 @@ threshold: it would pass every defect.
 """
 
 import logging
-from collections.abc import Callable
+from typing import cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from anomalib_grad.components.head import GradHead
+from anomalib_grad.torch_model import GradModel
 
 logger = logging.getLogger(__name__)
 
@@ -31,23 +31,20 @@ class RefuseUntrained(Callback):
     To be called before whatever says what such a model lacks besides.
     """
 
-    def __init__(self, head: Callable[[], GradHead]) -> None:
-        self._head = head
-
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the head; a checkpoint has been loaded before.
 
         Raises:
             ValueError: If it is as it was drawn.
         """
-        if self._head().is_as_drawn():
+        if cast("GradModel", pl_module.model).head.is_as_drawn():
             raise ValueError(NEVER_TRAINED)
 
     on_predict_start = on_test_start
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say so in a validation by itself, which a training may be compared with."""
-        if trainer.state.fn == "validate" and self._head().is_as_drawn():
+        if trainer.state.fn == "validate" and cast("GradModel", pl_module.model).head.is_as_drawn():
             logger.warning(NEVER_TRAINED)
 
 
