@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .categories.follow_ignore_masks import FollowIgnoreMasks
-from .categories.learn_to_recognise import FEATURES, LearnToRecognise
 from .checkpoint.save_and_load import fit_network, fit_thresholds, leave_out_copies, load, note, settings_in
 from .data.anomalib_data import LeaveOutHidden, NameMissingImages
 from .data.copies import TrainOnCopies
@@ -47,6 +46,7 @@ from .torch_model import GradModel, in_eval_mode
 from .training.extension import Extending
 from .training.feature_sample import JUDGED, SAMPLE, FeatureSample, to_checkpoint
 from .training.feature_statistics import LearnFromFeatures
+from .training.learn_to_recognise import FEATURES, LearnToRecognise
 from .training.length import OwnLength, training_steps
 from .training.loss import training_loss
 from .training.optimisation import build_optimizer
@@ -197,13 +197,8 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             TrainOnCopies(lambda: self.settings.training.copies or 0),
             self.feature_caching,
             extending,
-            FollowIgnoreMasks(lambda: self.model, lambda: self.categories),
-            LearnFromFeatures(extending.replayed),
-            LearnToRecognise(
-                lambda: getattr(self.per_category, "recogniser", None),
-                lambda: self.categories,
-                lambda: extending.pooled(self.model.backbone),
-            ),
+            FollowIgnoreMasks(),
+            *(LearnFromFeatures(extending.replayed), LearnToRecognise(extending.replayed)),
             *(ValidateAtEnd(), StopDiverged(), WholeCheckpoints(), RankRawScores()),
             *(NameMissingImages(), NameUnreadableImages(), NameUnreadableCheckpoint()),
             *(SayHowToGoOn(), SettleStart()),

@@ -12,7 +12,7 @@ checkpoint carries features.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,6 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from anomalib_grad.backbone import FrozenBackbone
-from anomalib_grad.categories.recogniser import pool
 from anomalib_grad.data.dataset import MultiCategoryDataset
 from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.files.checkpoint_reading import restore
@@ -243,11 +242,6 @@ class Extending(BeforeThresholds):
     def replayed(self) -> list[FeatureBatch]:
         """All rows of old products."""
         return self._sample.batches(self.held, BATCH)
-
-    def pooled(self, backbone: FrozenBackbone) -> Iterator[tuple[Tensor, list[str]]]:
-        """Pooled features ``(B, C)`` of old products, and their names."""
-        for batch in self.replayed():
-            yield pool(features_of(batch, backbone)), batch.category or []
 
     # ------------------------------------------------------------------ thresholds
 
