@@ -249,11 +249,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         return results(frames, in_flight, judge)
 
     def _index(self, category: str | None) -> int | None:
-        """Index of a category.
-
-        Raises:
-            ValueError: If the model does not know it; lists those that it knows.
-        """
+        """Index of a category; a ValueError lists those that the model knows if it is none of them."""
         if category is None:
             return None
         if category not in self.categories:
@@ -339,11 +335,7 @@ def _read_intact(core: ov.Core, model: Path | bytes, weights: bytes | None, name
 
 
 def read_categories(model: ov.Model) -> list[str]:
-    """Names of the categories that the export wrote into the metadata, none if there are none.
-
-    Raises:
-        ValueError: If they are no names any more.
-    """
+    """Names of the categories in the metadata, none if there are none; a ValueError if they are no names any more."""
 
     def are_names(value: object) -> bool:
         return isinstance(value, list) and all(isinstance(name, str) for name in value)
@@ -352,11 +344,7 @@ def read_categories(model: ov.Model) -> list[str]:
 
 
 def read_image_size(model: ov.Model) -> tuple[int, int] | None:
-    """Height and width to which the model resizes images; ``None`` for exports that do not say so.
-
-    Raises:
-        ValueError: If they are no lengths any more.
-    """
+    """Height and width to which the model resizes images, ``None`` if it does not say so; a ValueError if damaged."""
 
     def are_lengths(value: object) -> bool:
         return isinstance(value, list) and [type(length) for length in value] == [int, int] and min(value) > 0

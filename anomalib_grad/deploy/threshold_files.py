@@ -81,11 +81,7 @@ def _damaged(path: Path) -> ExportFileError:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Say which file it is that cannot be used.
-
-    Raises:
-        ExportFileError: In place of what reading such a file raises.
-    """
+    """Say by an ExportFileError which file it is that cannot be used, in place of what reading it raises."""
     try:
         yield
     except ExportFileError:

@@ -90,14 +90,7 @@ def shorten_refusals() -> None:
 
 
 def describe(message: str) -> str | None:
-    """Say in one sentence what jsonargparse found wrong with an argument of one of this package's classes.
-
-    Args:
-        message: jsonargparse's.
-
-    Returns:
-        The sentence; ``None`` if it is about something else.
-    """
+    """Say what jsonargparse found wrong with an argument of one of this package's classes, ``None`` of others."""
     problem = _PROBLEM.search(message)
     if problem is None or problem[2].partition(".")[0] != PACKAGE:
         return None

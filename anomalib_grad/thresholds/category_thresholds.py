@@ -128,11 +128,7 @@ class CategoryStatistics(PostProcessor):
                 getattr(self, "category_" + statistic)[self.categories.index(name)] = row[place]
 
     def named_index(self, name: str) -> int:
-        """Index of a category in :attr:`categories`.
-
-        Raises:
-            ValueError: If there is no such category; lists those that there are.
-        """
+        """Index of a category in :attr:`categories`; a ValueError lists those that there are if it is none of them."""
         if name not in self.categories:
             known = ", ".join(self.categories) or "none; train or validate on data with categories first, naming none"
             raise ValueError(f"No category is called {name!r}; choose one of those known: {known}.")

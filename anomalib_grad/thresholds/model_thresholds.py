@@ -84,11 +84,7 @@ class ModelThresholds:
 
     @classmethod
     def from_plain(cls, plain: Any, products: list[str], table: np.ndarray) -> "ModelThresholds":  # noqa: ANN401
-        """Read what :meth:`to_plain` gave.
-
-        Raises:
-            LookupError, TypeError, ValueError: If it is something else.
-        """
+        """Read what :meth:`to_plain` gave; a LookupError, TypeError or ValueError if it is something else."""
         records = {str(name): ThresholdRecord.from_plain(record) for name, record in plain["records"].items()}
         if table.shape != (len(products) + 1, len(STATISTICS)):
             raise ValueError(f"there are {len(products)} products and statistics of shape {table.shape}")
@@ -103,11 +99,7 @@ class ModelThresholds:
         return [*self.products, UNKNOWN] if self.products else [ALL]
 
     def row(self, product: str | None) -> int:
-        """Row of a product; ``None`` is the only one.
-
-        Raises:
-            ValueError: If there is no such product; lists those that there are.
-        """
+        """Row of a product, ``None`` for the only one; a ValueError lists the products if it is none of them."""
         if product is None and not self.products:
             return 0
         if product not in self.names:

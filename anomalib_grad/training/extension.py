@@ -94,11 +94,7 @@ def products_to_hold(
 ) -> list[str]:
     """Settle which products of an old model, of all of which there are images, are held to what it makes of them.
 
-    Args:
-        old: Products of the old model.
-        new: Products of the data, the old ones among them.
-        replaced: Products of the old model that are to be learnt anew.
-        sampled: Products of which the old model has a sample.
+    Arguments are those of :func:`products_to_keep`.
 
     Returns:
         Names of all that are not replaced; none where there is nothing else to learn, or no sample of one.

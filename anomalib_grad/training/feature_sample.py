@@ -51,13 +51,7 @@ def to_checkpoint(judged: Mapping[str, Judged]) -> dict[str, Any]:
 
 
 def from_checkpoint(stored: Any, row_length: int) -> dict[str, Judged]:  # noqa: ANN401  # whatever a file holds
-    """Read what :func:`to_checkpoint` gave; nothing from checkpoints of before, which have ``None``.
-
-    Raises:
-        ValueError: If it is something else.
-        TypeError: If it is something else.
-        LookupError: If it is something else.
-    """
+    """Read what :func:`to_checkpoint` gave, or ``None``; anything else is a LookupError, TypeError or ValueError."""
     found = {}
     for name, one in ({} if stored is None else stored).items():
         features, images = one["features"], from_plain(one["images"])
@@ -142,11 +136,7 @@ class Noting:
         self._found: dict[str, tuple[str, Tensor, KnownImage]] = {}
 
     def choose(self, trainer: pl.Trainer, most: int) -> int:
-        """Choose at most ``most`` images of each product, evenly from all of them.
-
-        Returns:
-            The largest number of a product.
-        """
+        """Choose at most ``most`` images of each product, evenly from all; returns the largest number of one."""
         self._wanted, self._found = set(), {}
         samples = getattr(getattr(trainer.val_dataloaders, "dataset", None), "samples", None)
         if samples is None or "category" not in samples:

@@ -103,13 +103,7 @@ def last_checkpoint(trainer: pl.Trainer) -> Path | None:
 
 
 def command(function: str, checkpoint: Path, arguments: list[str]) -> str:
-    """Give what goes on: a command line where there was one, else a line of Python.
-
-    Args:
-        function: The trainer's: ``fit``, ``validate``, ``test`` or ``predict``.
-        checkpoint: Where from.
-        arguments: Those of this program.
-    """
+    """Give what goes on from a checkpoint with a function of the trainer's: a command line as this one, or Python."""
     program, *given = arguments
     if Path(program).stem != PROGRAM or not COMMANDS.intersection(given):
         return f"engine.{function}(model, ..., ckpt_path={str(checkpoint)!r})"

@@ -32,11 +32,7 @@ class RefuseUntrained(Callback):
     """
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the head; a checkpoint has been loaded before.
-
-        Raises:
-            ValueError: If it is as it was drawn.
-        """
+        """Look at the head, as a checkpoint has been loaded before; a ValueError if it is as it was drawn."""
         if cast("GradModel", pl_module.model).head.is_as_drawn():
             raise ValueError(NEVER_TRAINED)
 
