@@ -120,15 +120,13 @@ def _translate(file: AuthorsFile) -> dict[str, Tensor]:
 def _fusion(tensors: Mapping[str, Tensor], channels: int) -> dict[str, Any]:
     """Recognise kind, number of blocks and hidden channels; a published width is left to the kind."""
     blocks = {int(key.split(".")[2]) for key in tensors if key.startswith("fusion.blocks.")}
-    if any(key.startswith("fusion.blocks.") and ".conv1." in key for key in tensors):
-        return {"fusion": "residual", "num_blocks": len(blocks), "hidden_channels": None}
     expansion = tensors.get("fusion.blocks.0.layers.0.weight")
     hidden = None if expansion is None else expansion.shape[0]
     published = {kind.hidden_factor * channels: name for name, kind in FUSIONS.items() if kind.hidden_factor}
-    if hidden is None or hidden in published:
-        name = "mobile" if hidden is None else published[hidden]
-        return {"fusion": name, "num_blocks": len(blocks), "hidden_channels": None}
-    return {"fusion": "mobile", "num_blocks": len(blocks), "hidden_channels": hidden}
+    name, hidden = (published[hidden], None) if hidden in published else ("mobile", hidden)
+    if any(key.startswith("fusion.blocks.") and ".conv1." in key for key in tensors):
+        name, hidden = "residual", None
+    return {"fusion": name, "num_blocks": len(blocks), "hidden_channels": hidden}
 
 
 def _feature_size(file: AuthorsFile, channels: int, values: int) -> tuple[int, int]:
