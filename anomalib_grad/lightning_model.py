@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .categories.follow_ignore_masks import FollowIgnoreMasks
-from .categories.learn_to_recognise import FEATURES, LearnToRecognise
 from .checkpoint.save_and_load import fit_network, fit_thresholds, leave_out_copies, load, note, settings_in
 from .data.anomalib_data import LeaveOutHidden, NameMissingImages
 from .data.copies import TrainOnCopies
@@ -44,18 +43,17 @@ from .thresholds.post_processor import (
     tell,
 )
 from .torch_model import GradModel, in_eval_mode
-from .training.divergence import StopDiverged
 from .training.extension import Extending
-from .training.feature_sample import SAMPLE, FeatureSample
+from .training.feature_sample import JUDGED, SAMPLE, FeatureSample, to_checkpoint
 from .training.feature_statistics import LearnFromFeatures
-from .training.judged_sample import JUDGED, to_checkpoint
+from .training.learn_to_recognise import FEATURES, LearnToRecognise
 from .training.length import OwnLength, training_steps
 from .training.loss import training_loss
 from .training.optimisation import build_optimizer
 from .training.precision import takes_bfloat16
 from .training.run_end import SayHowToGoOn
 from .training.run_start import SettleStart
-from .training.untrained import RefuseUntrained
+from .training.unusable_weights import RefuseUntrained, StopDiverged
 from .training.validation import ValidateAtEnd
 
 NOT_GIVEN = Settings()
@@ -193,24 +191,17 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         """Callbacks of anomalib, what is learnt beside the weights, whole checkpoints, errors that name a file."""
         extending = self._extending
         return [
-            RefuseUntrained(lambda: self.model.head),
+            RefuseUntrained(),
             LeaveOutHidden(),  # before the visualiser names a result for each image
             *cast("Sequence[Callback]", super().configure_callbacks()),
             TrainOnCopies(lambda: self.settings.training.copies or 0),
             self.feature_caching,
             extending,
-            FollowIgnoreMasks(lambda: self.model, lambda: self.categories),
-            LearnFromFeatures(lambda: self.model, lambda: self.categories, extending.replayed),
-            LearnToRecognise(
-                lambda: getattr(self.per_category, "recogniser", None),
-                lambda: self.categories,
-                lambda: extending.pooled(self.model.backbone),
-            ),
-            ValidateAtEnd(lambda: self.settings.training.validate_every),
-            *(StopDiverged(), WholeCheckpoints(), RankRawScores()),
+            FollowIgnoreMasks(),
+            *(LearnFromFeatures(extending.replayed), LearnToRecognise(extending.replayed)),
+            *(ValidateAtEnd(), StopDiverged(), WholeCheckpoints(), RankRawScores()),
             *(NameMissingImages(), NameUnreadableImages(), NameUnreadableCheckpoint()),
-            SayHowToGoOn(lambda: self.own_length.limit),
-            SettleStart(lambda: self.model.backbone, lambda: self.settings.training, self.own_length),
+            *(SayHowToGoOn(), SettleStart()),
         ]
 
     def _feature_source(self) -> FeatureSource:

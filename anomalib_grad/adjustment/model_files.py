@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 from zipfile import is_zipfile
 
 import torch
@@ -51,42 +51,16 @@ class Scored(NamedTuple):
     recognised: str | None
 
 
-class ModelFile(Protocol):
-    """A file that holds a trained model; :func:`open_model` gives it.
-
-    Attributes:
-        path: The file.
-    """
-
-    path: Path
-
-    def read(self) -> ModelThresholds:
-        """Read the thresholds, and what is known of them.
-
-        Raises:
-            ValueError: If the file is damaged, was changed by hand, or holds no such thresholds.
-        """
-
-    def write(self, thresholds: ModelThresholds) -> None:
-        """Replace them; the file is whole at any time.
-
-        Raises:
-            CannotWriteError: If the folder cannot be written to, or is full; the file is unchanged then.
-        """
-
-    def score(self, image: Path, product: str | None) -> Scored:
-        """Score an image of a product.
-
-        Raises:
-            UnreadableImageError: If it cannot be read; names it.
-        """
-
-
-def open_model(path: str | Path) -> ModelFile:
+def open_model(path: str | Path) -> "ModelFile":
     """Find out what kind of file a model is in.
 
     Args:
         path: Checkpoint (.ckpt), OpenVINO export (.xml or .bin), ONNX export (.onnx) or torch export (.pt).
+
+    Returns:
+        What reads its thresholds, replaces them so that the file is whole at any time, and scores an image of a
+        product. These raise a ValueError if the file is damaged, was changed by hand, or holds no such thresholds, a
+        CannotWriteError if its folder cannot be written to, and an UnreadableImageError, which names the image.
 
     Raises:
         FileNotFoundError: If it is not there.
@@ -210,12 +184,11 @@ class _Checkpoint:
         return score_by(self._model, image, product)
 
 
-def _post_processor(found: PerCategoryPostProcessor | None, path: Path) -> PerCategoryPostProcessor:
-    """Give the post-processor of a model.
+ModelFile = _Export | _TorchExport | _Checkpoint
 
-    Raises:
-        ValueError: If it keeps no thresholds by product.
-    """
+
+def _post_processor(found: PerCategoryPostProcessor | None, path: Path) -> PerCategoryPostProcessor:
+    """Give the post-processor of a model; a ValueError says that it keeps no thresholds by product."""
     if found is None:
         raise ValueError(f"{path} has none of Grad's own thresholds; train with post_processor=True, the default.")
     return found
@@ -223,7 +196,7 @@ def _post_processor(found: PerCategoryPostProcessor | None, path: Path) -> PerCa
 
 @torch.inference_mode()
 def score_by(model: Grad, image: Path, product: str | None) -> Scored:
-    """Score an image of a product as :meth:`ModelFile.score` does."""
+    """Score an image of a product, of whatever size, as an export does."""
     model.eval()
     size = resized_to(getattr(model.pre_processor, "transform", None))
     images = read_image(image, size).unsqueeze(0).as_subclass(torch.Tensor)  # (1, 3, H, W)

@@ -3,7 +3,7 @@
 """Has a network ignore what the data say does not matter (``data/ignore_masks.py``)."""
 
 import logging
-from collections.abc import Callable, Sequence
+from typing import cast
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -19,40 +19,33 @@ class FollowIgnoreMasks(Callback):
 
     A training takes those that there are and no others. A validation or test takes those that there are in the place
     of the model's own, so that thresholds can be fitted again for another mask.
-
-    Args:
-        network: Gives the network.
-        categories: Gives the names of the categories, in the order of their indices.
     """
-
-    def __init__(self, network: Callable[[], GradModel], categories: Callable[[], Sequence[str]]) -> None:
-        self._network = network
-        self._categories = categories
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the masks; a training that goes on takes them again."""
         trained = getattr(getattr(trainer, "datamodule", None), "categories", None)
-        if trained is None or set(self._categories()) <= set(trained):
-            self._network().ignore({}, ())  # those of products that are kept without their images stay
-        self._take(trainer)
+        if trained is None or set(_categories(pl_module)) <= set(trained):
+            cast("GradModel", pl_module.model).ignore({}, ())  # those of products kept without their images stay
+        self._take(trainer, pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the masks, unless a training has."""
         if trainer.state.fn == "validate":
-            self._take(trainer)
+            self._take(trainer, pl_module)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the masks."""
-        self._take(trainer)
+        self._take(trainer, pl_module)
 
-    def _take(self, trainer: pl.Trainer) -> None:
+    @staticmethod
+    def _take(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the masks of the data.
 
         Raises:
             ValueError: If a mask ignores everything, or belongs to a product where the model tells none apart.
         """
         masks = ignore_masks(getattr(trainer, "datamodule", None))
-        categories = list(self._categories())
+        network, categories = cast("GradModel", pl_module.model), _categories(pl_module)
         if categories and "" in masks:
             logger.warning("%s is not followed: nothing says which of the model's products it is of.", masks.pop(""))
         if not masks:
@@ -63,5 +56,9 @@ class FollowIgnoreMasks(Callback):
                 f"apart: train it on them with its post_processor left at True, validate it without the mask first, or "
                 f"take the mask away."
             )
-        size = self._network().image_size
-        self._network().ignore({name: kept_pixels(path, size) for name, path in masks.items()}, categories)
+        network.ignore({name: kept_pixels(path, network.image_size) for name, path in masks.items()}, categories)
+
+
+def _categories(module: pl.LightningModule) -> list[str]:
+    """Names of the categories, in the order of their indices; none where the post-processor keeps none."""
+    return list(getattr(module.post_processor, "categories", ()))

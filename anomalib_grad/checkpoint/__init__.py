@@ -6,9 +6,8 @@
 the same for Python; they are imported from their modules, because they need anomalib.
 """
 
-from .archive import AuthorsCheckpointError
-from .authors_file import AuthorsFile, read_authors_file
-from .authors_head import load_authors_head
+from .authors_file import AuthorsCheckpointError, AuthorsFile, read_authors_file
+from .authors_model import load_authors_head
 from .keys import from_authors_key, to_authors_key
 
 __all__ = [

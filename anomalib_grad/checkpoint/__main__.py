@@ -20,11 +20,7 @@ anomalib's own AUROC saturates on raw scores:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the process's exit status: 0 for success, 1 for a file that cannot be converted.
-
-    Args:
-        arguments: Words after the command; ``None`` takes those of this process.
-    """
+    """Run the command line, of this process by default; returns the exit status: 0, or 1 for a file that is refused."""
     options = _parser().parse_args(arguments)
     try:
         sys.stdout.write(_convert(options) if options.command == "convert" else _to_authors(options))

@@ -12,10 +12,8 @@ from anomalib_grad.files.atomic import writing
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.settings import MethodSettings
 
-from .architecture import is_timms, noted_backbone, noted_image_size, noted_layers
-from .archive import AuthorsCheckpointError, check_tensors
-from .authors_file import AuthorsFile, read_authors_file
-from .authors_head import head_state, recognise_head
+from .authors_file import AuthorsCheckpointError, AuthorsFile, check_tensors, read_authors_file
+from .authors_model import head_state, is_timms, noted_backbone, noted_image_size, noted_layers, recognise_head
 from .keys import backbone_from_authors_key
 
 
@@ -44,18 +42,14 @@ def convert(
         OSError: If ``target`` cannot be written.
     """
     with writing(target) as unfinished:
-        model = build_model(read_authors_file(source), backbone, image_size, pre_trained)
+        model = _build(read_authors_file(source), backbone, image_size, pre_trained)
         save_model(model, unfinished)
     return model
 
 
-def build_model(
-    file: AuthorsFile,
-    backbone: str | None = None,
-    image_size: tuple[int, int] | None = None,
-    pre_trained: bool | str | Path = True,
+def _build(
+    file: AuthorsFile, backbone: str | None, image_size: tuple[int, int] | None, pre_trained: bool | str | Path
 ) -> Grad:
-    """Build the model of an authors' file, with all weights; arguments and errors as in :func:`convert`."""
     name = backbone or noted_backbone(file)
     if name is None:
         raise AuthorsCheckpointError(

@@ -17,10 +17,8 @@ from anomalib_grad.lightning_model import Grad
 from anomalib_grad.torch_model import GradModel
 from anomalib_grad.training.mse_threshold import AUTHORS_MSE_THRESHOLD
 
-from .architecture import AUTHORS_BACKBONE, TIMM
-from .archive import AuthorsCheckpointError, load_plain
-from .authors_file import BACKBONE, HEAD, PREFIX
-from .authors_head import MSE_THRESHOLD
+from .authors_file import BACKBONE, HEAD, PREFIX, AuthorsCheckpointError, load_plain
+from .authors_model import AUTHORS_BACKBONE, MSE_THRESHOLD, TIMM
 from .keys import backbone_to_authors_key, last_block_of_layer, to_authors_key
 
 _EXPECTED = "a checkpoint of Grad is expected"

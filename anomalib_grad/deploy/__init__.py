@@ -12,11 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CategoryOpenVINOInferencer", "FrameResult", "read_categories", "read_model"]
 
-_HOME = {
-    "CategoryOpenVINOInferencer": "inferencer",
-    "FrameResult": "stream",
-    "read_categories": "inferencer",
-    "read_model": "inferencer",
-}
+_HOME = dict.fromkeys(__all__, "inferencer") | {"FrameResult": "stream"}
 
 __getattr__ = lazily(__name__, _HOME)

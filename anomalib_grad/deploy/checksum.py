@@ -27,11 +27,7 @@ def check_sum(*files: bytes) -> str:
 
 
 def files_of(model: Path) -> list[Path]:
-    """List the files of an exported model: the .onnx or .xml file, and that of the weights if it has them apart.
-
-    Args:
-        model: The .onnx, .xml or .bin file, which need not be there.
-    """
+    """List the files of an exported .onnx, .xml or .bin, which need not be there: behind it weights that are apart."""
     if model.suffix != ".onnx":
         return [model.with_suffix(".xml"), model.with_suffix(".bin")]
     weights = model.with_name(f"{model.name}.data")  # torch's name; one of an older export may lie there as well
@@ -40,11 +36,7 @@ def files_of(model: Path) -> list[Path]:
 
 
 def present(model: Path) -> list[Path]:
-    """List the files of an exported model.
-
-    Raises:
-        FileNotFoundError: Names the first that is not there.
-    """
+    """List the files of an exported model; a FileNotFoundError names the first that is not there."""
     files = files_of(model)
     for file in files:
         if not file.is_file():

@@ -31,7 +31,7 @@ from anomalib_grad.thresholds.category_thresholds import lacking
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor, judge
 from anomalib_grad.torch_model import GradModel
-from anomalib_grad.training.untrained import NEVER_TRAINED
+from anomalib_grad.training.unusable_weights import NEVER_TRAINED
 
 from .checksum import seal
 from .quiet import only_warnings

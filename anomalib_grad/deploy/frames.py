@@ -38,11 +38,7 @@ class FrameFormat(NamedTuple):
     channel_order: str = "RGB"
 
     def checked(self) -> "FrameFormat":
-        """Return this.
-
-        Raises:
-            ValueError: If a value is impossible; says what is possible.
-        """
+        """Return this; a ValueError says what is possible where a value is not."""
         self.files.checked()
         if self.channel_order not in _ORDERS:
             raise ValueError(f'channel_order must be "RGB" or "BGR", got {self.channel_order!r}.')
@@ -105,11 +101,7 @@ def as_batch(image: Frame, frames: FrameFormat = _AS_THEY_ARE) -> np.ndarray:
 
 
 def size_of(image: np.ndarray | Image | torch.Tensor) -> tuple[int, int]:
-    """Height and width of an image, or of several as an array or tensor.
-
-    Raises:
-        ValueError: If the pixels have no shape that :func:`as_batch` takes.
-    """
+    """Height and width of one or several images; a ValueError if the shape is none that :func:`as_batch` takes."""
     if isinstance(image, Image):
         return image.height, image.width
     shape, first = layout(tuple(image.shape), tensor=isinstance(image, torch.Tensor))
@@ -117,11 +109,7 @@ def size_of(image: np.ndarray | Image | torch.Tensor) -> tuple[int, int]:
 
 
 def channels_last(pixels: np.ndarray, *, tensor: bool) -> np.ndarray:
-    """View pixels as ``(B, H, W, C)``.
-
-    Raises:
-        ValueError: If there are none, or neither one nor three channels.
-    """
+    """View pixels as ``(B, H, W, C)``; a ValueError as of :func:`layout`."""
     shape, first = layout(pixels.shape, tensor=tensor)
     batch = pixels.reshape(-1, *shape[-3:])
     return batch.transpose(0, 2, 3, 1) if first else batch

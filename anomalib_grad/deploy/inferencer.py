@@ -6,7 +6,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Generator, Iterable
-from functools import cache, cached_property
+from functools import cache
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -135,15 +135,19 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         image_size = read_image_size(self._graph)  # a detour over another fixed size would change the scores
         self.image_size = image_size if self._fixed_size in {None, image_size} else None
         compiled = self._compile(self._showing)
+        self._versions = {(False, False): PerThread(compiled)}
         return compiled.input(0), compiled.output(0), compiled
 
     @property
     def _showing(self) -> ov.Model:
         return show_category(self._graph) if self.categories else self._graph
 
-    @cached_property
-    def _recognising(self) -> "PerThread":
-        return PerThread(self.model)
+    def _version(self, *, told: bool, raw: bool = False) -> "PerThread":
+        """The model that is told the category or not, and shows raw scores or not; compiled when first asked for."""
+        if (told, raw) not in self._versions:
+            graph = show_raw(self._graph, told=told) if raw else tell_category(self._graph)
+            self._versions[told, raw] = PerThread(self._compile(graph))
+        return self._versions[told, raw]
 
     def _compile(self, model: ov.Model, **options: str) -> ov.CompiledModel:
         try:
@@ -156,19 +160,6 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
             raise ValueError(
                 f"OpenVINO has no device {self.device!r} here; choose one of {', '.join(there)}."
             ) from error
-
-    @cached_property
-    def _told(self) -> "PerThread":
-        """The model that is told the category; compiled when first asked for."""
-        return PerThread(self._compile(tell_category(self._graph)))
-
-    @cached_property
-    def _raw(self) -> "PerThread":
-        return PerThread(self._compile(show_raw(self._graph)))
-
-    @cached_property
-    def _told_raw(self) -> "PerThread":
-        return PerThread(self._compile(show_raw(self._graph, told=True)))
 
     def predict(self, image: Frame, category: str | None = None) -> NumpyImageBatch:
         """Run inference on an image, or on several as an array or tensor.
@@ -190,8 +181,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         """
         index = self._index(category)
         inputs = self._inputs(image, index)
-        model = self._recognising if index is None else self._told
-        return self._result(inputs, model(inputs), category)
+        return self._result(inputs, self._version(told=index is not None)(inputs), category)
 
     def raw_scores(self, image: Frame, category: str | None = None) -> RawScores:
         """Score images in the unit of the model's thresholds, not normalised.
@@ -206,7 +196,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         unknown = len(self.categories) if self.categories and category == UNKNOWN else None
         index = self._index(category) if unknown is None else unknown
         inputs = self._inputs(image, index)
-        score, anomaly_map, *recognised = (self._raw if index is None else self._told_raw)(inputs).values()
+        score, anomaly_map, *recognised = self._version(told=index is not None, raw=True)(inputs).values()
         names = self._names(recognised[0]) if recognised else None
         return RawScores(score.reshape(-1), anomaly_map.reshape(len(anomaly_map), -1).max(axis=1), names)
 
@@ -249,11 +239,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         return results(frames, in_flight, judge)
 
     def _index(self, category: str | None) -> int | None:
-        """Index of a category.
-
-        Raises:
-            ValueError: If the model does not know it; lists those that it knows.
-        """
+        """Index of a category; a ValueError lists those that the model knows if it is none of them."""
         if category is None:
             return None
         if category not in self.categories:
@@ -339,11 +325,7 @@ def _read_intact(core: ov.Core, model: Path | bytes, weights: bytes | None, name
 
 
 def read_categories(model: ov.Model) -> list[str]:
-    """Names of the categories that the export wrote into the metadata, none if there are none.
-
-    Raises:
-        ValueError: If they are no names any more.
-    """
+    """Names of the categories in the metadata, none if there are none; a ValueError if they are no names any more."""
 
     def are_names(value: object) -> bool:
         return isinstance(value, list) and all(isinstance(name, str) for name in value)
@@ -352,11 +334,7 @@ def read_categories(model: ov.Model) -> list[str]:
 
 
 def read_image_size(model: ov.Model) -> tuple[int, int] | None:
-    """Height and width to which the model resizes images; ``None`` for exports that do not say so.
-
-    Raises:
-        ValueError: If they are no lengths any more.
-    """
+    """Height and width to which the model resizes images, ``None`` if it does not say so; a ValueError if damaged."""
 
     def are_lengths(value: object) -> bool:
         return isinstance(value, list) and [type(length) for length in value] == [int, int] and min(value) > 0

@@ -9,11 +9,7 @@ from .export import CATEGORY, RAW
 
 
 def find_tensor(model: ov.Model, name: str) -> ov.Output:
-    """Find a named tensor inside a model.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """Find a named tensor inside a model; a ValueError if there is none."""
     outputs = (output for operation in model.get_ops() for output in operation.outputs())
     found = next((output for output in outputs if name in output.get_names()), None)
     if found is None:

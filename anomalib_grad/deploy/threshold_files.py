@@ -8,7 +8,7 @@ before, and then the .xml file is replaced: whenever that is interrupted, an int
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -44,7 +44,10 @@ def read_export(path: Path) -> ModelThresholds:
         ExportFileError: If it is damaged, was changed by hand, or does not hold thresholds in this form.
     """
     with _naming(path):
-        return _file_at(path).read()
+        file = _file_at(path)
+        products, plain = (json.loads(file.noted(key)) for key in (CATEGORIES_METADATA, THRESHOLDS_METADATA))
+        # A model that names no products judges by the last row.
+        return ModelThresholds.from_plain(plain, products, file.table if products else file.table[-1:])
 
 
 def write_export(path: Path, thresholds: ModelThresholds) -> None:
@@ -81,11 +84,7 @@ def _damaged(path: Path) -> ExportFileError:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Say which file it is that cannot be used.
-
-    Raises:
-        ExportFileError: In place of what reading such a file raises.
-    """
+    """Say by an ExportFileError which file it is that cannot be used, in place of what reading it raises."""
     try:
         yield
     except ExportFileError:
@@ -95,13 +94,6 @@ def _naming(path: Path) -> Iterator[None]:
             f"the exported model {path} does not hold its thresholds in a form that can be read and changed ({error}), "
             "as exports of older versions do not; export it again."
         ) from error
-
-
-def thresholds_of(metadata: Callable[[str], str], table: np.ndarray) -> ModelThresholds:
-    """Join what the metadata and the constant of a graph say; a model that names no products judges by the last row."""
-    products = json.loads(metadata(CATEGORIES_METADATA))
-    plain = json.loads(metadata(THRESHOLDS_METADATA))
-    return ModelThresholds.from_plain(plain, products, table if products else table[-1:])
 
 
 def replaced(table: np.ndarray, thresholds: ModelThresholds) -> np.ndarray:
@@ -127,8 +119,8 @@ class _OnnxFile:
         self.constant = _first(one for one in self.model.graph.initializer if one.name == TABLE)
         self.table: np.ndarray = onnx.numpy_helper.to_array(self.constant).astype(np.float64)
 
-    def read(self) -> ModelThresholds:
-        return thresholds_of(lambda key: str(self.metadata[key].value), self.table)
+    def noted(self, key: str) -> str:
+        return self.metadata[key].value
 
     def write(self, thresholds: ModelThresholds) -> None:
         import onnx  # noqa: PLC0415  # heavy
@@ -161,8 +153,8 @@ class _OpenVINOFile:
         start, size = int(self.constant.attrib["offset"]), int(self.constant.attrib["size"])
         return np.frombuffer(self.weights[start : start + size], kind).reshape(shape).astype(np.float64)
 
-    def read(self) -> ModelThresholds:
-        return thresholds_of(lambda key: _child(self.metadata, key).attrib["value"], self.table)
+    def noted(self, key: str) -> str:
+        return _child(self.metadata, key).attrib["value"]
 
     def write(self, thresholds: ModelThresholds) -> None:
         values = replaced(self.table, thresholds).tobytes()

@@ -1,21 +1,22 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Errors in the arguments of this package's classes on anomalib's command line: one sentence, and nothing else.
+"""Errors on anomalib's command line: of a refusal one sentence, and nothing else.
 
-jsonargparse shows them within its usage, the alternatives that it tried, and all other arguments.
+jsonargparse shows those in the arguments of this package's classes within its usage, the alternatives that it tried,
+and all other arguments; Python shows any other with its traceback.
 """
 
 import re
+import sys
 from difflib import SequenceMatcher
 from importlib import import_module
 from inspect import isclass
+from types import TracebackType
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from jsonargparse import ArgumentParser
 
 from anomalib_grad.files.refusals import PACKAGE, sentence_of
-
-from .uncaught import shorten_refusals
 
 Made = TypeVar("Made")
 
@@ -72,15 +73,24 @@ class CommandLineParser(ArgumentParser):
         self.exit(2, f"error: {sentence}\n")
 
 
+def shorten_refusals() -> None:
+    """Have Python print of a refusal that ends it the sentence alone; the exit status is that of any error, 1."""
+    print_traceback = sys.excepthook
+    if print_traceback.__module__ == __name__:
+        return
+
+    def print_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        sentence = sentence_of(error)
+        if sentence is None:
+            print_traceback(kind, error, trace)
+        else:
+            sys.stderr.write("\n".join([f"error: {sentence}", *getattr(error, "__notes__", ())]) + "\n")
+
+    sys.excepthook = print_error
+
+
 def describe(message: str) -> str | None:
-    """Say in one sentence what jsonargparse found wrong with an argument of one of this package's classes.
-
-    Args:
-        message: jsonargparse's.
-
-    Returns:
-        The sentence; ``None`` if it is about something else.
-    """
+    """Say what jsonargparse found wrong with an argument of one of this package's classes, ``None`` of others."""
     problem = _PROBLEM.search(message)
     if problem is None or problem[2].partition(".")[0] != PACKAGE:
         return None

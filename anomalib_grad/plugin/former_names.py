@@ -27,6 +27,7 @@ NEW_NAMES = {
     "resizing": "data.resizing",
     "thresholds.known_images": "thresholds.labelled_scores",
     "thresholds.record": "thresholds.threshold_record",
+    "training.judged_sample": "training.feature_sample",
 }
 """Of modules with a class that an export holds, or a function that the documentation named."""
 

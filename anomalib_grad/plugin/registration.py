@@ -38,11 +38,7 @@ def register() -> None:
 
 
 def register_with(registry: ModuleType) -> None:
-    """Register with one of anomalib's registries, ``anomalib.data`` or ``anomalib.models``.
-
-    Raises:
-        RegistrationError: See :func:`register`.
-    """
+    """Register with ``anomalib.data`` or ``anomalib.models``; errors are those of :func:`register`."""
     _REGISTER[registry.__name__](registry)
 
 

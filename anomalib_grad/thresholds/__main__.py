@@ -18,11 +18,7 @@ WIDTH = 160
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the process's exit status: 0 for success, 1 where nothing was changed.
-
-    Args:
-        arguments: Words after the command; ``None`` takes those of this process.
-    """
+    """Run the command line, of this process by default; returns the exit status: 0, or 1 where nothing was changed."""
     options = _parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
     try:

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from anomalib_grad.categories.recogniser import CategoryRecogniser
 from anomalib_grad.data.anomalib_data import TAKE_IMAGES
 
-from .false_alarms import check_rate, false_alarm_threshold
 from .labelled_scores import KnownImage
-from .rules import BEST_F1, HIGHEST_NORMAL, false_alarm_rule
+from .rules import BEST_F1, HIGHEST_NORMAL, check_rate, false_alarm_rule, false_alarm_threshold
 from .threshold_record import VALIDATION, ThresholdRecord
 from .validation_scores import ScoreSummary, gather_summaries, merge_all, select
 
@@ -48,12 +47,8 @@ class CategoryStatistics(PostProcessor):
     which applies the statistics.
     """
 
-    category_image_threshold: Tensor  # (K,), as are the following
+    category_image_threshold: Tensor  # (K,), as is a row of each other statistic
     category_pixel_threshold: Tensor
-    category_image_min: Tensor
-    category_image_max: Tensor
-    category_pixel_min: Tensor
-    category_pixel_max: Tensor
     fixed_table: Tensor | None
 
     def __init__(
@@ -133,11 +128,7 @@ class CategoryStatistics(PostProcessor):
                 getattr(self, "category_" + statistic)[self.categories.index(name)] = row[place]
 
     def named_index(self, name: str) -> int:
-        """Index of a category in :attr:`categories`.
-
-        Raises:
-            ValueError: If there is no such category; lists those that there are.
-        """
+        """Index of a category in :attr:`categories`; a ValueError lists those that there are if it is none of them."""
         if name not in self.categories:
             known = ", ".join(self.categories) or "none; train or validate on data with categories first, naming none"
             raise ValueError(f"No category is called {name!r}; choose one of those known: {known}.")

@@ -67,10 +67,6 @@ def to_plain(images: Sequence[KnownImage]) -> dict[str, list[Any]]:
 
 
 def from_plain(columns: Any) -> tuple[KnownImage, ...]:  # noqa: ANN401  # whatever a file holds
-    """Read what :func:`to_plain` gave.
-
-    Raises:
-        LookupError, TypeError, ValueError: If it is something else.
-    """
+    """Read what :func:`to_plain` gave; a LookupError, TypeError or ValueError if it is something else."""
     rows = zip(*(columns[field] for field in KnownImage._fields), strict=True)
     return tuple(KnownImage(str(name), bool(truth), float(score), float(peak)) for name, truth, score, peak in rows)

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 
 from .category_thresholds import STATISTICS, UNKNOWN
-from .false_alarms import check_rate
 from .labelled_scores import KnownImage, peaks_of, scores_of, thinned
 from .normalization import HALF, along, denormalize, placed
 from .post_processor import PerCategoryPostProcessor
-from .rules import Fit, fit, moved
+from .rules import Fit, check_rate, fit, moved
 from .threshold_record import AFTERWARDS, VALIDATION, ThresholdRecord
 
 ALL = "all"
@@ -67,21 +66,15 @@ class ModelThresholds:
             float(post_processor.pixel_sensitivity),
         )
 
-    def apply_to(self, post_processor: PerCategoryPostProcessor) -> None:
-        """Set the statistics and records of a post-processor with as many categories."""
-        table = torch.as_tensor(self.table)
-        post_processor.records = dict(self.records)
-        for column, name in enumerate(STATISTICS):
-            pooled(post_processor, name).fill_(float(table[-1, column]))
-            getattr(post_processor, f"category_{name}").copy_(table[:-1, column])
-
-    def apply_row_to(self, post_processor: PerCategoryPostProcessor, product: str) -> None:
-        """Set the statistics and the record of one product of a post-processor with the same categories."""
-        row = self.row(product)
-        for name, value in zip(STATISTICS, self.table[row].tolist(), strict=True):
-            rows = getattr(post_processor, f"category_{name}")
-            (pooled(post_processor, name) if row == len(rows) else rows[row]).fill_(value)
-        post_processor.records[product] = self.records[product]
+    def apply_to(self, post_processor: PerCategoryPostProcessor, *products: str) -> None:
+        """Set the statistics and records of a post-processor with the same categories, or those of some of them."""
+        for product in products or self.names:
+            row, key = self.row(product), self._key(product)
+            for name, value in zip(STATISTICS, self.table[row].tolist(), strict=True):
+                rows = getattr(post_processor, f"category_{name}")
+                (pooled(post_processor, name) if row == len(rows) else rows[row]).fill_(value)
+            if key in self.records:
+                post_processor.records[key] = self.records[key]
 
     def to_plain(self) -> dict[str, Any]:
         """Give what is not in the table as plain data."""
@@ -91,11 +84,7 @@ class ModelThresholds:
 
     @classmethod
     def from_plain(cls, plain: Any, products: list[str], table: np.ndarray) -> "ModelThresholds":  # noqa: ANN401
-        """Read what :meth:`to_plain` gave.
-
-        Raises:
-            LookupError, TypeError, ValueError: If it is something else.
-        """
+        """Read what :meth:`to_plain` gave; a LookupError, TypeError or ValueError if it is something else."""
         records = {str(name): ThresholdRecord.from_plain(record) for name, record in plain["records"].items()}
         if table.shape != (len(products) + 1, len(STATISTICS)):
             raise ValueError(f"there are {len(products)} products and statistics of shape {table.shape}")
@@ -110,11 +99,7 @@ class ModelThresholds:
         return [*self.products, UNKNOWN] if self.products else [ALL]
 
     def row(self, product: str | None) -> int:
-        """Row of a product; ``None`` is the only one.
-
-        Raises:
-            ValueError: If there is no such product; lists those that there are.
-        """
+        """Row of a product, ``None`` for the only one; a ValueError lists the products if it is none of them."""
         if product is None and not self.products:
             return 0
         if product not in self.names:
@@ -124,13 +109,12 @@ class ModelThresholds:
 
     def record(self, product: str | None) -> ThresholdRecord | None:
         """What is known of the threshold of a product; ``None`` if nothing, as in what older versions wrote."""
-        name = self.names[self.row(product)]
-        return self.records.get(UNKNOWN if name == ALL else name)
+        return self.records.get(self._key(product))
 
     def images(self, product: str | None) -> tuple[KnownImage, ...]:
         """Known images of a product; those of all products for what is taken for none."""
         record = self.record(product)
-        if record is None or self.names[self.row(product)] != UNKNOWN or record.images:
+        if record is None or self._called(product) != UNKNOWN or record.images:
             return () if record is None else record.images
         return tuple(image for name in self.products if name in self.records for image in self.records[name].images)
 
@@ -291,7 +275,7 @@ class ModelThresholds:
 
     def _change(self, product: str | None, found: Fit, **fields: Any) -> None:  # noqa: ANN401  # of the record
         """Set thresholds and note it; pixels keep theirs where there is none for them."""
-        row, name = self.row(product), self.names[self.row(product)]
+        row = self.row(product)
         if self._lacks_range(row):
             raise ValueError(NO_RANGE)
         before = self.threshold(product)
@@ -300,7 +284,7 @@ class ModelThresholds:
             self._place(row, level, threshold)
         old = self.record(product) or ThresholdRecord(found.rule, "unknown", math.nan)
         fields = {"rate": None, **fields, "rule": found.rule}
-        self.records[UNKNOWN if name == ALL else name] = old.changed(found.rule, before, found.image, **fields)
+        self.records[self._key(product)] = old.changed(found.rule, before, found.image, **fields)
 
     def _place(self, row: int, level: str, threshold: float) -> None:
         """Have a row judge by a threshold; nan leaves it as it is."""
@@ -347,6 +331,10 @@ class ModelThresholds:
 
     def _called(self, product: str | None) -> str:
         return self.names[self.row(product)]
+
+    def _key(self, product: str | None) -> str:
+        """Name under which there is the record of a product."""
+        return self._called(product) if self.products else UNKNOWN
 
 
 def pooled(post_processor: PerCategoryPostProcessor, name: str) -> torch.Tensor:

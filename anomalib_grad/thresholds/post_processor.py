@@ -113,11 +113,7 @@ def keeping_categories(post_processor: object) -> "PerCategoryPostProcessor | No
 
 
 def tell(post_processor: nn.Module | None, category: str) -> None:
-    """Have a post-processor judge all images as of one category.
-
-    Raises:
-        ValueError: If it keeps none.
-    """
+    """Have a post-processor judge all images as of one category; a ValueError if it keeps none."""
     own = keeping_categories(post_processor)
     if own is None:
         raise ValueError(
@@ -142,7 +138,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
       threshold, on its own range.
 
     With a :attr:`false_alarm_rate` the thresholds need no anomalous images: this share of normal images exceeds them,
-    by their score and by the largest value of their map (see ``false_alarms.py``).
+    by their score and by the largest value of their map (see ``rules.py``).
 
     With normalisation switched off, raw scores are compared with the category's raw threshold, and sensitivities,
     which are steps on the normalised scale, do not apply.
@@ -219,11 +215,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
         return torch.tensor([indices.get(name, len(indices)) for name in names], device=self.image_min.device)
 
     def same_index(self, name: str, values: Tensor) -> Tensor:
-        """Index of the category ``name`` for every image of values ``(B, ...)``: int64, shape (B,).
-
-        Raises:
-            ValueError: If there is no such category.
-        """
+        """Index of a category, as :meth:`named_index` gives it, for each image of ``(B, ...)``: int64, shape (B,)."""
         # not len(): the exporter would take the batch of its example for that of all
         return torch.full((values.shape[0],), self.named_index(name), device=values.device)
 

@@ -77,11 +77,7 @@ class ThresholdRecord:
 
     @classmethod
     def from_plain(cls, plain: Any) -> "ThresholdRecord":  # noqa: ANN401  # whatever a file holds
-        """Read what :meth:`to_plain` gave.
-
-        Raises:
-            LookupError, TypeError, ValueError: If it is something else.
-        """
+        """Read what :meth:`to_plain` gave; a LookupError, TypeError or ValueError if it is something else."""
         normal, anomalous = (int(count) for count in plain["seen"])
         rate = plain["rate"]
         return cls(

@@ -50,11 +50,11 @@ class ScoreSummary:
 
     def update(self, scores: Scores) -> None:
         """Take in the images of one batch."""
-        for level, truth in (("image", scores.gt_label), ("pixel", scores.gt_mask)):
+        levels = ("image", scores.pred_score, scores.gt_label), ("pixel", scores.anomaly_map, scores.gt_mask)
+        for level, values, truth in levels:
             if truth is not None:
                 self.counts[level] += truth.numel()
                 self.counts["anomalous_" + level] += int(truth.sum())
-        for level, values in (("image", scores.pred_score), ("pixel", scores.anomaly_map)):
             if values is not None:
                 low, high = (float(value) for value in torch.aminmax(values))
                 self._extend({level + "_min": low, level + "_max": high})
@@ -70,10 +70,8 @@ class ScoreSummary:
         if maps is not None:
             self.peaks += [peak for peak, truth in zip(peaks, truths, strict=True) if not truth]
         if scores.pred_score is not None:
-            for path, value, peak, truth in zip(
-                names, scores.pred_score.flatten().tolist(), peaks, truths, strict=True
-            ):
-                self.known.append(KnownImage.of(path, value, peak, anomalous=truth))
+            rows = zip(names, scores.pred_score.flatten().tolist(), peaks, truths, strict=True)
+            self.known += [KnownImage.of(path, value, peak, anomalous=truth) for path, value, peak, truth in rows]
 
     def normal(self, level: str) -> list[float]:
         """Score of each normal image, or the largest value of its map; ``level`` is ``"image"`` or ``"pixel"``."""
@@ -133,12 +131,9 @@ class ScoreSummary:
 
 def gather_summaries(local: dict[str, ScoreSummary]) -> dict[str, ScoreSummary]:
     """Summary of each category over all processes, sorted by name, the same in each of them."""
-    merged: dict[str, ScoreSummary] = {}
-    for name, summary in sorted(
-        (item for part in all_gather(local) for item in part.items()), key=lambda item: item[0]
-    ):
-        merged.setdefault(name, ScoreSummary()).merge(summary)
-    return merged
+    parts = all_gather(local)
+    names = sorted({name for part in parts for name in part})
+    return {name: merge_all(part[name] for part in parts if name in part) for name in names}
 
 
 def merge_all(summaries: Iterable[ScoreSummary]) -> ScoreSummary:

@@ -8,11 +8,11 @@ old one makes of them (``old_head.py``); what is usual for the old products, and
 it again. With the images of old products in it as well a training of as many steps learns the new ones less, and holds
 the old ones no better. Scores drift all the same, and those of new images otherwise than those of images that were
 trained on: thresholds of old products are fitted on the validation images that there are, or follow those of which the
-checkpoint carries features (``judged_sample.py``).
+checkpoint carries features.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,6 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from anomalib_grad.backbone import FrozenBackbone
-from anomalib_grad.categories.recogniser import pool
 from anomalib_grad.data.dataset import MultiCategoryDataset
 from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.files.checkpoint_reading import restore
@@ -32,9 +31,8 @@ from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import keeping_categories
 from anomalib_grad.torch_model import GradModel
 
-from .feature_sample import BYTES, FeatureSample
+from .feature_sample import BATCH, BYTES, FeatureSample, Noting, judge_again
 from .feature_statistics import spread_by_category, training_batches
-from .judged_sample import Noting, judge_again
 from .old_head import OldHead, fix_statistics
 from .validation import BeforeThresholds
 
@@ -44,8 +42,6 @@ KEPT = "grad_kept_products"
 OLD_HEAD = "grad_old_head"
 HOLD = 4.0
 """Weight of the head's drift from the old one beside the loss on new products."""
-BATCH = 32
-"""Rows of the sample that are looked at together outside of training steps."""
 
 
 def products_to_keep(
@@ -98,11 +94,7 @@ def products_to_hold(
 ) -> list[str]:
     """Settle which products of an old model, of all of which there are images, are held to what it makes of them.
 
-    Args:
-        old: Products of the old model.
-        new: Products of the data, the old ones among them.
-        replaced: Products of the old model that are to be learnt anew.
-        sampled: Products of which the old model has a sample.
+    Arguments are those of :func:`products_to_keep`.
 
     Returns:
         Names of all that are not replaced; none where there is nothing else to learn, or no sample of one.
@@ -168,14 +160,16 @@ class Extending(BeforeThresholds):
         self._hold(trainer, pl_module, kept or held)
         if kept and post_processor is not None:
             # Nothing is left of products that are replaced.
-            network_of(pl_module).rearrange([name if name in kept else "" for name in old], sorted({*kept, *new}))
+            cast("GradModel", pl_module.model).rearrange(
+                [name if name in kept else "" for name in old], sorted({*kept, *new})
+            )
             post_processor.rearrange(kept, sorted({*kept, *new}))
 
     def _hold(self, trainer: pl.Trainer, pl_module: pl.LightningModule, held: list[str]) -> None:
         """Hold products to what the head makes of them now, and have the datamodule train on images of others alone."""
         self.held = held
         self.kept = [name for name in held if name not in products_of(trainer)]
-        self._old.keep(network_of(pl_module).head if held else None)
+        self._old.keep(cast("GradModel", pl_module.model).head if held else None)
         post_processor = keeping_categories(pl_module.post_processor)
         if post_processor is not None:
             post_processor.kept = self.kept
@@ -231,7 +225,7 @@ class Extending(BeforeThresholds):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: object) -> None:
         """Keep statistics that the old head has learnt."""
         if self.held:
-            fix_statistics(network_of(pl_module).head)
+            fix_statistics(cast("GradModel", pl_module.model).head)
 
     def draw(self, backbone: FrozenBackbone, beside: int) -> Tensor:
         """Features ``(B, C, h, w)`` of old products for a training step on ``beside`` new images: half as many."""
@@ -244,11 +238,6 @@ class Extending(BeforeThresholds):
     def replayed(self) -> list[FeatureBatch]:
         """All rows of old products."""
         return self._sample.batches(self.held, BATCH)
-
-    def pooled(self, backbone: FrozenBackbone) -> Iterator[tuple[Tensor, list[str]]]:
-        """Pooled features ``(B, C)`` of old products, and their names."""
-        for batch in self.replayed():
-            yield pool(features_of(batch, backbone)), batch.category or []
 
     # ------------------------------------------------------------------ thresholds
 
@@ -265,19 +254,19 @@ class Extending(BeforeThresholds):
         former = {name: one.images for name, one in self._sample.judged.items()}
         for name, before in self._sample.judged.items():
             index = post_processor.named_index(name)
-            self._sample.judged[name] = judge_again(network_of(pl_module), before, index)
+            self._sample.judged[name] = judge_again(cast("GradModel", pl_module.model), before, index)
         lost = sorted(set(self.kept) - former.keys())
         thresholds = ModelThresholds.of(post_processor)
         for name in self.kept:
             if name not in lost:
                 thresholds.follow(name, former[name], self._sample.judged[name].images)
-                thresholds.apply_row_to(post_processor, name)
+                thresholds.apply_to(post_processor, name)
         if self.kept and not lost:
             old = [image for name in self.kept for image in former[name]]
             now = [image for name in self.kept for image in self._sample.judged[name].images]
             new = [image for name in thresholds.products if name not in self.kept for image in thresholds.images(name)]
             thresholds.follow(UNKNOWN, old, now, new)
-            thresholds.apply_row_to(post_processor, UNKNOWN)
+            thresholds.apply_to(post_processor, UNKNOWN)
         if lost:
             logger.warning(
                 "Thresholds of %s stay as they were, though scores have changed: the old checkpoint carries no "
@@ -296,7 +285,7 @@ class Extending(BeforeThresholds):
         first, self._first = self._first, False
         if first:
             self._sample.keep(self.held)
-        backbone = network_of(pl_module).backbone
+        backbone = cast("GradModel", pl_module.model).backbone
         most = int(pl_module.settings.cache.sample_limit * 1e6 / (BYTES * backbone.row_length))  # type: ignore[operator, union-attr]
         if keeping_categories(pl_module.post_processor) is None or not most:
             return
@@ -319,8 +308,3 @@ class Extending(BeforeThresholds):
 def products_of(trainer: pl.Trainer) -> list[str]:
     """Names of the products in a trainer's data; none where the data do not name any."""
     return list(getattr(getattr(trainer, "datamodule", None), "categories", ()))
-
-
-def network_of(module: pl.LightningModule) -> GradModel:
-    """The network of a model."""
-    return cast("GradModel", module.model)

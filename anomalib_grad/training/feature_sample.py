@@ -1,21 +1,64 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Features of a few images of each product, which stand for its images once those are gone."""
+"""Features of a few images of each product, which stand for its images once those are gone.
 
-from collections.abc import Sequence
+Those of training images are trained on. Training never sees those of validation images, so that whatever becomes of a
+network, it can judge them once more: their scores tell what becomes of the scores of new images.
+"""
 
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from anomalib_grad.feature_cache import FeatureBatch
+from anomalib_grad.backbone.frozen import FrozenBackbone
+from anomalib_grad.categories.distributed import all_gather
+from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.files.configuration import restoring
+from anomalib_grad.thresholds.labelled_scores import KnownImage, from_plain, to_plain
+from anomalib_grad.torch_model import GradModel, in_eval_mode
 
-from .judged_sample import JUDGED, Judged, from_checkpoint
+from .feature_statistics import evenly
 
 SAMPLE = "grad_feature_sample"
-"""Where a checkpoint has the rows."""
+"""Where a checkpoint has rows of training images."""
+JUDGED = "grad_judged_sample"
+"""Where a checkpoint has those of validation images."""
 BYTES = 2
 """Of a value in float16."""
+BATCH = 32
+"""Rows that are judged together."""
+
+
+class Judged(NamedTuple):
+    """Validation images of a product.
+
+    Attributes:
+        features: Features of each image, flattened to a row: float16, shape (N, F).
+        images: The same N images, with scores of the network that the thresholds belong to.
+    """
+
+    features: Tensor
+    images: tuple[KnownImage, ...]
+
+
+def to_checkpoint(judged: Mapping[str, Judged]) -> dict[str, Any]:
+    """Give samples as plain data."""
+    return {name: {"features": one.features, "images": to_plain(one.images)} for name, one in judged.items()}
+
+
+def from_checkpoint(stored: Any, row_length: int) -> dict[str, Judged]:  # noqa: ANN401  # whatever a file holds
+    """Read what :func:`to_checkpoint` gave, or ``None``; anything else is a LookupError, TypeError or ValueError."""
+    found = {}
+    for name, one in ({} if stored is None else stored).items():
+        features, images = one["features"], from_plain(one["images"])
+        if features.dtype != torch.float16 or features.shape != (len(images), row_length):
+            raise ValueError(f"it must hold a row of {row_length} values in float16 for each image of {name}")
+        found[str(name)] = Judged(features, images)
+    return found
 
 
 class FeatureSample:
@@ -83,3 +126,63 @@ class FeatureSample:
     def batches(self, names: Sequence[str], size: int) -> list[FeatureBatch]:
         """All rows of some products, in batches of at most ``size``."""
         return [FeatureBatch(part, [name] * len(part)) for name in names for part in self.rows[name].split(size)]
+
+
+class Noting:
+    """Notes features of some validation images as validation computes them."""
+
+    def __init__(self) -> None:
+        self._wanted: set[str] = set()
+        self._found: dict[str, tuple[str, Tensor, KnownImage]] = {}
+
+    def choose(self, trainer: pl.Trainer, most: int) -> int:
+        """Choose at most ``most`` images of each product, evenly from all; returns the largest number of one."""
+        self._wanted, self._found = set(), {}
+        samples = getattr(getattr(trainer.val_dataloaders, "dataset", None), "samples", None)
+        if samples is None or "category" not in samples:
+            return 0
+        paths = [evenly(list(own), most) for _, own in samples.groupby("category")["image_path"]]
+        self._wanted = {str(path) for own in paths for path in own}
+        return max(map(len, paths), default=0)
+
+    def note(self, batch: Any, maps: Sequence[Tensor]) -> None:  # noqa: ANN401  # anomalib's
+        """Note the chosen images of a batch, of which the backbone makes ``maps``; no scores yet."""
+        names = getattr(batch, "category", None)
+        places = [place for place, path in enumerate(batch.image_path or ()) if str(path) in self._wanted]
+        if names is None or not places:
+            return
+        rows = FrozenBackbone.flatten([part[places] for part in maps]).half().cpu()
+        for place, row in zip(places, rows, strict=True):
+            path, truth = str(batch.image_path[place]), bool(batch.gt_label[place])
+            self._found[path] = names[place], row, KnownImage.of(path, 0.0, 0.0, anomalous=truth)
+
+    def take(self) -> dict[str, Judged]:
+        """Give what was noted in all processes, and forget it."""
+        found: dict[str, tuple[str, Tensor, KnownImage]] = {}
+        for part in all_gather(self._found):
+            found |= part
+        self._wanted, self._found = set(), {}
+        own: dict[str, list[tuple[Tensor, KnownImage]]] = {}
+        for _, (name, row, image) in sorted(found.items(), key=itemgetter(0)):
+            own.setdefault(name, []).append((row, image))
+        judged = {
+            name: Judged(torch.stack([row for row, _ in pairs]), tuple(image for _, image in pairs))
+            for name, pairs in own.items()
+        }
+        return {name: one for name, one in judged.items() if one.features.isfinite().all()}
+
+
+@torch.no_grad()
+def judge_again(network: GradModel, judged: Judged, category: int) -> Judged:
+    """Give the images the scores that a network makes of them, by the index of their category."""
+    device = network.anomaly_map_generator.map_height.device
+    values: list[tuple[float, float]] = []
+    with in_eval_mode(network):
+        for rows in judged.features.split(BATCH):
+            features = features_of(FeatureBatch(rows), network.backbone)
+            found: Any = network(features=features, category=torch.full((len(rows),), category, device=device))
+            values += zip(found.pred_score.tolist(), found.anomaly_map.flatten(1).amax(dim=1).tolist(), strict=True)
+    images = zip(judged.images, values, strict=True)
+    return Judged(
+        judged.features, tuple(KnownImage.of(image.name, *pair, anomalous=image.anomalous) for image, pair in images)
+    )

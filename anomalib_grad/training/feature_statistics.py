@@ -6,7 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from anomalib_grad.components.normal_scale import PRIOR_IMAGES
 from anomalib_grad.feature_cache import FeatureBatch, batches_of, features_of
+from anomalib_grad.thresholds.post_processor import keeping_categories
 from anomalib_grad.torch_model import GradModel, in_eval_mode
 
 from .mse_threshold import AUTO_IMAGES, estimate_mse_threshold
@@ -37,30 +38,21 @@ class LearnFromFeatures(BeforeThresholds):
     Every process learns from the same images, so all learn the same.
 
     Args:
-        network: Gives the network.
-        categories: Gives the names of the categories, in the order of their indices.
         replayed: Gives features of categories that the training data do not hold.
     """
 
-    def __init__(
-        self,
-        network: Callable[[], GradModel],
-        categories: Callable[[], Sequence[str]],
-        replayed: Callable[[], Iterable[FeatureBatch]],
-    ) -> None:
-        self._network = network
-        self._categories = categories
+    def __init__(self, replayed: Callable[[], Iterable[FeatureBatch]]) -> None:
         self._replayed = replayed
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forget what was usual for the categories of an earlier training; a checkpoint to go on from comes later."""
-        scale = self._network().normal_scale
+        scale = cast("GradModel", pl_module.model).normal_scale
         if stage == "fit" and scale is not None:
             scale.reset()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Learn to whiten features, and the threshold ``k`` where it is ``"auto"``."""
-        network = self._network()
+        network = cast("GradModel", pl_module.model)
         whitening, threshold = network.whitening, network.head.mse_threshold
 
         def features() -> Iterator[Tensor]:
@@ -79,7 +71,8 @@ class LearnFromFeatures(BeforeThresholds):
     @torch.no_grad()
     def look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Learn what distance is usual."""
-        network, categories = self._network(), list(self._categories())
+        network, own = cast("GradModel", pl_module.model), keeping_categories(pl_module.post_processor)
+        categories = [] if own is None else own.categories
         if network.normal_scale is None:
             return
         scores: defaultdict[int | None, list[Tensor]] = defaultdict(list)
@@ -91,8 +84,8 @@ class LearnFromFeatures(BeforeThresholds):
                 names = getattr(batch, "category", None) or [None] * len(features)
                 places = [categories.index(name) if name in categories else None for name in names]
                 known = [len(categories) if place is None else place for place in places]
-                own = network(features=features, category=torch.tensor(known, device=features.device)).pred_score
-                for place, score in zip(places, own, strict=True):
+                found = network(features=features, category=torch.tensor(known, device=features.device)).pred_score
+                for place, score in zip(places, found, strict=True):
                     scores[place].append(score)
         network.normal_scale.fit({index: torch.stack(values) for index, values in scores.items()}, len(categories))
         images = count_images(trainer)

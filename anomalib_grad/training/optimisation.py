@@ -46,23 +46,21 @@ def authors_step_decay(optimizer: Optimizer, step: int = 40, gamma: float = 0.1)
     return LambdaLR(optimizer, lambda epoch: gamma ** (max(epoch - 1, 0) // step))
 
 
-def cosine_factor(step: int, warmup: int, total: float) -> float:
-    """Factor on the learning rate in 0-based training ``step``.
-
-    It rises linearly over ``warmup`` steps and falls along half a cosine to 0 at ``total`` steps.
-    """
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(total - warmup, 1)
-    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-
 def cosine_decay(optimizer: Optimizer, warmup: int, total: Callable[[], float]) -> LambdaLR:
-    """Raise all learning rates over ``warmup`` training steps, then lower them to 0. To be stepped after every batch.
+    """Raise all learning rates linearly over ``warmup`` training steps, then lower them along half a cosine to 0.
+
+    To be stepped after every batch.
 
     Args:
         optimizer: The optimiser.
         warmup: Steps until the full learning rates.
         total: Tells the number of steps of the whole training; asked from the second step on, when it is known.
     """
-    return LambdaLR(optimizer, lambda step: 1 / (warmup + 1) if step == 0 else cosine_factor(step, warmup, total()))
+
+    def factor(step: int) -> float:
+        end = total() if step > 0 else math.inf
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * min((step - warmup) / max(end - warmup, 1), 1.0)))
+
+    return LambdaLR(optimizer, factor)

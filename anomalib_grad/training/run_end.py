@@ -9,8 +9,8 @@ import logging
 import shlex
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
@@ -19,6 +19,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from anomalib_grad.files.atomic import cannot_write, is_of_disk
 from anomalib_grad.files.refusals import message, reword
+
+from .length import OwnLength
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +35,10 @@ class SayHowToGoOn(Callback):
     """Gives a run that was stopped its exit status, and names the checkpoint and the command that goes on from it.
 
     A training that has ended is not gone on with by resuming it: that does nothing, and says so.
-
-    Args:
-        own_limit: Gives the model's setting that ends a training, in words; ``None`` where the trainer's ends it.
     """
 
-    def __init__(self, own_limit: Callable[[], str | None]) -> None:
+    def __init__(self) -> None:
         self._trained = False
-        self._own_limit = own_limit
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Note that nothing has been done yet."""
@@ -61,7 +59,7 @@ class SayHowToGoOn(Callback):
             logger.warning(
                 "nothing is left to train: the training of checkpoint %s has %s to train longer.",
                 trainer.ckpt_path,
-                reached_limit(trainer, self._own_limit()),
+                reached_limit(trainer, cast("OwnLength", pl_module.own_length).limit),
             )
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -105,13 +103,7 @@ def last_checkpoint(trainer: pl.Trainer) -> Path | None:
 
 
 def command(function: str, checkpoint: Path, arguments: list[str]) -> str:
-    """Give what goes on: a command line where there was one, else a line of Python.
-
-    Args:
-        function: The trainer's: ``fit``, ``validate``, ``test`` or ``predict``.
-        checkpoint: Where from.
-        arguments: Those of this program.
-    """
+    """Give what goes on from a checkpoint with a function of the trainer's: a command line as this one, or Python."""
     program, *given = arguments
     if Path(program).stem != PROGRAM or not COMMANDS.intersection(given):
         return f"engine.{function}(model, ..., ckpt_path={str(checkpoint)!r})"

@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a training settles before its first batch is drawn: weights, length and random numbers."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -12,9 +11,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor
 
-from anomalib_grad.backbone import FrozenBackbone
 from anomalib_grad.files.configuration import restoring
-from anomalib_grad.settings import TrainingSettings
+from anomalib_grad.settings import Settings
+from anomalib_grad.torch_model import GradModel
 
 from .extension import products_of
 from .length import OwnLength
@@ -26,20 +25,9 @@ RANDOM_STATE = "grad_random_state"
 
 
 class SettleStart(Callback):
-    """Settles it; a training that goes on draws the random numbers that the interrupted one would have drawn.
+    """Settles it; a training that goes on draws the random numbers that the interrupted one would have drawn."""
 
-    Args:
-        backbone: Gives the backbone.
-        settings: Gives the settings, those of a checkpoint where one is gone on from.
-        length: The model's own.
-    """
-
-    def __init__(
-        self, backbone: Callable[[], FrozenBackbone], settings: Callable[[], TrainingSettings], length: OwnLength
-    ) -> None:
-        self._backbone = backbone
-        self._settings = settings
-        self._length = length
+    def __init__(self) -> None:
         self._random_state: Tensor | None = None
 
     def on_save_checkpoint(
@@ -73,8 +61,9 @@ class SettleStart(Callback):
                 f"{type(averaging).__name__} cannot average Grad: it takes thresholds and what is known of products "
                 f"for weights; give StochasticWeightAveraging in its place."
             )
-        self._backbone().ensure_weights()
-        self._length.settle(trainer, self._settings())
+        cast("GradModel", pl_module.model).backbone.ensure_weights()
+        settings = cast("Settings", pl_module.settings)  # those of a checkpoint where one is gone on from
+        cast("OwnLength", pl_module.own_length).settle(trainer, settings.training)
         if trainer.ckpt_path is not None and self._random_state is not None:
             with restoring(f"{RANDOM_STATE!r}"):
                 torch.set_rng_state(self._random_state.cpu())

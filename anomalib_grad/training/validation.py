@@ -7,11 +7,12 @@ Validation fits thresholds and ranges, which nothing reads before training ends.
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+
+from anomalib_grad.settings import Settings
 
 NOW, NOT_NOW = 1, sys.maxsize
 """Batches between two validations, as Lightning counts them."""
@@ -30,26 +31,19 @@ class ValidateAtEnd(Callback):
     """Skips the validation of epochs after which training goes on.
 
     A training that ends early by ``max_steps``, ``max_time`` or ``trainer.should_stop`` is validated as well.
-
-    Args:
-        every: Gives the epochs between two validations that the user asks for, or ``None``.
     """
-
-    def __init__(self, every: Callable[[], int | None]) -> None:
-        self._every = every
-        self._chooses = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """See what the user asked for."""
-        self._chooses = self._every() is not None or not wants_validation(trainer)
+        self._every = cast("Settings", pl_module.settings).training.validate_every
+        self._chooses = self._every is not None or not wants_validation(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:  # noqa: ANN401
         """Decide whether validation follows; Lightning asks right after this."""
         if self._chooses:
-            trainer.val_check_batch = NOW if self._is_due(trainer, self._every()) else NOT_NOW
+            trainer.val_check_batch = NOW if self._is_due(trainer) else NOT_NOW
 
-    @staticmethod
-    def _is_due(trainer: pl.Trainer, every: int | None) -> bool:
+    def _is_due(self, trainer: pl.Trainer) -> bool:
         """Tell whether these are the last steps of the training, or of an epoch that is to be validated."""
         if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
             return True
@@ -57,7 +51,7 @@ class ValidateAtEnd(Callback):
             return False
         epochs = trainer.current_epoch + 1
         is_last = trainer.max_epochs not in {None, -1} and epochs >= trainer.max_epochs
-        return is_last or (every is not None and epochs % every == 0)
+        return is_last or (self._every is not None and epochs % self._every == 0)
 
 
 class BeforeThresholds(Callback, ABC):

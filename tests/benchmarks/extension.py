@@ -26,9 +26,8 @@ from remembered_features import remember, share_features
 from sklearn.metrics import roc_auc_score
 
 from anomalib_grad import Grad, MultiCategory
-from anomalib_grad.thresholds.false_alarms import false_alarm_threshold
-from anomalib_grad.training.feature_sample import SAMPLE
-from anomalib_grad.training.judged_sample import JUDGED
+from anomalib_grad.thresholds.rules import false_alarm_threshold
+from anomalib_grad.training.feature_sample import JUDGED, SAMPLE
 
 BATCH_SIZE = 16
 PROMISED = 0.1

@@ -17,7 +17,7 @@ from measure import markdown
 from recognition import describe
 
 from anomalib_grad import Grad, MultiCategory
-from anomalib_grad.thresholds.false_alarms import false_alarm_threshold
+from anomalib_grad.thresholds.rules import false_alarm_threshold
 
 HEADS = ["product", "normal images a half", "promised", "false alarms", "anomalous images found"]
 

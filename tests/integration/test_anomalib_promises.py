@@ -12,7 +12,7 @@ from anomalib.data import ImageBatch, MVTecAD, PredictDataset
 from anomalib.engine import Engine
 
 from anomalib_grad import Grad
-from anomalib_grad.training.divergence import DivergenceError
+from anomalib_grad.training.unusable_weights import DivergenceError
 from helpers import write_category
 
 pytestmark = pytest.mark.slow

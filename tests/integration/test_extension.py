@@ -25,8 +25,7 @@ from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.rules import fit as fit_thresholds
 from anomalib_grad.thresholds.threshold_record import AFTERWARDS
 from anomalib_grad.training.extension import OLD_HEAD
-from anomalib_grad.training.feature_sample import SAMPLE
-from anomalib_grad.training.judged_sample import JUDGED
+from anomalib_grad.training.feature_sample import JUDGED, SAMPLE
 from helpers import tiny, write_category
 
 SCALED = tiny(scaled=True, whitening=True, precision="auto")

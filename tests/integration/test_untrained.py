@@ -12,7 +12,7 @@ from anomalib_grad.checkpoint.from_authors import save_model
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.files.refusals import sentence_of
 from anomalib_grad.lightning_model import Grad
-from anomalib_grad.training.untrained import NEVER_TRAINED
+from anomalib_grad.training.unusable_weights import NEVER_TRAINED
 from helpers import TINY
 
 

@@ -30,7 +30,7 @@ from anomalib_grad.files.checkpoint_io import WholeCheckpointIO
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.report.records import CategoryResult, TestReport
 from anomalib_grad.report.table import write_csv, write_json
-from anomalib_grad.training.divergence import DivergenceError
+from anomalib_grad.training.unusable_weights import DivergenceError
 from helpers import as_if_trained, tiny, write_category
 
 NO_ROOM = r"cannot write '.*/images/inputs\.json' \(File too large\)"

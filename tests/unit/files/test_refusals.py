@@ -10,8 +10,7 @@ import pytest
 
 from anomalib_grad.files.atomic import cannot_write, writing
 from anomalib_grad.files.refusals import reword, sentence_of
-from anomalib_grad.plugin.command_line import nearest
-from anomalib_grad.plugin.uncaught import shorten_refusals
+from anomalib_grad.plugin.command_line import nearest, shorten_refusals
 
 
 def raised(fail: Callable[[], object]) -> Exception:

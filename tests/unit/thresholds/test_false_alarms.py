@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from anomalib_grad.data.dataclasses import CategoryImageBatch
-from anomalib_grad.thresholds.false_alarms import false_alarm_threshold
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
+from anomalib_grad.thresholds.rules import false_alarm_threshold
 
 DISTRIBUTIONS = {
     "normal": lambda random, n: random.normal(size=n),

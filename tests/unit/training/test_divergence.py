@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from anomalib_grad.training.divergence import DivergenceError, StopDiverged
+from anomalib_grad.training.unusable_weights import DivergenceError, StopDiverged
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,18 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from .distributed import all_gather
-from .recogniser import CategoryRecogniser, pool
+from anomalib_grad.categories.distributed import all_gather
+from anomalib_grad.categories.recogniser import pool
+from anomalib_grad.feature_cache import FeatureBatch, features_of
+from anomalib_grad.thresholds.post_processor import keeping_categories
+from anomalib_grad.torch_model import GradModel
 
 logger = logging.getLogger(__name__)
 
@@ -26,32 +29,22 @@ class LearnToRecognise(Callback):
     They are there anyway, frozen, and known after one epoch.
 
     Args:
-        recogniser: Gives what is fitted, or ``None`` where thresholds are not kept by category.
-        categories: Gives the names of the categories, in the order of their indices.
-        replayed: Gives pooled features ``(B, C)`` of categories that the training data do not hold, and their names.
+        replayed: Gives features of categories that the training data do not hold.
     """
 
-    def __init__(
-        self,
-        recogniser: Callable[[], CategoryRecogniser | None],
-        categories: Callable[[], Sequence[str]],
-        replayed: Callable[[], Iterable[tuple[Tensor, Sequence[str]]]],
-    ) -> None:
-        self._recogniser = recogniser
-        self._categories = categories
+    def __init__(self, replayed: Callable[[], Iterable[FeatureBatch]]) -> None:
         self._replayed = replayed
         self._learning = False
-        self._features: list[Tensor] = []
-        self._names: list[str] = []
+        self._seen: list[tuple[Tensor, Sequence[str]]] = []  # pooled features (B, C), and the names of their categories
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Learn afresh, unless the fit goes on from a checkpoint that knows the categories."""
-        self._features, self._names = [], []
-        recogniser = self._recogniser()
-        self._learning = recogniser is not None and not (trainer.ckpt_path is not None and recogniser.fitted)
+        own, self._seen = keeping_categories(pl_module.post_processor), []
+        self._learning = own is not None and not (trainer.ckpt_path is not None and own.recogniser.fitted)
         if self._learning and trainer.is_global_zero:  # what processes keep is joined
-            for pooled, names in self._replayed():
-                self._keep(pooled, names)
+            backbone = cast("GradModel", pl_module.model).backbone
+            for batch in self._replayed():
+                self._seen.append((pool(features_of(batch, backbone)).float(), batch.category or ()))
 
     def on_train_batch_end(
         self,
@@ -64,28 +57,24 @@ class LearnToRecognise(Callback):
         """Keep the pooled features of a batch, while they are needed."""
         names = getattr(batch, "category", None)
         if self._learning and names is not None and isinstance(outputs, Mapping):
-            self._keep(pool(outputs[FEATURES]), names)
-
-    def _keep(self, pooled: Tensor, names: Sequence[str]) -> None:
-        self._features.append(pooled.float())
-        self._names.extend(names)
+            self._seen.append((pool(outputs[FEATURES]).float(), names))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fit before the thresholds are: the epoch's checkpoint is written right after them."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._fit()
+            self._fit(pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fit on the whole epoch; if a category is still missing, go on collecting in the next."""
-        if self._fit():
-            self._learning = False
-            self._features, self._names = [], []
+        if self._fit(pl_module):
+            self._learning, self._seen = False, []
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say which categories training never showed."""
-        if not self._learning:
+        own = keeping_categories(pl_module.post_processor)
+        if not self._learning or own is None:
             return
-        missing = sorted(set(self._categories()) - set(self._gather()[1]))
+        missing = sorted(set(own.categories) - set(self._gather()[1]))
         if missing:
             logger.warning(
                 "The model cannot recognise categories: training showed no image of %s. Train on more batches, or name "
@@ -93,22 +82,22 @@ class LearnToRecognise(Callback):
                 ", ".join(missing),
             )
 
-    def _fit(self) -> bool:
+    def _fit(self, pl_module: pl.LightningModule) -> bool:
         """Fit on the images seen so far, once there is one of each category; alike in all processes."""
-        recogniser, categories = self._recogniser(), list(self._categories())
-        if recogniser is None or not self._learning or not categories:
+        own = keeping_categories(pl_module.post_processor)
+        if own is None or not self._learning or not own.categories:
             return False
         features, names = self._gather()
-        if not set(categories) <= set(names):
+        if not set(own.categories) <= set(names):
             return False
-        known = [row for row, name in enumerate(names) if name in categories]
-        labels = torch.tensor([categories.index(names[row]) for row in known])
-        recogniser.fit(features[known], labels, len(categories))
+        known = [row for row, name in enumerate(names) if name in own.categories]
+        labels = torch.tensor([own.categories.index(names[row]) for row in known])
+        own.recogniser.fit(features[known], labels, len(own.categories))
         return True
 
     def _gather(self) -> tuple[Tensor, list[str]]:
         """Give all features ``(N, C)`` on the CPU and their N names, the same in every process."""
-        features = torch.cat(self._features).cpu() if self._features else torch.empty(0, 0)
-        parts = all_gather((features, self._names))
+        features = torch.cat([pooled for pooled, _ in self._seen]).cpu() if self._seen else torch.empty(0, 0)
+        parts = all_gather((features, [name for _, names in self._seen for name in names]))
         filled = [part for part, _ in parts if len(part)]
         return torch.cat(filled) if filled else features, [name for _, names in parts for name in names]

@@ -1,23 +1,24 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The head in an authors' file: its configuration from the tensors' shapes, then the head itself."""
+"""The model in an authors' file: its head by the tensors' shapes; backbone, layers and image size by what is noted."""
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from anomalib_grad.backbone.frozen import DEFAULT_BACKBONE, is_faithful
 from anomalib_grad.components import FUSIONS
 from anomalib_grad.components.head import GradHead
+from anomalib_grad.files.arguments import is_oversized
 from anomalib_grad.training.mse_threshold import AUTHORS_MSE_THRESHOLD
 
-from .archive import AuthorsCheckpointError, check_tensors
-from .authors_file import AuthorsFile, read_authors_file
-from .keys import from_authors_key
+from .authors_file import AuthorsCheckpointError, AuthorsFile, check_tensors, read_authors_file
+from .keys import from_authors_key, layer_of_block
 
 _LOCAL_CELLS = "local_representation.grid.cells"
 _GLOBAL_CELLS = "global_representation.grid.cells"
@@ -27,6 +28,11 @@ _FEWEST_GRID_AXES = 3  # (1, C, cells)
 _SETTINGS = {"mse_lamb": "indicator_weight", "cos_lamb": "cosine_weight", "noise_std": "jitter_std"}
 MSE_THRESHOLD = "mse_threshold"
 """Our name of the indicator's threshold; only files written by this package note one, the authors' code knows 10."""
+
+AUTHORS_BACKBONE = "models.backbones.efficientnet_b4"
+TIMM = "timm."
+"""Prefix of a backbone's type in files that this package wrote from another backbone than the authors'."""
+_DEFAULT_STRIDE, _MOST_STRIDE = 8, 64
 
 
 def load_authors_head(path: str | Path, feature_size: tuple[int, int] | None = None) -> GradHead:
@@ -114,21 +120,19 @@ def _translate(file: AuthorsFile) -> dict[str, Tensor]:
 def _fusion(tensors: Mapping[str, Tensor], channels: int) -> dict[str, Any]:
     """Recognise kind, number of blocks and hidden channels; a published width is left to the kind."""
     blocks = {int(key.split(".")[2]) for key in tensors if key.startswith("fusion.blocks.")}
-    if any(key.startswith("fusion.blocks.") and ".conv1." in key for key in tensors):
-        return {"fusion": "residual", "num_blocks": len(blocks), "hidden_channels": None}
     expansion = tensors.get("fusion.blocks.0.layers.0.weight")
     hidden = None if expansion is None else expansion.shape[0]
     published = {kind.hidden_factor * channels: name for name, kind in FUSIONS.items() if kind.hidden_factor}
-    if hidden is None or hidden in published:
-        name = "mobile" if hidden is None else published[hidden]
-        return {"fusion": name, "num_blocks": len(blocks), "hidden_channels": None}
-    return {"fusion": "mobile", "num_blocks": len(blocks), "hidden_channels": hidden}
+    name, hidden = (published[hidden], None) if hidden in published else ("mobile", hidden)
+    if any(key.startswith("fusion.blocks.") and ".conv1." in key for key in tensors):
+        name, hidden = "residual", None
+    return {"fusion": name, "num_blocks": len(blocks), "hidden_channels": hidden}
 
 
 def _feature_size(file: AuthorsFile, channels: int, values: int) -> tuple[int, int]:
     """Find height and width of the feature maps from the file's configuration, else as a square."""
-    noted = file.settings("reconstruction").get("feature_size")
-    if isinstance(noted, Sequence) and len(noted) == 2 and all(isinstance(side, int) for side in noted):  # noqa: PLR2004
+    noted = _integers(file.settings("reconstruction").get("feature_size"))
+    if len(noted) == 2:  # noqa: PLR2004  # height and width
         return noted[0], noted[1]
     side = math.isqrt(values // channels)
     if side * side * channels != values:
@@ -148,3 +152,87 @@ def _settings(file: AuthorsFile) -> dict[str, float]:
         if not isinstance(value, int | float) or abs(value) > sys.float_info.max:
             raise AuthorsCheckpointError(f"{str(file.path)!r} notes {name} = {value!r}, which is not a finite number.")
     return {names[name]: float(value) for name, value in found.items()}
+
+
+def noted_backbone(file: AuthorsFile) -> str | None:
+    """Name the timm backbone that a file was trained with; ``None`` if it does not say, or one unknown here.
+
+    A file without configuration whose backbone tensors are named as EfficientNet's is taken for EfficientNet-B4.
+
+    Raises:
+        AuthorsCheckpointError: If the backbone is far too large to be in the file.
+    """
+    kind = _kind(file)
+    if is_timms(file):
+        name = str(kind).removeprefix(TIMM)
+        if is_oversized(name, file.path.stat().st_size):
+            raise AuthorsCheckpointError(
+                f"{str(file.path)!r} notes backbone {name!r}, which is far larger than the file; name the one that it "
+                f"was trained with by --backbone (timm's name)."
+            )
+        return name
+    if kind is None and "_conv_stem.weight" in file.backbone:
+        return DEFAULT_BACKBONE
+    return DEFAULT_BACKBONE if kind == AUTHORS_BACKBONE else None
+
+
+def is_timms(file: AuthorsFile) -> bool:
+    """Tell whether a file notes a timm backbone, as this package's do; its tensors then have timm's names."""
+    return str(_kind(file)).startswith(TIMM)
+
+
+def noted_layers(file: AuthorsFile, backbone: str) -> list[str] | None:
+    """Name the feature maps that a file was trained with; ``None`` for the backbone's default ones.
+
+    Raises:
+        AuthorsCheckpointError: If the file's neck joins maps in a way that this package does not.
+    """
+    settings, neck = file.settings("backbone"), file.settings("neck")
+    strides, joined_at = _integers(neck.get("instrides")), _integers(neck.get("outstrides"))
+    if strides and joined_at and joined_at != [min(strides)]:
+        raise AuthorsCheckpointError(
+            f"{str(file.path)!r} joins feature maps of strides {strides} at stride {joined_at}; "
+            f"only models that join them at the finest can be converted."
+        )
+    if _kind(file) == f"{TIMM}{backbone}":
+        noted = settings.get("layers")
+        return [str(layer) for layer in noted] if isinstance(noted, list | tuple) else None
+    blocks = _integers(settings.get("outblocks"))
+    if not blocks or not is_faithful(backbone):
+        return None
+    layers = [layer for block in blocks if (layer := layer_of_block(block))]
+    if len(layers) != len(blocks) or blocks != sorted(set(blocks)):
+        raise AuthorsCheckpointError(
+            f"{str(file.path)!r} takes features after blocks {blocks} of EfficientNet-B4; "
+            f"only ascending ends of stages (1, 5, 9, 15, 21, 29, 31) can be converted."
+        )
+    return layers
+
+
+def noted_image_size(file: AuthorsFile, feature_size: tuple[int, int]) -> tuple[int, int]:
+    """Give the size of a file's images in pixels: as noted, else the feature maps' size times their stride.
+
+    Raises:
+        AuthorsCheckpointError: If the noted size is beyond what any backbone would make such maps of.
+    """
+    noted = _integers(file.settings("backbone").get("image_size"))
+    if len(noted) == 2:  # noqa: PLR2004  # height and width
+        if any(side > _MOST_STRIDE * cells for side, cells in zip(noted, feature_size, strict=True)):
+            raise AuthorsCheckpointError(
+                f"{str(file.path)!r} notes images of {noted[0]} x {noted[1]} pixels, from which no backbone makes "
+                f"its maps of {feature_size[0]} x {feature_size[1]}; name their size with --image-size HEIGHT WIDTH."
+            )
+        return noted[0], noted[1]
+    stride = (_integers(file.settings("neck").get("outstrides")) or [_DEFAULT_STRIDE])[0]
+    return feature_size[0] * stride, feature_size[1] * stride
+
+
+def _kind(file: AuthorsFile) -> object:
+    return file.architecture.get("backbone", {}).get("type")
+
+
+def _integers(value: object) -> list[int]:
+    """Give a list of integers; an empty one if ``value`` is anything else."""
+    if isinstance(value, list | tuple) and all(isinstance(item, int) for item in value):
+        return list(value)
+    return []
