@@ -52,8 +52,8 @@ def use_static_padding(network: nn.Module) -> None:
     block.conv_dw.load_state_dict(same.state_dict())
 
 
-def check_image_size(image_size: Sequence[int]) -> tuple[int, int]:
-    """Return height and width in pixels.
+def check_image_size(image_size: Sequence[int], name: str = "image_size") -> tuple[int, int]:
+    """Return height and width in pixels of the argument ``name``.
 
     Raises:
         ValueError: If it is anything but two whole numbers.
@@ -61,7 +61,7 @@ def check_image_size(image_size: Sequence[int]) -> tuple[int, int]:
     match image_size:
         case [int(height), int(width)]:
             return height, width
-    raise ValueError(f"image_size must be height and width in whole pixels, such as [224, 224]; got {image_size!r}.")
+    raise ValueError(f"{name} must be height and width in whole pixels, such as [224, 224]; got {image_size!r}.")
 
 
 def check_feature_size(feature_size: Sequence[int]) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from anomalib_grad.backbone.frozen import check_image_size
 from anomalib_grad.data.resizing import resized_to
 from anomalib_grad.files.atomic import folder_beside, make_folder, naming_disk
 from anomalib_grad.thresholds.category_thresholds import lacking
@@ -124,7 +125,12 @@ class CategoryExportMixin(ExportMixin):
         """Export to one ONNX file; arguments and result are anomalib's.
 
         Weights above ONNX's limit of 2 GB for one file need ``external_data=True``, which puts them beside it.
+
+        Raises:
+            ValueError: If ``input_size`` is anything but two whole numbers of at least 1.
         """
+        if input_size is not None and min(check_image_size(input_size, "input_size")) < 1:
+            raise ValueError(f"input_size must be at least 1 pixel high and wide, got {input_size!r}.")
         self._warn()
         kwargs = {"opset_version": OPSET_VERSION, "external_data": False, "verbose": False} | kwargs
 

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -314,6 +315,13 @@ def test_an_export_fixed_to_the_models_own_size_takes_frames_of_any_and_its_weig
         model.to_onnx(tmp_path, input_size=(64, 64))
     again = CategoryOpenVINOInferencer(path, device="CPU", config=EXACT).predict(image)
     assert again.pred_score == exported.pred_score
+
+
+@pytest.mark.parametrize("size", [(7, -1), (0, 64), (64,), (64.5, 64)])
+def test_an_export_for_images_of_no_size_is_refused(size: Any, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"input_size must be .* got \("):
+        Grad(backbone="grad_tiny", fusion="small", image_size=(64, 64)).to_openvino(tmp_path, input_size=size)
+    assert not list(tmp_path.rglob("model*"))
 
 
 def test_damaged_metadata_are_refused(exports: dict[str, Path], tmp_path: Path):
