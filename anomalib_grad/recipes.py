@@ -126,7 +126,7 @@ _TABLE = (
         transformer=Settings(
             image_size=(224, 224),
             layers="middle",
-            training=TrainingSettings(steps=600, most_passes=150, copies=0),
+            training=TrainingSettings(steps=600, most_passes=150, copies=1),
         ),
     ),
 )

@@ -37,11 +37,11 @@ def test_published_recipes_keep_their_epochs_and_the_trainers_precision(name: st
     ("backbone", "given", "layers", "size", "length", "copies"),
     [
         ("mobilenetv3_small_050", {}, ["blocks.3"], (320, 320), (2000, 150), 3),
-        ("vit_tiny_patch16_224", {}, ["blocks.5"], (224, 224), (600, 150), 0),
+        ("vit_tiny_patch16_224", {}, ["blocks.5"], (224, 224), (600, 150), 1),
         (
             "vit_tiny_patch16_224",
             {"layers": "coarsest", "image_size": (64, 64), "training": {"steps": 9}},
-            *(["blocks.8"], (64, 64), (9, None), 0),
+            *(["blocks.8"], (64, 64), (9, None), 1),
         ),
     ],
 )
