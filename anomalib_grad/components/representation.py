@@ -101,21 +101,12 @@ class ContinuousGrid(nn.Module):
             raise ValueError(
                 f"a grid of {sizes} cells x {channels} channels exceeds this machine's memory; take fewer."
             )
-        self.cells = nn.Parameter(torch.empty(1, channels, *shape))
-        self.reset_parameters()
+        self.cells = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, channels, *shape)))  # as the authors do
 
     @property
     def resolution(self) -> tuple[int, ...]:
         """Cells along each axis, first axis first."""
         return tuple(self.cells.shape[2:])
-
-    def reset_parameters(self) -> None:
-        """Draw Xavier normal values, as the authors do.
-
-        Xavier's fans of a ``(1, C, cells...)`` tensor are ``C * cells`` and ``cells``.
-        """
-        cells = math.prod(self.resolution)
-        nn.init.normal_(self.cells, std=math.sqrt(2 / (cells * (self.cells.shape[1] + 1))))
 
     def forward(self, coordinates: Tensor) -> Tensor:
         """Sample at ``(N, D)`` coordinates; returns ``(N, C)``."""
