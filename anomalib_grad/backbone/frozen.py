@@ -245,11 +245,7 @@ class FrozenBackbone(nn.Module):
         return network.eval()
 
     def _probe(self, seed: int | None) -> list[tuple[int, int, int]]:
-        """Build the network, cut what it does not use and return the shapes of its feature maps.
-
-        Raises:
-            ValueError: If the network cannot take the image size, or the image is too small for its maps.
-        """
+        """Build the network, cut what it does not use and give the shapes of its maps; refuse sizes that do not fit."""
         try:
             self.network = self._build(seed)
             example = _example(self.image_size)
