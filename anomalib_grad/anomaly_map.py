@@ -38,18 +38,10 @@ def residual_norm(features: Tensor, refined: Tensor) -> Tensor:
 
 
 def apply_along_both(height: Tensor, width: Tensor, maps: Tensor) -> Tensor:
-    """Apply one matrix along the height and one along the width of maps: ``A M B^T``, as ``A (B M^T)^T``.
+    """Apply matrices ``A`` ``(H, h)`` and ``B`` ``(W, w)`` to maps ``(B, 1, h, w)``: ``A M B^T``, as ``A (B M^T)^T``.
 
     With constants on the left only, OpenVINO keeps both products in float32 where it computes the network in bf16, and
     keeps the map in the layout in which what follows is vectorised.
-
-    Args:
-        height: Matrix ``(H, h)``.
-        width: Matrix ``(W, w)``.
-        maps: Maps ``(B, 1, h, w)``.
-
-    Returns:
-        Maps ``(B, 1, H, W)``.
     """
     # Matrices are buffers, which lose their precision where a whole model is cast to float16.
     return height.to(maps.dtype) @ (width.to(maps.dtype) @ maps.transpose(-1, -2)).transpose(-1, -2)
@@ -65,17 +57,11 @@ def dissimilarity(similarity_map: Tensor) -> Tensor:
 
 
 def layer_dissimilarity(features: Tensor, normal: Tensor, channels: Sequence[int]) -> Tensor:
-    """Distance ``sum_l C_l / C (1 - cos(x_l, f_n,l))`` over the layers ``l`` of the backbone.
+    """Distance ``sum_l C_l / C (1 - cos(x_l, f_n,l))`` of ``x`` and ``f_n``, over the layers ``l`` of the backbone.
 
-    One cosine over all layers would be that of the layer whose features are longest.
-
-    Args:
-        features: ``x`` of shape ``(B, C, H, W)``, the layers one behind the other.
-        normal: ``f_n`` of the same shape.
-        channels: Channels ``C_l`` of each layer, which sum to ``C``.
-
-    Returns:
-        Distance ``(B, 1, H, W)``, in [0, 2], without a unit.
+    Both are ``(B, C, H, W)``, the layers one behind the other with ``C_l`` channels each; the distance is
+    ``(B, 1, H, W)``, in [0, 2], without a unit. One cosine over all layers would be that of the layer whose features
+    are longest.
     """
     layers = zip(features.split(list(channels), dim=1), normal.split(list(channels), dim=1), strict=True)
     parts = [own.shape[1] * dissimilarity(cosine_similarity(own, expected)) for own, expected in layers]

@@ -52,28 +52,12 @@ def use_static_padding(network: nn.Module) -> None:
     block.conv_dw.load_state_dict(same.state_dict())
 
 
-def check_image_size(image_size: Sequence[int], name: str = "image_size") -> tuple[int, int]:
-    """Return height and width in pixels of the argument ``name``.
-
-    Raises:
-        ValueError: If it is anything but two whole numbers.
-    """
-    match image_size:
-        case [int(height), int(width)]:
+def check_size(size: Sequence[int], least: float, demand: str) -> tuple[int, int]:
+    """Return height and width; refuse by a demand anything but two whole numbers that are not below the least."""
+    match size:
+        case [int(height), int(width)] if min(height, width) >= least:
             return height, width
-    raise ValueError(f"{name} must be height and width in whole pixels, such as [224, 224]; got {image_size!r}.")
-
-
-def check_feature_size(feature_size: Sequence[int]) -> tuple[int, int]:
-    """Return height and width of the feature maps in cells.
-
-    Raises:
-        ValueError: If it is anything but two whole numbers of at least two cells.
-    """
-    match feature_size:
-        case [int(height), int(width)] if min(height, width) >= MIN_CELLS:
-            return height, width
-    raise ValueError(f"feature_size must be height and width of at least {MIN_CELLS} cells, got {feature_size!r}.")
+    raise ValueError(f"{demand} got {size!r}.")
 
 
 def resize_map(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
@@ -128,7 +112,8 @@ class FrozenBackbone(nn.Module):
         super().__init__()
         self.name = name
         self.pre_trained = pre_trained
-        self.image_size = check_image_size(image_size)
+        demand = "image_size must be height and width in whole pixels, such as [224, 224];"
+        self.image_size = check_size(image_size, -math.inf, demand)
         self.maps = select_layers(name, layers)
         config = timm.get_pretrained_cfg(name) or PretrainedCfg()
         self.mean, self.std = tuple(config.mean), tuple(config.std)
@@ -138,7 +123,8 @@ class FrozenBackbone(nn.Module):
         self._unused: list[str] = []
         self._tiler: Tiler | None = None
         self.map_shapes = self._probe(seed=None if pre_trained is False else 0)
-        self._common_size = None if feature_size is None else check_feature_size(feature_size)
+        demand = f"feature_size must be height and width of at least {MIN_CELLS} cells,"
+        self._common_size = None if feature_size is None else check_size(feature_size, MIN_CELLS, demand)
         self.feature_size = self._common_size or self.map_shapes[0][1:]
         self.channels = sum(feature_map.channels for feature_map in self.maps)
         self.requires_grad_(requires_grad=False)
@@ -259,11 +245,7 @@ class FrozenBackbone(nn.Module):
         return network.eval()
 
     def _probe(self, seed: int | None) -> list[tuple[int, int, int]]:
-        """Build the network, cut what it does not use and return the shapes of its feature maps.
-
-        Raises:
-            ValueError: If the network cannot take the image size, or the image is too small for its maps.
-        """
+        """Build the network, cut what it does not use and give the shapes of its maps; refuse sizes that do not fit."""
         try:
             self.network = self._build(seed)
             example = _example(self.image_size)
@@ -275,7 +257,14 @@ class FrozenBackbone(nn.Module):
         if min(map(min, shapes)) < 1 or self._drops_pixels([shape[1:] for shape in shapes]):
             raise self._size_error()
         if min(min(shape[1:]) for shape in shapes) < MIN_CELLS:
-            raise self._too_small_error()
+            height, width = self.image_size
+            coarsest = max(self.maps, key=lambda feature_map: feature_map.stride)
+            side = MIN_CELLS * coarsest.stride
+            raise ValueError(
+                f"images of {height} x {width} pixels are too small for layer {coarsest.name!r} of backbone "
+                f"{self.name!r}, each of whose cells spans {coarsest.stride} pixels: choose an image_size of at least "
+                f"{[side, side]}."
+            )
         return [(channels, height, width) for channels, height, width in shapes]
 
     def _drops_pixels(self, sizes: Sequence[Sequence[int]]) -> bool:
@@ -295,25 +284,11 @@ class FrozenBackbone(nn.Module):
             return False
         return all(m.numel() for m in maps)
 
-    def _smallest_side(self) -> int:
-        """Pixels from which on all maps have enough cells."""
-        return MIN_CELLS * max(feature_map.stride for feature_map in self.maps)
-
-    def _too_small_error(self) -> ValueError:
-        """Name the smallest size of which the maps have enough cells."""
-        height, width = self.image_size
-        coarsest = max(self.maps, key=lambda feature_map: feature_map.stride)
-        side = self._smallest_side()
-        return ValueError(
-            f"images of {height} x {width} pixels are too small for layer {coarsest.name!r} of backbone {self.name!r}, "
-            f"each of whose cells spans {coarsest.stride} pixels: choose an image_size of at least {[side, side]}."
-        )
-
     def _size_error(self) -> ValueError:
         """Name sizes near the wanted one that the network does take."""
         problem = f"backbone {self.name!r} cannot take images of {self.image_size[0]} x {self.image_size[1]} pixels"
         step = math.lcm(*(feature_map.stride for feature_map in list_feature_maps(self.name)))
-        least = math.ceil(self._smallest_side() / step)
+        least = math.ceil(MIN_CELLS * max(feature_map.stride for feature_map in self.maps) / step)
         nearest = [step * max(least, round(side / step)) for side in self.image_size]
         if self._takes((nearest[0], nearest[1])):
             return ValueError(

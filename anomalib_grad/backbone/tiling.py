@@ -16,13 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_tiles(tiler: "Tiler", backbone: str, strides: Sequence[int], image_size: tuple[int, int]) -> None:
-    """Refuse tiles whose features do not fit together.
-
-    Args:
-        tiler: anomalib's tiler.
-        backbone: Name of the backbone, for the message.
-        strides: Strides of its feature maps in pixels.
-        image_size: Height and width of the model's input in pixels.
+    """Refuse tiles whose features do not fit together; strides of the backbone's maps and sizes are in pixels.
 
     Raises:
         ValueError: If a size is no size, a tile is larger than the image, tiles do not begin and end between two cells
@@ -30,10 +24,11 @@ def check_tiles(tiler: "Tiler", backbone: str, strides: Sequence[int], image_siz
             padding and stretching in pixels, and what it joins here are cells.
     """
     tile, step = (tiler.tile_size_h, tiler.tile_size_w), (tiler.stride_h, tiler.stride_w)
+    tiles = f"tiles of {tile[0]} x {tile[1]} pixels every {step[0]} x {step[1]}"
     if min(*tile, *step) < 1 or tiler.remove_border_count < 0:
         raise ValueError(
-            f"there are no tiles of {tile[0]} x {tile[1]} pixels every {step[0]} x {step[1]}: choose a tile_size and a "
-            f"stride of at least 1, and a remove_border_count of at least 0."
+            f"there are no {tiles}: choose a tile_size and a stride of at least 1, and a remove_border_count of at "
+            f"least 0."
         )
     if tile[0] > image_size[0] or tile[1] > image_size[1]:
         raise ValueError(
@@ -43,28 +38,22 @@ def check_tiles(tiler: "Tiler", backbone: str, strides: Sequence[int], image_siz
     cell = max(strides)
     if any(length % cell for length in (*tile, *step)):
         raise ValueError(
-            f"tiles of {tile[0]} x {tile[1]} pixels every {step[0]} x {step[1]} cut through cells of backbone "
-            f"{backbone!r}: choose a tile_size and a stride that are multiples of {cell}."
+            f"{tiles} cut through cells of backbone {backbone!r}: choose a tile_size and a stride that are multiples "
+            f"of {cell}."
         )
     if any((side - length) % advance for side, length, advance in zip(image_size, tile, step, strict=True)):
         raise ValueError(
-            f"tiles of {tile[0]} x {tile[1]} pixels every {step[0]} x {step[1]} leave a rest of the model's input of "
-            f"{image_size[0]} x {image_size[1]}: choose an image_size that they cover exactly."
+            f"{tiles} leave a rest of the model's input of {image_size[0]} x {image_size[1]}: choose an image_size "
+            f"that they cover exactly."
         )
     if tiler.mode.value != "padding":
         raise ValueError(f"tiles in mode {tiler.mode.value!r} would stretch the features: choose mode 'padding'.")
 
 
 def map_tiles(tiler: "Tiler", network: Callable[[Tensor], Sequence[Tensor]], images: Tensor) -> list[Tensor]:
-    """Compute feature maps tile by tile and join those of each image.
+    """Compute feature maps of images ``(B, 3, H, W)`` tile by tile and join those of each image.
 
-    Args:
-        tiler: anomalib's tiler.
-        network: Gives the feature maps of tiles ``(B * T, 3, h, w)``.
-        images: Batch ``(B, 3, H, W)``.
-
-    Returns:
-        Feature maps of the whole images, the mean where tiles overlap.
+    The network takes tiles ``(B * T, 3, h, w)``. Where tiles overlap, the mean is taken.
     """
     maps = network(tiler.tile(images).to(images.dtype))  # the tiler makes float32 of every precision
     return [tiler.untile(feature_map).to(feature_map.dtype) for feature_map in maps]

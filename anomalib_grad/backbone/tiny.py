@@ -91,13 +91,6 @@ def grad_tiny(pretrained: bool = False, **kwargs: Any) -> GradTiny:  # noqa: ANN
 
 
 def create_grad_tiny(*, pretrained: bool = True) -> GradTiny:
-    """Build the embedded backbone, in eval mode, float32.
-
-    Args:
-        pretrained: Read the weights that come with the package; no network is ever used.
-
-    Returns:
-        The backbone.
-    """
+    """Build the embedded backbone, in eval mode, float32, by default with the weights that come with the package."""
     backbone: Any = timm.create_model("grad_tiny", pretrained=pretrained)
     return backbone.eval()

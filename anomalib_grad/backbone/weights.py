@@ -24,8 +24,6 @@ from anomalib_grad.files.torch_files import UNREADABLE, check_file, find_unstore
 
 NETWORK_TIMEOUT = 5.0
 """Seconds after which the model hub counts as out of reach."""
-
-
 _LOADER = logging.getLogger("timm.models._builder")
 _UNEXPECTED = re.compile(r"Unexpected keys \((.*)\) found while loading")
 _NUMBER = re.compile(r"\.\d+\.")
@@ -36,15 +34,12 @@ class BackboneWeightsError(RuntimeError):
 
 
 def load_pretrained(name: str, file: Path | None, build: Callable[..., nn.Module]) -> dict[str, Tensor]:
-    """Read the pretrained weights of a timm backbone.
+    """Read the pretrained weights of a timm backbone; gives the state dict of the built network.
 
     Args:
         name: timm model name.
         file: Local safetensors or pth file; ``None`` takes what came with the package, else timm's hub or its cache.
         build: Builds the network; takes ``seed`` and timm's ``pretrained`` arguments.
-
-    Returns:
-        State dict of the built network.
 
     Raises:
         BackboneWeightsError: If the weights are out of reach, unreadable or do not cover the network.

@@ -37,14 +37,10 @@ class Corruption(nn.Module):
 
 
 def paste_patches(features: Tensor, most: int) -> Tensor:
-    """Cover rectangles of every image's features by those of other images at other places.
+    """Cover rectangles of every image's features ``(B, C, H, W)`` by those of other images at other places.
 
-    Args:
-        features: Features ``(B, C, H, W)``.
-        most: Largest number of patches of an image; each number up to it is as likely.
-
-    Returns:
-        Features of that shape. Random numbers are drawn on the CPU, whose state checkpoints keep.
+    Each number of patches up to ``most`` is as likely. Random numbers are drawn on the CPU, whose state checkpoints
+    keep.
     """
     batch, _, height, width = features.shape
     counts = torch.randint(most + 1, (batch, 1, 1))

@@ -40,9 +40,7 @@ class IgnoredRegions(nn.Module):
     def weigh(self, distance: Tensor, index: Tensor | None = None) -> Tensor:
         """Weigh distances ``(B, 1, h, w)`` by how much of them counts for their category.
 
-        Args:
-            distance: Distances ``(B, 1, h, w)``.
-            index: Category of each image in [0, K], int64, shape (B,); ``None`` takes the last row.
+        ``index`` is the category of each image in [0, K], int64, shape (B,); ``None`` takes the last row.
         """
         return distance * self._rows(self.shares, index).to(distance.dtype)
 

@@ -33,15 +33,10 @@ class NormalScale(nn.Module):
         self.register_buffer("units", torch.ones(1))
 
     def forward(self, distance: Tensor, index: Tensor | None = None) -> Tensor:
-        """Scale distances.
+        """Scale distances ``(B, 1, h, w)``, which then have no unit.
 
-        Args:
-            distance: Distances ``(B, 1, h, w)``.
-            index: Category of each image in [0, K], int64, shape (B,); K and ``None`` are all products together, which
-                are all there is before :meth:`fit`.
-
-        Returns:
-            Distances of that shape, without a unit.
+        ``index`` is the category of each image in [0, K], int64, shape (B,); K and ``None`` are all products together,
+        which are all there is before :meth:`fit`.
         """
         if index is None or len(self.units) == 1:
             return distance / self.units[-1]
@@ -74,12 +69,7 @@ class NormalScale(nn.Module):
         self._take(torch.ones(1))
 
     def rearrange(self, before: Sequence[str], after: Sequence[str]) -> None:
-        """Give the units the order of other categories; what is usual for all takes the place of unknown ones.
-
-        Args:
-            before: Names of the K categories that the units belong to.
-            after: Names of those that they shall belong to.
-        """
+        """Order the units as the names of other categories; what is usual for all takes the place of unknown ones."""
         known = {name: place for place, name in enumerate(before) if len(before) < len(self.units)}
         self._take(self.units[[*(known.get(name, -1) for name in after), -1]])
 

@@ -52,27 +52,17 @@ def interpolation_weights(coordinates: Tensor, resolution: Sequence[int]) -> Ten
 
 
 def sample_grid(grid: Tensor, coordinates: Tensor) -> Tensor:
-    """Sample a grid at many coordinates: ``phi(v; G)`` of the paper.
+    """Sample a grid ``(1, C, R_D, ..., R_1)`` at coordinates ``(N, D)``: ``phi(v; G)`` of the paper, ``(N, C)``.
 
-    The samples are one matrix product, so the grid is read once however many samples are taken.
-
-    Args:
-        grid: Grid of shape ``(1, C, R_D, ..., R_1)``.
-        coordinates: Positions in [-1, 1], shape ``(N, D)``. Component 0 runs along the LAST grid axis.
-
-    Returns:
-        Samples of shape ``(N, C)``.
+    Coordinates are as in :func:`interpolation_weights`. The samples are one matrix product, so the grid is read once
+    however many samples are taken.
     """
     weights = interpolation_weights(coordinates, grid.shape[2:])  # (N, cells)
     return functional.linear(weights, grid.flatten(2).squeeze(0))  # (N, C)
 
 
 def check_dimensions(dims: int) -> None:
-    """Refuse fewer than one dimension.
-
-    Raises:
-        ValueError: If ``dims`` is below 1.
-    """
+    """Refuse fewer than one dimension."""
     if dims < 1:
         raise ValueError(f"a grid needs at least 1 dimension, got {dims}.")
 
@@ -101,21 +91,12 @@ class ContinuousGrid(nn.Module):
             raise ValueError(
                 f"a grid of {sizes} cells x {channels} channels exceeds this machine's memory; take fewer."
             )
-        self.cells = nn.Parameter(torch.empty(1, channels, *shape))
-        self.reset_parameters()
+        self.cells = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, channels, *shape)))  # as the authors do
 
     @property
     def resolution(self) -> tuple[int, ...]:
         """Cells along each axis, first axis first."""
         return tuple(self.cells.shape[2:])
-
-    def reset_parameters(self) -> None:
-        """Draw Xavier normal values, as the authors do.
-
-        Xavier's fans of a ``(1, C, cells...)`` tensor are ``C * cells`` and ``cells``.
-        """
-        cells = math.prod(self.resolution)
-        nn.init.normal_(self.cells, std=math.sqrt(2 / (cells * (self.cells.shape[1] + 1))))
 
     def forward(self, coordinates: Tensor) -> Tensor:
         """Sample at ``(N, D)`` coordinates; returns ``(N, C)``."""
@@ -125,16 +106,9 @@ class ContinuousGrid(nn.Module):
 def jitter_coordinates(coordinates: Tensor, std: float, probability: float) -> Tensor:
     """Shift coordinates by Gaussian noise, all of them or none (coordinate jittering of the paper).
 
-    One coin is thrown for the whole batch. The result is not clamped. No branch depends on the coin, so a GPU is not
-    waited for.
-
-    Args:
-        coordinates: Coordinates of any shape.
-        std: Standard deviation of the noise, in units of the coordinates.
-        probability: Probability in [0, 1] that noise is added.
-
-    Returns:
-        Coordinates of the same shape.
+    One coin is thrown for the whole batch, of any shape: noise of standard deviation ``std``, in units of the
+    coordinates, is added with a probability in [0, 1]. The result is not clamped. No branch depends on the coin, so a
+    GPU is not waited for.
     """
     coin = (torch.rand((), device=coordinates.device) < probability).to(coordinates.dtype)
     return coordinates + coin * std * torch.randn_like(coordinates)

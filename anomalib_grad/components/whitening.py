@@ -41,10 +41,7 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def fit(self, features: Iterable[Tensor]) -> None:
-        """Learn mean and covariance of normal features.
-
-        Args:
-            features: Batches ``(B, C, H, W)``.
+        """Learn mean and covariance of normal features, batches ``(B, C, H, W)``.
 
         Raises:
             ValueError: If there is not one image.

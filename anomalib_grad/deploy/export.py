@@ -25,7 +25,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from anomalib_grad.backbone.frozen import check_image_size
+from anomalib_grad.backbone.frozen import check_size
 from anomalib_grad.data.resizing import resized_to
 from anomalib_grad.files.atomic import folder_beside, make_folder, naming_disk
 from anomalib_grad.thresholds.category_thresholds import lacking
@@ -129,8 +129,8 @@ class CategoryExportMixin(ExportMixin):
         Raises:
             ValueError: If ``input_size`` is anything but two whole numbers of at least 1.
         """
-        if input_size is not None and min(check_image_size(input_size, "input_size")) < 1:
-            raise ValueError(f"input_size must be at least 1 pixel high and wide, got {input_size!r}.")
+        if input_size is not None:
+            check_size(input_size, 1, "input_size must be height and width in whole pixels of at least 1;")
         self._warn()
         kwargs = {"opset_version": OPSET_VERSION, "external_data": False, "verbose": False} | kwargs
 

@@ -23,12 +23,7 @@ _RECIPES = {"residual": "grad", "mobile": "crad", "small": "crad_s"}
 
 
 def stored_arguments(path: str | Path, extra_safe_globals: Sequence[Any]) -> dict[str, Any]:
-    """Read the constructor arguments in a checkpoint on this machine.
-
-    Args:
-        path: A checkpoint that was looked at before.
-        extra_safe_globals: Classes in it besides those that anomalib allows.
-    """
+    """Read the constructor arguments in a checkpoint that was looked at before, with more classes than anomalib's."""
     with anomalib_safe_globals(extra=extra_safe_globals):
         content = load_mapped(Path(path))
     return grouped(content.get(HYPER_PARAMETERS) or {})
@@ -39,9 +34,6 @@ def grouped(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     Checkpoints that know no recipes hold one argument for each setting. The folder of a cache is left out, which may be
     another machine's.
-
-    Args:
-        arguments: What the checkpoint holds; nothing where it holds none.
     """
     if not arguments:
         return {}

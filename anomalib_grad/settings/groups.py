@@ -7,7 +7,7 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -20,6 +20,21 @@ BOTH_LAYERS = "both"
 """``layers`` that takes the maps at strides 8 and 16, also where a recipe takes the latter alone."""
 
 S = TypeVar("S")
+
+
+def is_number(value: object, kind: type = Real) -> bool:
+    """Tell whether a setting is a number, Python's or NumPy's, and no truth value."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+_NOT_NEGATIVE = "0 or more and finite", lambda value: is_number(value) and 0 <= value < math.inf
+
+
+def _check(group: object, name: str, what: str, allowed: Callable[[Any], bool]) -> None:
+    """Refuse what is out of range; the name of a setting may begin with that of its group."""
+    value = getattr(group, name.rpartition(".")[2])
+    if value is not None and not allowed(value):
+        raise ValueError(f"{name} must be {what}, got {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -140,27 +155,17 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         """Refuse what is out of range, naming it."""
         for name in ("learning_rate", "grid_learning_rate", "lr_gamma"):
-            self._check(name, "more than 0 and finite", lambda value: is_number(value) and 0 < value < math.inf)
+            _check(self, name, "more than 0 and finite", lambda value: is_number(value) and 0 < value < math.inf)
         for name in ("weight_decay", "warmup_steps", "clip_norm"):
-            self._check(name, "0 or more and finite", lambda value: is_number(value) and 0 <= value < math.inf)
+            _check(self, name, *_NOT_NEGATIVE)
         for name in ("lr_step", "max_epochs", "steps", "least_passes", "most_passes", "validate_every"):
-            self._check(name, "at least 1, a whole number", lambda value: is_number(value, Integral) and value >= 1)
+            _check(self, name, "at least 1, a whole number", lambda value: is_number(value, Integral) and value >= 1)
         for name in ("pasted_patches", "copies"):
-            self._check(name, "at least 0, a whole number", lambda value: is_number(value, Integral) and value >= 0)
-        self._check("channel_dropout", "at least 0 and less than 1", lambda value: is_number(value) and 0 <= value < 1)
-        self._check("hard_mining", "True or False", lambda value: isinstance(value, bool))
-        self._check("lr_schedule", " or ".join(SCHEDULES), SCHEDULES.__contains__)
-        self._check("precision", " or ".join(PRECISIONS), PRECISIONS.__contains__)
-
-    def _check(self, name: str, what: str, allowed: "Any") -> None:  # noqa: ANN401
-        value = getattr(self, name)
-        if value is not None and not allowed(value):
-            raise ValueError(f"{name} must be {what}, got {value!r}.")
-
-    @property
-    def has_length(self) -> bool:
-        """Whether it says how long to train."""
-        return self.max_epochs is not None or self.steps is not None
+            _check(self, name, "at least 0, a whole number", lambda value: is_number(value, Integral) and value >= 0)
+        _check(self, "channel_dropout", "at least 0 and less than 1", lambda value: is_number(value) and 0 <= value < 1)
+        _check(self, "hard_mining", "True or False", lambda value: isinstance(value, bool))
+        _check(self, "lr_schedule", " or ".join(SCHEDULES), SCHEDULES.__contains__)
+        _check(self, "precision", " or ".join(PRECISIONS), PRECISIONS.__contains__)
 
 
 @dataclass(frozen=True)
@@ -183,12 +188,9 @@ class CacheSettings:
 
     def __post_init__(self) -> None:
         """Refuse what is out of range, naming it."""
-        if self.dtype not in {None, *DTYPES}:
-            raise ValueError(f"cache.dtype must be {' or '.join(DTYPES)}, got {self.dtype!r}.")
-        if self.sample_mb is not None and not (is_number(self.sample_mb) and 0 <= self.sample_mb < math.inf):
-            raise ValueError(f"cache.sample_mb must be 0 or more and finite, got {self.sample_mb!r}.")
-        if self.gib is not None and not (isinstance(self.gib, Real) and self.gib > 0):
-            raise ValueError(f"cache.gib must be more than 0, got {self.gib!r}.")
+        _check(self, "cache.dtype", " or ".join(DTYPES), DTYPES.__contains__)
+        _check(self, "cache.sample_mb", *_NOT_NEGATIVE)
+        _check(self, "cache.gib", "more than 0", lambda value: isinstance(value, Real) and float(value) > 0)
 
     @property
     def limit(self) -> float:
@@ -203,12 +205,9 @@ class CacheSettings:
     @property
     def resolved_folder(self) -> Path:
         """Folder of the caches on disk."""
-        return default_folder() if self.folder is None else Path(self.folder)
-
-
-def default_folder() -> Path:
-    """Folder of the caches: ``anomalib_grad/features`` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anomalib_grad" / "features"
+        if self.folder is not None:
+            return Path(self.folder)
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "anomalib_grad" / "features"
 
 
 @dataclass(frozen=True)
@@ -280,7 +279,7 @@ def filled(given: S, others: S) -> S:
 
     The length of a training is one setting, and so is what the image score is made of.
     """
-    if isinstance(given, TrainingSettings) and given.has_length:
+    if isinstance(given, TrainingSettings) and (given.max_epochs is not None or given.steps is not None):
         others = cast("S", replace(cast("TrainingSettings", others), max_epochs=None, steps=None, most_passes=None))
     if isinstance(given, MapSettings) and given.score_window is not None:
         others = cast("S", replace(cast("MapSettings", others), score_share=None))
@@ -289,8 +288,3 @@ def filled(given: S, others: S) -> S:
         own, other = getattr(given, part.name), getattr(others, part.name)
         values[part.name] = filled(own, other) if is_dataclass(own) else other if own is None else own
     return type(given)(**values)
-
-
-def is_number(value: object, kind: type = Real) -> bool:
-    """Tell whether a setting is a number, Python's or NumPy's, and no truth value."""
-    return isinstance(value, kind) and not isinstance(value, bool)

@@ -13,8 +13,7 @@ import argparse
 import os
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -139,15 +138,13 @@ def timed(rows: list[dict[str, Any]], args: argparse.Namespace) -> list[dict[str
     return [{**row, **measured.get(row["model"], {})} for row in rows]
 
 
-@contextmanager
-def memory_of(args: argparse.Namespace) -> Iterator[Memory | None]:
+def memory_of(args: argparse.Namespace) -> Memory | None:
     """The memory of the transformer's tokens, where one is asked for."""
     if args.memory is None:
-        yield None
-        return
+        return None
     with local_weights(args.weights):  # through anomalib: from here on timm interpolates positions in anomalib's way
         extractor: Any = TimmFeatureExtractor(DINO, ["blocks.0"], output_fmt="NLC")
-    yield Memory(extractor.feature_extractor, args.memory)
+    return Memory(extractor.feature_extractor, args.memory)
 
 
 def weight_file(text: str) -> tuple[str, Path]:
@@ -185,20 +182,19 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Run what is not yet stored, time all exports, write ``table.csv`` and ``table.md``; gives the rows."""
-    rows = []
-    with memory_of(args) as memory:
-        for name in args.models:
-            row = row_of(name)
-            file = args.out / f"{slug(name)}_{row.size or args.side}_{args.steps}_{args.seed}.json"
-            fixed = {"model": name, "encoder": row.encoder, "seed": args.seed, "recommended": row.recommended}
-            fixed["conditions"] = conditions_of(args)
-            own = memory if row.encoder == DINO else None
-            found = stored(file, lambda n=name, f=fixed, m=own: {**f, **run(n, args, m), **origin()})
-            if found["conditions"] != fixed["conditions"]:
-                raise SystemExit(f"{file} was made under other conditions, {found['conditions']}: give another --out")
-            if str(found.get("problem")).startswith("build"):
-                file.unlink()  # what was missing may be there the next time
-            rows.append(found)
+    rows, memory = [], memory_of(args)
+    for name in args.models:
+        row = row_of(name)
+        file = args.out / f"{slug(name)}_{row.size or args.side}_{args.steps}_{args.seed}.json"
+        fixed = {"model": name, "encoder": row.encoder, "seed": args.seed, "recommended": row.recommended}
+        fixed["conditions"] = conditions_of(args)
+        own = memory if row.encoder == DINO else None
+        found = stored(file, lambda n=name, f=fixed, m=own: {**f, **run(n, args, m), **origin()})
+        if found["conditions"] != fixed["conditions"]:
+            raise SystemExit(f"{file} was made under other conditions, {found['conditions']}: give another --out")
+        if str(found.get("problem")).startswith("build"):
+            file.unlink()  # what was missing may be there the next time
+        rows.append(found)
     if args.threads:
         rows = timed(rows, args)
     categories = data_of(args).categories

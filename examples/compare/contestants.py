@@ -62,7 +62,11 @@ ROWS = {
         "Patchcore", ON_MOBILENET, MOBILENET, "256 px cropped to 224, 1 % to 25 % of all cells", trains=False, bank=784
     ),
     "nearest neighbours, DINOv2-S": Row(
-        "NearestNeighbours", {"backbone": DINO}, DINO, "20,000 cells by chance, half of the depth", trains=False
+        "NearestNeighbours",
+        {"backbone": DINO},
+        DINO,
+        "20,000 cells by chance, three quarters of the depth",
+        trains=False,
     ),
     "PatchCore, DINOv2-S": Row(
         "Patchcore",
@@ -110,13 +114,9 @@ def resized(transform: Transform, side: int) -> Transform:
 def build(row: Row, side: int | None, steps: int | None, images: int, cells: int, weights: Mapping[str, Path]) -> Any:  # noqa: ANN401
     """Build a row's model.
 
-    Args:
-        row: The row.
-        side: Side of its images in pixels; ``None`` for what the model takes by itself.
-        steps: Of training; ``None`` for what the model takes by itself.
-        images: Number of training images.
-        cells: Of a memory bank that takes a share.
-        weights: Files by timm name; the models of this package read them by themselves.
+    Side of its images in pixels and steps of training are what the model takes by itself where they are ``None``. A
+    memory bank that takes a share of the training images' cells takes ``cells``. Of the files of weights, by timm name,
+    the models of this package read theirs by themselves.
     """
     arguments: dict[str, Any] = dict(row.arguments)
     components: dict[str, Any] = {"evaluator": False, "visualizer": False}

@@ -41,13 +41,9 @@ def example(model: ov.CompiledModel, side: int) -> NDArray[np.float32]:
 def latencies(exports: Mapping[str, tuple[Path, int]], threads: int, rounds: int) -> dict[str, dict[str, float]]:
     """Median milliseconds of an image for every export, on the clock (``ms``) and of the CPU (``cpu_ms``).
 
-    Round after round in turns, so that what else the machine does hits all alike. On a machine that others use as well
-    the CPU's milliseconds are what compares.
-
-    Args:
-        exports: Name to file and side of the images in pixels.
-        threads: Of OpenVINO.
-        rounds: Timed runs of each, after one that is not counted in every round.
+    Exports are files and the sides of their images in pixels, by name. Round after round in turns, so that what else
+    the machine does hits all alike, each after a run that is not counted. On a machine that others use as well the
+    CPU's milliseconds are what compares.
     """
     models = {name: compiled(file, threads) for name, (file, _) in exports.items()}
     images = {name: example(models[name], side) for name, (_, side) in exports.items()}

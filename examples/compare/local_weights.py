@@ -54,15 +54,14 @@ def local_weights(files: Mapping[str, Path], *, random_encoders: bool = False) -
 
     def create_model(model_name: str, pretrained: bool = False, **arguments: Any) -> nn.Module:  # noqa: ANN401
         name = model_name.partition(".")[0]
-        if not pretrained:
-            return create(model_name, pretrained=False, **arguments)
-        if name in files:
+        if pretrained and name in files:
             served.files.add(name)
             overlay = {"file": str(files[name])}
             return create(model_name, pretrained=True, **{**arguments, "pretrained_cfg_overlay": overlay})
-        if not random_encoders:
+        if pretrained and not random_encoders:
             raise NoWeightsError(f"no weight file of {name}: give --weights {name}=FILE, or --random-encoders")
-        served.random.add(name)
+        if pretrained:
+            served.random.add(name)
         return create(model_name, pretrained=False, **arguments)
 
     with mock.patch.object(timm, "create_model", create_model):

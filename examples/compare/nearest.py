@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The floor of the comparison: how far the features of an image's cells lie from the nearest of training's."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from anomalib import LearningType
@@ -15,6 +15,17 @@ from anomalib_grad.anomaly_map import AnomalyMapGenerator
 from anomalib_grad.backbone import FrozenBackbone
 from anomalib_grad.data.pre_processor import GradPreProcessor
 from anomalib_grad.recipes import find_recipe
+
+
+def unit_cells(features: Tensor) -> Tensor:
+    """Cells of features ``(B, C, h, w)``, of unit length: ``(B, h * w, C)``."""
+    return functional.normalize(features.flatten(2).transpose(1, 2), dim=2)
+
+
+def distance_to(known: Tensor, features: Tensor) -> Tensor:
+    """Cosine distance ``(B, 1, h, w)`` of features ``(B, C, h, w)`` to the nearest of known cells ``(N, C)``."""
+    nearest = (unit_cells(features) @ known.T).amax(dim=2)
+    return (1 - nearest).clamp(min=0).unflatten(1, features.shape[2:]).unsqueeze(1)
 
 
 class NearestModel(nn.Module):
@@ -33,15 +44,9 @@ class NearestModel(nn.Module):
             settings.score_share,
         )
 
-    def cells(self, images: Tensor) -> Tensor:
-        """Features ``(B, h * w, C)`` of unit length."""
-        return functional.normalize(self.backbone(images).flatten(2).transpose(1, 2), dim=2)
-
     def forward(self, images: Tensor) -> InferenceBatch:
         """Map images ``(B, 3, H, W)`` to maps ``(B, 1, H, W)`` and scores ``(B,)``."""
-        nearest = (self.cells(images) @ self.known.T).amax(dim=2)
-        distance = (1 - nearest).clamp(min=0).unflatten(1, self.backbone.feature_size).unsqueeze(1)
-        maps, scores = self.generator(distance)
+        maps, scores = self.generator(distance_to(self.known, self.backbone(images)))
         return InferenceBatch(anomaly_map=maps, pred_score=scores)
 
 
@@ -61,7 +66,7 @@ class NearestNeighbours(MemoryBankMixin, AnomalibModule):
         backbone: str,
         pre_trained: Any = True,  # noqa: ANN401
         image_size: tuple[int, int] = (224, 224),
-        layers: Any = "middle",  # noqa: ANN401
+        layers: Any = "coarsest",  # noqa: ANN401
         cells: int = 20_000,
         **components: Any,  # noqa: ANN401
     ) -> None:
@@ -75,7 +80,7 @@ class NearestNeighbours(MemoryBankMixin, AnomalibModule):
     def training_step(self, batch: Batch, *_: int) -> Tensor:
         """Note the cells of a batch."""
         with torch.no_grad():
-            self._rows.append(self.model.cells(batch.image).flatten(0, 1))
+            self._rows.append(unit_cells(self.model.backbone(batch.image)).flatten(0, 1))
         return torch.zeros((), requires_grad=True, device=self.device)
 
     def fit(self) -> None:
@@ -91,12 +96,5 @@ class NearestNeighbours(MemoryBankMixin, AnomalibModule):
     def configure_optimizers(self) -> None:
         """Nothing is optimised."""
 
-    @property
-    def learning_type(self) -> LearningType:
-        """Learns from normal images only."""
-        return LearningType.ONE_CLASS
-
-    @property
-    def trainer_arguments(self) -> dict[str, Any]:
-        """One pass over the images."""
-        return {"max_epochs": 1, "num_sanity_val_steps": 0}
+    learning_type = LearningType.ONE_CLASS  # from normal images only
+    trainer_arguments: ClassVar[dict[str, Any]] = {"max_epochs": 1, "num_sanity_val_steps": 0}

@@ -7,13 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from anomalib_grad.files.atomic import write_text
+
 
 def stored(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Read a finished row, or make and store it."""
     if not path.exists():
-        row = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(row, indent=2))
-        temporary.replace(path)
+        write_text(path, json.dumps(make(), indent=2))
     return json.loads(path.read_text())

@@ -2,13 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The comparison as a CSV of everything and as a markdown table to read."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 METRICS = ("image_AUROC", "pixel_AUROC", "pixel_AUPRO", "image_F1Max")
 CONDITIONS = ("model", "encoder", "random_encoder", "seed", "side", "batch", "steps", "precision", "recommended")
@@ -21,22 +19,17 @@ def with_worst(row: Mapping[str, Any], categories: Sequence[str]) -> dict[str, A
     """A row and, of every metric, its worst product."""
     worst = {}
     for metric in METRICS:
-        found = [row.get(f"{name}/{metric}", math.nan) for name in categories]
-        defined = [value for value in found if not math.isnan(value)]
-        worst[f"worst/{metric}"] = min(defined) if defined else math.nan
+        found = pd.Series([row.get(f"{name}/{metric}") for name in categories], dtype=float)
+        worst[f"worst/{metric}"] = found.min()  # of those that are defined; NaN without any
     return {**row, **worst}
 
 
 def to_csv(rows: Rows, categories: Sequence[str]) -> str:
     """All figures: metrics in [0, 1], CPU seconds, MB and milliseconds; empty where there is none."""
     figures = [f"{name}/{metric}" for metric in METRICS for name in (*categories, "mean", "worst")]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*CONDITIONS, *figures, *COSTS, *ORIGIN], extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        full = with_worst(row, categories)
-        writer.writerow({name: _written(value) for name, value in full.items()})
-    return text.getvalue()
+    written = [{name: _written(value) for name, value in with_worst(row, categories).items()} for row in rows]
+    table = pd.DataFrame(written, columns=[*CONDITIONS, *figures, *COSTS, *ORIGIN], dtype=object)
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 def _written(value: Any) -> Any:  # noqa: ANN401  # text, or a number to round
@@ -65,4 +58,4 @@ def to_markdown(rows: Rows, categories: Sequence[str]) -> str:
 
 
 def _shown(value: float | None, factor: float, digits: int) -> str:
-    return "" if value is None or np.isnan(value) else f"{factor * value:.{digits}f}"
+    return "" if value is None or math.isnan(value) else f"{factor * value:.{digits}f}"

@@ -10,17 +10,14 @@ Figures are stored as they are found; the same command goes on where it stopped.
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parents[1] / "compare"))
 from evaluate import STRESSES, figures, nearest_scorer, network_scorer, training_sample
 from generated import write
-from recipes import FAITHFUL, GROUPS, NEAREST, PLUS, Row, Training
+from recipes import FAITHFUL, GROUPS, NEAREST, PLUS, Row, train
 from storing import stored
 from tables import baseline_table, held_out_table, main_table, pixel_table, stress_table
-from training import train
 
 from anomalib_grad import MultiCategory
 
@@ -29,13 +26,12 @@ BACKBONE = "mobilenetv2_100"
 
 def run(rows: dict[str, Row], seed: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Train once and score in the way of every row; gives the figures of each."""
-    training = next(iter(rows.values())).training or Training("plus", {"training": {"steps": 1, "least_passes": 1}})
-    model, data, seconds = train(training, seed, args)
+    model, data, seconds = train(next(iter(rows.values())), seed, args)
     data.setup("test")
     sample = training_sample(model, data)
     results = {}
     for name, row in rows.items():
-        scorer = nearest_scorer(model, sample) if row.training is None else network_scorer(model, row.scoring, sample)
+        scorer = nearest_scorer(model, sample) if row.scoring is None else network_scorer(model, row.scoring, sample)
         results[name] = {**figures(model, data, scorer, stressed=not row.scoring), "train_s": seconds}
     return results
 
@@ -72,7 +68,8 @@ def main() -> None:
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
     for seed in args.seeds:
         for name in chosen:
-            members = {other: row for other, row in group.items() if row.training == group[name].training}
+            weights = group[name].recipe, group[name].arguments
+            members = {other: row for other, row in group.items() if (row.recipe, row.arguments) == weights}
             slug = "".join(letter if letter.isalnum() else "_" for letter in f"{args.root.name} {next(iter(members))}")
             file = args.out / f"{slug}_{args.backbone}_{seed}.json"
             found: Any = stored(file, lambda members=members, seed=seed: run(members, seed, args))

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures of a trained model, under several ways of scoring and with test images that were made harder."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,10 +22,12 @@ from anomalib_grad.anomaly_map import AnomalyMapGenerator
 from anomalib_grad.components import NormalScale
 from anomalib_grad.evaluation.metrics import CategoryMetrics, Predictions, mean_over_categories
 from anomalib_grad.report.records import METRIC_NAMES
-from anomalib_grad.training.feature_statistics import evenly
+from anomalib_grad.training.feature_statistics import SCALE_IMAGES, evenly
+
+sys.path.append(str(Path(__file__).parents[1] / "compare"))
+from nearest import distance_to, unit_cells
 
 BINS = 4000
-SCALE_IMAGES = 100
 NEIGHBOURS = 20_000
 """Training cells that a cell of a test image is compared with."""
 
@@ -107,15 +111,13 @@ def network_scorer(model: Grad, scoring: dict[str, Any], sample: Sample) -> Scor
 
 def nearest_scorer(model: Grad, sample: Sample) -> Scorer:
     """Score by the cosine distance to the nearest of many training cells: what the features give without a head."""
-    rows = torch.cat([features.permute(0, 2, 3, 1).flatten(0, 2) for features, _ in sample])
-    known = functional.normalize(rows[torch.randperm(len(rows))[:NEIGHBOURS]], dim=1)
+    rows = torch.cat([unit_cells(features).flatten(0, 1) for features, _ in sample])
+    known = rows[torch.randperm(len(rows))[:NEIGHBOURS]]
 
     def score(features: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         del indices
-        own = functional.normalize(features.permute(0, 2, 3, 1), dim=3)  # (B, h, w, C)
-        nearest = torch.stack([(image.flatten(0, 1) @ known.T).amax(dim=1) for image in own])
-        distance = (1 - nearest).view(len(own), 1, *own.shape[1:3])
-        return model.model.anomaly_map_generator(distance.clamp(min=0))
+        distances = [distance_to(known, image) for image in features.split(1)]  # all at once need much memory
+        return model.model.anomaly_map_generator(torch.cat(distances))
 
     return score
 

@@ -24,9 +24,8 @@ from anomalib_grad.training.feature_statistics import evenly
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "study"))  # before this folder, which has recipes, too
 from evaluate import figures, network_scorer, training_sample
-from recipes import Training
+from recipes import Row, train
 from recipes import steps as lasting
-from training import train
 
 
 def shares(available: Sequence[int], images: int) -> list[int]:
@@ -56,7 +55,7 @@ def draw(source: Path, products: Sequence[str], images: int, target: Path) -> No
 def run(root: Path, steps: int, seed: int, args: argparse.Namespace) -> list[str]:
     """Train for some steps; gives the figures of a row."""
     drawn = argparse.Namespace(**{**vars(args), "root": root})
-    model, data, seconds = train(Training(args.recipe, lasting(steps)), seed, drawn)
+    model, data, seconds = train(Row(args.recipe, lasting(steps)), seed, drawn)
     data.setup("test")
     scorer = network_scorer(model, {}, training_sample(model, data))
     found = figures(model, data, scorer, stressed=False)
