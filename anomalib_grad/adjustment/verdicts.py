@@ -3,6 +3,7 @@
 """Right verdicts on images, as people at the line write them down."""
 
 import logging
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def _from_table(source: Path, product: str | None) -> Verdicts:
         table = _read_csv(source) if source.suffix == ".csv" else pd.read_parquet(source)
     except (ValueError, OSError, ImportError) as error:
         raise ValueError(
-            f"cannot read the table of predictions {source} ({error}); give a .csv or .parquet."
+            f"cannot read the table of predictions {source} ({error}); give a .csv in UTF-8, or a .parquet."
         ) from error
     missing = [name for name in ("path", RIGHT_LABEL) if name not in table]
     if missing:
@@ -108,13 +109,21 @@ def _from_table(source: Path, product: str | None) -> Verdicts:
 def _read_csv(source: Path) -> pd.DataFrame:
     """Read texts as they are: products may be called ``NA``, and names of files need not be UTF-8.
 
-    Spreadsheets write semicolons in the place of commas where people write decimal commas.
+    Spreadsheets write semicolons in the place of commas where people write decimal commas, and UTF-16 on request.
     """
-    errors = "surrogateescape"
-    with source.open(encoding="utf-8", errors=errors) as file:
+    with source.open("rb") as file:
+        is_utf16 = file.read(2) in {BOM_UTF16_LE, BOM_UTF16_BE}
+    encoding, errors = ("utf-16", "strict") if is_utf16 else ("utf-8", "surrogateescape")
+    with source.open(encoding=encoding, errors=errors) as file:
         separator = max(",;\t", key=file.readline().count)
     return pd.read_csv(
-        source, sep=separator, dtype=object, keep_default_na=False, na_values=[""], encoding_errors=errors
+        source,
+        sep=separator,
+        dtype=object,
+        keep_default_na=False,
+        na_values=[""],
+        encoding=encoding,
+        encoding_errors=errors,
     )
 
 

@@ -60,6 +60,21 @@ def test_a_table_that_was_saved_by_a_spreadsheet_with_decimal_commas(tmp_path: P
     assert read_verdicts(file, "pin") == {"pin": [(Path("a, b.png"), False)]}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_table_in_the_encodings_that_spreadsheets_write(tmp_path: Path, encoding: str):
+    file = tmp_path / "predictions.csv"
+    mark = "\ufeff" if encoding.endswith(("le", "be")) else ""
+    file.write_text(f"{mark}path\tcategory\tright_label\n\u00e4.png\tNA\tnormal\nb.png\tNA\t\n", encoding=encoding)
+    assert read_verdicts(file) == {"NA": [(Path("\u00e4.png"), False)]}
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfep\0a", b"\xfe\xff\xd8\0\0a", b"\0\0\xfe\xff\0\0\0p"])
+def test_a_table_in_no_known_encoding_is_answered_by_a_sentence(tmp_path: Path, content: bytes):
+    (tmp_path / "predictions.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"the table of predictions .*(give a \.csv in UTF-8|has no column 'path')"):
+        read_verdicts(tmp_path / "predictions.csv")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
