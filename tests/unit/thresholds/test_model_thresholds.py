@@ -97,6 +97,8 @@ def test_a_rate_of_false_alarms_sets_images_and_pixels():
     assert model.record("cup").rate == 0.2
     model.set_threshold("cup", 3.0)
     assert model.record("cup").rate is None  # nothing is promised any more
+    model.set_sensitivity("cup", 0.6)
+    assert model.table[0, 1] == 14.0  # neither of the two moves the mask on the heatmap
 
 
 def test_a_fit_moves_the_range_with_the_threshold():
