@@ -4,13 +4,15 @@
 
 import json
 import math
+from io import StringIO
 
 import numpy as np
 import pytest
 import torch
 from anomalib.data import InferenceBatch
+from rich.console import Console
 
-from anomalib_grad.thresholds.display import NO_THRESHOLDS, remarks
+from anomalib_grad.thresholds.display import NO_THRESHOLDS, remarks, thresholds_table
 from anomalib_grad.thresholds.labelled_scores import KnownImage
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
@@ -109,6 +111,28 @@ def test_a_fit_moves_the_range_with_the_threshold():
     model.fit("cup", NORMAL + BAD, "line", None)
     assert model.threshold("cup") == 7.25  # best F1: one false alarm, and both bad ones are found
     assert model.table[1].tolist() == thresholds().table[1].tolist()
+
+
+def shown(model: ModelThresholds, product: str) -> str:
+    """Row of a product as people see it."""
+    console = Console(width=300, record=True, file=StringIO())
+    console.print(thresholds_table(model))
+    (row,) = [line for line in console.export_text().splitlines() if line.strip().startswith(product)]
+    return row
+
+
+@pytest.mark.parametrize("change", ["fit", "correct"])
+def test_show_says_that_the_pooled_threshold_is_not_of_images_that_came_later(change: str):
+    model = thresholds()
+    model.records["unknown"] = ThresholdRecord.of("best F1", "validation", 8.0, [])
+    assert "9 normal, 2 anomalous (those of all products)" in shown(model, "unknown")
+    if change == "fit":
+        model.fit("cup", NORMAL[:5] + BAD, "line", None)
+    else:
+        model.correct("cup", [KnownImage("new.png", anomalous=True, score=1.5)], "corrected by 1 missed images")
+    assert "anomalous (those of all products; cup changed after it was fitted)" in shown(model, "unknown")
+    model.set_false_alarms("unknown", 0.2)
+    assert "anomalous (those of all products) " in shown(model, "unknown")
 
 
 def test_a_promise_is_kept_when_images_of_other_light_come_in():
