@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Right verdicts on images, as people at the line write them down."""
 
+import logging
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import pandas as pd
 from anomalib_grad.data.listing import list_images
 from anomalib_grad.data.prediction import images_at
 from anomalib_grad.report.predictions import RIGHT_LABEL
+
+logger = logging.getLogger(__name__)
 
 FALSE_ALARMS, MISSED = "false_alarms", "missed"
 """Folders of a product: good parts that were called anomalous, and bad ones that were not."""
@@ -40,16 +44,24 @@ def read_verdicts(source: Path, product: str | None = None) -> Verdicts:
             themselves, of the product that is named. Or the ``predictions.csv`` of a prediction, or what
             ``examples/batch_inference.py`` writes, as .csv or .parquet file or the folder of them, with a column
             ``right_label`` of ``normal``, ``anomalous`` or nothing.
-        product: Take those of this product alone; whose the images are, where the source does not say it.
+        product: Take those of this product alone, and count the others in a warning; whose the images are, where the
+            source does not say it.
 
     Raises:
         FileNotFoundError: If there is nothing.
-        ValueError: If it is something else, or holds no verdict.
+        ValueError: If it is something else, holds no verdict, or images in folders of other names.
     """
     if not source.exists():
         raise FileNotFoundError(f"there is nothing at {source}; give a folder or a table of predictions.")
     is_table = source.is_file() or any(source.glob("*.parquet"))
-    verdicts = _from_table(source, product) if is_table else _from_folder(source, product)
+    found = _from_table(source, product) if is_table else _from_folder(source, product)
+    verdicts = {name: images for name, images in found.items() if product in {None, name}}
+    others = {name: len(images) for name, images in found.items() if name not in verdicts}
+    if others:
+        listed = ", ".join(f"{name} ({count})" for name, count in others.items())
+        logger.warning(
+            "left out of %s: %d verdicts on others than %s: %s", source, sum(others.values()), product, listed
+        )
     if not verdicts:
         whose = "" if product is None else f" on {product}"
         column = f"normal or anomalous in column {RIGHT_LABEL!r}"
@@ -62,12 +74,17 @@ def _from_folder(source: Path, product: str | None) -> Verdicts:
     verdicts: Verdicts = {}
     places = {product: source} if any((source / name).is_dir() for name in (FALSE_ALARMS, MISSED)) else {}
     if not places:
-        places = {one.name: one for one in sorted(source.iterdir()) if one.is_dir() and product in {None, one.name}}
+        places = {one.name: one for one in sorted(source.iterdir()) if one.is_dir()}
     for name, place in places.items():
-        folders = ((place / FALSE_ALARMS, False), (place / MISSED, True))
-        images = [(image, truth) for folder, truth in folders if folder.is_dir() for image in list_images(folder)]
+        images = [(image, image.relative_to(place).parts[0]) for image in list_images(place)]
+        astray = next((image for image, verdict in images if verdict not in (FALSE_ALARMS, MISSED)), None)
+        if astray is not None:
+            raise ValueError(
+                f"{astray} is in no folder of verdicts, so nothing was changed; call those of {place} {FALSE_ALARMS} "
+                f"or {MISSED}."
+            )
         if images:
-            verdicts[name] = images
+            verdicts[name] = [(image, verdict == MISSED) for image, verdict in images]
     return verdicts
 
 
@@ -76,7 +93,7 @@ def _from_table(source: Path, product: str | None) -> Verdicts:
         table = _read_csv(source) if source.suffix == ".csv" else pd.read_parquet(source)
     except (ValueError, OSError, ImportError) as error:
         raise ValueError(
-            f"cannot read the table of predictions {source} ({error}); give a .csv or .parquet."
+            f"cannot read the table of predictions {source} ({error}); give a .csv in UTF-8, or a .parquet."
         ) from error
     missing = [name for name in ("path", RIGHT_LABEL) if name not in table]
     if missing:
@@ -85,21 +102,28 @@ def _from_table(source: Path, product: str | None) -> Verdicts:
     for row in table[table[RIGHT_LABEL].notna()].to_dict("records"):
         category = row.get("category")
         shown = product if category is None or pd.isna(category) else str(category)
-        if product in {None, shown}:
-            verdicts[shown].append((Path(row["path"]), _truth(row[RIGHT_LABEL], source)))
+        verdicts[shown].append((Path(row["path"]), _truth(row[RIGHT_LABEL], source)))
     return dict(verdicts)
 
 
 def _read_csv(source: Path) -> pd.DataFrame:
     """Read texts as they are: products may be called ``NA``, and names of files need not be UTF-8.
 
-    Spreadsheets write semicolons in the place of commas where people write decimal commas.
+    Spreadsheets write semicolons in the place of commas where people write decimal commas, and UTF-16 on request.
     """
-    errors = "surrogateescape"
-    with source.open(encoding="utf-8", errors=errors) as file:
+    with source.open("rb") as file:
+        is_utf16 = file.read(2) in {BOM_UTF16_LE, BOM_UTF16_BE}
+    encoding, errors = ("utf-16", "strict") if is_utf16 else ("utf-8", "surrogateescape")
+    with source.open(encoding=encoding, errors=errors) as file:
         separator = max(",;\t", key=file.readline().count)
     return pd.read_csv(
-        source, sep=separator, dtype=object, keep_default_na=False, na_values=[""], encoding_errors=errors
+        source,
+        sep=separator,
+        dtype=object,
+        keep_default_na=False,
+        na_values=[""],
+        encoding=encoding,
+        encoding_errors=errors,
     )
 
 

@@ -27,7 +27,7 @@ from torchmetrics import Metric
 
 from anomalib_grad.backbone.frozen import check_size
 from anomalib_grad.data.resizing import resized_to
-from anomalib_grad.files.atomic import folder_beside, make_folder, naming_disk
+from anomalib_grad.files.atomic import folder_beside, make_folder, naming_disk, naming_temporary_folder
 from anomalib_grad.thresholds.category_thresholds import lacking
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor, judge
@@ -151,7 +151,8 @@ class CategoryExportMixin(ExportMixin):
         """Export to OpenVINO, compressed on request; arguments and result are anomalib's."""
 
         def export(root: Path, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
-            path = ExportMixin.to_openvino(self, root, *args, **kwargs)
+            with naming_temporary_folder():  # where anomalib exports to ONNX first
+                path = ExportMixin.to_openvino(self, root, *args, **kwargs)
             seal(path)
             if isinstance(self.post_processor, PerCategoryPostProcessor):
                 keep_exact(path, self.post_processor)

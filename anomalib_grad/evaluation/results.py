@@ -114,7 +114,7 @@ def _threshold_notes(post_processor: PostProcessor | None, categories: list[str]
     if not post_processor.enable_thresholding:
         return ["There are no thresholds: the model's post-processor has enable_thresholding=False."]
     own = dict(zip(post_processor.categories, post_processor.category_image_threshold.tolist(), strict=True))
-    fitted = [name for name in categories if not math.isnan(own.get(name, math.nan))]
+    fitted = [name for name, threshold in own.items() if not math.isnan(threshold)]  # of these data or not
     others = [name for name in categories if name not in fitted]
     if torch.isnan(post_processor.image_threshold):
         return [*threshold_notes(fitted, []), *_note("No threshold is known for {}: validate the model.", others)]

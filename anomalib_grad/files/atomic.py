@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile, gettempdir
 
 UNFINISHED = ".unfinished"
 LEFTOVER_SECONDS = 24 * 3600
@@ -93,6 +93,27 @@ def naming_disk(target: Path, size: int = 0) -> Iterator[None]:
         if fault is None:
             raise
         raise cannot_write(target, fault) from error
+
+
+@contextmanager
+def naming_temporary_folder() -> Iterator[None]:
+    """Name the folder for temporary files, where users chose none of what could not be written in the block.
+
+    Raises:
+        CannotWriteError: In place of another one, which is its cause.
+    """
+    try:
+        yield
+    except CannotWriteError as error:
+        number = error.errno or errno.EIO
+        advice = "make room there, or set TMPDIR to a folder that has some"
+        if number == errno.EFBIG:
+            advice = "allow larger files (ulimit -f), or set TMPDIR to a folder that takes them"
+        raise CannotWriteError(
+            number,
+            f"cannot write to {gettempdir()!r}, the folder for temporary files ({os.strerror(number)}); {advice}, then "
+            "start again.",
+        ) from error
 
 
 def folder_beside(target: Path) -> "TemporaryDirectory[str]":

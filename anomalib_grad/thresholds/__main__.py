@@ -19,7 +19,7 @@ WIDTH = 160
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line, of this process by default; returns the exit status: 0, or 1 where nothing was changed."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(_with_negative_numbers(sys.argv[1:] if arguments is None else arguments))
     console = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
     try:
         options.run(options, console)
@@ -81,6 +81,25 @@ def _correct(options: argparse.Namespace, console: Console) -> None:
         verdicts = read_verdicts(options.verdicts, options.product)
     for line in in_words(correct(options.model, verdicts, write=not options.dry_run, progress=True)):
         console.print(line)
+
+
+def _with_negative_numbers(arguments: Sequence[str]) -> list[str]:
+    """Attach negative numbers to the option before them: argparse takes ``-1e-3`` for another option."""
+    words: list[str] = []
+    for word in arguments:
+        if words and words[-1].startswith("--") and word.startswith("-") and _is_number(word):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(text: str) -> float:

@@ -7,6 +7,8 @@ import math
 from rich import box
 from rich.table import Table
 
+from anomalib_grad.files.refusals import enumerated
+
 from .category_thresholds import UNKNOWN
 from .error_rates import extrapolates, in_words, outcome, percent
 from .labelled_scores import scores_of
@@ -37,7 +39,7 @@ def thresholds_table(thresholds: ModelThresholds) -> Table:
             table.add_row(name, shown, "unknown", "unknown", "unknown", "unknown")
             continue
         found = outcome(thresholds.images(name), threshold)
-        source = "those of all products" if name == UNKNOWN and not record.images else record.source
+        source = _of_all_products(thresholds, record) if name == UNKNOWN and not record.images else record.source
         rate = thresholds.promise(name)
         promised = "" if rate is None else f"promised {100 * rate:.3g} %; "
         table.add_row(
@@ -49,6 +51,14 @@ def thresholds_table(thresholds: ModelThresholds) -> Table:
             in_words(found.missed, found.anomalous),
         )
     return table
+
+
+def _of_all_products(thresholds: ModelThresholds, pooled: ThresholdRecord) -> str:
+    """Say of what images the pooled threshold is, and which products have had others since."""
+    last = max((change.when for change in pooled.history), default="")
+    histories = {name: record.history for name in thresholds.products if (record := thresholds.record(name))}
+    later = [name for name, history in histories.items() if history and history[-1].when > last]
+    return "those of all products" + (f"; {enumerated(later)} changed after it was fitted" if later else "")
 
 
 def remarks(thresholds: ModelThresholds) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 
 from .category_thresholds import STATISTICS, UNKNOWN
 from .labelled_scores import KnownImage, peaks_of, scores_of, thinned
-from .normalization import HALF, along, denormalize, placed
+from .normalization import HALF, along, denormalize, extents, placed
 from .post_processor import PerCategoryPostProcessor
 from .rules import Fit, check_rate, fit, moved
 from .threshold_record import AFTERWARDS, VALIDATION, ThresholdRecord
@@ -28,6 +28,7 @@ NO_RANGE = (
     "export it again, or fit the threshold on images (fit)."
 )
 LEVELS = ("image", "pixel")
+LARGEST = float(np.finfo(np.float32).max)
 _FITTED = ("source", "fitted", "images", "seen", "rate")
 """Fields of a record that a new fit replaces."""
 
@@ -149,10 +150,12 @@ class ModelThresholds:
         """Call images of a product anomalous above a score, in the unit of the model's scores.
 
         Raises:
-            ValueError: If there is no such product, or the threshold is no finite number.
+            ValueError: If there is no such product, or the threshold is no finite number of 32 bits.
         """
-        if not math.isfinite(threshold):
-            raise ValueError(f"A threshold must be a finite number, got {threshold}.")
+        if not abs(threshold) <= LARGEST:
+            raise ValueError(
+                f"A threshold must be a finite number of 32 bits, as models compute in, got {threshold:g}."
+            )
         self._change(product, Fit(threshold, math.nan, f"threshold {threshold:g}"))
 
     def set_sensitivity(self, product: str | None, sensitivity: float) -> None:
@@ -287,13 +290,23 @@ class ModelThresholds:
         self.records[self._key(product)] = old.changed(found.rule, before, found.image, **fields)
 
     def _place(self, row: int, level: str, threshold: float) -> None:
-        """Have a row judge by a threshold; nan leaves it as it is."""
+        """Have a row judge by a threshold; nan leaves it as it is.
+
+        Raises:
+            ValueError: If scores around it could not be computed in 32 bits.
+        """
         if math.isnan(threshold):
             return
-        middle = threshold
+        middle, scale = threshold, 0.0
         low, high = (self._value(row, f"{level}_{end}") for end in ("min", "max"))
         if self.normalized and not math.isnan(low):
             low, middle, high = placed(threshold, 1 - getattr(self, f"{level}_sensitivity"), low, high)
+            scale = sum(extents(low, high, middle))
+        if not max(abs(middle), scale) <= LARGEST:
+            raise ValueError(
+                f"The threshold {threshold:g} is too far from the scores for models that compute in 32 bits; give "
+                "another, or fit it on other images."
+            )
         for part, value in (("threshold", middle), ("min", low), ("max", high)):
             self.table[row, STATISTICS.index(f"{level}_{part}")] = value
 

@@ -17,6 +17,8 @@ BEST_F1 = "best F1"
 HIGHEST_NORMAL = "highest normal score"
 TAIL_SHARE = 0.25
 """Share of the normal scores that the tail is fitted on."""
+BELOW = 0.05
+"""A threshold below all scores lies this share of the lowest under it: rounding to half precision moves scores less."""
 
 
 def false_alarm_rule(rate: float) -> str:
@@ -100,14 +102,24 @@ def check_rate(rate: float) -> None:
 
 
 def best_f1_threshold(scores: Sequence[float], anomalous: Sequence[bool]) -> float:
-    """Threshold of best F1 over images of both kinds.
+    """Threshold of best F1 over images of which some are anomalous, where models compare scores with it in 32 bits.
 
     It lies below the lowest score that is to be called anomalous, since labels ask for more than the threshold: in the
-    middle of it and the next lower one.
+    middle of it and the next lower one, or a share of it (:data:`BELOW`) under it where there is none.
+
+    Args:
+        scores: At least one; infinite ones stand above all others.
+        anomalous: Whether each is of an anomalous image.
+
+    Returns:
+        A finite number of 32 bits.
     """
-    lowest = best_f1_score(torch.tensor(scores, dtype=torch.float64), torch.tensor(anomalous))
-    lower = [score for score in scores if score < lowest]
-    return (lowest + max(lower)) / 2 if lower else lowest
+    highest = max(filter(math.isfinite, scores), default=0.0)
+    values = torch.tensor(scores, dtype=torch.float32).clamp(max=highest + (abs(highest) or 1.0))
+    lowest = best_f1_score(values, torch.tensor(anomalous))
+    lower = [value for value in values.tolist() if value < lowest]
+    wanted = (lowest + max(lower)) / 2 if lower else lowest - BELOW * (abs(lowest) or highest or 1.0)
+    return float(min(np.float32(wanted), np.nextafter(np.float32(lowest), np.float32(-np.inf))))
 
 
 def moved(threshold: float, before: Sequence[float], after: Sequence[float]) -> float:

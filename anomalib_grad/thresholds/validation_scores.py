@@ -86,7 +86,7 @@ class ScoreSummary:
         self.pixels.merge(other.pixels)
 
     def best_f1_threshold(self, level: str) -> float:
-        """Raw threshold of best F1; without anomalous or without normal samples the extreme score, as anomalib has it.
+        """Raw threshold of best F1; without anomalous samples the highest score, as anomalib has it.
 
         It lies below the lowest score that is to be called anomalous, since labels ask for more than the threshold.
 
@@ -96,8 +96,8 @@ class ScoreSummary:
         total, anomalous = self.counts[level], self.counts["anomalous_" + level]
         if not total or level + "_max" not in self.extremes:
             return float("nan")
-        if anomalous in {0, total}:
-            return self.extremes[level + ("_min" if anomalous else "_max")]
+        if not anomalous:
+            return self.extremes[level + "_max"]
         if level == "pixel":
             return self.pixels.best_f1_threshold()
         return best_f1_threshold([image.score for image in self.known], [image.anomalous for image in self.known])

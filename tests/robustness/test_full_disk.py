@@ -6,10 +6,12 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import gettempdir
 
 import numpy as np
 import onnx
@@ -133,6 +135,37 @@ def test_an_export_without_room_names_its_folder_and_leaves_the_old_one_whole(
     with files_up_to(2**16), pytest.raises(CannotWriteError, match=rf"cannot write '{folder}' .*make room"):
         publish(export, tmp_path, kind, 2**18, size=2**20)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def without_room_for_temporary_files(
+    model: Grad, target: Path, reason: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Export to OpenVINO by way of an ONNX file of a megabyte."""
+    monkeypatch.setattr(torch.onnx, "export", lambda f, **_: write_onnx(Path(f), 2**18))
+    with pytest.raises(CannotWriteError) as error:
+        model.to_openvino(target)
+    assert error.value.strerror == (
+        f"cannot write to '{gettempdir()}', the folder for temporary files ({reason}); {advice}, then start again."
+    )
+    assert not list((target / "weights/openvino").iterdir())
+
+
+def test_an_export_to_openvino_names_the_limit_of_files_by_way_of_which_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = as_if_trained(Grad(**tiny()))
+    advice = "allow larger files (ulimit -f), or set TMPDIR to a folder that takes them"
+    with files_up_to(2**16):
+        without_room_for_temporary_files(model, tmp_path, "File too large", advice, monkeypatch)
+
+
+def test_an_export_to_openvino_names_the_full_disk_of_temporary_files(
+    tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    model = as_if_trained(Grad(**tiny()))
+    advice = "make room there, or set TMPDIR to a folder that has some"
+    without_room_for_temporary_files(model, tmp_path, "No space left on device", advice, monkeypatch)
 
 
 def test_other_faults_of_an_export_are_not_blamed_on_the_disk(tmp_path: Path) -> None:

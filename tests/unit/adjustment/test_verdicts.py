@@ -25,6 +25,25 @@ def test_folders_per_product_and_of_one_product(tmp_path: Path):
     assert from_folders(alarm.parent, missed.parent, None) == {None: [(alarm, False), (missed, True)]}
 
 
+@pytest.mark.parametrize("stray", ["nut/false_alarm/2.png", "nut/2.png", "false_alarms/2.png", "cup/Missed/a/2.png"])
+def test_images_that_are_in_no_folder_of_verdicts_are_refused(tmp_path: Path, stray: str):
+    touch(tmp_path / "nut/false_alarms/1.png", tmp_path / stray)
+    with pytest.raises(ValueError, match=r"is in no folder of verdicts.* false_alarms or missed") as refusal:
+        read_verdicts(tmp_path)
+    assert "2.png" in str(refusal.value) or stray.startswith("false_alarms")  # beside which nut is the stray one
+
+
+def test_other_products_than_the_one_that_is_named_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    touch(tmp_path / "pin/missed/1.png", tmp_path / "nut/missed/2.png", tmp_path / "nut/false_alarms/3.png")
+    assert list(read_verdicts(tmp_path, "pin")) == ["pin"]
+    said = f"left out of {tmp_path}: 2 verdicts on others than pin: nut (2)"
+    assert [record.getMessage() for record in caplog.records] == [said]
+    file = tmp_path / "table.csv"
+    file.write_text("path,category,right_label\na.png,nut,normal\nb.png,pin,normal\nc.png,,bad\nd.png,cup,bad\n")
+    assert read_verdicts(file, "pin") == {"pin": [(Path("b.png"), False), (Path("c.png"), True)]}
+    assert f"left out of {file}: 2 verdicts on others than pin: nut (1), cup (1)" in caplog.text
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_table_of_predictions(tmp_path: Path, suffix: str):
     rows = [("a.png", "NA", "normal"), ("b.png", "NA", None), ("c.png", "pin", "Anomalous")]
@@ -39,6 +58,21 @@ def test_a_table_that_was_saved_by_a_spreadsheet_with_decimal_commas(tmp_path: P
     file = tmp_path / "predictions.csv"
     file.write_text("\ufeffpath;pred_score;right_label\na, b.png;0,5;normal\nc.png;0,7;\n", encoding="utf-8")
     assert read_verdicts(file, "pin") == {"pin": [(Path("a, b.png"), False)]}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_table_in_the_encodings_that_spreadsheets_write(tmp_path: Path, encoding: str):
+    file = tmp_path / "predictions.csv"
+    mark = "\ufeff" if encoding.endswith(("le", "be")) else ""
+    file.write_text(f"{mark}path\tcategory\tright_label\n\u00e4.png\tNA\tnormal\nb.png\tNA\t\n", encoding=encoding)
+    assert read_verdicts(file) == {"NA": [(Path("\u00e4.png"), False)]}
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfep\0a", b"\xfe\xff\xd8\0\0a", b"\0\0\xfe\xff\0\0\0p"])
+def test_a_table_in_no_known_encoding_is_answered_by_a_sentence(tmp_path: Path, content: bytes):
+    (tmp_path / "predictions.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"the table of predictions .*(give a \.csv in UTF-8|has no column 'path')"):
+        read_verdicts(tmp_path / "predictions.csv")
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,11 @@ from anomalib_grad.data.read_or_refuse import FileFormat
 from anomalib_grad.evaluation.collector import Collector
 from anomalib_grad.evaluation.coordinates import GLOBAL, LOCAL, CoordinateTap, sample_local
 from anomalib_grad.evaluation.examples import THUMBNAIL, TopExamples, candidate, load_example
-from anomalib_grad.evaluation.results import recognition_notes, threshold_notes
-from anomalib_grad.report.records import CategoryResult, TestReport
+from anomalib_grad.evaluation.metrics import Counts
+from anomalib_grad.evaluation.results import build_report, recognition_notes, threshold_notes
+from anomalib_grad.report.records import METRIC_NAMES, CategoryResult, TestReport
 from anomalib_grad.report.table import COLUMNS, results_table, write_csv, write_json
+from anomalib_grad.thresholds import PerCategoryPostProcessor
 
 REPORT = TestReport(
     model="Grad",
@@ -270,3 +272,16 @@ def test_threshold_notes_name_both_kinds():
         "Thresholds fitted for a, b; extends adds a product.",
         "The pooled threshold is used for c: fit again with their validation images.",
     ]
+
+
+def test_a_report_names_all_products_that_have_thresholds_though_the_data_hold_some():
+    post_processor = PerCategoryPostProcessor()
+    post_processor.set_categories(["new", "old", "unfitted"])
+    post_processor.category_image_threshold.copy_(torch.tensor([2.0, 3.0, math.nan]))
+    post_processor._image_threshold.fill_(4.0)
+    counts = {name: Counts(n_normal=1) for name in ("new", "unfitted")}
+    values = dict.fromkeys((*counts, "mean"), dict.fromkeys(METRIC_NAMES, math.nan))
+    assert {
+        "Thresholds fitted for new, old; extends adds a product.",
+        "The pooled threshold is used for unfitted: fit again with their validation images.",
+    } <= set(build_report("Grad", counts, values, Collector(), post_processor).notes)

@@ -4,13 +4,15 @@
 
 import json
 import math
+from io import StringIO
 
 import numpy as np
 import pytest
 import torch
 from anomalib.data import InferenceBatch
+from rich.console import Console
 
-from anomalib_grad.thresholds.display import NO_THRESHOLDS, remarks
+from anomalib_grad.thresholds.display import NO_THRESHOLDS, remarks, thresholds_table
 from anomalib_grad.thresholds.labelled_scores import KnownImage
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
@@ -48,6 +50,47 @@ def test_a_sensitivity_is_a_step_on_the_normalised_scale_of_the_fitted_threshold
     assert [change.after for change in model.record("cup").history] == [4.0, 4.0, 14.0, 8.0]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("normalized", [True, False])
+@pytest.mark.parametrize("threshold", [1e300, -1e300, 3.3e38, -3.3e38, math.inf, -math.inf, math.nan])
+def test_a_threshold_by_which_scores_would_be_no_numbers_is_refused(threshold: float, normalized: bool):
+    model = thresholds(enable_normalization=normalized)
+    before = model.table.copy()
+    if not normalized and abs(threshold) < 3.4e38:
+        model.set_threshold("cup", threshold)
+        assert model.threshold("cup") == pytest.approx(threshold)
+        return
+    said = "too far from the scores" if abs(threshold) < 3.4e38 else "must be a finite number of 32 bits"
+    with pytest.raises(ValueError, match=said):
+        model.set_threshold("cup", threshold)
+    np.testing.assert_array_equal(model.table, before)
+
+
+@pytest.mark.parametrize("sensitivity", [0.0, 0.05, 0.3, 0.5, 0.999])
+@pytest.mark.parametrize("threshold", [1e38, -1e38, 1e37, -5.0])
+def test_scores_are_numbers_by_any_threshold_that_is_taken(threshold: float, sensitivity: float):
+    model = thresholds(image_sensitivity=1 - sensitivity)
+    try:
+        model.set_threshold("cup", threshold)
+    except ValueError as refusal:
+        assert "too far from the scores" in str(refusal)  # noqa: PT017  # taken or refused
+        assert abs(threshold) > 1e36
+        return
+    post_processor = PerCategoryPostProcessor(image_sensitivity=1 - sensitivity)
+    post_processor.set_categories(["cup", "pin"])
+    model.apply_to(post_processor)
+    scores = InferenceBatch(pred_score=torch.tensor([-1e38, 0.0, 20.0, 1e38]))
+    assert torch.isfinite(post_processor(scores, torch.zeros(4, dtype=torch.long)).pred_score).all()
+
+
+def test_images_whose_scores_are_no_numbers_fit_no_threshold():
+    model = thresholds()
+    with pytest.raises(ValueError, match="The threshold inf is too far from the scores"):
+        model.fit("cup", [KnownImage("a.png", anomalous=False, score=math.inf)], "line", None)
+    with pytest.raises(ValueError, match="The threshold inf is too far from the scores"):
+        model.fit("cup", [KnownImage("a.png", anomalous=False, score=math.inf)], "line", 0.1)
+
+
 def test_a_rate_of_false_alarms_sets_images_and_pixels():
     model = thresholds()
     model.set_false_alarms("cup", 0.2)
@@ -56,6 +99,8 @@ def test_a_rate_of_false_alarms_sets_images_and_pixels():
     assert model.record("cup").rate == 0.2
     model.set_threshold("cup", 3.0)
     assert model.record("cup").rate is None  # nothing is promised any more
+    model.set_sensitivity("cup", 0.6)
+    assert model.table[0, 1] == 14.0  # neither of the two moves the mask on the heatmap
 
 
 def test_a_fit_moves_the_range_with_the_threshold():
@@ -66,6 +111,28 @@ def test_a_fit_moves_the_range_with_the_threshold():
     model.fit("cup", NORMAL + BAD, "line", None)
     assert model.threshold("cup") == 7.25  # best F1: one false alarm, and both bad ones are found
     assert model.table[1].tolist() == thresholds().table[1].tolist()
+
+
+def shown(model: ModelThresholds, product: str) -> str:
+    """Row of a product as people see it."""
+    console = Console(width=300, record=True, file=StringIO())
+    console.print(thresholds_table(model))
+    (row,) = [line for line in console.export_text().splitlines() if line.strip().startswith(product)]
+    return row
+
+
+@pytest.mark.parametrize("change", ["fit", "correct"])
+def test_show_says_that_the_pooled_threshold_is_not_of_images_that_came_later(change: str):
+    model = thresholds()
+    model.records["unknown"] = ThresholdRecord.of("best F1", "validation", 8.0, [])
+    assert "9 normal, 2 anomalous (those of all products)" in shown(model, "unknown")
+    if change == "fit":
+        model.fit("cup", NORMAL[:5] + BAD, "line", None)
+    else:
+        model.correct("cup", [KnownImage("new.png", anomalous=True, score=1.5)], "corrected by 1 missed images")
+    assert "anomalous (those of all products; cup changed after it was fitted)" in shown(model, "unknown")
+    model.set_false_alarms("unknown", 0.2)
+    assert "anomalous (those of all products) " in shown(model, "unknown")
 
 
 def test_a_promise_is_kept_when_images_of_other_light_come_in():
