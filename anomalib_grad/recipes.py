@@ -122,7 +122,7 @@ _TABLE = (
             ),
         ),
         # Patches of 8, 14, 16 and 32 pixels fit into 224. Features are five times as dear as MobileNetV2's; those at
-        # half of the depth tell more than later ones, and cost less.
+        # half of the depth are the cheapest that tell as much, and show best where a defect is.
         transformer=Settings(
             image_size=(224, 224),
             layers="middle",

@@ -98,4 +98,16 @@ BETTER = {
 }
 """What makes ``plus`` hold on many products, and what does not."""
 
-GROUPS = {"better": BETTER, "fast": FAST}
+PLAIN = {"training": {"copies": 0}}
+TRANSFORMER = {
+    PLUS: Row("plus"),
+    NEAREST: Row("plus", steps(1), scoring=None),
+    "nearest neighbours, three quarters": Row("plus", steps(1) | {"layers": "coarsest"}, scoring=None),
+    "no copies": Row("plus", PLAIN),
+    "no copies, three quarters": Row("plus", PLAIN | {"layers": "coarsest"}),
+    "no copies, block 5": Row("plus", PLAIN | {"layers": ["blocks.4"]}),
+    "three copies": Row("plus", {"training": {"copies": 3}}),
+}
+"""At which depth of a ViT ``plus`` takes its features, and from how many copies of its images; blocks of 12."""
+
+GROUPS = {"better": BETTER, "fast": FAST, "transformer": TRANSFORMER}
