@@ -85,7 +85,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         extends: Checkpoint of an old model from which training starts: its settings, weights and statistics. The data
             hold all of its products and new ones, or new ones only, whose images alone are trained on
             (``training/extension.py``).
-        replaces: Names of the old model's products that those of the data take the place of.
+        replaces: Names of the old model's products that those of the data take the place of; only with ``extends``.
         false_alarm_rate: Share of normal images that may be called anomalous, in (0, 1): thresholds are set by normal
             validation images alone. ``None`` takes the thresholds of best F1 on normal and anomalous ones.
         category: Name of the only category in front of the camera, for test, prediction and export with a model of

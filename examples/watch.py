@@ -77,7 +77,7 @@ def open_camera(source: str) -> cv2.VideoCapture:
     """
     camera = cv2.VideoCapture(int(source) if source.isdigit() else source)
     if not camera.isOpened():
-        raise SystemExit(f"OpenCV finds no camera or video {source}; name a folder, or another one.")
+        raise SystemExit(f"error: {source} is neither a folder, nor a camera or video that OpenCV opens; name another.")
     return camera
 
 
@@ -138,10 +138,11 @@ def main() -> None:
         told: dict[str, Any] = {"bits": args.bits, "channel_order": "BGR", "max_pixels": args.max_pixels}
         try:
             inferencer = CategoryOpenVINOInferencer(args.model, device="CPU", **told)
+            frames = camera_frames(camera) if camera else whole_files(folder, args.settle, args.once)
+            results = inferencer.stream(frames, in_flight=args.in_flight, category=args.category)
         except (FileNotFoundError, ValueError) as error:
             raise SystemExit(f"error: {error}") from error
-        frames = camera_frames(camera) if camera else whole_files(folder, args.settle, args.once)
-        with closing(inferencer.stream(frames, in_flight=args.in_flight, category=args.category)) as stream:
+        with closing(results) as stream:
             for number, result in enumerate(stream):
                 name = result.frame.name if isinstance(result.frame, Path) else f"frame {number}"
                 console.print(line(name, result))

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from anomalib_grad.files.refusals import reword
 
+from .ignore_masks import folder_of
 from .listing import is_hidden
 from .unreadable import datasets_of
 
@@ -60,12 +61,19 @@ class NameMissingImages(Callback):
             given = "a folder of them (--data)" if trainer.predicting else "a datamodule, such as --data MultiCategory"
             reword(exception, f"there are no images to run on: give {given}.")
         elif isinstance(exception, URLError) and isinstance(data, AnomalibDataModule):
-            root, category = getattr(data, "root", None), data.category
+            parts = getattr(data, "datamodules", {"": data}).values()
+            sought = next((part for part in parts if not _has_folder(part)), data)
+            root, category = getattr(sought, "root", None), sought.category
             reword(
                 exception,
                 f"{type(data).__name__} finds no folder {category!r} in {str(root)!r} and cannot download its data set "
                 f"({exception.reason}); give the folder that holds {category!r} as root.",
             )
+
+
+def _has_folder(data: AnomalibDataModule) -> bool:
+    folder = folder_of(data)
+    return folder is not None and folder.is_dir()
 
 
 def leave_out_hidden(dataset: AnomalibDataset) -> None:

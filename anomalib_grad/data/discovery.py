@@ -241,16 +241,17 @@ def _check_folder(
     dataset_args: Mapping[str, Any],
 ) -> None:
     """Refuse a misspelt category before anomalib downloads a whole dataset because its folder is missing."""
-    folder = _base(root, datamodule_class) / category
+    base = _base(root, datamodule_class)
+    folder = base / category
     known_layout = any(one is Folder or one.__name__ in _MARKERS for one in datamodule_class.__mro__)
-    if folder.is_dir() and known_layout:
-        markers = _markers(datamodule_class, dataset_args)
-        if not _is_category(folder, markers):
-            advice = _advice(root, markers, [folder])
-            raise ValueError(f"category '{category}' in {root} contains no {' or '.join(markers)}; {advice}")
+    markers = _markers(datamodule_class, dataset_args) if known_layout else ()
+    if folder.is_dir() and known_layout and not _is_category(folder, markers):
+        advice = _advice(root, markers, [folder])
+        raise ValueError(f"category '{category}' in {root} contains no {' or '.join(markers)}; {advice}")
     if folder.is_dir() or (root / category).is_dir():
         return
-    if category in _official_categories(datamodule_class):
+    has_others = base.is_dir() and any(_is_category(one, markers) for one in base.iterdir())
+    if category in _official_categories(datamodule_class) and not has_others:
         return
     known = ", ".join(discover_categories(root, datamodule_class, dataset_args))
     raise ValueError(f"there is no category '{category}' in {root}; the categories there are {known}")

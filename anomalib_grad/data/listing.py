@@ -23,6 +23,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
+from anomalib_grad.files.refusals import permitted
+
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -57,7 +59,8 @@ def list_images(folder: str | Path) -> list[Path]:
     Raises:
         OSError: If a folder cannot be listed; names it.
     """
-    found = sorted(_pictures_below(Path(folder), frozenset()))
+    with permitted():
+        found = sorted(_pictures_below(Path(folder), frozenset()))
     others = [path for path in found if path.suffix.lower() in OTHER_PICTURES]
     if others:
         logger.warning(

@@ -21,6 +21,8 @@ from lightning.pytorch.utilities.types import EVAL_DATALOADERS
 from torch.utils.data import DataLoader, SequentialSampler
 from torchvision.transforms.v2 import Transform
 
+from anomalib_grad.files.refusals import permitted, sentence_of
+
 from .anomalib_data import TAKE_IMAGES, leave_out_hidden
 from .dataset import MultiCategoryDataset
 from .discovery import check_names, create_datamodule, discover_categories, resolve_datamodule_class
@@ -95,6 +97,7 @@ class MultiCategory(AnomalibDataModule):
     Raises:
         FileNotFoundError: If ``root`` is no folder. This and the following are raised when the categories are first
             needed, by ``categories``, ``name``, ``prepare_data`` or ``setup``, which the engine calls before anything.
+        PermissionError: If ``root`` or a product's folder may not be read.
         ValueError: If a category is missing or named twice, or ``dataset`` or ``dataset_args`` do not fit; on ``setup``
             if a category has no training or test image, masks that do not match its images, or a mask that ignores
             all of them.
@@ -170,7 +173,8 @@ class MultiCategory(AnomalibDataModule):
 
         Were they looked for in the constructor, the command line would bury what is wrong in its own error.
         """
-        found = self._created(*self._sought) if self._given is None else self._named(self._given)
+        with permitted():
+            found = self._created(*self._sought) if self._given is None else self._named(self._given)
         return dict(sorted(found.items()))
 
     def _named(
@@ -255,9 +259,10 @@ class MultiCategory(AnomalibDataModule):
             if isinstance(datamodule, MVTecLayout):
                 datamodule.file_format = self._file_format
             try:
-                datamodule.setup(_stage)
+                with permitted():
+                    datamodule.setup(_stage)
             except (ValueError, RuntimeError, OSError, MisMatchError) as error:
-                raise ValueError(f"category '{name}': {error}") from error
+                raise ValueError(f"category '{name}': {sentence_of(error) or error}") from error
             for subset in _SUBSETS:
                 if hasattr(datamodule, subset):
                     parts[subset][name] = getattr(datamodule, subset)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from anomalib_grad.files.refusals import message
+from anomalib_grad.files.refusals import GIVE_RIGHT, message
 
 from .pixels import check_values, mask_pixels, rgb_pixels
 
@@ -77,11 +77,15 @@ def blamed(name: str) -> Iterator[None]:
     """
     try:
         yield
+    except UnreadableImageError:  # of another file, such as the mask of the one that is open
+        raise
     except Exception as error:
         cause = message(error) or type(error).__name__
         if isinstance(error, Image.DecompressionBombError):
             cause += " (max_pixels of MultiCategory, PredictImages and CategoryOpenVINOInferencer allows more)"
         advice = "check the path" if isinstance(error, FileNotFoundError) else "remove or replace it"
+        if isinstance(error, PermissionError):
+            advice = GIVE_RIGHT
         if isinstance(error, IsADirectoryError):
             advice = "name an image in it, or rename it"
         raise UnreadableImageError(f"could not read {name}: {cause}; {advice}") from error

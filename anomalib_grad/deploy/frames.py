@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import openvino as ov
 
 Frame = str | Path | np.ndarray | Image | torch.Tensor
+SINGLE = (str, bytes, Path, Image)
+"""What is a single image, or none, though Python may be able to go through its letters or numbers."""
 _DIMENSIONS = range(2, 5)
 _CHANNELS = {1, 3}
 _NUMBERS = "biuf"

@@ -22,7 +22,7 @@ from anomalib_grad.thresholds.post_processor import UNKNOWN
 
 from .checksum import is_intact, present
 from .export import CATEGORY, SIZE_METADATA
-from .frames import Frame, FrameFormat, as_batch, input_size
+from .frames import SINGLE, Frame, FrameFormat, as_batch, input_size
 from .openvino_graph import show_category, show_raw, tell_category
 from .stream import FrameResult, results
 from .threshold_files import CATEGORIES_METADATA
@@ -219,6 +219,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
             A result for each frame, in their order. One that cannot be read or judged has its ``error`` there.
 
         Raises:
+            TypeError: If ``frames`` is a single image.
             ValueError: If ``in_flight`` is not a whole number from 1, or the model does not know the category.
             Exception: What ``frames`` raises, after the results of the frames that it gave before.
 
@@ -226,6 +227,11 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
             >>> for result in inferencer.stream(sorted(Path("line3").glob("*.png"))):  # doctest: +SKIP
             ...     print(result.frame, result.error or result.prediction.pred_score)
         """
+        if isinstance(frames, SINGLE):
+            kind = type(frames).__name__
+            raise TypeError(
+                f"frames must be several, such as a list or a generator, got a {kind}; give one as [image]."
+            )
         if not is_number(in_flight, Integral) or in_flight < 1:
             raise ValueError(f"in_flight must be a whole number of frames from 1, got {in_flight!r}.")
         index = self._index(category)

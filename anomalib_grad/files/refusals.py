@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors that say in one sentence what is wrong and what to do, told from faults of the program."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dis import opmap
+from pathlib import Path
 from urllib.error import URLError
 
 PACKAGE = __name__.partition(".")[0]
@@ -11,6 +14,7 @@ REFUSALS = (OSError, TypeError, ValueError)
 """What this package raises of Python's own kinds for something that a user can change."""
 PATH_CHECKS = {"anomalib.data.utils.image", "anomalib.data.utils.path"}
 """Modules of anomalib that say what is wrong with a path, such as that of images to predict on."""
+GIVE_RIGHT = "give this user the right to read it"
 _SENTENCE = f"{PACKAGE}_sentence"
 
 
@@ -43,6 +47,28 @@ def sentence_of(error: BaseException) -> str | None:
 def message(error: BaseException) -> str:
     """Give an error's message without the number that the operating system has for it."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+@contextmanager
+def permitted() -> Iterator[None]:
+    """Name what a block may not read, which may be a folder above the one that the operating system names.
+
+    Raises:
+        PermissionError: In the place of one of the operating system; says what to do.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        if error.filename is None:  # it is named already
+            raise
+        locked = locked_at(error.filename)
+        kind = "folder" if locked.is_dir() else "file"
+        raise PermissionError(error.errno, f"{kind} '{locked}' may not be read; {GIVE_RIGHT}") from error
+
+
+def locked_at(path: str | Path) -> Path:
+    """Find what keeps a path from being read: itself, or the lowest of the folders above it that can be seen."""
+    return next(one for one in (Path(path), *Path(path).absolute().parents) if os.path.exists(one))  # noqa: PTH110
 
 
 def enumerated(names: Iterable[str], most: int = 5) -> str:

@@ -33,7 +33,9 @@ class RegistrationHook:
     """Finder on ``sys.meta_path`` that runs the registration once anomalib's registries are imported.
 
     Registration imports this package, which imports anomalib, so it has to wait until no module of either is half
-    imported: it runs when the outermost import it watches ends. After the last registry it removes itself.
+    imported: it runs when the outermost import it watches ends, well or not. Of anomalib it watches the packages below
+    the first dot, whose parts import one another; those parts would show its own line in their warnings. After the last
+    registry it removes itself.
     """
 
     def __init__(self) -> None:
@@ -46,7 +48,8 @@ class RegistrationHook:
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
         """Return the spec that the other finders give, with a loader that reports when the module is imported."""
-        if name not in REGISTRIES and name.partition(".")[0] != PACKAGE:
+        package, _, part = name.partition(".")
+        if package != PACKAGE and (package != "anomalib" or "." in part):
             return None
         if name in self._sought:  # another finder asks all finders in its turn
             return None
@@ -70,15 +73,17 @@ class RegistrationHook:
         def exec_module(module: "ModuleType") -> None:
             vars(loader).pop("exec_module", None)  # back to the loader's own method
             self._running.append(name)
+            broken = name.partition(".")[0] == PACKAGE  # until it is imported: its own error is enough
             try:
                 execute(module)
+                broken = False
                 if name in self._awaited:
                     self._awaited.remove(name)
                     self._imported.append(name)
             finally:
                 self._running.remove(name)
-            if not self._running:
-                self._register()
+                if not (self._running or broken):
+                    self._register()
 
         loader.exec_module = exec_module  # type: ignore[method-assign]
 

@@ -114,6 +114,9 @@ class Extending(BeforeThresholds):
     Attributes:
         held: Old products that training sees no image of.
         kept: Those of them of which there are none.
+
+    Raises:
+        ValueError: If something is to be replaced and there is no old checkpoint.
     """
 
     def __init__(
@@ -122,6 +125,11 @@ class Extending(BeforeThresholds):
         replaces: Sequence[str],
         sample: FeatureSample,
     ) -> None:
+        if replaces and path is None:
+            raise ValueError(
+                f"replaces names {', '.join(replaces)}, and there is no old model: give its checkpoint as extends, or "
+                "leave replaces out."
+            )
         self.path = path
         self.replaces = replaces
         self.held: list[str] = []

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from anomalib.data import MVTecAD
+from anomalib.data import AnomalibDataModule, MVTecAD
 from anomalib.engine import Engine
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from anomalib_grad.data import MultiCategory
 from anomalib_grad.files.refusals import sentence_of
 from anomalib_grad.lightning_model import Grad
 from helpers import TINY
@@ -35,18 +36,20 @@ def test_a_run_without_images_asks_for_some(engine: Engine, stage: str, wanted: 
     assert sentence_of(error.value) == f"there are no images to run on: give {wanted}."
 
 
+@pytest.mark.parametrize("data", [MVTecAD("elsewhere", "nut"), MultiCategory("elsewhere", ["screw"])])
 def test_data_of_anomalib_that_is_neither_there_nor_to_be_had_is_named(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: AnomalibDataModule
 ) -> None:
     def refuse(*_: object, **__: object) -> NoReturn:
         raise socket.gaierror(-3, "Temporary failure in name resolution")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.chdir(tmp_path)  # anomalib makes the folder
-    sentence = "MVTecAD finds no folder 'nut' in 'elsewhere' and cannot download .* that holds 'nut' as root"
+    name, category = type(data).__name__, data.category or "screw"
+    sentence = f"{name} finds no folder '{category}' in 'elsewhere' and cannot download .* that holds '{category}' as"
     with pytest.raises(OSError, match=sentence) as error:
-        engine.fit(Grad(**TINY), datamodule=MVTecAD("elsewhere", "nut"))
-    assert str(sentence_of(error.value)).startswith("MVTecAD finds no folder")
+        engine.fit(Grad(**TINY), datamodule=data)
+    assert str(sentence_of(error.value)).startswith(f"{name} finds no folder")
 
 
 @pytest.mark.parametrize(("place", "said"), [("nowhere", "Path does not exist"), ("", "Found 0 images")])

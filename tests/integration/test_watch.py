@@ -101,8 +101,23 @@ def test_a_video_is_judged_as_a_camera_is(
         red, _, blue = picture.getpixel((10, 10))
     assert red > 200
     assert blue < 50
-    with pytest.raises(SystemExit, match="OpenCV finds no camera or video 99; name a folder"):
-        watch(monkeypatch, exported, "99")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["99"], "error: 99 is neither a folder, nor a camera or video that OpenCV opens; name another."),
+        (["./nowhere"], "error: ./nowhere is neither a folder, nor a camera or video"),
+        ([".", "--category", "nutt"], "error: The model knows no category 'nutt'; choose one of those that it knows: "),
+        ([".", "--in-flight", "0"], "error: in_flight must be a whole number of frames from 1, got 0."),
+    ],
+)
+def test_what_cannot_be_watched_is_refused_in_a_sentence(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        watch(monkeypatch, exported, *arguments)
+    assert str(ended.value.code).startswith(said)  # which Python prints, and exits with 1
 
 
 def test_a_file_that_grows_is_taken_when_it_is_whole(tmp_path: Path) -> None:

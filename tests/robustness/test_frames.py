@@ -258,6 +258,9 @@ def test_a_stream_may_be_told_the_category_and_refuses_what_is_impossible_at_onc
     for wrong in (0, 2.5, "4"):
         with pytest.raises(ValueError, match="in_flight must be a whole number"):
             deployed.inferencer.stream([], in_flight=wrong)
+    for single in ("image.png", b"image.png", Path("image.png"), Image.fromarray(frame)):
+        with pytest.raises(TypeError, match=rf"frames must be several, .* got a {type(single).__name__}; give one as"):
+            deployed.inferencer.stream(single)
     assert list(deployed.inferencer.stream([])) == []
 
 

@@ -305,6 +305,7 @@ def test_an_unreadable_file_is_named(root: Path) -> None:
     [
         ({"categories": ["bee", "bee"]}, "more than one category is called 'bee'"),
         ({"categories": ["bea"]}, "no category 'bea' in .* are ant, bee, cup"),
+        ({"categories": ["bee", "screw"]}, "no category 'screw' in .* are ant, bee, cup"),  # as one of MVTec AD's
         ({"categories": []}, "there are no categories"),
         ({"categories": None}, "categories must be 'all' or a list of folder names, got None"),
         ({"dataset": "MVTekAD"}, "use a class path or one of .*MVTecAD"),

@@ -18,11 +18,18 @@ PACKAGES = {
     "anomalib/__init__.py": "",
     "anomalib/data.py": "",
     "anomalib/models.py": "import anomalib.data\nnames = ['Padim']\n",
+    "anomalib/visualization/__init__.py": "from .image import functional\nclass ImageVisualizer: ...\n",
+    "anomalib/visualization/image/__init__.py": "import anomalib.data\n",
+    "anomalib/visualization/image/functional.py": "",
+    "anomalib/engine.py": "import anomalib.models\nimport anomalib.visualization\nclass Engine: ...\n",
     "anomalib_grad/__init__.py": "",
-    "anomalib_grad/data.py": "import anomalib.data\nclass MultiCategory: ...\n",
+    "anomalib_grad/data.py": (
+        "import anomalib.data\nfrom anomalib.visualization import ImageVisualizer\nclass MultiCategory: ...\n"
+    ),
     "anomalib_grad/torch_model.py": "import anomalib.data\nclass GradModel: ...\n",
     "anomalib_grad/lightning_model.py": (
-        "import anomalib.models\nfrom anomalib_grad.torch_model import GradModel\nclass Grad: ...\n"
+        "import anomalib.models\nfrom anomalib.engine import Engine\n"
+        "from anomalib_grad.torch_model import GradModel\nclass Grad: ...\n"
     ),
     "anomalib_grad/plugin/__init__.py": "",
     "anomalib_grad/plugin/registration.py": """
@@ -66,6 +73,8 @@ def run(packages, code, **variables):
     [
         "import anomalib.models",
         "import anomalib.data\nimport anomalib.models",
+        "import anomalib.visualization.image.functional\nimport anomalib.models",
+        "import anomalib.engine",
         "import anomalib_grad.lightning_model",
         "import anomalib_grad.torch_model\nimport anomalib.models",
         "import anomalib_grad.data\nimport anomalib_grad.lightning_model",
@@ -182,8 +191,23 @@ import anomalib.models
 """
     (packages / "anomalib" / "models.py").write_text("import anomalib.data, not_installed\n")
     printed, warned = run(packages, code)
-    assert printed == ["not_installed", *BOTH]
+    assert printed == [BOTH[0], "not_installed", BOTH[1]]
     assert warned == ""
+
+
+def test_registers_though_the_import_that_brought_the_models_failed(packages):
+    (packages / "anomalib" / "loggers.py").write_text("import anomalib.models, not_installed\n")
+    code = f"try:\n    import anomalib.loggers\nexcept ModuleNotFoundError as error:\n    print(error.name)\n{HOOKED}"
+    printed, warned = run(packages, code)
+    assert printed == [*BOTH, "not_installed", "hooked False"]
+    assert warned == ""
+
+
+def test_warnings_of_anomalib_name_the_line_that_caused_them(packages):
+    warns = "import warnings\nwarnings.warn('old', FutureWarning, stacklevel=2)\n"
+    (packages / "anomalib" / "visualization" / "image" / "functional.py").write_text(warns)
+    _, warned = run(packages, "import anomalib.models")
+    assert "visualization/__init__.py:1: FutureWarning" in warned
 
 
 def test_failed_import_of_this_package_stays_its_own_error(packages):

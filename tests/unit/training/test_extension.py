@@ -8,8 +8,10 @@ import pickle
 import pytest
 import torch
 
+from anomalib_grad.lightning_model import Grad
 from anomalib_grad.training.extension import products_to_hold, products_to_keep
 from anomalib_grad.training.feature_sample import FeatureSample
+from helpers import TINY
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,11 @@ def test_a_model_that_tells_nothing_apart_is_extended_by_data_that_name_nothing(
     assert products_to_keep([], [], [], []) == []
     with pytest.raises(ValueError, match="replaces names nut, and the old model knows no product by name"):
         products_to_keep([], ["nut"], ["nut"], [])
+
+
+def test_there_is_nothing_to_replace_without_an_old_model() -> None:
+    with pytest.raises(ValueError, match="replaces names nut, and there is no old model: give its checkpoint as ext"):
+        Grad(replaces=["nut"], **TINY)
 
 
 @pytest.mark.parametrize(
