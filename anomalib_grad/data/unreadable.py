@@ -141,8 +141,8 @@ class NameUnreadableImages(Callback):
         for dataset in datasets_in_use(trainer):
             causes |= find_unreadable(files_of(dataset), getattr(dataset, "file_format", AS_THEY_SAY))
         if causes:
-            left_out = "skip_unreadable=True of MultiCategory and PredictImages leaves such files out"
-            reword(exception, f"{enumerated(causes.values())}; {left_out}.")
+            option = "--data.skip_unreadable true (of MultiCategory and PredictImages, in Python skip_unreadable=True)"
+            reword(exception, f"{enumerated(causes.values())}; {option} leaves such files out.")
 
 
 def datasets_in_use(trainer: pl.Trainer) -> Iterator[Any]:
