@@ -8,7 +8,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from anomalib.data import InferenceBatch
@@ -259,3 +259,8 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train()
+
+
+def network_of(module: nn.Module) -> GradModel:
+    """The network of a :class:`~anomalib_grad.Grad`, as callbacks are handed one."""
+    return cast("GradModel", module.model)

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from anomalib_grad.data.ignore_masks import ignore_masks, kept_pixels
-from anomalib_grad.torch_model import GradModel
+from anomalib_grad.torch_model import network_of
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +24,8 @@ class FollowIgnoreMasks(Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the masks; a training that goes on takes them again."""
         trained = getattr(getattr(trainer, "datamodule", None), "categories", None)
-        if trained is None or set(_categories(pl_module)) <= set(trained):
-            cast("GradModel", pl_module.model).ignore({}, ())  # those of products kept without their images stay
+        if trained is None or set(cast("list[str]", pl_module.categories)) <= set(trained):
+            network_of(pl_module).ignore({}, ())  # those of products kept without their images stay
         self._take(trainer, pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -45,7 +45,7 @@ class FollowIgnoreMasks(Callback):
             ValueError: If a mask ignores everything, or belongs to a product where the model tells none apart.
         """
         masks = ignore_masks(getattr(trainer, "datamodule", None))
-        network, categories = cast("GradModel", pl_module.model), _categories(pl_module)
+        network, categories = network_of(pl_module), cast("list[str]", pl_module.categories)
         if categories and "" in masks:
             logger.warning("%s is not followed: nothing says which of the model's products it is of.", masks.pop(""))
         if not masks:
@@ -57,8 +57,3 @@ class FollowIgnoreMasks(Callback):
                 f"take the mask away."
             )
         network.ignore({name: kept_pixels(path, network.image_size) for name, path in masks.items()}, categories)
-
-
-def _categories(module: pl.LightningModule) -> list[str]:
-    """Names of the categories, in the order of their indices; none where the post-processor keeps none."""
-    return list(getattr(module.post_processor, "categories", ()))

@@ -14,7 +14,7 @@ checkpoint carries features.
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -29,7 +29,7 @@ from anomalib_grad.files.configuration import check_weights, restoring
 from anomalib_grad.thresholds.category_thresholds import UNKNOWN
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import keeping_categories
-from anomalib_grad.torch_model import GradModel
+from anomalib_grad.torch_model import GradModel, network_of
 
 from .feature_sample import BATCH, BYTES, FeatureSample, Noting, judge_again
 from .feature_statistics import spread_by_category, training_batches
@@ -168,16 +168,14 @@ class Extending(BeforeThresholds):
         self._hold(trainer, pl_module, kept or held)
         if kept and post_processor is not None:
             # Nothing is left of products that are replaced.
-            cast("GradModel", pl_module.model).rearrange(
-                [name if name in kept else "" for name in old], sorted({*kept, *new})
-            )
+            network_of(pl_module).rearrange([name if name in kept else "" for name in old], sorted({*kept, *new}))
             post_processor.rearrange(kept, sorted({*kept, *new}))
 
     def _hold(self, trainer: pl.Trainer, pl_module: pl.LightningModule, held: list[str]) -> None:
         """Hold products to what the head makes of them now, and have the datamodule train on images of others alone."""
         self.held = held
         self.kept = [name for name in held if name not in products_of(trainer)]
-        self._old.keep(cast("GradModel", pl_module.model).head if held else None)
+        self._old.keep(network_of(pl_module).head if held else None)
         post_processor = keeping_categories(pl_module.post_processor)
         if post_processor is not None:
             post_processor.kept = self.kept
@@ -233,7 +231,7 @@ class Extending(BeforeThresholds):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: object) -> None:
         """Keep statistics that the old head has learnt."""
         if self.held:
-            fix_statistics(cast("GradModel", pl_module.model).head)
+            fix_statistics(network_of(pl_module).head)
 
     def draw(self, backbone: FrozenBackbone, beside: int) -> Tensor:
         """Features ``(B, C, h, w)`` of old products for a training step on ``beside`` new images: half as many."""
@@ -262,7 +260,7 @@ class Extending(BeforeThresholds):
         former = {name: one.images for name, one in self._sample.judged.items()}
         for name, before in self._sample.judged.items():
             index = post_processor.named_index(name)
-            self._sample.judged[name] = judge_again(cast("GradModel", pl_module.model), before, index)
+            self._sample.judged[name] = judge_again(network_of(pl_module), before, index)
         lost = sorted(set(self.kept) - former.keys())
         thresholds = ModelThresholds.of(post_processor)
         for name in self.kept:
@@ -293,7 +291,7 @@ class Extending(BeforeThresholds):
         first, self._first = self._first, False
         if first:
             self._sample.keep(self.held)
-        backbone = cast("GradModel", pl_module.model).backbone
+        backbone = network_of(pl_module).backbone
         most = int(pl_module.settings.cache.sample_limit * 1e6 / (BYTES * backbone.row_length))  # type: ignore[operator, union-attr]
         if keeping_categories(pl_module.post_processor) is None or not most:
             return

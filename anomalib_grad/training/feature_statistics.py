@@ -6,7 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 from anomalib_grad.components.normal_scale import PRIOR_IMAGES
 from anomalib_grad.feature_cache import FeatureBatch, batches_of, features_of
 from anomalib_grad.thresholds.post_processor import keeping_categories
-from anomalib_grad.torch_model import GradModel, in_eval_mode
+from anomalib_grad.torch_model import in_eval_mode, network_of
 
 from .mse_threshold import AUTO_IMAGES, estimate_mse_threshold
 from .validation import BeforeThresholds
@@ -46,13 +46,13 @@ class LearnFromFeatures(BeforeThresholds):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forget what was usual for the categories of an earlier training; a checkpoint to go on from comes later."""
-        scale = cast("GradModel", pl_module.model).normal_scale
+        scale = network_of(pl_module).normal_scale
         if stage == "fit" and scale is not None:
             scale.reset()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Learn to whiten features, and the threshold ``k`` where it is ``"auto"``."""
-        network = cast("GradModel", pl_module.model)
+        network = network_of(pl_module)
         whitening, threshold = network.whitening, network.head.mse_threshold
 
         def features() -> Iterator[Tensor]:
@@ -71,7 +71,7 @@ class LearnFromFeatures(BeforeThresholds):
     @torch.no_grad()
     def look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Learn what distance is usual."""
-        network, own = cast("GradModel", pl_module.model), keeping_categories(pl_module.post_processor)
+        network, own = network_of(pl_module), keeping_categories(pl_module.post_processor)
         categories = [] if own is None else own.categories
         if network.normal_scale is None:
             return

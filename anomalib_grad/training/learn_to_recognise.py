@@ -4,7 +4,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -15,7 +15,7 @@ from anomalib_grad.categories.distributed import all_gather
 from anomalib_grad.categories.recogniser import pool
 from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.thresholds.post_processor import keeping_categories
-from anomalib_grad.torch_model import GradModel
+from anomalib_grad.torch_model import network_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class LearnToRecognise(Callback):
         own, self._seen = keeping_categories(pl_module.post_processor), []
         self._learning = own is not None and not (trainer.ckpt_path is not None and own.recogniser.fitted)
         if self._learning and trainer.is_global_zero:  # what processes keep is joined
-            backbone = cast("GradModel", pl_module.model).backbone
+            backbone = network_of(pl_module).backbone
             for batch in self._replayed():
                 self._seen.append((pool(features_of(batch, backbone)).float(), batch.category or ()))
 

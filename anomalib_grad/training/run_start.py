@@ -13,7 +13,7 @@ from torch import Tensor
 
 from anomalib_grad.files.configuration import restoring
 from anomalib_grad.settings import Settings
-from anomalib_grad.torch_model import GradModel
+from anomalib_grad.torch_model import network_of
 
 from .extension import products_of
 from .length import OwnLength
@@ -61,7 +61,7 @@ class SettleStart(Callback):
                 f"{type(averaging).__name__} cannot average Grad: it takes thresholds and what is known of products "
                 f"for weights; give StochasticWeightAveraging in its place."
             )
-        cast("GradModel", pl_module.model).backbone.ensure_weights()
+        network_of(pl_module).backbone.ensure_weights()
         settings = cast("Settings", pl_module.settings)  # those of a checkpoint where one is gone on from
         cast("OwnLength", pl_module.own_length).settle(trainer, settings.training)
         if trainer.ckpt_path is not None and self._random_state is not None:

@@ -7,13 +7,12 @@ threshold: it would pass every defect.
 """
 
 import logging
-from typing import cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from anomalib_grad.torch_model import GradModel
+from anomalib_grad.torch_model import network_of
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +32,14 @@ class RefuseUntrained(Callback):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the head, as a checkpoint has been loaded before; a ValueError if it is as it was drawn."""
-        if cast("GradModel", pl_module.model).head.is_as_drawn():
+        if network_of(pl_module).head.is_as_drawn():
             raise ValueError(NEVER_TRAINED)
 
     on_predict_start = on_test_start
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say so in a validation by itself, which a training may be compared with."""
-        if trainer.state.fn == "validate" and cast("GradModel", pl_module.model).head.is_as_drawn():
+        if trainer.state.fn == "validate" and network_of(pl_module).head.is_as_drawn():
             logger.warning(NEVER_TRAINED)
 
 

@@ -24,7 +24,7 @@ from anomalib_grad.evaluation.metrics import CategoryMetrics, Predictions, mean_
 from anomalib_grad.report.records import METRIC_NAMES
 from anomalib_grad.training.feature_statistics import SCALE_IMAGES, evenly
 
-sys.path.append(str(Path(__file__).parents[1] / "compare"))
+sys.path.append(str(Path(__file__).parents[1] / "compare"))  # where the study finds storing as well
 from nearest import distance_to, unit_cells
 
 BINS = 4000
