@@ -16,6 +16,8 @@ from .model_thresholds import ModelThresholds
 from .normalization import HALF
 from .threshold_record import ThresholdRecord
 
+LATEST = 10
+"""Changes of a product's threshold that are listed; each command adds one."""
 NO_EVIDENCE = (
     "This file does not say which images its thresholds come from, as those of older versions: validate the checkpoint "
     "and export it again, or fit thresholds on images of the line (fit)."
@@ -86,5 +88,11 @@ def _about(record: ThresholdRecord, thresholds: ModelThresholds, name: str) -> l
         )
     if sum(record.seen) > len(record.images) > 0:
         said.append(f"{len(record.images)} of {sum(record.seen)} images are kept, evenly by their scores.")
-    said += [f"{one.when}: {one.what} ({one.before:.6g} -> {one.after:.6g})." for one in record.history]
+    earlier = len(record.history[:-LATEST])
+    if earlier:
+        said.append(
+            f"{earlier} earlier changes are in the file as well; in Python, "
+            f"anomalib_grad.adjustment.read_thresholds(file).record({name!r}).history lists all."
+        )
+    said += [f"{one.when}: {one.what} ({one.before:.6g} -> {one.after:.6g})." for one in record.history[-LATEST:]]
     return said

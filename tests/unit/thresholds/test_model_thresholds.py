@@ -50,6 +50,19 @@ def test_a_sensitivity_is_a_step_on_the_normalised_scale_of_the_fitted_threshold
     assert [change.after for change in model.record("cup").history] == [4.0, 4.0, 14.0, 8.0]
 
 
+def test_of_many_changes_the_latest_are_shown_and_how_to_see_the_others():
+    model = thresholds()
+    for number in range(10):
+        model.set_threshold("cup", 2 + number)
+    assert not any("earlier" in remark for remark in remarks(model))
+    for number in range(10, 15):
+        model.set_threshold("cup", 2 + number)
+    said, *shown = remarks(model)
+    assert said.startswith("cup: 5 earlier changes")
+    assert said.endswith("read_thresholds(file).record('cup').history lists all.")
+    assert [remark.split("threshold ")[1].split(" ")[0] for remark in shown] == [str(2 + n) for n in range(5, 15)]
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("normalized", [True, False])
 @pytest.mark.parametrize("threshold", [1e300, -1e300, 3.3e38, -3.3e38, math.inf, -math.inf, math.nan])
