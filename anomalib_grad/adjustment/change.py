@@ -7,7 +7,7 @@ Whoever changes a file locks it, so that no change of another process is lost.
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -227,8 +227,12 @@ def changing(path: str | Path) -> Iterator[tuple[ModelFile, ModelThresholds]]:
     lock = model.path.with_name(f".{model.path.name}.lock")
     with naming_disk(model.path):
         try:
-            with FileLock(lock, timeout=WAIT_SECONDS):
-                yield model, model.read()
+            with FileLock(lock, timeout=WAIT_SECONDS, preserve_lock_file=True):  # removed below, not twice
+                try:
+                    yield model, model.read()
+                finally:
+                    with suppress(PermissionError):  # Windows removes no open file
+                        lock.unlink(missing_ok=True)  # while it is held: who waits sees that it is gone, and makes one
         except Timeout as error:
             raise ValueError(
                 f"another process is changing the thresholds of {model.path}; wait until it has ended and start again."

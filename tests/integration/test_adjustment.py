@@ -4,6 +4,7 @@
 
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -277,6 +278,7 @@ def test_a_kill_between_the_two_files_leaves_the_old_model(model: Path, monkeypa
 
 
 def test_two_processes_change_one_after_the_other(model: Path, monkeypatch: pytest.MonkeyPatch):
+    deployed = set(model.parent.iterdir())
     with changing(model) as (file, thresholds):
         monkeypatch.setattr(change, "WAIT_SECONDS", 0.1)
         with pytest.raises(ValueError, match="another process is changing"):
@@ -285,6 +287,11 @@ def test_two_processes_change_one_after_the_other(model: Path, monkeypatch: pyte
         file.write(thresholds)
     set_threshold(model, "pin", threshold=3.0)
     assert [read_thresholds(model).threshold(name) for name in ("nut", "pin")] == [2.0, 3.0]
+    monkeypatch.undo()
+    with ThreadPoolExecutor(4) as others:
+        list(others.map(lambda number: set_threshold(model, "nut", threshold=3.0 + number), range(8)))
+    assert len(read_thresholds(model).record("nut").history) == 9, "no change is lost"
+    assert set(model.parent.iterdir()) == deployed, "nothing is left beside the model"
 
 
 def test_corrections_are_followed_and_what_they_cost_is_said(
