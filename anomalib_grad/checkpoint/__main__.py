@@ -5,6 +5,7 @@
 import argparse
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -87,4 +88,5 @@ def _parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     logging.disable(logging.INFO)  # a trainer is made only to save: its advice on training is beside the point
+    warnings.simplefilter("ignore", FutureWarning, append=True)  # what other packages tell their programmers
     sys.exit(main())

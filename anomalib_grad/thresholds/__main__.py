@@ -8,6 +8,7 @@ A command stands above all rooms: this file alone may import what builds on thre
 import argparse
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -155,4 +156,5 @@ def _parser() -> argparse.ArgumentParser:
 
 if __name__ == "__main__":
     logging.disable(logging.INFO)  # what a trainer would say is beside the point
+    warnings.simplefilter("ignore", FutureWarning, append=True)  # what other packages tell their programmers
     sys.exit(main())

@@ -4,6 +4,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -219,6 +221,12 @@ def test_wrong_arguments_are_answered_by_a_sentence_and_change_nothing(
     assert said in printed
     assert printed.count("\n") == 1
     assert (model.read_bytes(), model.with_suffix(".bin").read_bytes()) == before
+
+
+def test_the_command_prints_no_warnings_of_other_packages():
+    command = [sys.executable, "-m", "anomalib_grad.thresholds", "show", "nowhere.xml"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (1, "error: there is no model nowhere.xml; check the path.\n")
 
 
 def test_images_that_cannot_be_read_are_named_and_left_out(
