@@ -4,7 +4,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 from anomalib.data import ImageBatch, ImageItem, PredictDataset
 from torchvision.transforms.v2 import Transform
@@ -68,6 +68,15 @@ class PredictImages(PredictDataset):
         path = self.image_filenames[index]
         image = read_image(path, resized_to(self.transform), self.file_format)
         return ImageItem(image=self.transform(image) if self.transform else image, image_path=str(path))
+
+    @property
+    def name(self) -> NoReturn:
+        """None, and anomalib's engine asks only what it was given as a datamodule.
+
+        Raises:
+            AttributeError: Says how to give it.
+        """
+        raise AttributeError("PredictImages is no datamodule; call engine.predict(model, dataset=PredictImages(...)).")
 
     @property
     def collate_fn(self) -> Callable[[list[ImageItem]], ImageBatch]:

@@ -11,12 +11,15 @@ from types import SimpleNamespace
 
 import pytest
 from anomalib.data import Folder
+from anomalib.engine import Engine
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from anomalib_grad.data import MultiCategory, PredictImages, list_images
 from anomalib_grad.data.anomalib_data import LeaveOutHidden
 from anomalib_grad.data.listing import IMAGE_SUFFIXES
+from anomalib_grad.lightning_model import Grad
+from helpers import TINY
 
 NO_WORKERS = {"num_workers": 0, "train_batch_size": 4, "eval_batch_size": 4}
 FOLDER = {"dataset": "Folder", "dataset_args": {"normal_dir": "good", "abnormal_dir": "bad", "mask_dir": "mask"}}
@@ -330,3 +333,10 @@ def test_prediction_names_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(ValueError, match=r"there is no image in .*, that is, no file that ends in \.bmp, "):
         PredictImages(tmp_path)
+
+
+def test_prediction_given_as_a_datamodule_says_how_it_is_given(root: Path) -> None:
+    images = PredictImages(root)
+    with pytest.raises(AttributeError, match=r"PredictImages is no datamodule; call engine\.predict\(model, dataset="):
+        Engine(logger=False).predict(Grad(**TINY), datamodule=images)  # type: ignore[arg-type]
+    assert not hasattr(images, "name")
