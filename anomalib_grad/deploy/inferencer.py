@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 
 VIRTUAL_DEVICES = {"AUTO", "BATCH", "HETERO", "MULTI"}
 """What OpenVINO takes for a device and does not list: they choose among, or join, those that there are."""
+_core = cache(ov.Core)
+_MAKING = threading.Lock()
+"""Held while the core is made, for which threads may ask at once."""
 
 
-@cache
 def shared_core() -> ov.Core:
     """Give the one OpenVINO core of this process, which lives as long as the process does.
 
@@ -43,7 +45,8 @@ def shared_core() -> ov.Core:
     a handler in Python (Ctrl-C, the end of a data loader's worker) ends the process with a segmentation fault
     (OpenVINO 2026.4).
     """
-    return ov.Core()
+    with _MAKING:
+        return _core()
 
 
 class RawScores(NamedTuple):
@@ -136,6 +139,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         self.image_size = image_size if self._fixed_size in {None, image_size} else None
         compiled = self._compile(self._showing)
         self._versions = {(False, False): PerThread(compiled)}
+        self._compiling = threading.Lock()
         return compiled.input(0), compiled.output(0), compiled
 
     @property
@@ -144,10 +148,11 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
 
     def _version(self, *, told: bool, raw: bool = False) -> "PerThread":
         """The model that is told the category or not, and shows raw scores or not; compiled when first asked for."""
-        if (told, raw) not in self._versions:
-            graph = show_raw(self._graph, told=told) if raw else tell_category(self._graph)
-            self._versions[told, raw] = PerThread(self._compile(graph))
-        return self._versions[told, raw]
+        with self._compiling:
+            if (told, raw) not in self._versions:
+                graph = show_raw(self._graph, told=told) if raw else tell_category(self._graph)
+                self._versions[told, raw] = PerThread(self._compile(graph))
+            return self._versions[told, raw]
 
     def _compile(self, model: ov.Model, **options: str) -> ov.CompiledModel:
         try:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from anomalib_grad.data.read_or_refuse import read_image
+from anomalib_grad.deploy import CategoryOpenVINOInferencer
 
 pytestmark = pytest.mark.slow
 
@@ -49,10 +50,14 @@ def test_one_inferencer(deployed, images: list[Path]) -> None:
     assert_same(lambda image: deployed.inferencer.predict(image).anomaly_map.copy(), images)
 
 
-def test_one_inferencer_that_is_told_and_recognises_in_turn(deployed, images: list[Path]) -> None:
+def test_one_inferencer_that_is_told_and_recognises_in_turn(
+    deployed, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = {image: ("nut", "pin", None)[number % 3] for number, image in enumerate(images)}
-    fresh = copy.copy(deployed.inferencer)  # has yet to compile the model that is told
-    vars(fresh).pop("_told", None)
+    fresh = CategoryOpenVINOInferencer(deployed.file, device="CPU", config={"INFERENCE_PRECISION_HINT": "f32"})
+    compiled: list[object] = []
+    compile_model = fresh._compile
+    monkeypatch.setattr(fresh, "_compile", lambda model: compiled.append(model) or compile_model(model))
 
     def judge(image: Path) -> np.ndarray:
         prediction = fresh.predict(image, category=names[image])
@@ -61,6 +66,7 @@ def test_one_inferencer_that_is_told_and_recognises_in_turn(deployed, images: li
         return prediction.anomaly_map.copy()
 
     results = at_once(judge, images)
+    assert len(compiled) == 1, "the model that is told, once for all threads"
     for expected, repeated in zip([judge(image) for image in images], results, strict=True):
         for result in repeated:
             np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
