@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import numpy as np
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
@@ -40,6 +41,7 @@ def note(checkpoint: dict[str, Any], network: GradModel) -> None:
         **network.configuration,
         "mse_threshold": network.head.mse_threshold.item(),
         "tiling": describe(network.tiler),
+        "drawn": None if network.head.drawn is None else network.head.drawn.tolist(),
     }
     for name, part in checkpoint.items():
         checkpoint[name] = without_numpy(part)
@@ -113,6 +115,9 @@ def fit_network(network: GradModel, given: Settings, checkpoint: Mapping[str, An
     check_weights(network.state_dict(prefix=MODEL), checkpoint["state_dict"])
     with restoring("'tiling'"):
         network.tiler = rebuild(checkpoint[CONFIGURATION].get("tiling", configuration.get("tiling")))
+    with restoring("'drawn'"):
+        drawn = checkpoint[CONFIGURATION].get("drawn")
+        network.head.drawn = None if drawn is None else torch.tensor(drawn)
     network.backbone.mark_weights_ready()
 
 

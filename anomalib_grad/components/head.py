@@ -75,7 +75,7 @@ class GradHead(nn.Module):
         mse_threshold: ``k`` of the similarity's indicator, in squared feature units.
 
     Attributes:
-        drawn: First value of each parameter as it was drawn; ``None`` in exports of before.
+        drawn: First value of each parameter as it was drawn; ``None`` in exports and checkpoints of before.
     """
 
     drawn: Tensor | None = None

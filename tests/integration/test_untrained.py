@@ -27,15 +27,15 @@ def data(shop: Path) -> MultiCategory:
     return MultiCategory(root=shop, eval_batch_size=4, num_workers=0)
 
 
-def loaded(folder: Path) -> Grad:
-    save_model(Grad(**TINY), folder / "some.ckpt")
-    return Grad.load_from_checkpoint(folder / "some.ckpt")
-
-
 def with_a_state(_: Path) -> Grad:
     model = Grad(**TINY)
     model.load_state_dict(Grad(**TINY).state_dict())
     return model
+
+
+def loaded(folder: Path) -> Grad:
+    save_model(with_a_state(folder), folder / "some.ckpt")
+    return Grad.load_from_checkpoint(folder / "some.ckpt")
 
 
 @pytest.mark.parametrize("run", ["test", "predict"])
@@ -48,11 +48,14 @@ def test_a_forgotten_checkpoint_is_asked_for(
     assert "no thresholds" not in caplog.text, "the cause, not what follows from it"
 
 
-def test_a_validation_before_training_goes_on(
-    engine: Engine, data: MultiCategory, caplog: pytest.LogCaptureFixture
+def test_a_validation_before_training_goes_on_and_makes_nothing_of_the_model(
+    engine: Engine, data: MultiCategory, tmp_path: Path, shop: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.validate(Grad(**TINY), datamodule=data)
     assert caplog.text.count(NEVER_TRAINED) == 1
+    engine.trainer.save_checkpoint(tmp_path / "validated.ckpt")
+    with pytest.raises(ValueError, match="never trained"):
+        engine.predict(Grad.load_from_checkpoint(tmp_path / "validated.ckpt"), data_path=shop / "nut/test/good")
 
 
 @pytest.mark.parametrize("make", [loaded, with_a_state])
