@@ -95,10 +95,12 @@ def reached_limit(trainer: pl.Trainer, own_limit: str | None) -> str:
 
 def last_checkpoint(trainer: pl.Trainer) -> Path | None:
     """Find the newest checkpoint on this machine that a run has written, or started from; ``None`` if there is none."""
+    started_from = Path(trainer.ckpt_path) if trainer.ckpt_path else None
+    if started_from is not None and trainer.state.fn != TrainerFn.FITTING:
+        return started_from  # callbacks know the paths of the training that wrote it
     saving = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
     written = [path for each in saving for path in (each.best_model_path, each.last_model_path, *each.best_k_models)]
     files = [path for path in map(Path, filter(None, written)) if path.is_file()]
-    started_from = Path(trainer.ckpt_path) if trainer.ckpt_path else None
     return max(files, key=lambda path: path.stat().st_mtime, default=started_from)
 
 

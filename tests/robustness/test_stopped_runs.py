@@ -3,6 +3,7 @@
 """A run that was stopped says so by its exit status and tells how to go on; one that has ended is not trained again."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -145,16 +146,19 @@ def test_a_finished_run_is_not_trained_again_and_says_so(
     )
 
 
-def test_a_checkpoint_of_weights_alone_is_named_and_not_advised(shop: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_is_not_advised_where_nothing_goes_on_from_it(shop: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights.ckpt"
     fit(shop, tmp_path).trainer.save_checkpoint(weights, weights_only=True)
     sentence = rf"cannot go on from checkpoint {weights}: it holds weights alone .*load_from_checkpoint\('{weights}'\)"
     with pytest.raises(KeyError, match=sentence) as error:
         fit(shop, tmp_path / "again", ckpt_path=weights, epochs=2)
     assert not getattr(error.value, "__notes__", [])
-    Engine(default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", devices=1, logger=False).fit(
-        Grad.load_from_checkpoint(weights), datamodule=MultiCategory(root=shop, num_workers=0)
-    )
+    engine = Engine(default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", devices=1, logger=False)
+    moved = shutil.copy(tmp_path / "last.ckpt", tmp_path / "moved.ckpt")
+    with pytest.raises(ValueError, match="No category is called 'cup'") as error:  # with whichever checkpoint
+        engine.predict(Grad(**TINY, category="cup"), data_path=shop / "nut/test/good", ckpt_path=moved)
+    assert not getattr(error.value, "__notes__", [])
+    engine.fit(Grad.load_from_checkpoint(weights), datamodule=MultiCategory(root=shop, num_workers=0))
 
 
 def test_averages_of_more_than_weights_are_refused_with_what_works(shop: Path, tmp_path: Path) -> None:
