@@ -100,7 +100,7 @@ class MultiCategory(AnomalibDataModule):
         PermissionError: If ``root`` or a product's folder may not be read.
         ValueError: If a category is missing or named twice, or ``dataset`` or ``dataset_args`` do not fit; on ``setup``
             if a category has no training or test image, masks that do not match its images, or a mask that ignores
-            all of them.
+            all of them. At once if a number or a split mode is out of range.
 
     Example:
         >>> datamodule = MultiCategory(root="datasets/MVTecAD", categories=["bottle", "cable"])
@@ -141,6 +141,13 @@ class MultiCategory(AnomalibDataModule):
         for name, mode, modes in (("test", test_split_mode, TestSplitMode), ("val", val_split_mode, ValSplitMode)):
             if mode is not None and mode not in list(modes):
                 raise ValueError(f"{name}_split_mode cannot be {mode!r}; choose one of {', '.join(modes)}.")
+        sizes = (("train_batch_size", train_batch_size, 1), ("eval_batch_size", eval_batch_size, 1))
+        for name, number, least in (*sizes, ("num_workers", num_workers, 0)):
+            if number < least:
+                raise ValueError(f"{name} must be at least {least}, got {number}.")
+        for name, share in (("test_split_ratio", test_split_ratio), ("val_split_ratio", val_split_ratio)):
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"{name} must lie between 0 and 1, got {share}.")
         splits: dict[str, Any] = {
             "test_split_mode": test_split_mode,
             "test_split_ratio": test_split_ratio,

@@ -335,11 +335,18 @@ def test_wrong_arguments_say_what_to_do(root: Path, arguments: dict[str, object]
             use()
 
 
-def test_a_wrong_split_lists_the_right_ones(root: Path) -> None:
-    with pytest.raises(
-        ValueError, match="val_split_mode cannot be 'some'; choose one of none, same_as_test, from_train"
-    ):
-        MultiCategory(root, val_split_mode="some")
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("val_split_mode", "some", "cannot be 'some'; choose one of none, same_as_test, from_train"),
+        ("train_batch_size", 0, "must be at least 1, got 0."),
+        ("num_workers", -1, "must be at least 0, got -1."),
+        ("test_split_ratio", 2, "must lie between 0 and 1, got 2."),
+    ],
+)
+def test_an_argument_out_of_range_is_named_with_what_is_in_it(root: Path, name: str, value: object, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} {said}"):
+        MultiCategory(root, **{name: value})
 
 
 def test_a_category_given_as_root_is_noticed(root: Path) -> None:
