@@ -194,7 +194,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             RefuseUntrained(),
             LeaveOutHidden(),  # before the visualiser names a result for each image
             *cast("Sequence[Callback]", super().configure_callbacks()),
-            TrainOnCopies(lambda: self.settings.training.copies or 0),
+            TrainOnCopies(lambda: self.settings.training),
             self.feature_caching,
             extending,
             FollowIgnoreMasks(),

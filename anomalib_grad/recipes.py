@@ -45,6 +45,7 @@ PUBLISHED = Settings(
         pasted_patches=0,
         channel_dropout=0.0,
         copies=0,
+        turned_below=0,
         hard_mining=False,
         max_epochs=50,
         least_passes=1,
@@ -116,9 +117,16 @@ _TABLE = (
             method=MethodSettings(num_blocks=4, whitening=True, mse_threshold="auto"),  # k follows whitened features
             map=MapSettings(scaled=True, smoothing_window=15, score_share=0.01),
             # Training restores what patches of the batch's other images cover, and missing channels, hard cells first;
-            # moved copies of the images teach it not to mind where a part lies.
+            # moved copies of the images teach it not to mind where a part lies, nor how, where images are few.
             training=replace(
-                QUICK, steps=2000, most_passes=150, pasted_patches=6, channel_dropout=0.1, copies=3, hard_mining=True
+                QUICK,
+                steps=2000,
+                most_passes=150,
+                pasted_patches=6,
+                channel_dropout=0.1,
+                copies=3,
+                turned_below=31,
+                hard_mining=True,
             ),
         ),
         # Patches of 8, 14, 16 and 32 pixels fit into 224. Features are five times as dear as MobileNetV2's; those at

@@ -3,9 +3,11 @@
 """Training images beside copies of them as another day shows them: moved, in other light, out of focus.
 
 Where features are looked up by place and content, a part that lies half a cell beside where it always lay looks wrong.
+A head learns a handful of images by heart, and finds everything else wrong: of those copies are turned as well.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional
+
+from anomalib_grad.settings import TrainingSettings
 
 from .training_loader import ReplacesTrainingLoader
 
@@ -60,12 +64,27 @@ def on_another_day(image: Tensor, seed: int) -> Tensor:
     return functional.gaussian_blur(lit, kernel_size=2 * reach + 1, sigma=sigma)
 
 
-class Copies(Dataset[Any]):
-    """A data set of N images, followed by some copies of all of them; a copy is the same whenever it is read."""
+def turned(image: Tensor, seed: int) -> Tensor:
+    """Turn an image ``(3, H, W)`` by any number of quarters, of halves where it is not square; of that shape."""
+    height, width = image.shape[-2:]
+    quarters = int(torch.randint(4, (), generator=torch.Generator().manual_seed(seed)))
+    return image.rot90(quarters if height == width else 2 * quarters, dims=(-2, -1))
 
-    def __init__(self, dataset: Any, copies: int) -> None:  # noqa: ANN401  # any of anomalib's
+
+class Copies(Dataset[Any]):
+    """A data set of N images, followed by some copies of all of them; a copy is the same whenever it is read.
+
+    Attributes:
+        turned: Names of the products of which copies are turned: those with fewer images than ``turned_below``. The
+            name is empty where the data tell none apart.
+    """
+
+    def __init__(self, dataset: Any, copies: int, turned_below: int = 0) -> None:  # noqa: ANN401  # any of anomalib's
         self.dataset = dataset
         self.copies = copies
+        images = dataset.samples
+        self._products = list(images["category"]) if "category" in images else [""] * len(images)
+        self.turned = sorted(name for name, count in Counter(self._products).items() if count < turned_below)
         self.samples = pd.concat([dataset.samples] * (copies + 1), ignore_index=True)
         self.parts = getattr(dataset, "parts", [dataset])
         self.augmentations = getattr(dataset, "augmentations", None)
@@ -80,6 +99,8 @@ class Copies(Dataset[Any]):
         item = self.dataset[row]
         if copy:
             item.image = on_another_day(item.image, seed=index)
+        if copy and self._products[row] in self.turned:
+            item.image = turned(item.image, seed=-index)  # drawn apart from where it moved
         return item
 
 
@@ -104,7 +125,7 @@ class AnyVersion(Sampler[int]):
         return len(self.sampler)
 
 
-def with_copies(loader: object, copies: int) -> object:
+def with_copies(loader: object, copies: int, turned_below: int = 0) -> object:
     """Give a loader that draws as a training loader does, of each image any version.
 
     One that is no ``DataLoader`` of anomalib's images is left as it is.
@@ -112,8 +133,12 @@ def with_copies(loader: object, copies: int) -> object:
     if not isinstance(loader, DataLoader) or loader.batch_size is None or not hasattr(loader.dataset, "samples"):
         logger.warning("%s is off: the training data are not one DataLoader of anomalib's images.", SETTING)
         return loader
+    versions = Copies(loader.dataset, copies, turned_below)
+    if versions.turned:
+        whose = f" of {', '.join(versions.turned)}" if any(versions.turned) else ""
+        logger.info("Training images%s are few: copies of them are turned as well (training.turned_below).", whose)
     return DataLoader(
-        Copies(loader.dataset, copies),
+        versions,
         batch_size=loader.batch_size,
         sampler=AnyVersion(loader.sampler, len(loader.dataset), copies),  # type: ignore[arg-type]  # it has a length
         drop_last=loader.drop_last,
@@ -129,14 +154,14 @@ def with_copies(loader: object, copies: int) -> object:
 class TrainOnCopies(ReplacesTrainingLoader):
     """Puts copies beside the training images; to be set up before the feature cache."""
 
-    def __init__(self, copies: Callable[[], int]) -> None:
-        self._copies = copies
+    def __init__(self, settings: Callable[[], TrainingSettings]) -> None:
+        self._settings = settings
 
     def wanted(self) -> str | None:
         """Name the setting, if there are to be copies."""
-        return SETTING if self._copies() else None
+        return SETTING if self._settings().copies else None
 
     def training_loader(self, trainer: pl.Trainer, images: object) -> object:
         """Give a loader that draws any version of an image, or the images' own without copies."""
-        copies = self._copies()
-        return with_copies(images, copies) if copies else images
+        settings = self._settings()
+        return with_copies(images, settings.copies, settings.turned_below or 0) if settings.copies else images

@@ -83,7 +83,7 @@ class FeatureCaching(ReplacesTrainingLoader):
         dtype = np.dtype(self.settings.dtype or "float32")
         name = fingerprint(
             hash_images(dict.fromkeys(dataset.samples["image_path"])),  # once for all copies of an image
-            [getattr(dataset, name, None) for name in ("augmentations", "copies", "file_format")],
+            [getattr(dataset, name, None) for name in ("augmentations", "copies", "turned", "file_format")],
             transform,
             [backbone.name, backbone.layers, backbone.image_size, hash_weights(backbone.network)],
             describe(backbone.tiler),

@@ -121,6 +121,8 @@ class TrainingSettings:
             in [0, 1); 0 as in the paper.
         copies: Copies of each training image, moved by up to 3 % of its sides and in other light, that training sees as
             well; 0 as in the paper. With a feature cache each takes the room of an image.
+        turned_below: Copies of a product with fewer training images than this are turned as well, by quarters (by
+            halves where images are not square); 0 as in the paper. Set 0 where a part that lies turned is a defect.
         hard_mining: Weigh the loss of each cell by the root of its error; ``False`` as in the paper.
         max_epochs: Epochs of training.
         steps: Steps of training, in the place of epochs: as many whole epochs as come closest.
@@ -144,6 +146,7 @@ class TrainingSettings:
     pasted_patches: int | None = None
     channel_dropout: float | None = None
     copies: int | None = None
+    turned_below: int | None = None
     hard_mining: bool | None = None
     max_epochs: int | None = None
     steps: int | None = None
@@ -160,7 +163,7 @@ class TrainingSettings:
             _check(self, name, *_NOT_NEGATIVE)
         for name in ("lr_step", "max_epochs", "steps", "least_passes", "most_passes", "validate_every"):
             _check(self, name, "at least 1, a whole number", lambda value: is_number(value, Integral) and value >= 1)
-        for name in ("pasted_patches", "copies"):
+        for name in ("pasted_patches", "copies", "turned_below"):
             _check(self, name, "at least 0, a whole number", lambda value: is_number(value, Integral) and value >= 0)
         _check(self, "channel_dropout", "at least 0 and less than 1", lambda value: is_number(value) and 0 <= value < 1)
         _check(self, "hard_mining", "True or False", lambda value: isinstance(value, bool))

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from anomalib_grad.data import MultiCategory
-from anomalib_grad.data.copies import FARTHEST, AnyVersion, Copies, TrainOnCopies, on_another_day, with_copies
+from anomalib_grad.data.copies import (
+    FARTHEST,
+    AnyVersion,
+    Copies,
+    TrainOnCopies,
+    on_another_day,
+    turned,
+    with_copies,
+)
 from anomalib_grad.lightning_model import Grad
 from helpers import tiny, write_category
 
@@ -59,6 +67,32 @@ def test_a_version_of_an_image_is_the_same_whenever_it_is_read_and_no_other(load
     assert copies[count].category == loader.dataset[0].category
 
 
+@pytest.mark.parametrize(("shape", "places"), [((8, 8), 4), ((8, 6), 2)], ids=["square", "oblong"])
+def test_an_image_is_turned_as_far_as_its_shape_allows_and_never_mirrored(shape: tuple[int, int], places: int) -> None:
+    image = torch.zeros(3, *shape)
+    image[:, 0, 1:3] = torch.tensor([1.0, 2.0])  # an arrow
+    copies = [turned(image, seed) for seed in range(40)]
+    assert {copy.shape for copy in copies} == {image.shape}
+    assert len({tuple(map(tuple, (copy[0] > 0).nonzero().tolist())) for copy in copies}) == places
+    assert all(any(torch.equal(copy.rot90(quarter, (1, 2)), image) for quarter in range(4)) for copy in copies)
+
+
+def test_copies_of_products_with_few_images_are_turned_and_of_no_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, train in (("few", 2), ("many", 3)):
+        write_category(tmp_path / name, train=train)
+    data = MultiCategory(root=tmp_path, train_batch_size=1, num_workers=0, seed=0)
+    data.setup("fit")
+    with caplog.at_level("INFO"):
+        versions, straight = (with_copies(data.train_dataloader(), 5, below).dataset for below in (3, 0))
+    assert caplog.text.count("few: copies of them are turned as well") == 1
+    pairs = [(versions[index], straight[index]) for index in range(len(versions))]
+    differ = Counter(one.category for one, other in pairs if not torch.equal(one.image, other.image))
+    assert differ["many"] == 0
+    assert 4 <= differ["few"] <= 10  # a quarter of turns is none, and the images themselves stay
+
+
 def test_an_epoch_is_as_long_as_before_and_draws_each_image_in_any_version(loader: DataLoader) -> None:
     drawing = with_copies(loader, 3)
     assert isinstance(drawing, DataLoader)
@@ -85,7 +119,7 @@ def test_a_training_on_loaders_says_that_there_are_neither_copies_nor_a_cache(
     trainer: Any = SimpleNamespace(datamodule=None)
     for copies, place, said in ((2, "disk", ["training.copies", "feature_cache"]), (0, "auto", [])):
         model = Grad(**tiny(copies=copies), feature_cache=place)
-        for callback in (TrainOnCopies(lambda model=model: model.settings.training.copies), model.feature_caching):
+        for callback in (TrainOnCopies(lambda model=model: model.settings.training), model.feature_caching):
             callback.setup(trainer, model, "fit")
             callback.setup(trainer, model, "test")
         messages = [f"{name} is off: give the training a datamodule, not loaders." for name in said]
