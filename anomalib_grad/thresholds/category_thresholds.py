@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from anomalib_grad.categories.recogniser import CategoryRecogniser
 from anomalib_grad.data.anomalib_data import TAKE_IMAGES
+from anomalib_grad.data.unreadable import datasets_of
 
 from .labelled_scores import KnownImage
 from .rules import BEST_F1, HIGHEST_NORMAL, check_rate, false_alarm_rule, false_alarm_threshold
@@ -142,13 +143,33 @@ class CategoryStatistics(PostProcessor):
         Raises:
             ValueError: If :attr:`category` is not among them.
         """
-        names = getattr(getattr(trainer, "datamodule", None), "categories", None)
-        if names is not None and self.kept:
-            names = sorted({*names, *self.kept})
-        if names is not None and list(names) != self.categories:
-            self.set_categories(names)
+        datamodule = getattr(trainer, "datamodule", None)
+        if datamodule is not None:
+            self._take_categories(trainer, getattr(datamodule, "categories", ()))
         if self.category is not None:
             self.named_index(self.category)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the categories of loaders in the place of a datamodule, once they are there."""
+        if getattr(trainer, "datamodule", None) is None:
+            datasets = [*datasets_of(trainer.train_dataloader), *datasets_of(trainer.val_dataloaders)]
+            shown = {name for dataset in datasets for name in getattr(dataset, "categories", ())}
+            self._take_categories(trainer, sorted(shown))
+
+    def _take_categories(self, trainer: Trainer, names: Sequence[str]) -> None:
+        """Set the categories of a training; where its data name none, what there is of any is of another network."""
+        if not names and trainer.ckpt_path is not None:
+            return
+        taken = sorted({*names, *self.kept}) if self.kept else list(names)
+        forgotten = [name for name in self.categories if name not in taken]
+        if forgotten:
+            logger.warning(
+                "The data of this training do not name %s: the model forgets what it knew of them. Give its checkpoint "
+                "as extends to keep them.",
+                ", ".join(forgotten),
+            )
+        if taken != self.categories:
+            self.set_categories(taken)
 
     def on_validation_batch_end(  # type: ignore[override]  # anomalib's signature
         self,
