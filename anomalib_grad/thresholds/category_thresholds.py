@@ -196,7 +196,18 @@ class CategoryStatistics(PostProcessor):
             self._adopt_categories(summaries, getattr(trainer, "datamodule", None))
         for name, summary in summaries.items():
             self._fit_category(name, summary)
-        self._fit_pooled(everywhere)
+        absent = [name for name in self.categories if name not in summaries]
+        if absent and summaries and not torch.isnan(self.image_threshold) and trainer.state.fn == "validate":
+            logger.warning(
+                "The validation data hold no %s: the thresholds of all products together, which judge unknown ones, "
+                "stay as they were.",
+                ", ".join(absent),
+            )
+            self._widen_pooled(everywhere)
+        elif self.kept:
+            self._widen_pooled(everywhere)
+        else:
+            self._fit_pooled(everywhere)
         if unnamed is not None and unnamed.has_scores("image") and not unnamed.counts["anomalous_image"]:
             self._explain(UNNAMED, unnamed.shortage() if self.false_alarm_rate is None else None)
 
@@ -218,18 +229,18 @@ class CategoryStatistics(PostProcessor):
             cause, advice = cause_of(trainer) or (reason, VALIDATE)
             logger.warning("The model has %s: %s; %s", lack, cause, advice)
 
-    def _fit_pooled(self, everywhere: ScoreSummary) -> None:
-        """Set the statistics of all categories together; those without any sample stay as they are.
+    def _widen_pooled(self, some: ScoreSummary) -> None:
+        """Widen the ranges of all categories together by scores of some, which tell nothing of thresholds of all.
 
-        With categories that are kept, scores are not those of all: ranges widen, and thresholds stay until those of the
-        others are known (``training/extension.py``).
+        Where a training keeps categories, those follow when scores of the others are known (``training/extension.py``).
         """
-        if self.kept:
-            for name, extreme in everywhere.extremes.items():
-                known = getattr(self, name)
-                wider = torch.fmin if name.endswith("_min") else torch.fmax
-                known.copy_(wider(known, known.new_tensor(extreme)))
-            return
+        for name, extreme in some.extremes.items():
+            known = getattr(self, name)
+            wider = torch.fmin if name.endswith("_min") else torch.fmax
+            known.copy_(wider(known, known.new_tensor(extreme)))
+
+    def _fit_pooled(self, everywhere: ScoreSummary) -> None:
+        """Set the statistics of all categories together; those without any sample stay as they are."""
         if self.enable_thresholding and everywhere.known:  # whose images are those of the categories, if there are any
             images = [] if self.categories else everywhere.known
             self.records[UNKNOWN] = self._record(everywhere, self._threshold("image", everywhere), images)
