@@ -22,6 +22,7 @@ from .anomaly_map import (
     upsampling_matrix,
 )
 from .backbone.frozen import DEFAULT_BACKBONE, FrozenBackbone
+from .backbone.tiling import describe, in_words
 from .components import Corruption, GlobalRepresentation, LocalRepresentation, NormalScale, Whitening
 from .components.head import GradHead
 from .components.ignored_regions import IgnoredRegions
@@ -144,11 +145,20 @@ class GradModel(nn.Module):
 
     @property
     def tiler(self) -> "Tiler | None":
-        """The backbone's tiler, under the name where anomalib's ``TilerConfigurationCallback`` sets it."""
+        """The backbone's tiler, under the name where anomalib's ``TilerConfigurationCallback`` sets it.
+
+        Raises:
+            ValueError: If the head has learnt what features look like with other tiles; see also the backbone's.
+        """
         return self.backbone.tiler
 
     @tiler.setter
     def tiler(self, tiler: "Tiler | None") -> None:
+        if describe(tiler) != describe(self.tiler) and not self.head.is_as_drawn():
+            raise ValueError(
+                f"the model was trained on {in_words(self.tiler)} and would see {in_words(tiler)}: leave the tiles as "
+                f"they are, or train a new model."
+            )
         self.backbone.tiler = tiler
 
     def forward(

@@ -38,7 +38,7 @@ from PIL import Image, UnidentifiedImageError
 from anomalib_grad.data.listing import has_image_name, is_hidden
 from anomalib_grad.data.listing import list_images as list_in_folder
 from anomalib_grad.data.pixels import rgb_pixels
-from anomalib_grad.data.read_or_refuse import FileFormat, open_up_to
+from anomalib_grad.data.read_or_refuse import FileFormat, open_up_to, refuse_pipes
 from anomalib_grad.report.predictions import Prediction
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -178,6 +178,8 @@ class Judge:
     def read(self, path: str) -> bytes | OSError:
         """Read a file, or return why that is impossible."""
         try:
+            if not self.settings.images.scheme:
+                refuse_pipes(Path(path))
             return self.settings.images._replace(path=path).read()
         except OSError as error:
             return error
@@ -396,4 +398,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit("Stopped; the same command judges the images that have no row yet.") from None

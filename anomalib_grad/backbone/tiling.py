@@ -24,7 +24,7 @@ def check_tiles(tiler: "Tiler", backbone: str, strides: Sequence[int], image_siz
             padding and stretching in pixels, and what it joins here are cells.
     """
     tile, step = (tiler.tile_size_h, tiler.tile_size_w), (tiler.stride_h, tiler.stride_w)
-    tiles = f"tiles of {tile[0]} x {tile[1]} pixels every {step[0]} x {step[1]}"
+    tiles = in_words(tiler)
     if min(*tile, *step) < 1 or tiler.remove_border_count < 0:
         raise ValueError(
             f"there are no {tiles}: choose a tile_size and a stride of at least 1, and a remove_border_count of at "
@@ -57,6 +57,14 @@ def map_tiles(tiler: "Tiler", network: Callable[[Tensor], Sequence[Tensor]], ima
     """
     maps = network(tiler.tile(images).to(images.dtype))  # the tiler makes float32 of every precision
     return [tiler.untile(feature_map).to(feature_map.dtype) for feature_map in maps]
+
+
+def in_words(tiler: "Tiler | None") -> str:
+    """Say what a backbone sees of an image."""
+    if tiler is None:
+        return "whole images"
+    tile, step = f"{tiler.tile_size_h} x {tiler.tile_size_w}", f"{tiler.stride_h} x {tiler.stride_w}"
+    return f"tiles of {tile} pixels every {step}"
 
 
 def describe(tiler: "Tiler | None") -> dict[str, Any] | None:

@@ -114,7 +114,7 @@ def fit_network(network: GradModel, given: Settings, checkpoint: Mapping[str, An
     network.make_room(checkpoint["state_dict"], MODEL)
     check_weights(network.state_dict(prefix=MODEL), checkpoint["state_dict"])
     with restoring("'tiling'"):
-        network.tiler = rebuild(checkpoint[CONFIGURATION].get("tiling", configuration.get("tiling")))
+        network.backbone.tiler = rebuild(checkpoint[CONFIGURATION].get("tiling", configuration.get("tiling")))
     with restoring("'drawn'"):
         drawn = checkpoint[CONFIGURATION].get("drawn")
         network.head.drawn = None if drawn is None else torch.tensor(drawn)

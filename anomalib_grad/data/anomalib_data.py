@@ -4,12 +4,14 @@
 
 import logging
 import os
+import traceback
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 from urllib.error import URLError
 
 import lightning.pytorch as pl
 from anomalib.data import AnomalibDataModule, AnomalibDataset, PredictDataset
+from anomalib.data.errors import MisMatchError
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -49,10 +51,10 @@ class LeaveOutHidden(Callback):
 
 
 class NameMissingImages(Callback):
-    """Says which setting gives a run the images that it looked for in vain."""
+    """Says which setting gives a run the images, or their masks, that it looked for in vain."""
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Rewrite the message of anomalib's missing attribute, of Lightning's missing loader, of a failed download."""
+        """Rewrite what anomalib and Lightning say of missing data sets, loaders and masks, and of a failed download."""
         data = getattr(trainer, "datamodule", None)
         if isinstance(exception, AttributeError) and isinstance(exception.obj, AnomalibDataModule):
             if exception.name == "val_data":
@@ -69,6 +71,24 @@ class NameMissingImages(Callback):
                 f"{type(data).__name__} finds no folder {category!r} in {str(root)!r} and cannot download its data set "
                 f"({exception.reason}); give the folder that holds {category!r} as root.",
             )
+        elif isinstance(data, AnomalibDataModule) and _is_of_pairing(exception):
+            folder = folder_of(data)
+            place = "" if folder is None else f" of {str(folder)!r}"
+            reword(
+                exception,
+                f"{type(data).__name__} pairs images and masks in sorted order, and those{place} do not match so; read "
+                f"them by MultiCategory, which pairs by name and says which image lacks a mask.",
+            )
+
+
+def _is_of_pairing(exception: BaseException) -> bool:
+    """Tell whether an error arose, unforeseen, where a data set of anomalib's pairs images and masks."""
+    frames = [frame for frame, _ in traceback.walk_tb(exception.__traceback__)]
+    modules = [str(frame.f_globals.get("__name__")) for frame in frames]
+    if not any(module.startswith("anomalib.data.datasets.image.") for module in modules):
+        return False
+    unforeseen = isinstance(exception, TypeError | ValueError) and not modules[-1].startswith("anomalib.")
+    return unforeseen or isinstance(exception, MisMatchError)
 
 
 def _has_folder(data: AnomalibDataModule) -> bool:

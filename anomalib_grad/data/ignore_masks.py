@@ -7,7 +7,7 @@ It is read as a mask (``pixels.py``), has any size, and is scaled to the image.
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn import functional
 
+from .listing import has_image_name
 from .read_or_refuse import read_mask
 
 IGNORE_FILE = "ignore.png"
@@ -45,9 +46,20 @@ def kept_pixels(path: Path, size: tuple[int, int] | None = None) -> Tensor:
 
 
 def mask_in(folder: Path) -> Path | None:
-    """Find the mask in a product's folder; a link to nothing is one as well, which fails when it is read."""
+    """Find the mask in a product's folder; a link to nothing is one as well, which fails when it is read.
+
+    Raises:
+        ValueError: If an image there has almost its name.
+    """
     path = folder / IGNORE_FILE
-    return path if os.path.lexists(path) else None
+    if os.path.lexists(path):
+        return path
+    beside = folder.iterdir() if folder.is_dir() else ()
+    meant = (file for file in beside if file.stem.lower() == path.stem and has_image_name(PurePath(file.name)))
+    almost = next(meant, None)
+    if almost is not None:
+        raise ValueError(f"{almost} is not followed under that name; call it {IGNORE_FILE}, or take it away")
+    return None
 
 
 def folder_of(datamodule: Any) -> Path | None:  # noqa: ANN401  # anomalib's, of any class, or none

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from anomalib_grad.categories.recogniser import CategoryRecogniser
 from anomalib_grad.data.anomalib_data import TAKE_IMAGES
+from anomalib_grad.data.unreadable import datasets_of
 
 from .labelled_scores import KnownImage
 from .rules import BEST_F1, HIGHEST_NORMAL, check_rate, false_alarm_rule, false_alarm_threshold
@@ -142,13 +143,33 @@ class CategoryStatistics(PostProcessor):
         Raises:
             ValueError: If :attr:`category` is not among them.
         """
-        names = getattr(getattr(trainer, "datamodule", None), "categories", None)
-        if names is not None and self.kept:
-            names = sorted({*names, *self.kept})
-        if names is not None and list(names) != self.categories:
-            self.set_categories(names)
+        datamodule = getattr(trainer, "datamodule", None)
+        if datamodule is not None:
+            self._take_categories(trainer, getattr(datamodule, "categories", ()))
         if self.category is not None:
             self.named_index(self.category)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the categories of loaders in the place of a datamodule, once they are there."""
+        if getattr(trainer, "datamodule", None) is None:
+            datasets = [*datasets_of(trainer.train_dataloader), *datasets_of(trainer.val_dataloaders)]
+            shown = {name for dataset in datasets for name in getattr(dataset, "categories", ())}
+            self._take_categories(trainer, sorted(shown))
+
+    def _take_categories(self, trainer: Trainer, names: Sequence[str]) -> None:
+        """Set the categories of a training; where its data name none, what there is of any is of another network."""
+        if not names and trainer.ckpt_path is not None:
+            return
+        taken = sorted({*names, *self.kept}) if self.kept else list(names)
+        forgotten = [name for name in self.categories if name not in taken]
+        if forgotten:
+            logger.warning(
+                "The data of this training do not name %s: the model forgets what it knew of them. Give its checkpoint "
+                "as extends to keep them.",
+                ", ".join(forgotten),
+            )
+        if taken != self.categories:
+            self.set_categories(taken)
 
     def on_validation_batch_end(  # type: ignore[override]  # anomalib's signature
         self,
@@ -175,7 +196,18 @@ class CategoryStatistics(PostProcessor):
             self._adopt_categories(summaries, getattr(trainer, "datamodule", None))
         for name, summary in summaries.items():
             self._fit_category(name, summary)
-        self._fit_pooled(everywhere)
+        absent = [name for name in self.categories if name not in summaries]
+        if absent and summaries and not torch.isnan(self.image_threshold) and trainer.state.fn == "validate":
+            logger.warning(
+                "The validation data hold no %s: the thresholds of all products together, which judge unknown ones, "
+                "stay as they were.",
+                ", ".join(absent),
+            )
+            self._widen_pooled(everywhere)
+        elif self.kept:
+            self._widen_pooled(everywhere)
+        else:
+            self._fit_pooled(everywhere)
         if unnamed is not None and unnamed.has_scores("image") and not unnamed.counts["anomalous_image"]:
             self._explain(UNNAMED, unnamed.shortage() if self.false_alarm_rate is None else None)
 
@@ -197,18 +229,18 @@ class CategoryStatistics(PostProcessor):
             cause, advice = cause_of(trainer) or (reason, VALIDATE)
             logger.warning("The model has %s: %s; %s", lack, cause, advice)
 
-    def _fit_pooled(self, everywhere: ScoreSummary) -> None:
-        """Set the statistics of all categories together; those without any sample stay as they are.
+    def _widen_pooled(self, some: ScoreSummary) -> None:
+        """Widen the ranges of all categories together by scores of some, which tell nothing of thresholds of all.
 
-        With categories that are kept, scores are not those of all: ranges widen, and thresholds stay until those of the
-        others are known (``training/extension.py``).
+        Where a training keeps categories, those follow when scores of the others are known (``training/extension.py``).
         """
-        if self.kept:
-            for name, extreme in everywhere.extremes.items():
-                known = getattr(self, name)
-                wider = torch.fmin if name.endswith("_min") else torch.fmax
-                known.copy_(wider(known, known.new_tensor(extreme)))
-            return
+        for name, extreme in some.extremes.items():
+            known = getattr(self, name)
+            wider = torch.fmin if name.endswith("_min") else torch.fmax
+            known.copy_(wider(known, known.new_tensor(extreme)))
+
+    def _fit_pooled(self, everywhere: ScoreSummary) -> None:
+        """Set the statistics of all categories together; those without any sample stay as they are."""
         if self.enable_thresholding and everywhere.known:  # whose images are those of the categories, if there are any
             images = [] if self.categories else everywhere.known
             self.records[UNKNOWN] = self._record(everywhere, self._threshold("image", everywhere), images)

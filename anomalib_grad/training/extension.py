@@ -134,6 +134,7 @@ class Extending(BeforeThresholds):
         self.replaces = replaces
         self.held: list[str] = []
         self.kept: list[str] = []
+        self._began_with: list[str] = []
         self._images: Any = None
         self._sample = sample
         self._old = OldHead()
@@ -146,7 +147,8 @@ class Extending(BeforeThresholds):
         """Take what the old model knows, unless this training goes on from a checkpoint of its own.
 
         Raises:
-            ValueError: If it cannot be extended by these data; see :func:`products_to_keep`.
+            ValueError: If it cannot be extended by these data; see :func:`products_to_keep`. If this model has been
+                extended already, by products that these data do not hold: it would start without them.
         """
         if stage != "fit":
             return
@@ -156,11 +158,19 @@ class Extending(BeforeThresholds):
             return
         post_processor = keeping_categories(pl_module.post_processor)
         given = None if post_processor is None else post_processor.false_alarm_rate
+        new = products_of(trainer)
+        known = [] if post_processor is None else post_processor.categories
+        learnt = [name for name in known if name not in {*self._began_with, *new}]
+        if learnt:
+            raise ValueError(
+                f"this model has learnt {', '.join(learnt)} already, and would start again from {self.path} without: "
+                f"give a checkpoint of this model to a new Grad as extends."
+            )
         restore(pl_module, self.path, pl_module.checkpoint_safe_globals())  # type: ignore[operator]  # anomalib's
         if post_processor is not None and given is not None:
             post_processor.false_alarm_rate = given
         old = [] if post_processor is None else post_processor.categories
-        new = products_of(trainer)
+        self._began_with = list(old)
         sampled = list(self._sample.rows)
         kept = products_to_keep(old, new, self.replaces, sampled)
         told_apart = isinstance(getattr(trainer.datamodule, "train_data", None), MultiCategoryDataset)  # type: ignore[attr-defined]

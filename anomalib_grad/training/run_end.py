@@ -41,8 +41,17 @@ class SayHowToGoOn(Callback):
         self._trained = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Note that nothing has been done yet."""
+        """Note that nothing has been done yet.
+
+        Raises:
+            ValueError: If the trainer has ended another training, whose end it would take for that of this one.
+        """
         self._trained = False
+        if stage == "fit" and trainer.ckpt_path is None and trainer.global_step and trainer.fit_loop.done:
+            raise ValueError(
+                f"nothing is left to train: an earlier training of this Engine has {reached_limit(trainer, None)} to "
+                f"train longer, or make a new Engine for another training."
+            )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Expect a training, unless a checkpoint is of one that was stopped early: Lightning trains another epoch."""
@@ -52,6 +61,19 @@ class SayHowToGoOn(Callback):
     def on_train_batch_start(self, *_: object) -> None:
         """Note that there is a training."""
         self._trained = True
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stop a prediction that is told to, unless it is done: of all runs Lightning leaves these to go on."""
+        if trainer.received_sigterm and batch_idx + 1 < trainer.num_predict_batches[dataloader_idx]:
+            raise SIGTERMException
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say so where a checkpoint was of a training that had ended."""
@@ -74,7 +96,8 @@ class SayHowToGoOn(Callback):
         way = "" if checkpoint is None else command(function, checkpoint, sys.argv)
         if isinstance(exception, SystemExit | KeyboardInterrupt):  # no traceback follows
             stop = "SIGTERM" if isinstance(exception, SIGTERMException) else type(exception).__name__
-            advice = f"go on with: {way}" if way else "no checkpoint was written yet"
+            without = "no checkpoint was written yet" if function == TrainerFn.FITTING else "start it again"
+            advice = f"go on with: {way}" if way else without
             logger.warning("%s stopped before its end (%s); %s", function, stop, advice)
         elif way and (self._trained or str(checkpoint) != str(trainer.ckpt_path)):  # the same again would end the same
             _add_note(exception, f"Go on from the last checkpoint with: {way}")

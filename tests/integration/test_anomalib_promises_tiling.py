@@ -69,13 +69,17 @@ def test_a_checkpoint_brings_its_tiles_along(tiled: Path, data: Path, tmp_path: 
     run(tmp_path, "test", fresh, data, ckpt_path=tiled)
     images = torch.rand(2, 3, 70, 90)
     assert torch.equal(fresh.eval()(images).anomaly_map, model(images).anomaly_map)
-    model.model.tiler = None
+    model.model.backbone.tiler = None
     assert not torch.equal(fresh(images).anomaly_map, model(images).anomaly_map)
 
 
 def test_other_tiles_than_those_of_the_training_are_refused(tiled: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointConfigurationError, match=r"tiling is .*\[32, 32\].* there and .*\[64, 64\].* here"):
         run(tmp_path, "test", Grad(**LARGE), data, tile=64, ckpt_path=tiled)
+    loaded = Grad.load_from_checkpoint(tiled)
+    with pytest.raises(ValueError, match=r"trained on tiles of 32 x 32 .* and would see tiles of 64 x 64 .* new model"):
+        run(tmp_path, "test", loaded, data, tile=64)
+    run(tmp_path, "test", loaded, data, tile=32)
 
 
 def test_tiles_have_a_cache_of_their_own_on_disk(data: Path, tmp_path: Path) -> None:

@@ -229,3 +229,14 @@ def test_a_call_that_cannot_work_stops_in_a_sentence(
     with pytest.raises(SystemExit, match=message):
         call(model, *arguments)
     assert not (folder / arguments[2]).exists()
+
+
+def test_an_interrupted_call_says_how_to_go_on(model: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ray.init", interrupt)
+    with pytest.raises(
+        (SystemExit, KeyboardInterrupt), match="Stopped; the same command judges the images that have no row yet"
+    ):
+        call(model, images, "--out", "interrupted")

@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from anomalib.callbacks import ModelCheckpoint
+from anomalib.data import Folder
 from anomalib.engine import Engine
 from anomalib.models import Padim
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
@@ -252,6 +253,36 @@ def test_a_category_missing_from_training_is_waited_for_and_missed_in_the_end(
     assert model.post_processor.categories == ["nut", "pin"]
     assert not model.post_processor.recogniser.fitted
     assert "cannot recognise categories: training showed no image of pin" in caplog.text
+
+
+def test_loaders_name_their_products_as_a_datamodule_does(shop: Path, tmp_path: Path) -> None:
+    """Each product has a unit of its own, for which its name is known before validation."""
+    units = []
+    for with_loaders in (False, True):
+        seed_everything(0)
+        data, model = products(shop), Grad(**{**TINY, "map": {**TINY["map"], "scaled": True}})
+        data.setup()
+        loaders = {"train_dataloaders": data.train_dataloader(), "val_dataloaders": data.val_dataloader()}
+        given = loaders if with_loaders else {"datamodule": data}
+        engine(tmp_path, max_epochs=1).fit(model, **given)
+        assert model.categories == ["nut", "pin"]
+        units.append(model.model.normal_scale.units)
+    assert len(units[1]) == 3
+    torch.testing.assert_close(units[1], units[0], rtol=0.1, atol=0)
+
+
+def test_a_training_on_data_without_products_forgets_those_of_before(
+    shop: Path, run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Grad.load_from_checkpoint(run.checkpoints[-1])
+    folders = {"normal_dir": "train/good", "normal_test_dir": "test/good", "abnormal_dir": "test/spot"}
+    data = Folder(name="nut", root=shop / "nut", **folders, train_batch_size=4, num_workers=0)
+    engine(tmp_path, max_epochs=1).fit(model, datamodule=data)
+    assert "do not name nut, pin: the model forgets what it knew of them. Give its checkpoint as extends" in caplog.text
+    assert "cannot recognise" not in caplog.text
+    assert model.categories == []
+    judged = model.eval()(torch.rand(1, 3, 64, 64))
+    assert not hasattr(judged, "explanation"), "by the threshold that was fitted now, not by one of the old network"
 
 
 def test_a_category_that_comes_late_is_learned_then(shop: Path, tmp_path: Path) -> None:

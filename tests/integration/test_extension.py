@@ -248,6 +248,17 @@ def test_loaders_that_name_no_product_are_refused_before_anything_is_learnt(
         engine.fit(Grad(extends=old), train_dataloaders=data.train_dataloader())
 
 
+def test_a_model_that_was_extended_does_not_start_again_without_what_it_has_learnt(
+    extended: tuple[Grad, Path], tmp_path: Path
+) -> None:
+    write_category(tmp_path / "cups/cup", train=2)
+    before = {name: value.clone() for name, value in extended[0].state_dict().items()}
+    with pytest.raises(ValueError, match=r"has learnt bolt already, .* from .*epoch=0.ckpt without: give a checkpoint"):
+        fit(extended[0], tmp_path / "cups", tmp_path)
+    after = extended[0].state_dict()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
+
+
 def test_an_exported_model_holds_no_features(extended: tuple[Grad, Path], tmp_path: Path) -> None:
     path = extended[0].to_torch(tmp_path)
     assert len(extended[0]._sample.rows) == 3

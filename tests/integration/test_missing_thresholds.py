@@ -78,6 +78,21 @@ def test_products_without_a_threshold_are_named_beside_one_that_has_one(
     assert "The model has no threshold for pin, unknown, so labels of theirs mean nothing: no validation" in caplog.text
 
 
+def test_a_validation_of_some_products_leaves_the_threshold_of_unknown_ones(
+    shop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, run = as_if_trained(Grad(**TINY)), engine(tmp_path)
+    run.validate(model, datamodule=data(shop))
+    fitted = model.post_processor.image_thresholds.clone()
+    own(caplog)
+    model.post_processor.category_image_threshold.add_(1.0)
+    run.validate(model, datamodule=data(shop, categories=["pin"]))
+    nut, pin, unknown = model.post_processor.image_thresholds - fitted
+    assert (nut, pin, unknown) == (pytest.approx(1.0), pytest.approx(0.0, abs=1e-6), 0)
+    (said,) = own(caplog)
+    assert said.startswith("The validation data hold no nut: ")
+
+
 def test_thresholds_that_are_switched_off_are_not_missed(
     shop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

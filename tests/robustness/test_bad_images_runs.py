@@ -129,10 +129,12 @@ def test_batch_inference_scores_each_file_as_if_it_were_alone_and_says_what_is_w
         threads=1,
         files=AS_THEY_SAY,
     )
-    script["Judge"](settings)(pyarrow.table({"path": [str(path) for path, _ in files.values()]}))
+    os.mkfifo(pipe := tmp_path / "pipe.png")
+    script["Judge"](settings)(pyarrow.table({"path": [*(str(path) for path, _ in files.values()), str(pipe)]}))
 
     rows = pd.read_parquet(tmp_path / "out/predictions").set_index("path")
-    assert len(rows) == len(files)
+    assert len(rows) == len(files) + 1
+    assert "is a pipe or a device" in rows.loc[str(pipe), "error"]
     inferencer = CategoryOpenVINOInferencer(deployed.file, device="CPU")  # at the accuracy of the script's own
     for name, path in readable(files).items():
         alone = inferencer.predict(path).pred_score.item()

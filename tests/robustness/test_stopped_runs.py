@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -144,6 +145,54 @@ def test_a_finished_run_is_not_trained_again_and_says_so(
     assert f"nothing is left to train: the training of checkpoint {checkpoint} has {reason} to train longer." in (
         caplog.text
     )
+
+
+@pytest.fixture(scope="module")
+def ended(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Grad]:
+    """An engine whose training has ended, and its model."""
+    engine = fit(shop, tmp_path_factory.mktemp("ended"))
+    return engine, cast("Grad", engine.model)
+
+
+def test_a_second_training_of_an_engine_is_refused_before_it_changes_a_model(
+    shop: Path, ended: tuple[Engine, Grad]
+) -> None:
+    engine, trained = ended
+    data = MultiCategory(root=shop, categories=["pin"], train_batch_size=4, num_workers=0)
+    for model in (trained, Grad(**TINY, evaluator=False, visualizer=False)):
+        with pytest.raises(ValueError, match=r"nothing is left to train: .* max_epochs=1; .* make a new Engine"):
+            engine.fit(model, datamodule=data)
+    assert trained.categories == ["nut", "pin"], "those of the training that there was"
+
+
+@pytest.mark.parametrize("stage", ["predict", "test"])
+@pytest.mark.parametrize(
+    ("number", "status", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 1, "KeyboardInterrupt")]
+)
+def test_runs_that_judge_are_stopped_as_trainings_are(
+    shop: Path, tmp_path: Path, ended: tuple[Engine, Grad], caplog: pytest.LogCaptureFixture, stage: str, number: int,
+    status: int, name: str,
+) -> None:  # fmt: skip
+    judged: list[object] = []
+
+    class StopInSecond(Callback):
+        def on_predict_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, *_: int) -> None:
+            judged.append(batch)
+            if len(judged) == 2:
+                os.kill(os.getpid(), number)
+
+        on_test_batch_start = on_predict_batch_start
+
+    data = MultiCategory(root=shop, eval_batch_size=1, num_workers=0)
+    engine = Engine(callbacks=[StopInSecond()], default_root_dir=tmp_path, accelerator="cpu", logger=False)
+    of_tests = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # in whose place Lightning puts none of its own
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            getattr(engine, stage)(ended[1], datamodule=data)
+    finally:
+        signal.signal(signal.SIGTERM, of_tests)
+    assert (stopped.value.code, len(judged)) == (status, 2)
+    assert f"{stage} stopped before its end ({name}); start it again" in caplog.text
 
 
 def test_a_checkpoint_is_not_advised_where_nothing_goes_on_from_it(shop: Path, tmp_path: Path) -> None:

@@ -84,6 +84,15 @@ def test_without_any_spread_nothing_is_unseen(num_categories: int) -> None:
     assert recogniser.radius.isinf().all()
 
 
+def test_rounding_of_features_is_no_spread() -> None:
+    """As of one picture that stands in the folder several times, in batches of different sizes."""
+    torch.manual_seed(0)
+    means = torch.tensor([[1.0, 2.0, 0.5], [1.5, 2.0, 0.1]]).repeat_interleave(6, dim=0)
+    recogniser = CategoryRecogniser()
+    recogniser.fit(means * (1 + 1e-7 * torch.randn(12, 3)), torch.arange(12) // 6, 2)
+    assert recogniser(torch.tensor([[1.1, 2.1, 0.6], [1.5, 1.9, 0.1]])).tolist() == [0, 1], "nothing is unseen"
+
+
 def test_constant_channel_neither_divides_by_zero_nor_dominates() -> None:
     features, labels = clusters([20, 20])
     features[:, 0] = 4.0

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from anomalib_grad.data import CategoryImageBatch
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 
-TRAINER = SimpleNamespace(sanity_checking=False, datamodule=None)
+TRAINER = SimpleNamespace(sanity_checking=False, datamodule=None, state=SimpleNamespace(fn="validate"))
 # Scores of two products; each separates its anomalies perfectly, on its own scale, and no common threshold does.
 SCORES = {
     "bolt": ([1.0, 1.2, 1.4, 3.0, 3.5], [0, 0, 0, 1, 1]),
