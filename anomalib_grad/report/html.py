@@ -63,10 +63,13 @@ def render_html(
     report: TestReport, *, local_resolution: int | None = None, global_resolution: int | None = None
 ) -> str:
     """Render the page that :func:`write_html` writes; same arguments and errors."""
-    colours = dict(
-        zip((result.category for result in report.results), plots.category_colours(len(report.results)), strict=True)
-    )
     results = {result.category: result for result in report.results}
+    colours = dict(zip(results, plots.category_colours(len(results)), strict=True))
+    grids = (
+        _grid("local", report.records, colours, local_resolution),
+        _grid("global", report.records, colours, global_resolution),
+    )
+    galleries = (_gallery(record, results[record.category]) for record in report.records)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(metric=_metric, quality=_quality, number=_number, order=_order)
     template = resources.files(__package__).joinpath("report_template.html").read_text(encoding="utf-8")
@@ -81,17 +84,8 @@ def render_html(
         roc=_roc(report.records, results, colours),
         scores=[_scores(record, results[record.category]) for record in report.records],
         recognition=_recognition(report.records),
-        grids=[
-            grid
-            for grid in (
-                _grid("local", report.records, colours, local_resolution),
-                _grid("global", report.records, colours, global_resolution),
-            )
-            if grid is not None
-        ],
-        examples=[
-            gallery for record in report.records if (gallery := _gallery(record, results[record.category])) is not None
-        ],
+        grids=list(filter(None, grids)),
+        examples=list(filter(None, galleries)),
     )
 
 
