@@ -12,6 +12,7 @@ import secrets
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -71,7 +72,9 @@ def render_html(
     )
     galleries = (_gallery(record, results[record.category]) for record in report.records)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(metric=_metric, quality=_quality, number=_number, order=_order)
+    environment.filters.update(
+        metric=partial(_written, how=".3f"), number=partial(_written, how=".4g"), quality=_quality, order=_order
+    )
     template = resources.files(__package__).joinpath("report_template.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         report=report,
@@ -89,14 +92,9 @@ def render_html(
     )
 
 
-def _metric(value: float) -> str:
-    """Format a value in [0, 1]; a dash where it is not defined."""
-    return f"{value:.3f}" if np.isfinite(value) else _DASH
-
-
-def _number(value: float) -> str:
-    """Format a score or threshold; a dash where it is not defined."""
-    return f"{value:.4g}" if np.isfinite(value) else _DASH
+def _written(value: float, how: str) -> str:
+    """Format a value; a dash where it is not defined."""
+    return format(value, how) if np.isfinite(value) else _DASH
 
 
 def _order(value: float) -> str:
