@@ -62,18 +62,14 @@ class NameMissingImages(Callback):
             reword(exception, f"there are no images to run on: give {given}.")
         elif isinstance(exception, URLError) and isinstance(data, AnomalibDataModule):
             parts = getattr(data, "datamodules", {"": data}).values()
-            sought = next((part for part in parts if not _has_folder(part)), data)
+            missing = (part for part in parts if (folder := folder_of(part)) is None or not folder.is_dir())
+            sought = next(missing, data)
             root, category = getattr(sought, "root", None), sought.category
             reword(
                 exception,
                 f"{type(data).__name__} finds no folder {category!r} in {str(root)!r} and cannot download its data set "
                 f"({exception.reason}); give the folder that holds {category!r} as root.",
             )
-
-
-def _has_folder(data: AnomalibDataModule) -> bool:
-    folder = folder_of(data)
-    return folder is not None and folder.is_dir()
 
 
 def leave_out_hidden(dataset: AnomalibDataset) -> None:
