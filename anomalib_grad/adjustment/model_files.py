@@ -209,7 +209,7 @@ def score_by(model: Grad, image: Path, product: str | None) -> Scored:
 
 
 def score_images(
-    model: ModelFile, images: Sequence[tuple[Path, bool]], product: str | None, *, progress: bool = True
+    model: ModelFile, images: Sequence[tuple[Path, bool]], product: str | None, *, progress: bool
 ) -> list[KnownImage]:
     """Score images; those that cannot be read are named in a warning and left out.
 

@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 
 FALSE_ALARMS, MISSED = "false_alarms", "missed"
 """Folders of a product: good parts that were called anomalous, and bad ones that were not."""
-_ANOMALOUS = {"true": True, "1": True, "1.0": True, "anomalous": True, "bad": True, "defective": True}
-_NORMAL = {"false": False, "0": False, "0.0": False, "normal": False, "good": False}
+_TRUTHS = dict.fromkeys(("true", "1", "1.0", "anomalous", "bad", "defective"), True)
+_TRUTHS |= dict.fromkeys(("false", "0", "0.0", "normal", "good"), False)
 
 Verdicts = dict[str | None, list[tuple[Path, bool]]]
 """Files by product, ``None`` for the only one, and whether each is anomalous."""
@@ -128,8 +128,7 @@ def _read_csv(source: Path) -> pd.DataFrame:
 
 
 def _truth(value: Any, source: Path) -> bool:  # noqa: ANN401  # whatever a table holds
-    truths = _ANOMALOUS | _NORMAL
     word = str(value).strip().lower()
-    if word not in truths:
+    if word not in _TRUTHS:
         raise ValueError(f"{value!r} in column {RIGHT_LABEL!r} of {source} is no verdict; write normal or anomalous.")
-    return truths[word]
+    return _TRUTHS[word]

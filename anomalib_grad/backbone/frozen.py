@@ -223,7 +223,7 @@ class FrozenBackbone(nn.Module):
 
     def _build(
         self,
-        seed: int | None = None,
+        seed: int | None,
         image_size: tuple[int, int] | None = None,
         **pretrained: Any,  # noqa: ANN401  # timm's arguments
     ) -> nn.Module:

@@ -60,22 +60,16 @@ class CategoryRecogniser(nn.Module):
 
     The radius of a category is the largest distance of its own training images to the mean of the others, at least the
     upper median over the categories (a category with few or very even images would otherwise shut out its own
-    defective ones), times ``margin``. Where training shows no spread at all (one image in every category) nothing is
-    known about the radius, and nothing counts as unseen. One category with few images is served by the others; with
+    defective ones), times :data:`MARGIN`. Where training shows no spread at all (one image in every category) nothing
+    is known about the radius, and nothing counts as unseen. One category with few images is served by the others; with
     fewer than some 20 images in every category, many test images count as unseen.
 
     Adding a product fits it again on features of all products, of which checkpoints carry some.
-
-    Args:
-        margin: Factor on the radius, > 0. Larger values recognise more distorted images and more unseen products.
 
     Attributes:
         means: Mean feature of each category, shape (K, C); (K, 0) before ``fit``.
         scale: Spread of each channel within a category, shape (C,).
         radius: Distance beyond which an image is not of the category, margin included, shape (K,).
-
-    Raises:
-        ValueError: If ``margin`` is not positive.
 
     Example:
         >>> recogniser = CategoryRecogniser()
@@ -89,11 +83,8 @@ class CategoryRecogniser(nn.Module):
     scale: Tensor
     radius: Tensor
 
-    def __init__(self, margin: float = MARGIN) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        if margin <= 0:
-            raise ValueError(f"margin must be positive, got {margin}: 1.0 is the farthest training image.")
-        self.margin = margin
         self.register_buffer("means", torch.empty(0, 0))
         self.register_buffer("scale", torch.empty(0))
         self.register_buffer("radius", torch.empty(0))
@@ -155,7 +146,7 @@ class CategoryRecogniser(nn.Module):
         rounded = (features - means).abs() <= ROUNDING * self.means.abs().amax()
         features = torch.where(rounded, means, features)
         self.scale = within_category_scale(features, labels, self.means)  # (C,)
-        self.radius = self.margin * self._training_radius(features, labels, counts)  # (K,)
+        self.radius = MARGIN * self._training_radius(features, labels, counts)  # (K,)
 
     def forward(self, features: Tensor) -> Tensor:
         """Recognise the category of each image.

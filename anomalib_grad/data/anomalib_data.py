@@ -64,7 +64,8 @@ class NameMissingImages(Callback):
             reword(exception, f"there are no images to run on: give {given}.")
         elif isinstance(exception, URLError) and isinstance(data, AnomalibDataModule):
             parts = getattr(data, "datamodules", {"": data}).values()
-            sought = next((part for part in parts if not _has_folder(part)), data)
+            missing = (part for part in parts if (folder := folder_of(part)) is None or not folder.is_dir())
+            sought = next(missing, data)
             root, category = getattr(sought, "root", None), sought.category
             reword(
                 exception,
@@ -89,11 +90,6 @@ def _is_of_pairing(exception: BaseException) -> bool:
         return False
     unforeseen = isinstance(exception, TypeError | ValueError) and not modules[-1].startswith("anomalib.")
     return unforeseen or isinstance(exception, MisMatchError)
-
-
-def _has_folder(data: AnomalibDataModule) -> bool:
-    folder = folder_of(data)
-    return folder is not None and folder.is_dir()
 
 
 def leave_out_hidden(dataset: AnomalibDataset) -> None:

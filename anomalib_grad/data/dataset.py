@@ -36,7 +36,7 @@ class MultiCategoryDataset(AnomalibDataset):
     def __init__(self, parts: Mapping[str, AnomalibDataset], file_format: FileFormat = AS_THEY_SAY) -> None:
         self.parts = list(parts.values())
         self.file_format = file_format
-        super().__init__(augmentations=None if not self.parts else self.parts[0].augmentations)
+        super().__init__(augmentations=self.parts[0].augmentations if self.parts else None)
         frames = [_frame(name, index, part) for index, (name, part) in enumerate(parts.items())]
         self.samples = _joined(frames)
 
@@ -86,18 +86,17 @@ class MultiCategoryDataset(AnomalibDataset):
             raise TypeError(
                 "a MultiCategoryDataset can only be joined with another one; use MultiCategory to join others"
             )
-        joined = MultiCategoryDataset({}, self.file_format)
-        joined.parts = [*self.parts, *other_dataset.parts]
         shifted = other_dataset.samples.assign(part=other_dataset.samples["part"] + len(self.parts))
-        joined.samples = _joined([self.samples, shifted])
-        return joined
+        return self._of([*self.parts, *other_dataset.parts], self.samples, shifted)
 
     def without(self, categories: Sequence[str]) -> "MultiCategoryDataset":
         """Images of all categories but some, read as those of this one are."""
-        rest = MultiCategoryDataset({}, self.file_format)
-        rest.parts = self.parts
-        rest.samples = _joined([self.samples[~self.samples["category"].isin(categories)]])
-        return rest
+        return self._of(self.parts, self.samples[~self.samples["category"].isin(categories)])
+
+    def _of(self, parts: list[AnomalibDataset], *frames: pd.DataFrame) -> "MultiCategoryDataset":
+        other = MultiCategoryDataset({}, self.file_format)
+        other.parts, other.samples = parts, _joined(frames)
+        return other
 
     @property
     def collate_fn(self) -> Callable[[list[CategoryImageItem]], CategoryImageBatch]:

@@ -122,7 +122,7 @@ def refuse_pipes(path: Path) -> None:
         raise OSError(f"'{path}' is a pipe or a device, no file; remove it")
 
 
-def read_pixels(path: str | Path, size: tuple[int, int] | None = None, files: FileFormat = AS_THEY_SAY) -> np.ndarray:
+def read_pixels(path: str | Path, size: tuple[int, int] | None, files: FileFormat) -> np.ndarray:
     """Read an image.
 
     Args:

@@ -103,9 +103,8 @@ def _fault(file: File, file_format: FileFormat) -> str | None:
 
 
 @cache
-def _checked(path: str, is_mask: bool, file_format: FileFormat, size: int, modified: int) -> str | None:
+def _checked(path: str, is_mask: bool, file_format: FileFormat, _size: int, _modified: int) -> str | None:
     """Decode a file; size and time of modification tell whether it is the one that was decoded before."""
-    del size, modified
     try:
         (read_mask if is_mask else check_image)(path, file_format)
     except UnreadableImageError as error:

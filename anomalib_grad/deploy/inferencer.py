@@ -5,7 +5,7 @@
 import json
 import re
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cache
 from numbers import Integral
 from pathlib import Path
@@ -316,21 +316,21 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
         ValueError: If the file is of another kind, or damaged.
     """
     if isinstance(path, tuple):
-        return _read_intact(core, path[0], path[1], "the model", path[0], path[1])
+        return _read_intact(core, path, "the model", path)
     path = Path(path)
     if path.suffix not in {".onnx", ".bin", ".xml"}:
         raise ValueError(f"Pass a .xml, .bin or .onnx file, not {path}.")
     needed = present(path)
-    return _read_intact(core, needed[0], None, " or ".join(map(str, needed)), *(file.read_bytes() for file in needed))
+    return _read_intact(core, needed[:1], " or ".join(map(str, needed)), [file.read_bytes() for file in needed])
 
 
-def _read_intact(core: ov.Core, model: Path | bytes, weights: bytes | None, name: str, *contents: bytes) -> ov.Model:
-    """Read a model, unless the contents of its files differ from those that were exported."""
+def _read_intact(core: ov.Core, model: Sequence[Path | bytes], name: str, contents: Sequence[bytes]) -> ov.Model:
+    """Read a model, of one file or of model and weights, unless contents differ from those that were exported."""
     damaged = f"cannot read the exported model: {name} is damaged, or was changed since; export or copy it again."
     if not is_intact(*contents):
         raise ValueError(damaged)
     try:
-        return core.read_model(model) if weights is None else core.read_model(model=model, weights=weights)
+        return core.read_model(*model)
     except RuntimeError as error:
         raise ValueError(damaged) from error
 

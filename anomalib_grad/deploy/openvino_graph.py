@@ -26,7 +26,7 @@ def show_category(model: ov.Model) -> ov.Model:
     return model
 
 
-def show_raw(model: ov.Model, *, told: bool = False) -> ov.Model:
+def show_raw(model: ov.Model, *, told: bool) -> ov.Model:
     """Copy a model whose only outputs are scores and maps in the unit of the thresholds.
 
     One that is ``told`` the category has a further output, the one that it recognises.

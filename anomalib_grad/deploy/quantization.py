@@ -92,7 +92,7 @@ def quantize_with_accuracy_control(
         return nncf.quantize_with_accuracy_control(
             model,
             calibration,
-            nncf.Dataset(_required(datamodule).test_dataloader()),
+            nncf.Dataset(datamodule.test_dataloader()),  # type: ignore[union-attr]  # it has calibrated
             validate,
             max_drop=max_drop,
             subset_size=CALIBRATION_IMAGES,
@@ -109,7 +109,8 @@ def calibration_images(model: ov.Model, datamodule: AnomalibDataModule | None) -
     Raises:
         ValueError: If there is no datamodule, or it has no validation images.
     """
-    datamodule = _required(datamodule)
+    if datamodule is None:
+        raise ValueError("INT8_PTQ and INT8_ACQ calibrate on images: pass a datamodule (--data on the command line).")
     datamodule.setup("fit")
     images: Any = getattr(datamodule, "val_data", ())
     if not len(images):
@@ -141,9 +142,3 @@ def fit_to_input(images: Tensor, size: tuple[int, int] | None) -> Tensor:
     if size is None or images.shape[-2:] == size:
         return images
     return functional.interpolate(images, size, mode="bilinear", antialias=True)
-
-
-def _required(datamodule: AnomalibDataModule | None) -> AnomalibDataModule:
-    if datamodule is None:
-        raise ValueError("INT8_PTQ and INT8_ACQ calibrate on images: pass a datamodule (--data on the command line).")
-    return datamodule

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from anomalib.metrics import AnomalibMetric
 from anomalib.utils.cv import connected_components_cpu, connected_components_gpu
@@ -96,12 +97,8 @@ def _curve(histogram: Tensor, total: Tensor) -> Tensor:
 def _area_up_to(x: Tensor, y: Tensor, limit: float) -> Tensor:
     """Integrate y over x in [0, limit] by the trapezoid rule, interpolating at the limit, and divide by the limit."""
     inside = x <= limit
-    last = int(inside.sum()) - 1
-    if last < 0 or torch.isnan(y).any():
+    if not inside.any() or y.isnan().any():
         return x.new_tensor(float("nan"))
-    x_inside, y_inside = x[inside], y[inside]
-    if x[last] < limit:
-        slope = (y[last + 1] - y[last]) / (x[last + 1] - x[last])
-        x_inside = torch.cat([x_inside, x.new_tensor([limit])])
-        y_inside = torch.cat([y_inside, (y[last] + slope * (limit - x[last])).reshape(1)])
-    return torch.trapezoid(y_inside, x_inside) / limit
+    end = np.interp(limit, x.cpu(), y.cpu())
+    x, y = (torch.cat([values[inside], x.new_tensor([last])]) for values, last in ((x, limit), (y, end)))
+    return torch.trapezoid(y, x) / limit

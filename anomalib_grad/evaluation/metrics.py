@@ -41,11 +41,6 @@ class Predictions:
     anomaly_map: Tensor | None = None
     gt_mask: Tensor | None = None
 
-    @property
-    def has_pixels(self) -> bool:
-        """Whether pixel metrics can be updated."""
-        return self.anomaly_map is not None and self.gt_mask is not None
-
     def to(self, device: torch.device) -> Predictions:
         """Move every tensor to a device."""
         moved = {name: value.to(device) for name, value in vars(self).items() if value is not None}
@@ -178,7 +173,7 @@ class CategoryMetrics:
                 else self._collection(pixel=BinnedPixelCurves(bins=self.binned))
             )
         self._image[category].update(predictions)
-        if predictions.has_pixels:
+        if predictions.anomaly_map is not None and predictions.gt_mask is not None:
             self._pixel[category].update(predictions)
 
     def _collection(self, **metrics: Any) -> MetricCollection:  # noqa: ANN401  # anomalib's, which are torchmetrics'

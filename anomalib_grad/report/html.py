@@ -12,6 +12,7 @@ import secrets
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -63,12 +64,17 @@ def render_html(
     report: TestReport, *, local_resolution: int | None = None, global_resolution: int | None = None
 ) -> str:
     """Render the page that :func:`write_html` writes; same arguments and errors."""
-    colours = dict(
-        zip((result.category for result in report.results), plots.category_colours(len(report.results)), strict=True)
-    )
     results = {result.category: result for result in report.results}
+    colours = dict(zip(results, plots.category_colours(len(results)), strict=True))
+    grids = (
+        _grid("local", report.records, colours, local_resolution),
+        _grid("global", report.records, colours, global_resolution),
+    )
+    galleries = (_gallery(record, results[record.category]) for record in report.records)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(metric=_metric, quality=_quality, number=_number, order=_order)
+    environment.filters.update(
+        metric=partial(_written, how=".3f"), number=partial(_written, how=".4g"), quality=_quality, order=_order
+    )
     template = resources.files(__package__).joinpath("report_template.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         report=report,
@@ -81,28 +87,14 @@ def render_html(
         roc=_roc(report.records, results, colours),
         scores=[_scores(record, results[record.category]) for record in report.records],
         recognition=_recognition(report.records),
-        grids=[
-            grid
-            for grid in (
-                _grid("local", report.records, colours, local_resolution),
-                _grid("global", report.records, colours, global_resolution),
-            )
-            if grid is not None
-        ],
-        examples=[
-            gallery for record in report.records if (gallery := _gallery(record, results[record.category])) is not None
-        ],
+        grids=list(filter(None, grids)),
+        examples=list(filter(None, galleries)),
     )
 
 
-def _metric(value: float) -> str:
-    """Format a value in [0, 1]; a dash where it is not defined."""
-    return f"{value:.3f}" if np.isfinite(value) else _DASH
-
-
-def _number(value: float) -> str:
-    """Format a score or threshold; a dash where it is not defined."""
-    return f"{value:.4g}" if np.isfinite(value) else _DASH
+def _written(value: float, how: str) -> str:
+    """Format a value; a dash where it is not defined."""
+    return format(value, how) if np.isfinite(value) else _DASH
 
 
 def _order(value: float) -> str:

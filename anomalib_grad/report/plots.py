@@ -16,7 +16,6 @@ from typing import Literal
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageFilter
 from sklearn.metrics import roc_curve
@@ -282,7 +281,6 @@ def figure_bytes(figure: Figure, file_format: Literal["svg", "webp"]) -> bytes:
 def _figure(width: float, height: float) -> Figure:
     """Open a figure of the given size in inches that needs no display."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr, call-arg]
     return figure
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +18,6 @@ from anomalib_grad.files.atomic import write_text
 from .records import METRIC_NAMES, CategoryResult, TestReport
 
 LEVELS = ("image", "pixel")
-COLUMNS = (*(field.name for field in fields(CategoryResult)), *(f"{level}_categories" for level in LEVELS))
 
 
 def results_frame(report: TestReport) -> pd.DataFrame:

@@ -35,7 +35,8 @@ MORE_IMAGES = "add images, or raise the datamodule's test_split_ratio or val_spl
 
 UNNAMED = ""
 """Stands for the category of images whose batch names none."""
-STATISTICS = ("image_threshold", "pixel_threshold", "image_min", "image_max", "pixel_min", "pixel_max")
+ENDS = ("image_min", "image_max", "pixel_min", "pixel_max")
+STATISTICS = ("image_threshold", "pixel_threshold", *ENDS)
 """What there is for each category, in units of the model's scores and maps."""
 UNKNOWN = "unknown"
 """Name of the products that training did not see; they are judged by the pooled statistics."""
@@ -244,13 +245,12 @@ class CategoryStatistics(PostProcessor):
         if self.enable_thresholding and everywhere.known:  # whose images are those of the categories, if there are any
             images = [] if self.categories else everywhere.known
             self.records[UNKNOWN] = self._record(everywhere, self._threshold("image", everywhere), images)
-        for level in ("image", "pixel"):
-            threshold = self._threshold(level, everywhere) if self.enable_thresholding else float("nan")
+        for level in ("image", "pixel") if self.enable_thresholding else ():
+            threshold = self._threshold(level, everywhere)
             if not math.isnan(threshold):
                 getattr(self, f"_{level}_threshold").fill_(threshold)
-            for end in ("min", "max"):
-                if self.enable_normalization and f"{level}_{end}" in everywhere.extremes:
-                    getattr(self, f"{level}_{end}").fill_(everywhere.extremes[f"{level}_{end}"])
+        for end, extreme in everywhere.extremes.items() if self.enable_normalization else ():
+            getattr(self, end).fill_(extreme)
 
     def _record(self, summary: ScoreSummary, threshold: float, images: list[KnownImage]) -> ThresholdRecord:
         """Note how a threshold came about."""
@@ -293,7 +293,7 @@ class CategoryStatistics(PostProcessor):
                 row[index] = self._threshold(level, summary) if known else math.nan
             self.records[name] = self._record(summary, float(self.category_image_threshold[index]), summary.known)
         if self.enable_normalization:
-            for statistic in ("image_min", "image_max", "pixel_min", "pixel_max"):
+            for statistic in ENDS:
                 getattr(self, "category_" + statistic)[index] = summary.extremes.get(statistic, math.nan)
 
     def _explain(self, name: str, rule: str | None) -> None:

@@ -29,8 +29,6 @@ NO_RANGE = (
 )
 LEVELS = ("image", "pixel")
 LARGEST = float(np.finfo(np.float32).max)
-_FITTED = ("source", "fitted", "images", "seen", "rate")
-"""Fields of a record that a new fit replaces."""
 
 
 @dataclass
@@ -181,12 +179,12 @@ class ModelThresholds:
             ValueError: If there is no such product, no normal image of it is known, or the rate is not in (0, 1).
         """
         check_rate(rate)
-        self._known(product)
+        old = self._known(product)
         images = self.images(product)
         if not scores_of(images, anomalous=False):
             raise ValueError(f"No normal image of {self._called(product)} is known; fit the threshold on some (fit).")
         found = fit(images, rate)
-        self._change(product, found, fitted=found.image, rate=rate)
+        self._change(product, found, replace(old, fitted=found.image, rate=rate))
 
     def fit(self, product: str | None, images: list[KnownImage], source: str, rate: float | None) -> None:
         """Fit the threshold of a product on other images than training did; its range moves with it.
@@ -206,8 +204,7 @@ class ModelThresholds:
             rate = old.rate
         found = fit(images, rate)
         self._move_range(row, images, found)
-        new = ThresholdRecord.of(found.rule, source, found.image, images, rate)
-        self._change(product, found, **{name: getattr(new, name) for name in _FITTED})
+        self._change(product, found, ThresholdRecord.of(found.rule, source, found.image, images, rate))
 
     def correct(self, product: str | None, corrections: list[KnownImage], what: str) -> None:
         """Fit the threshold of a product again, with images in it that it judged wrongly or that someone looked at.
@@ -222,13 +219,11 @@ class ModelThresholds:
         rate = None if any(image.anomalous for image in images) else old.rate
         found = fit(images, rate)
         more = [len(scores_of(corrections, anomalous=truth)) for truth in (False, True)]
+        seen = old.seen[0] + more[0], old.seen[1] + more[1]
         self._change(
             product,
             Fit(found.image, found.pixel if rate else math.nan, f"{found.rule}, {what}"),
-            fitted=found.image,
-            images=thinned(images),
-            seen=(old.seen[0] + more[0], old.seen[1] + more[1]),
-            rate=rate,
+            replace(old, fitted=found.image, images=thinned(images), seen=seen, rate=rate),
         )
 
     def follow(
@@ -274,10 +269,13 @@ class ModelThresholds:
         if product == UNKNOWN:  # whose images are those of the products
             new = replace(new, images=())
         self._move_range(row, [*after, *more], found)
-        self._change(product, found, **{name: getattr(new, name) for name in _FITTED})
+        self._change(product, found, new)
 
-    def _change(self, product: str | None, found: Fit, **fields: Any) -> None:  # noqa: ANN401  # of the record
-        """Set thresholds and note it; pixels keep theirs where there is none for them."""
+    def _change(self, product: str | None, found: Fit, new: ThresholdRecord | None = None) -> None:
+        """Set thresholds and note it in a new record, or the old one; pixels keep theirs where there is none for them.
+
+        A threshold without a record of its own promises nothing.
+        """
         row = self.row(product)
         if self._lacks_range(row):
             raise ValueError(NO_RANGE)
@@ -286,8 +284,8 @@ class ModelThresholds:
         for level, threshold in (("image", found.image), ("pixel", found.pixel)):
             self._place(row, level, threshold)
         old = self.record(product) or ThresholdRecord(found.rule, "unknown", math.nan)
-        fields = {"rate": None, **fields, "rule": found.rule}
-        self.records[self._key(product)] = old.changed(found.rule, before, found.image, **fields)
+        new = replace(new or replace(old, rate=None), rule=found.rule, history=old.history)
+        self.records[self._key(product)] = new.changed(found.rule, before, found.image)
 
     def _place(self, row: int, level: str, threshold: float) -> None:
         """Have a row judge by a threshold; nan leaves it as it is.

@@ -23,7 +23,7 @@ from anomalib_grad.data.ignore_masks import of_the_rest
 from anomalib_grad.files.configuration import check_post_processing
 from anomalib_grad.torch_model import GradModel
 
-from .category_thresholds import STATISTICS, UNKNOWN, CategoryStatistics
+from .category_thresholds import ENDS, STATISTICS, UNKNOWN, CategoryStatistics
 from .normalization import HALF, KNEE
 from .threshold_record import ThresholdRecord
 
@@ -239,8 +239,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
         """All :data:`STATISTICS` in their order, a row for each category and the pooled ones last: (K + 1, 6)."""
         if self.fixed_table is not None:
             return self.fixed_table
-        ends = ("image_min", "image_max", "pixel_min", "pixel_max")
-        rows = (first_known(getattr(self, f"category_{end}"), pooled=getattr(self, end)) for end in ends)
+        rows = (first_known(getattr(self, f"category_{end}"), pooled=getattr(self, end)) for end in ENDS)
         return torch.stack([self.image_thresholds, self.pixel_thresholds, *rows], dim=1)
 
     @contextmanager

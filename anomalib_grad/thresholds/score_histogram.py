@@ -4,6 +4,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 DIGITS = 10
 """Binary digits of a score that its bin keeps after the first: bins are a thousandth of the score wide."""
@@ -42,13 +43,11 @@ class ScoreHistogram:
     def _add(self, first: int, counts: Tensor) -> None:
         if not len(self.counts):
             self.first = first
-        low = min(first, self.first)
-        high = max(first + len(counts), self.first + len(self.counts))
-        if (low, high - low) != (self.first, len(self.counts)):
-            wider = torch.zeros(high - low, 2, dtype=torch.int64)
-            wider[self.first - low : self.first - low + len(self.counts)] = self.counts
-            self.first, self.counts = low, wider
-        self.counts[first - self.first : first - self.first + len(counts)] += counts
+        below = max(self.first - first, 0)
+        above = max(first + len(counts) - self.first - len(self.counts), 0)
+        if below or above:
+            self.first, self.counts = self.first - below, functional.pad(self.counts, (0, 0, below, above))
+        self.counts[first - self.first :][: len(counts)] += counts
 
     def best_f1_threshold(self) -> float:
         """The value just below the bin from which on all scores are best called anomalous.

@@ -61,10 +61,10 @@ class ThresholdRecord:
         anomalous = sum(image.anomalous for image in images)
         return cls(rule, source, fitted, thinned(images), (len(images) - anomalous, anomalous), rate)
 
-    def changed(self, what: str, before: float, after: float, **fields: Any) -> "ThresholdRecord":  # noqa: ANN401
-        """Give the record after a change now; ``fields`` are those of the record that change with it."""
+    def changed(self, what: str, before: float, after: float) -> "ThresholdRecord":
+        """Give the record after a change now."""
         when = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        return replace(self, history=(*self.history, Change(when, what, before, after)), **fields)
+        return replace(self, history=(*self.history, Change(when, what, before, after)))
 
     def to_plain(self) -> dict[str, Any]:
         """Give the record as plain data."""

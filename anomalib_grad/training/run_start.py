@@ -6,8 +6,7 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch import callbacks
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor
 
@@ -18,8 +17,6 @@ from anomalib_grad.torch_model import network_of
 from .extension import products_of
 from .length import OwnLength
 
-AVERAGING = getattr(callbacks, "WeightAveraging", ())
-"""Of Lightning from 2.6 on."""
 RANDOM_STATE = "grad_random_state"
 """Where a checkpoint notes how far the random numbers have been drawn."""
 
@@ -55,7 +52,7 @@ class SettleStart(Callback):
                 "this strategy trains in processes that give nothing but weights back, and a model of several products "
                 "knows their names as well: take strategy='ddp', in a script, or devices=1."
             )
-        averaging = next((callback for callback in trainer.callbacks if isinstance(callback, AVERAGING)), None)  # type: ignore[attr-defined]
+        averaging = next((callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)), None)  # type: ignore[attr-defined]
         if averaging is not None:
             raise ValueError(
                 f"{type(averaging).__name__} cannot average Grad: it takes thresholds and what is known of products "

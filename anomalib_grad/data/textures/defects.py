@@ -19,9 +19,8 @@ GROUNDS = {"brick": (186.0, 176.0, 164.0), "grass": (98.0, 76.0, 56.0), "gravel"
 FINE = 4  # thin strokes are drawn this much larger and averaged
 
 
-def scratch(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]:
+def scratch(picture: Image, _category: str, rng: Generator) -> tuple[Image, Mask]:
     """A bent scratch of one to three strokes, bright or dark, with a rim of the other tone beside it."""
-    del category
     size = len(picture)
     fine = np.zeros((FINE * size, FINE * size), np.uint8)
     turn, start = rng.uniform(0, np.pi), rng.uniform(0.25, 0.75, 2)
@@ -37,9 +36,8 @@ def scratch(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]
     return _composed(picture, _blend(_blend(picture, 255 - tone, shade), tone, 0.85 * alpha), (alpha > 0) | (shade > 0))
 
 
-def stain(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]:
+def stain(picture: Image, _category: str, rng: Generator) -> tuple[Image, Mask]:
     """A spilt liquid: the texture shows through, darkened and tinted, darkest at the rim."""
-    del category
     shape = _blob(len(picture), rng.uniform(0.14, 0.22), rng)
     depth = np.clip(shape, 0, 0.35) / 0.35  # 0 at the rim, 1 inside
     strength = (depth > 0) * (0.7 + 0.25 * np.exp(-((depth - 0.15) ** 2) / 0.02)) * np.clip(depth * 8, 0, 1)
@@ -48,9 +46,8 @@ def stain(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]:
     return _composed(picture, stained, strength > 0)
 
 
-def hole(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]:
+def hole(picture: Image, _category: str, rng: Generator) -> tuple[Image, Mask]:
     """A ragged hole: dark inside, shadow below the upper edge, broken rim."""
-    del category
     shape = _blob(len(picture), rng.uniform(0.07, 0.13), rng, ragged=True)
     inside = np.clip(shape * 12, 0, 1)
     rim = np.exp(-(((shape + 0.1) / 0.08) ** 2)) * (shape > -0.25)  # noqa: PLR2004

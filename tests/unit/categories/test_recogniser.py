@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomalib_grad.categories.recogniser import CategoryRecogniser
+from anomalib_grad.categories.recogniser import MARGIN, CategoryRecogniser
 
 
 def clusters(counts: list[int], channels: int = 6, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -52,12 +52,10 @@ def test_quiet_channel_that_separates_beats_loud_one_that_does_not() -> None:
     assert torch.equal(recogniser(torch.cat([loud, quiet], dim=1)), labels)
 
 
-def test_margin_scales_the_radius() -> None:
-    features, labels = clusters([10, 10])
-    narrow, wide = CategoryRecogniser(margin=1.0), CategoryRecogniser(margin=3.0)
-    narrow.fit(features, labels, 2)
-    wide.fit(features, labels, 2)
-    torch.testing.assert_close(wide.radius, 3 * narrow.radius)
+def test_the_radius_reaches_a_margin_beyond_the_farthest_training_image() -> None:
+    recogniser, features, labels = fitted([10, 10])
+    farthest = recogniser.distances(features)[range(20), labels].max() * 10 / 9  # to the mean of the others
+    torch.testing.assert_close(recogniser.radius.max(), MARGIN * farthest)
 
 
 def test_category_of_one_training_image_takes_the_radius_of_the_others() -> None:
@@ -132,11 +130,6 @@ def test_wrong_input_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         CategoryRecogniser().fit(features, labels, num_categories)
-
-
-def test_margin_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="margin"):
-        CategoryRecogniser(margin=0.0)
 
 
 @settings(max_examples=25, deadline=None)

@@ -22,7 +22,7 @@ from anomalib_grad.evaluation.examples import THUMBNAIL, TopExamples, candidate,
 from anomalib_grad.evaluation.metrics import Counts
 from anomalib_grad.evaluation.results import build_report, recognition_notes, threshold_notes
 from anomalib_grad.report.records import METRIC_NAMES, CategoryResult, TestReport
-from anomalib_grad.report.table import COLUMNS, results_table, write_csv, write_json
+from anomalib_grad.report.table import results_table, write_csv, write_json
 from anomalib_grad.thresholds import PerCategoryPostProcessor
 
 REPORT = TestReport(
@@ -64,7 +64,10 @@ def test_csv_has_the_columns_and_the_mean_last(tmp_path: Path):
 def test_json_has_null_where_nothing_is_defined(tmp_path: Path):
     write_json(REPORT, tmp_path / "per_category.json")
     rows = json.loads((tmp_path / "per_category.json").read_text())
-    assert tuple(rows[0]) == COLUMNS
+    assert " ".join(rows[0]) == (
+        "category n_normal n_anomalous image_AUROC image_F1Max pixel_AUROC pixel_AUPRO threshold image_categories "
+        "pixel_categories"
+    )
     assert rows[0]["image_AUROC"] == pytest.approx(0.9876543210123, abs=1e-13)
     assert rows[1]["pixel_AUPRO"] is None
     assert rows[2]["category"] == "mean"
