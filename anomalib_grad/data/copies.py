@@ -136,7 +136,11 @@ def with_copies(loader: object, copies: int, turned_below: int = 0) -> object:
     versions = Copies(loader.dataset, copies, turned_below)
     if versions.turned:
         whose = f" of {', '.join(versions.turned)}" if any(versions.turned) else ""
-        logger.info("Training images%s are few: copies of them are turned as well (training.turned_below).", whose)
+        logger.info(
+            "Training images%s are few: copies of them are turned as well; set training.turned_below to 0 where a part "
+            "that lies turned is a defect.",
+            whose,
+        )
     return DataLoader(
         versions,
         batch_size=loader.batch_size,

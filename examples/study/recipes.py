@@ -95,6 +95,8 @@ BETTER = {
     "plus, 300 steps": Row("plus", steps(300)),
     "plus, no copies, 1000 steps": Row("plus", steps(1000, copies=0)),
     "plus, no patches": Row("plus", {"training": {"pasted_patches": 0}}),
+    "plus, no copy turned": Row("plus", {"training": {"turned_below": 0}}),  # differs where products have few images
+    "plus, all copies turned": Row("plus", {"training": {"turned_below": 10_000}}),
 }
 """What makes ``plus`` hold on many products, and what does not."""
 

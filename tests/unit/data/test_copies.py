@@ -86,7 +86,7 @@ def test_copies_of_products_with_few_images_are_turned_and_of_no_others(
     data.setup("fit")
     with caplog.at_level("INFO"):
         versions, straight = (with_copies(data.train_dataloader(), 5, below).dataset for below in (3, 0))
-    assert caplog.text.count("few: copies of them are turned as well") == 1
+    assert caplog.text.count("images of few are few: copies of them are turned as well") == 1
     pairs = [(versions[index], straight[index]) for index in range(len(versions))]
     differ = Counter(one.category for one, other in pairs if not torch.equal(one.image, other.image))
     assert differ["many"] == 0
