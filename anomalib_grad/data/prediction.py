@@ -71,7 +71,7 @@ class PredictImages(PredictDataset):
 
     @property
     def name(self) -> NoReturn:
-        """None, and anomalib's engine asks only what it was given as a datamodule.
+        """There is none: anomalib's engine asks for the name of a datamodule, so these images were given as one.
 
         Raises:
             AttributeError: Says how to give it.

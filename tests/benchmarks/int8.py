@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--hints", nargs="+", default=["bf16", "f32"], help="OpenVINO's inference precisions")
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
-    data = MultiCategory(root=args.root, categories=args.categories, num_workers=0)
+    data = MultiCategory(root=args.root, categories=args.categories or "all", num_workers=0)
     data.setup()
     rows, runs = [], {}
     with tempfile.TemporaryDirectory() as folder:

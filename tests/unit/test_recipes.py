@@ -36,12 +36,12 @@ def test_published_recipes_keep_their_epochs_and_the_trainers_precision(name: st
 @pytest.mark.parametrize(
     ("backbone", "given", "layers", "size", "length", "copies"),
     [
-        ("mobilenetv3_small_050", {}, ["blocks.3"], (320, 320), (2000, 150), 3),
-        ("vit_tiny_patch16_224", {}, ["blocks.5"], (224, 224), (600, 150), 1),
+        ("mobilenetv3_small_050", {}, ["blocks.3"], (320, 320), (2000, 150), (3, 31)),
+        ("vit_tiny_patch16_224", {}, ["blocks.5"], (224, 224), (600, 150), (1, 0)),
         (
             "vit_tiny_patch16_224",
             {"layers": "coarsest", "image_size": (64, 64), "training": {"steps": 9}},
-            *(["blocks.8"], (64, 64), (9, None), 1),
+            *(["blocks.8"], (64, 64), (9, None), (1, 0)),
         ),
     ],
 )
@@ -51,12 +51,12 @@ def test_plus_is_another_one_on_a_plain_transformer(
     layers: list[str],
     size: tuple[int, int],
     length: tuple[int, int | None],
-    copies: int,
+    copies: tuple[int, int],
 ) -> None:
     model: Any = Grad("plus", backbone=backbone, **given)
     training = model.settings.training
     assert (model.model.backbone.layers, model.model.backbone.image_size) == (layers, size)
-    assert (training.steps, training.most_passes, training.copies) == (*length, copies)
+    assert (training.steps, training.most_passes, training.copies, training.turned_below) == (*length, *copies)
 
 
 def test_plus_takes_patches_of_14_pixels_without_being_told_a_size() -> None:
