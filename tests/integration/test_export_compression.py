@@ -5,6 +5,7 @@
 import logging
 from pathlib import Path
 
+import nncf
 import numpy as np
 import openvino as ov
 import pytest
@@ -93,6 +94,32 @@ def test_a_calibration_without_validation_images_asks_for_some(shop: Path) -> No
     data = MultiCategory(root=shop, num_workers=0, val_split_mode="none")
     with pytest.raises(ValueError, match=r"MultiCategory has none: give it val_split_mode='same_as_test'"):
         quantization.calibration_images(ov.Model([], []), data)
+
+
+def test_loud_channels_of_a_transformer_do_not_drown_the_others_in_8_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = Grad("plus", backbone="vit_tiny_patch16_224", pre_trained=False, image_size=(64, 64))
+    with torch.no_grad():
+        for parameter in model.model.head.parameters():
+            parameter.add_(0.01)  # what nobody trained is not exported
+        for block in model.model.backbone.network.modules():
+            if hasattr(block, "attn"):  # what is louder here is heard less there: the features stay as they are
+                for norm, linear in ((block.norm1, block.attn.qkv), (block.norm2, block.mlp.fc1)):
+                    norm.weight[7] *= 200
+                    linear.weight[:, 7] /= 200
+    exact = ov.Core().read_model(model.to_openvino(tmp_path))
+    images = [torch.rand(1, 3, 64, 64).numpy() for _ in range(10)]
+    monkeypatch.setattr(quantization, "calibration_images", lambda *_: nncf.Dataset(images))
+    rounded = quantization.quantize(exact.clone(), datamodule=None)
+
+    def maps(graph: ov.Model) -> np.ndarray:
+        compiled = ov.Core().compile_model(graph, "CPU", EXACT)
+        return np.stack([compiled(image)["anomaly_map"].copy() for image in images])
+
+    right, error = maps(exact), np.abs(maps(rounded) - maps(exact))
+    assert 0 < error.mean() < 0.05 * right.std()  # 0.12 where channels are rounded as they are
 
 
 def test_strictness_set_after_training_holds_here_and_in_later_exports(
