@@ -99,8 +99,8 @@ class Copies(Dataset[Any]):
         item = self.dataset[row]
         if copy:
             item.image = on_another_day(item.image, seed=index)
-        if copy and self._products[row] in self.turned:
-            item.image = turned(item.image, seed=-index)  # drawn apart from where it moved
+            if self._products[row] in self.turned:
+                item.image = turned(item.image, seed=-index)  # drawn apart from where it moved
         return item
 
 

@@ -198,14 +198,14 @@ class CategoryStatistics(PostProcessor):
         for name, summary in summaries.items():
             self._fit_category(name, summary)
         absent = [name for name in self.categories if name not in summaries]
-        if absent and summaries and not torch.isnan(self.image_threshold) and trainer.state.fn == "validate":
+        of_some = bool(absent and summaries) and not self.image_threshold.isnan() and trainer.state.fn == "validate"
+        if of_some:
             logger.warning(
                 "The validation data hold no %s: the thresholds of all products together, which judge unknown ones, "
                 "stay as they were.",
                 ", ".join(absent),
             )
-            self._widen_pooled(everywhere)
-        elif self.kept:
+        if of_some or self.kept:
             self._widen_pooled(everywhere)
         else:
             self._fit_pooled(everywhere)
