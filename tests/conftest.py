@@ -4,6 +4,7 @@
 
 import gc
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,10 @@ import pytest
 if sys.dont_write_bytecode:
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A shell has the jobs that it starts in the background ignore Ctrl-C, and they what they start; tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers, and what they start, share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
