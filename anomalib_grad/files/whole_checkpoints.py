@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 
 
 class WholeCheckpoints(Callback):
-    """Give the trainer a :class:`.WholeCheckpointIO`, unless the user brought a checkpoint plugin."""
+    """Callback that gives the trainer a :class:`.WholeCheckpointIO`, unless the user brought a checkpoint plugin."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Replace the plugin if it is Lightning's or anomalib's own."""
