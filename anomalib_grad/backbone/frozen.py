@@ -40,7 +40,7 @@ SIZE_ERRORS = (RuntimeError, AssertionError, ValueError)
 
 
 def use_static_padding(network: nn.Module) -> None:
-    """Pad EfficientNet-B4 like the authors' port, whose padding is that for 380-pixel images whatever the input.
+    """Use the padding of the authors' EfficientNet-B4 port: that of 380-pixel images, whatever the input.
 
     At 224 pixels it differs from timm's in one convolution: padding 2 on all sides instead of (1, 2).
     """

@@ -32,7 +32,7 @@ _NO_LOADER = "_dataloader` must be implemented"
 
 
 class LeaveOutHidden(Callback):
-    """Remove hidden files, by the rule of ``listing.py``, from any of anomalib's datasets before a run reads them."""
+    """Callback that removes hidden files, by the rule of ``listing.py``, from anomalib's datasets before a run."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Filter the datamodule's datasets before their loaders are created."""
