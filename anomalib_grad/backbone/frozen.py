@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Frozen timm backbone: image in, one feature map out (method section 1)."""
+"""Frozen timm backbone: maps images to one feature map (method section 1)."""
 
 import math
 from collections.abc import Sequence
@@ -30,17 +30,17 @@ DEFAULT_BACKBONE = "tf_efficientnet_b4.aa_in1k"
 
 def is_faithful(backbone: str) -> bool:
     """Tell whether ``backbone`` is the authors' EfficientNet-B4."""
-    return str(backbone).partition(".")[0] == FAITHFUL_BACKBONE  # what is no name is refused where its maps are listed
+    return str(backbone).partition(".")[0] == FAITHFUL_BACKBONE  # listing its maps refuses other types
 
 
 MIN_CELLS = 2
-"""Cells along each side of a feature map; one cell cannot tell where in the image an anomaly is."""
+"""Fewest cells along each side of a feature map; a single cell cannot tell where in the image an anomaly is."""
 SIZE_ERRORS = (RuntimeError, AssertionError, ValueError)
-"""What timm's networks raise on images of a size that they cannot take."""
+"""Errors that timm's networks raise for image sizes that they cannot take."""
 
 
 def use_static_padding(network: nn.Module) -> None:
-    """Give EfficientNet-B4 the padding of the authors' port, which is fixed for 380-pixel images whatever the input.
+    """Use the padding of the authors' EfficientNet-B4 port: that of 380-pixel images, whatever the input.
 
     At 224 pixels it differs from timm's in one convolution: padding 2 on all sides instead of (1, 2).
     """
@@ -53,7 +53,7 @@ def use_static_padding(network: nn.Module) -> None:
 
 
 def check_size(size: Sequence[int], least: float, demand: str) -> tuple[int, int]:
-    """Return height and width; refuse by a demand anything but two whole numbers that are not below the least."""
+    """Return height and width; raise ``ValueError`` unless they are two whole numbers of at least ``least``."""
     match size:
         case [int(height), int(width)] if min(height, width) >= least:
             return height, width
@@ -61,7 +61,7 @@ def check_size(size: Sequence[int], least: float, demand: str) -> tuple[int, int
 
 
 def resize_map(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bring a feature map ``(B, C, H, W)`` to ``size``: enlarged as the authors do, reduced with antialiasing."""
+    """Resize a feature map ``(B, C, H, W)``: enlarge as the authors do, reduce with antialiasing."""
     height, width = feature_map.shape[-2:]
     if (height, width) == size:
         return feature_map
@@ -71,33 +71,33 @@ def resize_map(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _example(image_size: tuple[int, int]) -> Tensor:
-    """Give an image batch ``(1, 3, H, W)`` without drawing random numbers."""
+    """Return a batch of one image ``(1, 3, H, W)`` without drawing random numbers."""
     return torch.arange(3.0 * math.prod(image_size)).sin().view(1, 3, *image_size)
 
 
 class FrozenBackbone(nn.Module):
-    """Pretrained features of fixed weights: always in eval mode, never trained.
+    """Pretrained feature extractor with fixed weights, always in eval mode.
 
     Args:
         name: timm model name, with or without a pretraining tag, or ``grad_tiny``, whose weights come with this
             package.
-        layers: Names of the feature maps to use (timm's module names); ``None`` takes those at strides 8 and 16,
-            ``"coarsest"`` that at stride 16 alone, ``"middle"`` the one in the middle of all.
-        pre_trained: ``True`` takes timm's weights from its hub or local cache, ``False`` random ones, a path reads
-            them from a local safetensors or pth file.
+        layers: Names of the feature maps to use (timm's module names). ``None`` takes the maps at strides 8 and 16,
+            ``"coarsest"`` only that at stride 16, ``"middle"`` the middle one of all maps.
+        pre_trained: ``True`` loads timm's weights from its hub or local cache, ``False`` draws random ones, a path
+            loads a local safetensors or pth file.
         image_size: Height and width of the input in pixels.
         faithful_padding: Pad EfficientNet-B4 as the authors' port does; no effect on other backbones.
-        feature_size: Height and width to which all maps are brought; ``None`` takes those of the finest map.
+        feature_size: Height and width to which all maps are resized; ``None`` takes those of the finest map.
 
     Attributes:
         channels: Channels C of the feature map.
         feature_size: Height and width of the feature map.
-        map_shapes: Channels, height and width of each of the maps that are joined.
+        map_shapes: Channels, height and width of each of the joined maps.
         mean, std: Normalisation that the pretrained weights expect, for images in [0, 1].
 
     Raises:
-        ValueError: If the backbone or a layer is unknown, or the backbone cannot take the image size, or a feature map
-            would have less than two cells along a side.
+        ValueError: If the backbone or a layer is unknown, if the backbone cannot take the image size, or if a feature
+            map would have fewer than two cells along a side.
     """
 
     def __init__(
@@ -156,18 +156,18 @@ class FrozenBackbone(nn.Module):
         self._tiler = tiler
 
     def train(self, mode: bool = True) -> "FrozenBackbone":
-        """Stay in eval mode whatever ``mode`` is: frozen statistics are part of the method."""
+        """Stay in eval mode for any ``mode``: frozen statistics are part of the method."""
         return super().train(mode=False)
 
     def mark_weights_ready(self) -> None:
-        """Say that the weights came with a checkpoint, so that none are fetched."""
+        """Record that a checkpoint brought the weights, so that none are fetched."""
         self._weights_ready = True
 
     def ensure_weights(self) -> None:
-        """Read the pretrained weights unless they are there.
+        """Load the pretrained weights unless they are loaded.
 
         Raises:
-            BackboneWeightsError: If they cannot be had. Random weights never take their place.
+            BackboneWeightsError: If they are unavailable. Random weights never replace them.
         """
         if self._weights_ready:
             return
@@ -189,12 +189,12 @@ class FrozenBackbone(nn.Module):
             return self._run(images) if self._tiler is None else map_tiles(self._tiler, self._run, images)
 
     def _run(self, images: Tensor) -> list[Tensor]:
-        # With channels last in memory, convolutions of a batch take half of the time.
+        # Channels last in memory halves the time of a batch's convolutions.
         return self._channels_first(self.network(images.contiguous(memory_format=torch.channels_last)))
 
     @property
     def row_length(self) -> int:
-        """Values of all maps of an image."""
+        """Number of values in all maps of an image."""
         return sum(map(math.prod, self.map_shapes))
 
     def rows(self, images: Tensor) -> Tensor:
@@ -207,17 +207,17 @@ class FrozenBackbone(nn.Module):
         return torch.cat([feature_map.flatten(1) for feature_map in maps], dim=1)
 
     def unflatten(self, rows: Tensor) -> list[Tensor]:
-        """Give flattened and concatenated maps ``(B, row_length)`` their shapes back."""
+        """Restore the shapes of flattened and concatenated maps ``(B, row_length)``."""
         parts = rows.split([math.prod(shape) for shape in self.map_shapes], dim=1)
         return [part.unflatten(1, shape) for part, shape in zip(parts, self.map_shapes, strict=True)]
 
     def join(self, maps: Sequence[Tensor]) -> Tensor:
-        """Bring all maps to one size, by default that of the finest, and concatenate them: ``(B, C, h, w)``."""
+        """Resize all maps to one size, by default that of the finest, and concatenate them: ``(B, C, h, w)``."""
         size = self._common_size or (maps[0].shape[-2], maps[0].shape[-1])
         return torch.cat([resize_map(feature_map, size) for feature_map in maps], dim=1)
 
     def _channels_first(self, maps: list[Tensor]) -> list[Tensor]:
-        """Give maps the layout ``(B, C, h, w)``, also in memory; Swin and a few others have shapes of channels last."""
+        """Return maps as ``(B, C, h, w)``, also in memory; Swin and a few other networks give channels last."""
         channels_last = getattr(self.network, "output_fmt", Format.NCHW) == Format.NHWC
         return [(m.permute(0, 3, 1, 2) if channels_last else m).contiguous() for m in maps]
 
@@ -227,7 +227,7 @@ class FrozenBackbone(nn.Module):
         image_size: tuple[int, int] | None = None,
         **pretrained: Any,  # noqa: ANN401  # timm's arguments
     ) -> nn.Module:
-        """Build the cut network; the same ``seed`` draws the same initial weights."""
+        """Build the network without unused modules; the same ``seed`` draws the same initial weights."""
         size: dict[str, Any] = {"img_size": image_size or self.image_size} if self._fixed_input_size else {}
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
@@ -245,7 +245,7 @@ class FrozenBackbone(nn.Module):
         return network.eval()
 
     def _probe(self, seed: int | None) -> list[tuple[int, int, int]]:
-        """Build the network, cut what it does not use and give the shapes of its maps; refuse sizes that do not fit."""
+        """Build the network, remove unused modules and return the shapes of its maps; refuse sizes that do not fit."""
         try:
             self.network = self._build(seed)
             example = _example(self.image_size)
@@ -268,7 +268,7 @@ class FrozenBackbone(nn.Module):
         return [(channels, height, width) for channels, height, width in shapes]
 
     def _drops_pixels(self, sizes: Sequence[Sequence[int]]) -> bool:
-        """Tell whether patches leave a rest at the border, which the maps would be stretched over."""
+        """Tell whether patches leave out a strip at the border, over which the maps would be stretched."""
         return self._fixed_input_size and any(
             side % feature_map.stride and length * feature_map.stride < side
             for feature_map, size in zip(self.maps, sizes, strict=True)
@@ -285,7 +285,7 @@ class FrozenBackbone(nn.Module):
         return all(m.numel() for m in maps)
 
     def _size_error(self) -> ValueError:
-        """Name sizes near the wanted one that the network does take."""
+        """Build an error that suggests sizes which the network can take."""
         problem = f"backbone {self.name!r} cannot take images of {self.image_size[0]} x {self.image_size[1]} pixels"
         step = math.lcm(*(feature_map.stride for feature_map in list_feature_maps(self.name)))
         least = math.ceil(MIN_CELLS * max(feature_map.stride for feature_map in self.maps) / step)

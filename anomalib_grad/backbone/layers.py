@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The feature maps that a timm backbone offers, and which of them are used."""
+"""Feature maps of a timm backbone: list them and select those to use."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -12,11 +12,11 @@ import torch
 from . import tiny  # noqa: F401  # makes timm know the built-in backbone grad_tiny
 
 COARSEST, MIDDLE = "coarsest", "middle"
-"""Names for the last of the default layers, and for the one halfway through the backbone, whichever backbone it is."""
+"""Values of ``layers`` for any backbone: the last of its default layers, and the one halfway through it."""
 
 
 class FeatureMap(NamedTuple):
-    """One feature map that a backbone offers: its place in timm's list, module name, stride in pixels, channels."""
+    """One feature map of a backbone: index in timm's list, module name, stride in pixels, channels."""
 
     place: int
     name: str
@@ -25,10 +25,10 @@ class FeatureMap(NamedTuple):
 
 
 def list_feature_maps(backbone: str) -> list[FeatureMap]:
-    """List the feature maps that a timm backbone offers, without reading or drawing any weights.
+    """List the feature maps of a timm backbone, without loading or drawing any weights.
 
     Raises:
-        ValueError: If timm does not know the backbone or its pretraining tag, or it offers no feature maps.
+        ValueError: If timm does not know the backbone or its pretraining tag, or if it has no feature maps.
     """
     if not isinstance(backbone, str):
         message = f"backbone must be a timm model's name, got {backbone!r}."
@@ -56,7 +56,7 @@ def list_feature_maps(backbone: str) -> list[FeatureMap]:
 
 
 def is_plain_transformer(backbone: str) -> bool:
-    """Tell whether a timm backbone is a plain ViT or the like.
+    """Tell whether a timm backbone is a plain ViT or similar.
 
     Raises:
         ValueError: If timm does not know the backbone.
@@ -65,15 +65,15 @@ def is_plain_transformer(backbone: str) -> bool:
 
 
 def share_stride(maps: Sequence[FeatureMap]) -> bool:
-    """Tell whether several maps all have one stride, as those of a plain ViT do."""
+    """Tell whether several maps all have the same stride, as in a plain ViT."""
     return len(maps) > 1 and len({feature_map.stride for feature_map in maps}) == 1
 
 
 def default_layers(maps: Sequence[FeatureMap]) -> list[FeatureMap]:
-    """Choose the maps at strides 8 and 16.
+    """Select the maps at strides 8 and 16.
 
-    Without them: a plain ViT, whose maps all have one stride, gives those at one half and three quarters of its
-    depth; any other backbone its two finest maps.
+    If they do not exist, select the maps at one half and three quarters of the depth of a plain ViT, whose maps all
+    have the same stride, and the two finest maps of any other backbone.
     """
     by_stride = {feature_map.stride: feature_map for feature_map in maps}
     if {8, 16} <= by_stride.keys():
@@ -84,10 +84,10 @@ def default_layers(maps: Sequence[FeatureMap]) -> list[FeatureMap]:
 
 
 def select_layers(backbone: str, layers: Sequence[str] | str | None) -> list[FeatureMap]:
-    """Find the feature maps named ``layers`` in a backbone.
+    """Return the feature maps of a backbone that ``layers`` names.
 
-    ``None`` chooses :func:`default_layers`, ``"coarsest"`` the last of them alone, ``"middle"`` the one in the middle
-    of all, in a plain ViT at half of its depth.
+    ``None`` selects :func:`default_layers`, ``"coarsest"`` only the last of them, and ``"middle"`` the middle one of
+    all maps, in a plain ViT at half of its depth.
 
     Raises:
         ValueError: If a layer is unknown or named twice; the message lists the backbone's layers.

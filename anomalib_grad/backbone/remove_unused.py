@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Removal of what a frozen network holds and runs although none of its outputs needs it.
+"""Removal of the modules of a frozen network that none of its outputs needs.
 
-timm leaves out unused stages of some families only. EfficientNet-B4, for one, runs to its end even if maps of its
-first stages are all that is asked for: 46 ms and 16.7 M parameters instead of 23 ms and 3.6 M at 224 pixels.
+timm leaves out unused stages of some families only. EfficientNet-B4, for instance, runs to its end even if only maps of
+its first stages are used: 46 ms and 16.7 M parameters instead of 23 ms and 3.6 M at 224 pixels.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ from torch import Tensor, nn
 
 
 class Unused(nn.Identity):
-    """Stands where a module was that nothing depends on."""
+    """Placeholder for a removed module."""
 
 
 def cut_unused(network: nn.Module, images: Tensor) -> list[str]:
-    """Replace by :class:`Unused` all modules on whose parameters no output of a network depends.
+    """Replace by :class:`Unused` every module whose parameters affect no output of a network.
 
-    A module stays if the network could not run without it, which happens where networks branch.
+    A module stays if the network cannot run without it, as happens where networks branch.
 
     Args:
-        network: Network in eval mode whose outputs are a list of tensors; changed in place.
+        network: Network in eval mode that returns a list of tensors; changed in place.
         images: Example input ``(B, 3, H, W)``.
 
     Returns:
-        Names of the replaced modules, for :func:`cut` to do the same to another network of that architecture.
+        Names of the replaced modules, for :func:`cut` to replace them in another network of the same architecture.
     """
     network.requires_grad_(requires_grad=True)
     with torch.enable_grad():
@@ -53,7 +53,7 @@ def cut(network: nn.Module, names: Sequence[str]) -> None:
 
 
 def _parameters_behind(outputs: Sequence[Tensor]) -> set[int]:
-    """Find the ids of all parameters that outputs depend on, by walking autograd's graph back from them."""
+    """Return the ids of all parameters that the outputs depend on, by walking autograd's graph backwards."""
     pending = [output.grad_fn for output in outputs]
     seen: set[Any] = set()
     while pending:
@@ -65,7 +65,7 @@ def _parameters_behind(outputs: Sequence[Tensor]) -> set[int]:
 
 
 def _outermost_unused(network: nn.Module, used: set[int]) -> list[str]:
-    """Name the outermost modules that have parameters, none of them used."""
+    """List the outermost modules that have parameters, none of which is used."""
     names: list[str] = []
     for name, module in network.named_modules():
         parameters = {id(parameter) for parameter in module.parameters()}
@@ -76,11 +76,11 @@ def _outermost_unused(network: nn.Module, used: set[int]) -> list[str]:
 
 
 def _gives(network: nn.Module, images: Tensor, expected: Sequence[Tensor]) -> bool:
-    """Tell whether a network still runs and gives the expected outputs."""
+    """Tell whether a network still runs and returns the expected outputs."""
     try:
         with torch.no_grad():
             outputs = network(images)
-    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):  # whatever missing a module leads to
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):  # all that a missing module may lead to
         return False
     return len(outputs) == len(expected) and all(
         output.shape == wanted.shape and torch.allclose(output, wanted, rtol=1e-3, atol=1e-5, equal_nan=True)

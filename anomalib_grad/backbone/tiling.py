@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""anomalib's tiling: the backbone sees the tiles of an image, the head the features of the whole image.
+"""Tiled input, by anomalib's tiler: the backbone sees tiles of an image, the head features of the whole image.
 
-As in anomalib's other models, ``TilerConfigurationCallback`` sets the tiler. It belongs to the trained model, so that a
-checkpoint brings it along.
+As in anomalib's other models, ``TilerConfigurationCallback`` sets the tiler. The tiler is part of the trained model, so
+checkpoints include it.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,9 +19,9 @@ def check_tiles(tiler: "Tiler", backbone: str, strides: Sequence[int], image_siz
     """Refuse tiles whose features do not fit together; strides of the backbone's maps and sizes are in pixels.
 
     Raises:
-        ValueError: If a size is no size, a tile is larger than the image, tiles do not begin and end between two cells
-            of a map or do not cover the image exactly, or the tiler is to stretch images: anomalib's tiler undoes
-            padding and stretching in pixels, and what it joins here are cells.
+        ValueError: If a size is impossible, a tile is larger than the image, tiles do not begin and end between two
+            cells of every map, tiles do not cover the image exactly, or the tiler would stretch images. anomalib's
+            tiler undoes padding and stretching in pixels, but here it joins cells.
     """
     tile, step = (tiler.tile_size_h, tiler.tile_size_w), (tiler.stride_h, tiler.stride_w)
     tiles = in_words(tiler)
@@ -51,16 +51,16 @@ def check_tiles(tiler: "Tiler", backbone: str, strides: Sequence[int], image_siz
 
 
 def map_tiles(tiler: "Tiler", network: Callable[[Tensor], Sequence[Tensor]], images: Tensor) -> list[Tensor]:
-    """Compute feature maps of images ``(B, 3, H, W)`` tile by tile and join those of each image.
+    """Compute feature maps of images ``(B, 3, H, W)`` tile by tile, and join those of each image.
 
-    The network takes tiles ``(B * T, 3, h, w)``. Where tiles overlap, the mean is taken.
+    The network takes tiles ``(B * T, 3, h, w)``. Overlapping tiles are averaged.
     """
-    maps = network(tiler.tile(images).to(images.dtype))  # the tiler makes float32 of every precision
+    maps = network(tiler.tile(images).to(images.dtype))  # the tiler converts to float32
     return [tiler.untile(feature_map).to(feature_map.dtype) for feature_map in maps]
 
 
 def in_words(tiler: "Tiler | None") -> str:
-    """Say what a backbone sees of an image."""
+    """Describe in words what the backbone sees of an image."""
     if tiler is None:
         return "whole images"
     tile, step = f"{tiler.tile_size_h} x {tiler.tile_size_w}", f"{tiler.stride_h} x {tiler.stride_w}"
@@ -68,7 +68,7 @@ def in_words(tiler: "Tiler | None") -> str:
 
 
 def describe(tiler: "Tiler | None") -> dict[str, Any] | None:
-    """Give what a tiler is built from, as plain data; ``None`` for no tiler."""
+    """Return a tiler's arguments as plain data; ``None`` for no tiler."""
     if tiler is None:
         return None
     return {
@@ -80,7 +80,7 @@ def describe(tiler: "Tiler | None") -> dict[str, Any] | None:
 
 
 def rebuild(description: dict[str, Any] | None) -> "Tiler | None":
-    """Build the tiler that :func:`describe` described."""
+    """Build a tiler from the result of :func:`describe`."""
     if description is None:
         return None
     from anomalib.data.utils.tiler import ImageUpscaleMode, Tiler  # noqa: PLC0415  # only where images are tiled

@@ -1,10 +1,10 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded backbone ``grad_tiny``: a small CNN whose weights come with the package, so no download is needed.
+"""Built-in backbone ``grad_tiny``: a small CNN whose weights come with the package, so no download is needed.
 
 Importing this module registers the model with timm: ``timm.create_model("grad_tiny", features_only=True,
-pretrained=True)`` works like for any other timm backbone. How it was made and what it is good for is told in
-``grad_tiny/README.md``.
+pretrained=True)`` works as for any other timm backbone. ``grad_tiny/README.md`` tells how it was made and what it is
+good for.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 WEIGHTS_FILE = Path(__file__).parent / "grad_tiny" / "grad_tiny.safetensors"
 
-# stride -> output channels, those of the teacher MobileNetV2
+# stride -> output channels, as in the teacher MobileNetV2
 _CHANNELS = {8: 32, 16: 96}
 
-# two thin blocks a stage, where resnet10t has a wide one: as fast, and nearer to a deep teacher
-_BLOCKS, _WIDTHS = (2, 2, 2, 2), (48, 96, 192, 384)  # timm wants those of the stage that is cut off as well
+# two thin blocks per stage instead of resnet10t's single wide one: as fast, and closer to a deep teacher
+_BLOCKS, _WIDTHS = (2, 2, 2, 2), (48, 96, 192, 384)  # timm also needs the stage that is cut off
 
 default_cfgs = generate_default_cfgs(
     {
@@ -42,19 +42,19 @@ default_cfgs = generate_default_cfgs(
 
 
 class GradTiny(nn.Module):
-    """A ResNet-D up to stride 16 with a linear 1x1 adapter on the stride-8 and the stride-16 stage.
+    """ResNet-D up to stride 16, with linear 1x1 adapters after the stages of strides 8 and 16.
 
-    The trunk is timm's ``resnet10t`` of other depth and width. The adapters bring the 96 and 192 channels of the stages
-    down to the 32 and 96 of the network that they imitate: few channels keep GRAD's head small.
+    The trunk is timm's ``resnet10t`` with another depth and width. The adapters reduce the stages' 96 and 192 channels
+    to the teacher's 32 and 96: few channels keep GRAD's head small.
 
     Args:
-        out_indices: Which maps to return: 0 is the one at stride 8, 1 the one at stride 16.
+        out_indices: Maps to return: 0 is the one at stride 8, 1 the one at stride 16.
 
     Attributes:
-        feature_info: One dictionary a map: ``module``, ``reduction`` (stride in pixels), ``num_chs``, ``index``.
+        feature_info: One dictionary per map: ``module``, ``reduction`` (stride in pixels), ``num_chs``, ``index``.
 
     Raises:
-        ValueError: If ``out_indices`` names no map, or one that does not exist.
+        ValueError: If ``out_indices`` is empty or names a map that does not exist.
     """
 
     def __init__(self, out_indices: Sequence[int] = (0, 1)) -> None:
@@ -83,7 +83,7 @@ class GradTiny(nn.Module):
 
 @register_model
 def grad_tiny(pretrained: bool = False, **kwargs: Any) -> GradTiny:  # noqa: ANN401  # timm's arguments
-    """Build :class:`GradTiny` the way timm builds models; ``features_only`` makes no difference, it is all it has."""
+    """Build :class:`GradTiny` as timm builds models; ``features_only`` has no effect, as it only has features."""
     kwargs.pop("features_only", None)
     only_classifiers: Any = ("num_classes", "global_pool", "in_chans")
     model: GradTiny = build_model_with_cfg(GradTiny, "grad_tiny", pretrained, kwargs_filter=only_classifiers, **kwargs)
@@ -91,6 +91,6 @@ def grad_tiny(pretrained: bool = False, **kwargs: Any) -> GradTiny:  # noqa: ANN
 
 
 def create_grad_tiny(*, pretrained: bool = True) -> GradTiny:
-    """Build the embedded backbone, in eval mode, float32, by default with the weights that come with the package."""
+    """Build the built-in backbone in eval mode and float32, by default with its pretrained weights."""
     backbone: Any = timm.create_model("grad_tiny", pretrained=pretrained)
     return backbone.eval()

@@ -23,26 +23,26 @@ from torch import Tensor, nn
 from anomalib_grad.files.torch_files import UNREADABLE, check_file, find_unstored
 
 NETWORK_TIMEOUT = 5.0
-"""Seconds after which the model hub counts as out of reach."""
+"""Seconds after which the model hub counts as unreachable."""
 _LOADER = logging.getLogger("timm.models._builder")
 _UNEXPECTED = re.compile(r"Unexpected keys \((.*)\) found while loading")
 _NUMBER = re.compile(r"\.\d+\.")
 
 
 class BackboneWeightsError(RuntimeError):
-    """The pretrained weights of a backbone cannot be had."""
+    """The pretrained weights of a backbone are unavailable or unusable."""
 
 
 def load_pretrained(name: str, file: Path | None, build: Callable[..., nn.Module]) -> dict[str, Tensor]:
-    """Read the pretrained weights of a timm backbone; gives the state dict of the built network.
+    """Load the pretrained weights of a timm backbone; returns the state dict of the built network.
 
     Args:
         name: timm model name.
-        file: Local safetensors or pth file; ``None`` takes what came with the package, else timm's hub or its cache.
-        build: Builds the network; takes ``seed`` and timm's ``pretrained`` arguments.
+        file: Local safetensors or pth file; ``None`` takes the package's own weights, else timm's hub or its cache.
+        build: Function that builds the network; takes ``seed`` and timm's ``pretrained`` arguments.
 
     Raises:
-        BackboneWeightsError: If the weights are out of reach, unreadable or do not cover the network.
+        BackboneWeightsError: If the weights are unreachable, unreadable or do not cover the network.
     """
     with _ignoring_unused_parts(name):
         if file is not None:
@@ -81,7 +81,7 @@ def _from_file(name: str, file: Path, build: Callable[..., nn.Module]) -> dict[s
         raise BackboneWeightsError(
             f"{str(file)!r} holds the weights of another network ({_brief(error)}); {advice}"
         ) from error
-    # A tensor that does not move with the file's contents was not read from it.
+    # A tensor that does not change with the file's values was not read from it.
     absent = [key for key, value in loaded.items() if value.is_floating_point() and torch.equal(value, shifted[key])]
     if absent:
         raise BackboneWeightsError(
@@ -92,11 +92,11 @@ def _from_file(name: str, file: Path, build: Callable[..., nn.Module]) -> dict[s
 
 
 def _read_tensors(name: str, file: Path) -> dict[str, Tensor]:
-    """Read a file of tensors without running any code that it may contain."""
+    """Read a file of tensors without running any code in it."""
     if not file.is_file():
         raise BackboneWeightsError(f"no weights for backbone {name!r}: there is no file {str(file)!r}; check the path.")
     try:
-        if file.suffix != ".safetensors":  # that library checks the sizes itself
+        if file.suffix != ".safetensors":  # safetensors checks sizes itself
             check_file(file)
         tensors: Any = load_state_dict(str(file), weights_only=True)
     except (SafetensorError, *UNREADABLE) as error:
@@ -116,7 +116,7 @@ def _read_tensors(name: str, file: Path) -> dict[str, Tensor]:
         raise BackboneWeightsError(
             f"cannot use weights for backbone {name!r}: in {str(file)!r} {broken} is not finite; give a whole file."
         )
-    if not tensors:  # timm would go and ask the hub instead
+    if not tensors:  # timm would ask the hub instead
         raise BackboneWeightsError(
             f"cannot read weights for backbone {name!r}: {str(file)!r} holds no tensors; "
             f"give a file of timm's weights for it."
@@ -125,9 +125,9 @@ def _read_tensors(name: str, file: Path) -> dict[str, Tensor]:
 
 
 def _further_blocks(name: str, keys: Iterable[str]) -> list[str]:
-    """List tensors of blocks that come after a backbone's last one: the file is of a deeper network of its family.
+    """List tensors of blocks after a backbone's last one: the file belongs to a deeper network of its family.
 
-    timm would read the blocks that fit and leave the others out.
+    timm would load the blocks that fit and ignore the others.
     """
     own = {key[: number.end()] for key in _tensors_of_whole_network(name) for number in _NUMBER.finditer(key)}
     containers = {block.rstrip(".").rpartition(".")[0] for block in own}
@@ -141,14 +141,14 @@ def _further_blocks(name: str, keys: Iterable[str]) -> list[str]:
 
 @cache
 def _tensors_of_whole_network(name: str) -> frozenset[str]:
-    """Names of all that a published file holds: those of the head, and of layers behind the used ones, as well."""
+    """Return all tensor names in a published file, including the classifier and layers after the used ones."""
     with torch.device("meta"):
         return frozenset(timm.create_model(name).state_dict())
 
 
 @contextmanager
 def _ignoring_unused_parts(name: str) -> Iterator[None]:
-    """Keep timm from warning in the block of tensors that belong to the whole network, not to the part that is used."""
+    """Silence timm's warnings about tensors of the whole network that the used part does not need."""
 
     def is_news(record: logging.LogRecord) -> bool:
         warned = _UNEXPECTED.match(record.getMessage())
@@ -162,13 +162,13 @@ def _ignoring_unused_parts(name: str) -> Iterator[None]:
 
 
 def _load(build: Callable[..., nn.Module], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Load tensors the way timm does, which renames and resizes them as the network needs; the same ones each time."""
+    """Load tensors as timm does, which renames and resizes them to fit the network; the result is deterministic."""
     network = build(seed=0, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(tensors), "file": None})
     return network.state_dict()
 
 
 def _brief(error: Exception) -> str:
-    """Shorten an error to the one line that tells what it is about."""
+    """Shorten an error message to its most telling line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = lines[1] if len(lines) > 1 and lines[0].endswith(":") else (lines or [""])[0]
     return f"{type(error).__name__}: {telling[:200].rstrip('.')}"
@@ -198,8 +198,8 @@ def _cached_file(config: PretrainedCfg) -> Path | None:
 
 
 def _has_no_network() -> bool:
-    """Tell a machine without a network soon; the hub's client would retry for most of a minute."""
-    if getproxies():  # a proxy is the one to reach, and the hub's client knows how
+    """Tell quickly whether there is no network; the hub's client would retry for most of a minute."""
+    if getproxies():  # the proxy has to be reached, which the hub's client can do
         return False
     hub = urlsplit(constants.ENDPOINT)
     try:

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of the GRAD head, one idea a file."""
+"""Parts of the GRAD head, one idea per file."""
 
 from .corruption import Corruption
 from .head import GradHead, refine, similarity

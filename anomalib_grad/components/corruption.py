@@ -1,8 +1,8 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What training hides from the head, which then has to give it back; not in the paper.
+"""Feature corruption in training: pasted patches and channel dropout, which the head learns to undo; not in the paper.
 
-Patches of other images stand in for anomalies that training does not have (CutMix, arXiv 1905.04899, on features).
+Patches of other images replace the anomalies that training lacks (CutMix, arXiv 1905.04899, on features).
 """
 
 import torch
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 LARGEST = 2 / 7
-"""Longest side of a patch, as a share of the feature map's."""
+"""Longest side of a patch, as a share of the feature map's side."""
 
 OPAQUE = 0.5
-"""Share of the patches that hide what they cover; the others are blended with it."""
+"""Share of the patches that replace what they cover; the others are blended with it."""
 
 
 class Corruption(nn.Module):
-    """Covers parts of features and drops channels; for training alone.
+    """Paste patches into features and drop channels; only for training.
 
     Args:
         pasted_patches: Largest number of patches of other images that cover parts of an image's features.
-        channel_dropout: Share of the channels that are zero at random, in [0, 1).
+        channel_dropout: Share of the channels that are set to zero at random, in [0, 1).
     """
 
     def __init__(self, pasted_patches: int, channel_dropout: float) -> None:
@@ -30,17 +30,17 @@ class Corruption(nn.Module):
         self.channel_dropout = channel_dropout
 
     def forward(self, features: Tensor) -> Tensor:
-        """Corrupt features ``(B, C, H, W)``; of that shape."""
+        """Corrupt features ``(B, C, H, W)``; returns the same shape."""
         if self.pasted_patches:
             features = paste_patches(features, self.pasted_patches)
         return functional.dropout2d(features, self.channel_dropout) if self.channel_dropout else features
 
 
 def paste_patches(features: Tensor, most: int) -> Tensor:
-    """Cover rectangles of every image's features ``(B, C, H, W)`` by those of other images at other places.
+    """Cover rectangles of every image's features ``(B, C, H, W)`` by features of other images and places.
 
-    Each number of patches up to ``most`` is as likely. Random numbers are drawn on the CPU, whose state checkpoints
-    keep.
+    All numbers of patches from 0 to ``most`` are equally likely. Random numbers are drawn on the CPU, whose state
+    checkpoints store.
     """
     batch, _, height, width = features.shape
     counts = torch.randint(most + 1, (batch, 1, 1))
@@ -56,7 +56,7 @@ def paste_patches(features: Tensor, most: int) -> Tensor:
 
 
 def spans(batch: int, side: int) -> Tensor:
-    """Draw which rows (or columns) of ``side`` a patch covers in each image: bool, ``(B, side)``, never none."""
+    """Draw the rows (or columns) of ``side`` that a patch covers in each image, at least one: bool, ``(B, side)``."""
     length = torch.randint(1, max(round(LARGEST * side), 1) + 1, (batch, 1))
     start = (torch.rand(batch, 1) * (side - length + 1)).floor()
     place = torch.arange(side)

@@ -1,8 +1,8 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The GRAD head: everything between the frozen features and the refined ones. It is all that is trained.
+"""GRAD head: all trained parts, from the frozen features to the refined ones.
 
-Features are refined where they are close to what is normal in their place (paper section 3.4).
+Features are refined where they are close to the normal features of their place (paper section 3.4).
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ def similarity(
     indicator_weight: float = 0.3,
     cosine_weight: float = 0.7,
 ) -> Tensor:
-    """Weigh how alike features and their normal map are: ``S = 0.3 * 1[mse <= k] + 0.7 * cos``.
+    """Measure how similar features and their normal map are: ``S = 0.3 * 1[mse <= k] + 0.7 * cos``.
 
-    ``S`` is neither clamped nor detached: the gradient flows through the cosine, none through the indicator.
+    ``S`` is neither clamped nor detached: gradients flow through the cosine, but not through the indicator.
 
     Args:
         features: ``x`` of shape ``(B, C, H, W)``.
@@ -42,7 +42,7 @@ def similarity(
 
 
 def cosine_similarity(features: Tensor, normal: Tensor) -> Tensor:
-    """Cosine over the channels of two maps ``(B, C, H, W)``: ``(B, 1, H, W)``, 0 where one of them is 0."""
+    """Compute the cosine of maps ``(B, C, H, W)`` over channels: ``(B, 1, H, W)``, 0 where a map is 0."""
     eps = max(1e-8, torch.finfo(features.dtype).tiny)  # torch's 1e-8 is 0 in float16, where a zero vector gives nan
     return functional.cosine_similarity(features, normal, dim=1, eps=eps).unsqueeze(1)
 
@@ -53,7 +53,7 @@ def refine(features: Tensor, normal: Tensor, similarity_map: Tensor) -> Tensor:
 
 
 class Refinement(NamedTuple):
-    """What the head makes of features ``x``."""
+    """Output of the head for features ``x``."""
 
     refined: Tensor  # x_hat (B, C, H, W)
     similarity: Tensor  # S (B, 1, H, W)
@@ -68,14 +68,14 @@ class GradHead(nn.Module):
         fusion: ``residual`` (GRAD), ``mobile`` (CRAD) or ``small`` (CRAD-S).
         num_blocks: Fusion blocks; ``None`` takes the published number.
         hidden_channels: Hidden channels of a fusion bottleneck; ``None`` takes the published number.
-        local_resolution, local_dims: Cells an axis and dimensions of the local grid. Paper: 8 and 2.
-        global_resolution, global_dims: The same of the global grid. Paper: 4 and 2.
+        local_resolution, local_dims: Cells per axis and dimensions of the local grid. Paper: 8 and 2.
+        global_resolution, global_dims: Cells per axis and dimensions of the global grid. Paper: 4 and 2.
         jitter_std, jitter_probability: Coordinate jittering in training. Paper: 0.05 and 0.5.
         indicator_weight, cosine_weight: Weights of the similarity. Paper: 0.3 and 0.7.
         mse_threshold: ``k`` of the similarity's indicator, in squared feature units.
 
     Attributes:
-        drawn: First value of each parameter as it was drawn; ``None`` in exports and checkpoints of before.
+        drawn: First value of each parameter right after initialisation; ``None`` in exports and in older checkpoints.
     """
 
     drawn: Tensor | None = None
@@ -123,11 +123,11 @@ class GradHead(nn.Module):
         self.drawn = self._first_values()
 
     def forward(self, features: Tensor) -> Refinement:
-        """Refine features ``x`` ``(B, C, H, W)`` towards what is normal."""
+        """Refine features ``x`` ``(B, C, H, W)`` towards their normal map."""
         return self.refine(features, self.normal(features))
 
     def normal(self, features: Tensor) -> Tensor:
-        """What would be normal in the place of features ``(B, C, H, W)``: ``f_n``, of that shape."""
+        """Compute the normal map ``f_n`` of features ``(B, C, H, W)``; same shape."""
         return self.fusion(self.global_representation(features), self.local_representation(features))
 
     def refine(self, features: Tensor, normal: Tensor) -> Refinement:
@@ -138,7 +138,7 @@ class GradHead(nn.Module):
         return Refinement(refine(features, normal, similarity_map), similarity_map)
 
     def is_as_drawn(self) -> bool:
-        """Tell whether all weights are the random ones of the beginning: nobody has trained, loaded or set any."""
+        """Tell whether all weights still have their random initial values: none was trained, loaded or set."""
         now = self._first_values()
         return self.drawn is not None and torch.equal(self.drawn.to(now), now)
 
@@ -146,17 +146,20 @@ class GradHead(nn.Module):
         return torch.cat([parameter.detach().flatten()[:1] for parameter in self.parameters()])
 
     def grid_parameters(self) -> list[nn.Parameter]:
-        """The cells of both grids, which learn at their own rate."""
+        """Return the cells of both grids, which have their own learning rate."""
         return [self.local_representation.grid.cells, self.global_representation.grid.cells]
 
     def network_parameters(self) -> list[nn.Parameter]:
-        """All other parameters."""
+        """Return all other parameters."""
         grids = {id(parameter) for parameter in self.grid_parameters()}
         return [parameter for parameter in self.parameters() if id(parameter) not in grids]
 
 
 def init_weights(module: nn.Module) -> None:
-    """Draw convolutions and linear layers from N(0, 0.01^2), biases 0; batch norms start at 1 and 0 (authors)."""
+    """Initialise convolutions and linear layers from N(0, 0.01^2) with zero biases, as the authors do.
+
+    Batch norms keep their weights of 1 and biases of 0.
+    """
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.normal_(module.weight, std=0.01)
         if module.bias is not None:

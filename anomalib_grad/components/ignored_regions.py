@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Regions of a product's images that do not matter: a holder, a background, a stamp that differs on every part.
+"""Ignored regions of a product's images: a holder, a background, a stamp that differs on every part.
 
-Distances are weighed before they are smoothed, so that nothing from an ignored region reaches the rest of the map or
-the image score; the map is then cut to exactly 0 where nothing is judged.
+Distances are weighted before smoothing, so that an ignored region affects neither the rest of the map nor the image
+score. The map is then set to exactly 0 in the ignored pixels.
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,17 @@ from torch import Tensor, nn
 
 
 class IgnoredRegions(nn.Module):
-    """Leaves out of distances and maps what is ignored in the images of each category.
+    """Remove the ignored regions of each category from distances and maps.
 
     Args:
-        kept: Pixels that are judged, for each of K categories and, last, for images of no known one: bool, shape
-            (K + 1, 1, H, W).
-        spread: How distances are spread over pixels, along the height (H, h) and along the width (W, w): not negative,
-            every column with something in it.
+        kept: Judged pixels of each of K categories and, last, of images of unknown category; bool, shape (K + 1, 1, H,
+            W).
+        spread: Matrices that spread distances over pixels, along the height (H, h) and the width (W, w). They are not
+            negative, and no column is all zeros.
 
     Attributes:
         kept: As given.
-        shares: How much of what each cell of a distance map spreads over the image lies in pixels that are judged, in
-            [0, 1], shape (K + 1, 1, h, w).
+        shares: Share of each distance cell's spread that falls on judged pixels, in [0, 1], shape (K + 1, 1, h, w).
     """
 
     kept: Tensor
@@ -38,22 +37,22 @@ class IgnoredRegions(nn.Module):
         self.register_buffer("shares", (height.T @ kept.double() @ width).float())
 
     def weigh(self, distance: Tensor, index: Tensor | None = None) -> Tensor:
-        """Weigh distances ``(B, 1, h, w)`` by how much of them counts for their category.
+        """Weight distances ``(B, 1, h, w)`` by the share of each that is judged in its category.
 
         ``index`` is the category of each image in [0, K], int64, shape (B,); ``None`` takes the last row.
         """
         return distance * self._rows(self.shares, index).to(distance.dtype)
 
     def cut(self, anomaly_map: Tensor, index: Tensor | None = None) -> Tensor:
-        """Set anomaly maps ``(B, 1, H, W)`` to 0 where nothing is judged; ``index`` as in :meth:`weigh`."""
+        """Set anomaly maps ``(B, 1, H, W)`` to 0 in ignored pixels; ``index`` as in :meth:`weigh`."""
         return torch.where(self._rows(self.kept, index), anomaly_map, 0.0)
 
     def pixels(self, index: Tensor | None = None) -> Tensor:
-        """Pixels ``(B, H, W)`` that are ignored, bool; ``(1, H, W)``, the same for all images, without ``index``."""
+        """Return the ignored pixels, bool ``(B, H, W)``; without ``index`` ``(1, H, W)``, the same for all images."""
         return ~self._rows(self.kept, index).squeeze(1)
 
     def rearranged(self, before: Sequence[str], after: Sequence[str]) -> Tensor:
-        """Give ``kept`` in the order of other categories; nothing is ignored in those that are not known."""
+        """Return ``kept`` in the order of other categories; unknown ones ignore nothing."""
         known = dict(zip(before, self.kept, strict=False)) if len(before) < len(self.kept) else {}
         everything = torch.ones_like(self.kept[-1])
         return torch.stack([*(known.get(name, everything) for name in after), everything if after else self.kept[-1]])

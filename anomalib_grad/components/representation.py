@@ -1,10 +1,10 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The normal representation: a few learned vectors in grids, looked up in between (paper equation 1), and fused.
+"""Normal representation: grids of a few learned vectors, sampled by interpolation (paper equation 1), and their fusion.
 
-Coordinates come from features: of each place for the local representation ``f_l``, of the whole image for the global
-one ``f_g`` (paper section 3). Their fusion is the normal feature map ``f_n = psi(f_g, f_l)``. All kinds of fusion work
-on ``concat([f_g, f_l])`` with 2C channels and end in a 1x1 convolution back to C:
+Coordinates are computed from features: at each position for the local representation ``f_l``, for the whole image for
+the global one ``f_g`` (paper section 3). Their fusion is the normal feature map ``f_n = psi(f_g, f_l)``. All kinds of
+fusion work on ``concat([f_g, f_l])`` with 2C channels and end in a 1x1 convolution back to C:
 
 =========  ======================================  ==================
 kind       blocks                                  published as
@@ -27,11 +27,11 @@ from torchvision.models.resnet import BasicBlock
 
 
 def interpolation_weights(coordinates: Tensor, resolution: Sequence[int]) -> Tensor:
-    """Give the weight of every grid cell for every coordinate: D-linear interpolation (paper equation 1).
+    """Compute the weight of every grid cell for every coordinate: D-linear interpolation (paper equation 1).
 
-    Cell ``i`` of ``R`` is centred at ``-1 + (2 i + 1) / R`` and its weight falls linearly to zero over one cell to
-    either side, so the two neighbours of a coordinate share it as ``(n - v', v' - m)``. In ``D`` dimensions the weights
-    multiply. Outside the outermost centres they fade towards zero. This is ``grid_sample``'s bilinear mode with
+    Cell ``i`` of ``R`` is centred at ``-1 + (2 i + 1) / R``. Its weight falls linearly to zero over one cell to either
+    side, so the two neighbours of a coordinate share it as ``(n - v', v' - m)``. In ``D`` dimensions the weights
+    multiply. Beyond the outermost centres the weights fade to zero. This is ``grid_sample``'s bilinear mode with
     ``align_corners=False`` and zero padding, for any number of dimensions.
 
     Args:
@@ -39,8 +39,8 @@ def interpolation_weights(coordinates: Tensor, resolution: Sequence[int]) -> Ten
         resolution: Number of cells of each grid axis, ``D`` entries, first axis first.
 
     Returns:
-        Weights of shape ``(N, prod(resolution))``, cells in row-major order, non-negative, each row summing to at
-        most 1.
+        Weights of shape ``(N, prod(resolution))``, cells in row-major order, non-negative, each row summing to at most
+        1.
     """
     weights = coordinates.new_ones(1, 1)
     for axis, cells in enumerate(resolution):
@@ -54,8 +54,8 @@ def interpolation_weights(coordinates: Tensor, resolution: Sequence[int]) -> Ten
 def sample_grid(grid: Tensor, coordinates: Tensor) -> Tensor:
     """Sample a grid ``(1, C, R_D, ..., R_1)`` at coordinates ``(N, D)``: ``phi(v; G)`` of the paper, ``(N, C)``.
 
-    Coordinates are as in :func:`interpolation_weights`. The samples are one matrix product, so the grid is read once
-    however many samples are taken.
+    Coordinates are as in :func:`interpolation_weights`. One matrix product computes all samples, so the grid is read
+    once, whatever their number.
     """
     weights = interpolation_weights(coordinates, grid.shape[2:])  # (N, cells)
     return functional.linear(weights, grid.flatten(2).squeeze(0))  # (N, C)
@@ -72,12 +72,12 @@ class ContinuousGrid(nn.Module):
 
     Args:
         channels: Values in each cell.
-        resolution: Cells along every axis, or one number for each of the axes.
+        resolution: Cells along every axis, or a list with one number per axis.
         dims: Number of dimensions D >= 1 of the coordinates.
 
     Raises:
-        ValueError: If ``dims`` or a resolution is below 1, their number differs from ``dims``, or the grid is larger
-            than this machine's memory.
+        ValueError: If ``dims`` or a resolution is below 1, if there are not ``dims`` resolutions, or if the grid is
+            larger than this machine's memory.
     """
 
     def __init__(self, channels: int, resolution: int | Sequence[int], dims: int = 2) -> None:
@@ -104,28 +104,28 @@ class ContinuousGrid(nn.Module):
 
 
 def jitter_coordinates(coordinates: Tensor, std: float, probability: float) -> Tensor:
-    """Shift coordinates by Gaussian noise, all of them or none (coordinate jittering of the paper).
+    """Add Gaussian noise to all coordinates or to none (coordinate jittering of the paper).
 
-    One coin is thrown for the whole batch, of any shape: noise of standard deviation ``std``, in units of the
-    coordinates, is added with a probability in [0, 1]. The result is not clamped. No branch depends on the coin, so a
-    GPU is not waited for.
+    One random choice holds for the whole batch, of any shape: with a probability in [0, 1], noise of standard deviation
+    ``std``, in units of the coordinates, is added. The result is not clamped. No branch depends on the choice, so the
+    CPU need not wait for a GPU.
     """
     coin = (torch.rand((), device=coordinates.device) < probability).to(coordinates.dtype)
     return coordinates + coin * std * torch.randn_like(coordinates)
 
 
 class LocalRepresentation(nn.Module):
-    """One grid sample for each pixel: ``f_l = phi(v_l(x); G_l)`` with ``v_l = tanh(conv(tanh(conv(x))))``.
+    """One grid sample per position: ``f_l = phi(v_l(x); G_l)`` with ``v_l = tanh(conv(tanh(conv(x))))``.
 
     Args:
         channels: Feature channels C.
-        resolution: Grid cells along every axis, or one number an axis. Paper: 8.
+        resolution: Grid cells along every axis, or a list with one number per axis. Paper: 8.
         dims: Coordinate dimensions D. Paper: 2.
         jitter_std: Standard deviation of the coordinate noise in training. Paper: 0.05.
         jitter_probability: Probability of coordinate noise in a training step. Authors: 0.5.
 
     Raises:
-        ValueError: If ``jitter_std`` is negative or infinite, ``jitter_probability`` no probability, or the grid is
+        ValueError: If ``jitter_std`` is negative or infinite, ``jitter_probability`` is not in [0, 1], or the grid is
             impossible.
     """
 
@@ -164,12 +164,12 @@ class LocalRepresentation(nn.Module):
 
 
 class GlobalRepresentation(nn.Module):
-    """One grid sample for each image: ``f_g = reshape(phi(v_g(x); G_g))``; a cell stores a whole feature map.
+    """One grid sample per image: ``f_g = reshape(phi(v_g(x); G_g))``; each cell stores a whole feature map.
 
     Args:
         channels: Feature channels C.
         feature_size: Height and width of the feature maps.
-        resolution: Grid cells along every axis, or one number an axis. Paper: 4.
+        resolution: Grid cells along every axis, or a list with one number per axis. Paper: 4.
         dims: Coordinate dimensions D. Paper: 2.
 
     Raises:
@@ -201,10 +201,10 @@ class GlobalRepresentation(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Channel gate of MobileNetV3 with bias-free layers and a hard sigmoid (arXiv 1905.02244).
+    """MobileNetV3's channel gate, with bias-free layers and a hard sigmoid (arXiv 1905.02244).
 
     Args:
-        channels: Channels of the gated map; the gate's hidden layer has a quarter of them.
+        channels: Channels of the gated map; the gate's hidden layer has a quarter as many.
     """
 
     def __init__(self, channels: int) -> None:
@@ -223,9 +223,9 @@ class SqueezeExcite(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """MobileNetV3 bottleneck of the authors: the second hard-swish comes AFTER the squeeze-excite gate.
+    """The authors' MobileNetV3 bottleneck: the second hard-swish comes AFTER the squeeze-excite gate.
 
-    timm's and torchvision's blocks activate before the gate, so they cannot stand in for it.
+    The blocks of timm and torchvision activate before the gate, so they cannot be used instead.
 
     Args:
         channels: Channels in and out.
@@ -252,10 +252,10 @@ class Bottleneck(nn.Module):
 
 
 class FusionKind(NamedTuple):
-    """The published shape of one kind of fusion."""
+    """Published size of one kind of fusion."""
 
     num_blocks: int
-    hidden_factor: int | None  # hidden channels of a bottleneck in units of C; None for blocks without any
+    hidden_factor: int | None  # hidden channels of a bottleneck in units of C; None for blocks without them
 
 
 FUSIONS = {
@@ -266,7 +266,7 @@ FUSIONS = {
 
 
 class Fusion(nn.Module):
-    """Blocks over the concatenated representations, then the recovery to C channels: ``f_n = psi(f_g, f_l)``.
+    """Blocks over the concatenated representations, then a convolution back to C channels: ``f_n = psi(f_g, f_l)``.
 
     Args:
         channels: Feature channels C.
@@ -275,7 +275,7 @@ class Fusion(nn.Module):
         hidden_channels: Hidden channels of a bottleneck; ``None`` takes the published 4C or C.
 
     Raises:
-        ValueError: If ``kind`` is unknown, or a number does not fit it.
+        ValueError: If ``kind`` is unknown, or a number does not suit it.
     """
 
     def __init__(

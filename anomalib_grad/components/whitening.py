@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Whitening of features: every direction in which normal features vary counts the same.
+"""Feature whitening: all directions in which normal features vary get the same weight.
 
-A residual over raw features hears the few channels that are loud, which tell an object from its background. What is
-wrong with a part shows in the quiet ones.
+The residual of raw features is dominated by the few channels of high variance, which separate an object from its
+background. Defects show in the channels of low variance.
 """
 
 from collections.abc import Iterable
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SHRINKAGE = 0.05
-"""Share of the mean variance that is added to the variance in every direction, which keeps what hardly varies from
-being blown up. Shares from 0.01 to 0.5 differ by less than a point of image AUROC (``examples/study``)."""
+"""Share of the mean variance that is added to the variance in every direction, so that directions of almost no variance
+are not amplified. Shares from 0.01 to 0.5 differ by less than a point of image AUROC (``examples/study``)."""
 
 
 class Whitening(nn.Module):
@@ -26,7 +26,7 @@ class Whitening(nn.Module):
     Attributes:
         matrix: ``W``, shape (C, C); the identity before :meth:`fit`.
         bias: ``-W mean``, shape (C,).
-        images: Number of images that it was fitted on, int64, shape (); 0 before.
+        images: Number of images used by :meth:`fit`, int64, shape (); 0 before.
     """
 
     matrix: Tensor
@@ -41,10 +41,10 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def fit(self, features: Iterable[Tensor]) -> None:
-        """Learn mean and covariance of normal features, batches ``(B, C, H, W)``.
+        """Estimate mean and covariance from batches ``(B, C, H, W)`` of normal features.
 
         Raises:
-            ValueError: If there is not one image.
+            ValueError: If there are no images.
         """
         images, cells = 0, 0
         first = torch.zeros_like(self.bias, dtype=torch.float64)  # (C,)
@@ -63,15 +63,15 @@ class Whitening(nn.Module):
         self.images.fill_(images)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Whiten features ``(B, C, H, W)``; of that shape, in float32 whatever the precision around."""
+        """Whiten features ``(B, C, H, W)`` to the same shape, in float32 even under autocast."""
         with torch.autocast(features.device.type, enabled=False):
             return functional.conv2d(features.to(self.matrix.dtype), self.matrix[:, :, None, None], self.bias)
 
 
 def whitening_matrix(covariance: Tensor) -> Tensor:
-    """Symmetric ``W`` with ``W covariance W = 1``, but for the shrinkage; all ``(C, C)``.
+    """Compute the symmetric ``W`` with ``W covariance W = 1``, up to shrinkage; all ``(C, C)``.
 
-    Where nothing varies at all it is the identity.
+    If nothing varies at all, ``W`` is the identity.
     """
     variances, directions = torch.linalg.eigh(covariance)  # (C,), (C, C)
     mean = variances.mean()

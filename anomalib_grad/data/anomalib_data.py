@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What stands in the way of runs on anomalib's own data sets: hidden files taken for images, missing splits."""
+"""Fixes for runs on anomalib's own datasets: leave out hidden files, and explain missing splits, loaders and masks."""
 
 import logging
 import os
@@ -27,34 +27,34 @@ TAKE_IMAGES = (
     "take test images for validation (val_split_mode='same_as_test' or 'from_test') and validate or train, or training "
     "images ('from_train', with Grad's false_alarm_rate) and train."
 )
-"""What gives data without validation images some."""
+"""Advice for data without validation images."""
 _NO_LOADER = "_dataloader` must be implemented"
 
 
 class LeaveOutHidden(Callback):
-    """Has no run read hidden files, by the rule of ``listing.py``, whichever of anomalib's data sets lists them."""
+    """Callback that removes hidden files, by the rule of ``listing.py``, from anomalib's datasets before a run."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Look at the datamodule's data sets, before there are loaders of them."""
+        """Filter the datamodule's datasets before their loaders are created."""
         for name in ("train_data", "val_data", "test_data"):
             dataset = getattr(getattr(trainer, "datamodule", None), name, None)
             if isinstance(dataset, AnomalibDataset):
                 leave_out_hidden(dataset)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the folder to predict on; its loader draws no image before this."""
+        """Filter the images to predict on; the loader reads no image before this."""
         for dataset in datasets_of(trainer.predict_dataloaders):
-            if isinstance(dataset, PredictDataset) and len(dataset) > 1:  # one may be meant, whatever its name
+            if isinstance(dataset, PredictDataset) and len(dataset) > 1:  # one file may be meant, whatever its name
                 files = dataset.image_filenames
                 folder = os.path.commonpath([file.parent for file in files])
                 dataset.image_filenames = [files[row] for row in visible(files, folder)]
 
 
 class NameMissingImages(Callback):
-    """Says which setting gives a run the images, or their masks, that it looked for in vain."""
+    """Callback that names the setting which supplies images or masks that a run did not find."""
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Rewrite what anomalib and Lightning say of missing data sets, loaders and masks, and of a failed download."""
+        """Rewrite anomalib's and Lightning's errors for missing datasets, loaders, masks and failed downloads."""
         data = getattr(trainer, "datamodule", None)
         if isinstance(exception, AttributeError) and isinstance(exception.obj, AnomalibDataModule):
             if exception.name == "val_data":
@@ -83,7 +83,7 @@ class NameMissingImages(Callback):
 
 
 def _is_of_pairing(exception: BaseException) -> bool:
-    """Tell whether an error arose, unforeseen, where a data set of anomalib's pairs images and masks."""
+    """Tell whether an unforeseen error arose where one of anomalib's datasets pairs images and masks."""
     frames = [frame for frame, _ in traceback.walk_tb(exception.__traceback__)]
     modules = [str(frame.f_globals.get("__name__")) for frame in frames]
     if not any(module.startswith("anomalib.data.datasets.image.") for module in modules):
@@ -93,7 +93,7 @@ def _is_of_pairing(exception: BaseException) -> bool:
 
 
 def leave_out_hidden(dataset: AnomalibDataset) -> None:
-    """Leave hidden images out of a data set, in place."""
+    """Remove hidden images from a dataset, in place."""
     folder = getattr(dataset, "root_category", None) or getattr(dataset, "root", None)
     kept = visible(dataset.samples["image_path"], folder)
     if len(kept) < len(dataset.samples):
@@ -101,9 +101,9 @@ def leave_out_hidden(dataset: AnomalibDataset) -> None:
 
 
 def visible(paths: Iterable[str | Path], folder: str | Path | None) -> list[int]:
-    """Give the rows of the paths that are not hidden, and warn of the others.
+    """Return the indices of the paths that are not hidden, and warn of the others.
 
-    Of a file outside of the folder where they were listed nothing but its own name may hide it.
+    A file outside ``folder`` counts as hidden only by its own name.
     """
     files = list(map(Path, paths))
     hidden = {row for row, file in enumerate(files) if is_hidden(_below(file, folder))}
@@ -113,5 +113,5 @@ def visible(paths: Iterable[str | Path], folder: str | Path | None) -> list[int]
 
 
 def _below(file: Path, folder: str | Path | None) -> PurePath:
-    bases = [] if folder is None else [Path(folder), Path(folder).resolve()]  # some data sets resolve what they list
+    bases = [] if folder is None else [Path(folder), Path(folder).resolve()]  # some datasets resolve their paths
     return next((file.relative_to(base) for base in bases if file.is_relative_to(base)), PurePath(file.name))

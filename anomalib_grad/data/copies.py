@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Training images beside copies of them as another day shows them: moved, in other light, out of focus.
+"""Altered copies of training images, as on another day: moved, in other light, out of focus.
 
-Where features are looked up by place and content, a part that lies half a cell beside where it always lay looks wrong.
-A head learns a handful of images by heart, and finds everything else wrong: of those copies are turned as well.
+Features are looked up by place and content, so a part that lies half a cell off its usual place looks anomalous. A head
+memorises a handful of images and finds everything else anomalous, so copies of so few are turned as well.
 """
 
 import logging
@@ -26,26 +26,26 @@ logger = logging.getLogger(__name__)
 
 SETTING = "training.copies"
 FARTHEST = 0.03
-"""Share of a side by which a copy is moved at the most."""
+"""Largest shift of a copy, as a share of the image's side."""
 BRIGHTEST = 0.12
-"""Share by which it is brighter or darker at the most."""
+"""Largest change of a copy's brightness, as a share."""
 MIRRORED = 0.5
-"""Share of copies at whose edges what is there is mirrored; at those of the others it continues."""
+"""Share of copies whose edges are padded by mirroring the image; the others repeat its edge pixels."""
 BLURRED = 0.25
 """Share of copies that are blurred."""
 WIDEST = 1 / 350
-"""Standard deviation of their blur at the most, as a share of the longer side."""
+"""Largest standard deviation of their blur, as a share of the longer side."""
 
 
 def on_another_day(image: Tensor, seed: int) -> Tensor:
-    """Move, relight and, at times, blur an image.
+    """Move, relight and sometimes blur an image.
 
     Args:
         image: RGB image ``(3, H, W)``, of floating point in [0, 1] or of integers.
-        seed: Decides how.
+        seed: Seed of the random alteration.
 
     Returns:
-        An image of that shape and type; what comes in at an edge continues or mirrors what is there.
+        An image of the same shape and type; new pixels at an edge repeat or mirror the image.
     """
     generator = torch.Generator().manual_seed(seed)
     down, right, light, width, *chances = torch.rand(6, generator=generator).tolist()
@@ -65,18 +65,18 @@ def on_another_day(image: Tensor, seed: int) -> Tensor:
 
 
 def turned(image: Tensor, seed: int) -> Tensor:
-    """Turn an image ``(3, H, W)`` by any number of quarters, of halves where it is not square; of that shape."""
+    """Turn an image ``(3, H, W)`` by a random number of quarter turns, or of half turns if it is not square."""
     height, width = image.shape[-2:]
     quarters = int(torch.randint(4, (), generator=torch.Generator().manual_seed(seed)))
     return image.rot90(quarters if height == width else 2 * quarters, dims=(-2, -1))
 
 
 class Copies(Dataset[Any]):
-    """A data set of N images, followed by some copies of all of them; a copy is the same whenever it is read.
+    """A dataset of N images followed by copies of all of them; a copy is the same whenever it is read.
 
     Attributes:
-        turned: Names of the products of which copies are turned: those with fewer images than ``turned_below``. The
-            name is empty where the data tell none apart.
+        turned: Names of the products whose copies are turned: those with fewer images than ``turned_below``. The name
+            is empty if the data do not tell products apart.
     """
 
     def __init__(self, dataset: Any, copies: int, turned_below: int = 0) -> None:  # noqa: ANN401  # any of anomalib's
@@ -100,12 +100,12 @@ class Copies(Dataset[Any]):
         if copy:
             item.image = on_another_day(item.image, seed=index)
             if self._products[row] in self.turned:
-                item.image = turned(item.image, seed=-index)  # drawn apart from where it moved
+                item.image = turned(item.image, seed=-index)  # another seed than that of the shift
         return item
 
 
 class AnyVersion(Sampler[int]):
-    """Draws images as another sampler does, and of each any version: itself or one of its ``copies``."""
+    """Draw images as another sampler does, and of each a random version: itself or one of its ``copies``."""
 
     def __init__(self, sampler: Any, images: int, copies: int) -> None:  # noqa: ANN401  # torch's, or Lightning's
         self.sampler = sampler
@@ -113,7 +113,7 @@ class AnyVersion(Sampler[int]):
         self.copies = copies
 
     def set_epoch(self, epoch: int) -> None:
-        """Hand the epoch on to a sampler that draws by it."""
+        """Pass the epoch on to a sampler that uses it."""
         if hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(epoch)
 
@@ -126,9 +126,9 @@ class AnyVersion(Sampler[int]):
 
 
 def with_copies(loader: object, copies: int, turned_below: int = 0) -> object:
-    """Give a loader that draws as a training loader does, of each image any version.
+    """Return a loader that draws as a training loader does, but a random version of each image.
 
-    One that is no ``DataLoader`` of anomalib's images is left as it is.
+    Anything but a ``DataLoader`` of anomalib's images is returned unchanged.
     """
     if not isinstance(loader, DataLoader) or loader.batch_size is None or not hasattr(loader.dataset, "samples"):
         logger.warning("%s is off: the training data are not one DataLoader of anomalib's images.", SETTING)
@@ -156,16 +156,16 @@ def with_copies(loader: object, copies: int, turned_below: int = 0) -> object:
 
 
 class TrainOnCopies(ReplacesTrainingLoader):
-    """Puts copies beside the training images; to be set up before the feature cache."""
+    """Callback that adds copies to the training images; must be set up before the feature cache."""
 
     def __init__(self, settings: Callable[[], TrainingSettings]) -> None:
         self._settings = settings
 
     def wanted(self) -> str | None:
-        """Name the setting, if there are to be copies."""
+        """Return the name of the setting if copies are wanted."""
         return SETTING if self._settings().copies else None
 
     def training_loader(self, trainer: pl.Trainer, images: object) -> object:
-        """Give a loader that draws any version of an image, or the images' own without copies."""
+        """Return a loader that draws a random version of each image, or ``images`` itself without copies."""
         settings = self._settings()
         return with_copies(images, settings.copies, settings.turned_below or 0) if settings.copies else images

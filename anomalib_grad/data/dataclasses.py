@@ -1,10 +1,10 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""anomalib's image dataclasses with the name of each image's category.
+"""anomalib's image dataclasses, extended by each image's category.
 
-Ground truth in a batch is all or nothing: ``gt_mask`` (and ``gt_label``) is present when every image of the batch has
-it, and ``None`` otherwise, which anomalib's pixel metrics skip. So that no mask is lost, the evaluation loaders of
-``MultiCategory`` never put images with and without masks into one batch (see ``sampling.py``).
+A batch has ground truth for all of its images or for none: ``gt_mask`` (and ``gt_label``) is ``None`` unless every
+image has it, and anomalib's pixel metrics then skip the batch. So that no mask is lost, the evaluation loaders of
+``MultiCategory`` never mix images with and without masks in a batch (see ``sampling.py``).
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from anomalib.data.dataclasses.generic import FieldDescriptor
 
 @dataclass
 class _CategoryOfItem:
-    # A descriptor as default is how anomalib declares validated fields.
+    # anomalib declares validated fields by a descriptor as default.
     category: FieldDescriptor[str | None] = FieldDescriptor(validator_name="validate_category")  # noqa: RUF009
 
     @staticmethod
     def validate_category(category: str | None) -> str | None:
-        """Accept a name or nothing."""
+        """Accept a name or ``None``."""
         if category is not None and not isinstance(category, str):
             raise TypeError(f"category must be a str, got {type(category).__name__}")
         return category
@@ -34,7 +34,7 @@ class _CategoryOfBatch:
 
     @staticmethod
     def validate_category(category: Sequence[str] | None) -> list[str] | None:
-        """Accept one name per image or nothing."""
+        """Accept one name per image or ``None``."""
         if category is None:
             return None
         if isinstance(category, str) or not all(isinstance(name, str) for name in category):
@@ -77,8 +77,8 @@ class CategoryImageBatch(_CategoryOfBatch, ImageBatch):
     def collate(cls, items: list[CategoryImageItem]) -> "CategoryImageBatch":  # type: ignore[override]
         """Join items into a batch; images of different sizes are resized to the largest one.
 
-        A field is kept when every item has it: anomalib's collate takes the fields of the first item only, and fails
-        when another one lacks a mask. ``mask_path`` is empty for images without a mask file.
+        Only fields that every item has are kept. anomalib's collate takes the fields of the first item and fails if
+        another item lacks a mask. ``mask_path`` is empty for images without a mask file.
         """
         filled: list[set[str]] = [{key for key, value in vars(item).items() if value is not None} for item in items]
         partial = set().union(*filled) - filled[0].intersection(*filled)

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Several categories' datasets read as one."""
+"""Dataset that joins the datasets of several categories."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -21,13 +21,13 @@ from .resizing import resized_to
 
 
 class MultiCategoryDataset(AnomalibDataset):
-    """Joins one dataset per category; images are read by the rules of ``pixels.py``.
+    """Join one dataset per category; images are read by the rules of ``pixels.py``.
 
-    A dataset that has a reader of its own, such as MVTec LOCO's, which joins masks, keeps it.
+    A dataset with its own reader keeps it, such as MVTec LOCO's, which joins masks.
 
-    ``samples`` is the joined frame of all images, sorted by path, with these columns besides anomalib's: ``category``,
-    ``has_mask`` (whether the image has a ground truth mask; normal images of a category with masks do), ``part`` and
-    ``row`` (where the image stands among the joined datasets).
+    ``samples`` is the joined frame of all images, sorted by path. It adds these columns to anomalib's: ``category``,
+    ``has_mask`` (whether the image has a ground truth mask, as normal images of a category with masks do), and ``part``
+    and ``row`` (the image's dataset and its row there).
 
     Raises:
         ValueError: If a dataset of a category with masks has an anomalous image without one.
@@ -42,7 +42,7 @@ class MultiCategoryDataset(AnomalibDataset):
 
     @property
     def augmentations(self) -> Transform | None:
-        """What is applied to images and masks when they are read; setting it sets it for every category."""
+        """Transform applied to images and masks when they are read; setting it sets it for every category."""
         return self.parts[0].augmentations
 
     @augmentations.setter
@@ -57,7 +57,7 @@ class MultiCategoryDataset(AnomalibDataset):
 
     @property
     def groups(self) -> list[int]:
-        """For each image which ground truth it has: images of one number can share a batch."""
+        """Kind of ground truth of each image, as a number; images of one kind can share a batch."""
         labelled = self.samples["label_index"] != int(LabelName.UNKNOWN)
         return (2 * labelled.astype(int) + self.samples["has_mask"].astype(int)).tolist()
 
@@ -81,7 +81,7 @@ class MultiCategoryDataset(AnomalibDataset):
         return CategoryImageItem(**{**values, "mask_path": sample["mask_path"], "category": sample["category"]})
 
     def __add__(self, other_dataset: AnomalibDataset) -> "MultiCategoryDataset":  # type: ignore[override]
-        """Join with the images of another dataset of several categories."""
+        """Join with another ``MultiCategoryDataset``."""
         if not isinstance(other_dataset, MultiCategoryDataset):
             raise TypeError(
                 "a MultiCategoryDataset can only be joined with another one; use MultiCategory to join others"
@@ -90,7 +90,7 @@ class MultiCategoryDataset(AnomalibDataset):
         return self._of([*self.parts, *other_dataset.parts], self.samples, shifted)
 
     def without(self, categories: Sequence[str]) -> "MultiCategoryDataset":
-        """Images of all categories but some, read as those of this one are."""
+        """Return the images of all other categories, read in the same way."""
         return self._of(self.parts, self.samples[~self.samples["category"].isin(categories)])
 
     def _of(self, parts: list[AnomalibDataset], *frames: pd.DataFrame) -> "MultiCategoryDataset":
@@ -100,15 +100,15 @@ class MultiCategoryDataset(AnomalibDataset):
 
     @property
     def collate_fn(self) -> Callable[[list[CategoryImageItem]], CategoryImageBatch]:
-        """Joins items into a ``CategoryImageBatch``."""
+        """Function that joins items into a ``CategoryImageBatch``."""
         return CategoryImageBatch.collate
 
 
 def read_item(dataset: AnomalibDataset, row: int, files: FileFormat) -> ImageItem:
-    """Read a row's image and its mask as ``AnomalibDataset`` does, with this package's readers.
+    """Read the image of a row and its mask as ``AnomalibDataset`` does, with this package's readers.
 
-    Where all that is done to an image is the model's resize, which anomalib puts among the augmentations, or that comes
-    first, the image is read at that size.
+    If the transform begins with the model's resize, which anomalib adds to the augmentations, the image is read at that
+    size.
 
     Raises:
         UnreadableImageError: If the image or its mask cannot be read; names the file.
@@ -135,7 +135,7 @@ def read_item(dataset: AnomalibDataset, row: int, files: FileFormat) -> ImageIte
 
 
 def _read_by(part: AnomalibDataset, row: int, sample: pd.Series) -> ImageItem:
-    """Let a dataset read its item, and look for the file at fault if it fails."""
+    """Let a dataset read its item, and find the file at fault if that fails."""
     try:
         return cast("ImageItem", part[row])
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG files

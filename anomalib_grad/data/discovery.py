@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which folders of a dataset are categories, and the datamodule of each."""
+"""Discovery of a dataset's categories among its folders, and the datamodule of each."""
 
 import inspect
 import logging
@@ -20,7 +20,7 @@ from .mvtec_layout import MVTecLayout
 
 logger = logging.getLogger(__name__)
 
-# What a folder must contain to be a category, per dataset class of anomalib; any of them is enough.
+# Folders that mark a category, per dataset class of anomalib; any of them is enough.
 _MARKERS: dict[str, tuple[str, ...]] = {
     "AutoVI": ("train/good", "{category}/train/good"),
     "BMAD": ("train/good",),
@@ -32,18 +32,18 @@ _MARKERS: dict[str, tuple[str, ...]] = {
     "VAD": ("train/good",),
     "Visa": ("train/good", "Data/Images/Normal"),
 }
-# What a product has besides, in any of these layouts: one whose ``train`` is missing or misspelt is no other folder.
+# Folder that products have in all of these layouts; it reveals one whose ``train`` is missing or misspelt.
 _TEST_FOLDER = "test"
-# Arguments of ``Folder`` that name folders which a category may lack.
+# Arguments of ``Folder`` for folders that a category may lack.
 _PLACES = ("normal_test_dir", "abnormal_dir", "mask_dir")
-# How this package reads datasets of anomalib.
+# This package's replacements for anomalib's datamodules.
 _LAYOUTS: dict[type[AnomalibDataModule], type[AnomalibDataModule]] = {MVTecAD: MVTecLayout, Folder: FolderLayout}
-# "mean" is the row of the means over categories, "unknown" what a model says of product types that it has not seen.
+# "mean" is the row of means over categories, "unknown" a model's answer for product types that it has not seen.
 _RESERVED = frozenset({"mean", "unknown", ".", ".."})
 
 
 def resolve_datamodule_class(name: str) -> type[AnomalibDataModule]:
-    """Find a datamodule class by its name in ``anomalib.data`` (``"MVTecAD"``) or path (``"my_package.MyData"``).
+    """Return a datamodule class by its name in ``anomalib.data`` (``"MVTecAD"``) or path (``"my_package.MyData"``).
 
     Raises:
         ValueError: If there is no such datamodule.
@@ -68,14 +68,14 @@ def discover_categories(
     datamodule_class: type[AnomalibDataModule],
     dataset_args: Mapping[str, Any],
 ) -> list[str]:
-    """Find every folder in ``root`` that is a category of the dataset; name the others in one log message.
+    """Return the sorted names of all folders in ``root`` that are categories; log the others in one message.
 
-    Of the class's arguments ``normal_dir`` says what a category of ``Folder`` must contain. Names are sorted.
+    For ``Folder``, the argument ``normal_dir`` in ``dataset_args`` says what a category must contain.
 
     Raises:
-        FileNotFoundError: If ``root`` is no folder.
-        ValueError: If no folder is a category, one looks like a category that cannot be read or is a link to
-            nothing, or the class's layout is not known.
+        FileNotFoundError: If ``root`` is not a folder.
+        ValueError: If no folder is a category, if one looks like a category but cannot be read, if ``root`` has a
+            broken link, or if the class's layout is unknown.
     """
     markers = _markers(datamodule_class, dataset_args)
     if not root.is_dir():
@@ -85,7 +85,7 @@ def discover_categories(
     base = _base(root, datamodule_class)
     entries = sorted(path for path in base.iterdir() if not is_hidden(PurePath(path.name)))
     lost = next((path for path in entries if path.is_symlink() and not path.exists()), None)
-    if lost is not None:  # a product whose disk is not mounted must not be left out of a night's training
+    if lost is not None:  # a product on an unmounted disk must not drop out of a night's training
         raise ValueError(f"{lost} is a link to {lost.resolve()}, which is not there; repair it, or list the categories")
     folders = [path for path in entries if path.is_dir()]
     categories = [path.name for path in folders if _is_category(path, markers)]
@@ -107,8 +107,8 @@ def check_names(names: Sequence[str]) -> None:
     """Check that categories can be told apart in metrics, tables and folders.
 
     Raises:
-        ValueError: For none, a duplicate, a reserved or an empty name, or one that no table can show: with a slash, a
-            line break or another control character, or not in UTF-8.
+        ValueError: If there is no name, or one is repeated, reserved or empty, or if tables cannot show it: it has a
+            slash, a line break or another control character, or is not UTF-8.
     """
     if not names:
         raise ValueError("there are no categories; give at least one")
@@ -119,7 +119,7 @@ def check_names(names: Sequence[str]) -> None:
             "give every category once, or pass datamodules as a dict with a name for each",
         )
     for name in names:
-        # control characters, and the surrogates as which Python reads a folder's name that is not UTF-8
+        # control characters, and the surrogates that Python makes of folder names that are not UTF-8
         unwritable = any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in name)
         if not name or "/" in name or name in _RESERVED or unwritable:
             raise ValueError(f"a category cannot be called {name!r}; rename it")
@@ -134,13 +134,14 @@ def create_datamodule(
 ) -> AnomalibDataModule:
     """Create the datamodule of one category.
 
-    ``MVTecAD`` is read through ``MVTecLayout`` and ``Folder`` through ``FolderLayout``: the same folders, listed by the
-    rule of ``listing.py``, masks found by name.
+    ``MVTecAD`` is read through ``MVTecLayout`` and ``Folder`` through ``FolderLayout``. They read the same folders, but
+    list images by the rule of ``listing.py`` and find masks by name.
 
-    The class's own arguments win over those that anomalib's datamodules share, of which ``None`` keeps its default.
+    ``dataset_args`` win over the ``common`` arguments of anomalib's datamodules; a ``None`` among these keeps the
+    default.
 
     Raises:
-        ValueError: If the category is neither there nor part of a dataset that anomalib can download, has no folder of
+        ValueError: If the category neither exists nor belongs to a dataset that anomalib can download, has no folder of
             normal images, or the class does not take ``dataset_args``.
     """
     parameters = inspect.signature(datamodule_class).parameters
@@ -164,7 +165,7 @@ def create_datamodule(
 
 
 def _product_folders(folder: Path, dataset_args: Mapping[str, Any]) -> dict[str, list[str] | None]:
-    """Of the folders that ``Folder`` is told to read, those that this product has."""
+    """Return those of the folders given to ``Folder`` that this product has."""
     found: dict[str, list[str] | None] = {}
     for key in _PLACES:
         names = as_list(dataset_args.get(key))
@@ -196,7 +197,7 @@ def _markers(datamodule_class: type[AnomalibDataModule], dataset_args: Mapping[s
 
 
 def _advice(base: Path, markers: Sequence[str], folders: Sequence[Path]) -> str:
-    """Say what to do about folders of which none is a category."""
+    """Say what to do if none of the folders is a category."""
     base = base if base.name else base.absolute()  # "." has no parent
     if _is_category(base, markers):
         return f"it is a category itself: give root={str(base.parent)!r} and categories=[{base.name!r}]"
@@ -214,7 +215,7 @@ def _advice(base: Path, markers: Sequence[str], folders: Sequence[Path]) -> str:
 
 
 def _resembles(folder: Path, markers: Sequence[str], dataset_args: Mapping[str, Any]) -> bool:
-    """Tell whether a folder that is no category looks like one: has images, and a part of what makes one."""
+    """Tell whether a folder that is not a category looks like one: it has images, and some of a category's folders."""
     parts = {PurePath(marker).parts[0].casefold() for marker in markers}
     parts |= {str(name).casefold() for key in _PLACES for name in as_list(dataset_args.get(key))}
     parts |= {_TEST_FOLDER} if "train" in parts else set()
@@ -240,7 +241,7 @@ def _check_folder(
     datamodule_class: type[AnomalibDataModule],
     dataset_args: Mapping[str, Any],
 ) -> None:
-    """Refuse a misspelt category before anomalib downloads a whole dataset because its folder is missing."""
+    """Refuse a misspelt category, for which anomalib would download a whole dataset."""
     base = _base(root, datamodule_class)
     folder = base / category
     known_layout = any(one is Folder or one.__name__ in _MARKERS for one in datamodule_class.__mro__)
@@ -258,7 +259,7 @@ def _check_folder(
 
 
 def _official_categories(datamodule_class: type[AnomalibDataModule]) -> tuple[str, ...]:
-    """What anomalib lists as the dataset's categories; it can download or explain how to get them."""
+    """Return anomalib's list of the dataset's categories, which it can download or explain how to get."""
     for ancestor in datamodule_class.__mro__:
         if ancestor.__module__.startswith("anomalib.data.datamodules.image."):
             dataset_module = import_module(ancestor.__module__.replace(".datamodules.", ".datasets."))

@@ -1,10 +1,10 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""One product's folders of normal images, anomalous ones and masks, wherever they are.
+"""Layout with freely named folders of one product's normal images, anomalous images and masks.
 
-anomalib's ``Folder`` takes hidden files for images and pairs masks in sorted order alone. Here a mask belongs to the
-image of its name, with or without ``_mask``, at the same place; where names do not tell, in sorted order, as anomalib
-has it.
+anomalib's ``Folder`` takes hidden files for images and pairs masks only by sorted order. Here a mask belongs to the
+image of the same name, with or without ``_mask``, at the same place. If the names do not match, masks are paired in
+sorted order, as in anomalib.
 """
 
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ Folders = str | Path | Sequence[str | Path] | None
 
 
 class FolderLayout(Layout, Folder):
-    """anomalib's ``Folder`` (arguments, splits), its folders read by the rule of ``listing.py``.
+    """anomalib's ``Folder`` (arguments, splits), with folders read by the rule of ``listing.py``.
 
     Raises:
-        ValueError: On ``setup``: if a folder is not there or holds no image, an image lies in two of them, masks and
-            anomalous images do not match, or masks lie among the images.
+        ValueError: On ``setup``: if a folder does not exist or has no image, if an image lies in two of them, if masks
+            and anomalous images do not match, or if masks lie among the images.
     """
 
     def listed(self) -> tuple[list[Row], bool]:
-        """List the images in the folders that were named, and tell whether there are masks."""
+        """List the images in the given folders, and tell whether there are masks."""
         normal, normal_test = self._images(self.normal_dir), self._images(self.normal_test_dir)
         anomalous = self._images(self.abnormal_dir)
         repeated = sorted(set(normal) & set(anomalous) | set(normal) & set(normal_test))
@@ -58,7 +58,7 @@ class FolderLayout(Layout, Folder):
         return [Path(self.root or ".") / folder for folder in as_list(named)]
 
     def _images(self, named: Folders) -> list[Path]:
-        """List the images of the named folders, in all of which there must be one."""
+        """List the images of the given folders, each of which must have at least one."""
         suffixes = {suffix.lower() for suffix in self.extensions or IMAGE_SUFFIXES}
         found: list[Path] = []
         for folder in self._folders(named):
@@ -72,11 +72,11 @@ class FolderLayout(Layout, Folder):
         return found
 
     def _masks(self, images: list[Path]) -> dict[Path, Path]:
-        """Find the mask of each anomalous image: by name, or else in sorted order."""
+        """Find the mask of each anomalous image: by name, else in sorted order."""
         mask_folders, image_folders = self._folders(self.mask_dir), self._folders(self.abnormal_dir)
         files = sorted(path for folder in mask_folders for path in list_images(folder))
         by_name = [masks_by_name((path for path in files if folder in path.parents), folder) for folder in mask_folders]
-        if len(mask_folders) != len(image_folders):  # no folder of masks for each of images: their names must tell
+        if len(mask_folders) != len(image_folders):  # folders of masks and images do not pair, so names must
             by_name = [{key: mask for masks in by_name for key, mask in masks.items()}] * len(image_folders)
         named = {
             image: mask
@@ -95,7 +95,7 @@ class FolderLayout(Layout, Folder):
 
 
 def as_list(named: Folders) -> list[str | Path]:
-    """Folders that were named, none among them."""
+    """Return the given folders as a list, empty if none is given."""
     return [named] if isinstance(named, str | Path) else list(named or ())
 
 

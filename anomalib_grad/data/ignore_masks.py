@@ -1,8 +1,8 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""``ignore.png`` in a product's folder: what is white in it is not judged in that product's images.
+"""Ignore masks: white pixels of ``ignore.png`` in a product's folder are not judged in that product's images.
 
-It is read as a mask (``pixels.py``), has any size, and is scaled to the image.
+The file is read as a mask (``pixels.py``); it may have any size and is scaled to the image.
 """
 
 import os
@@ -23,17 +23,17 @@ IGNORE_FILE = "ignore.png"
 
 
 def kept_pixels(path: Path, size: tuple[int, int] | None = None) -> Tensor:
-    """Read which pixels of a product's images are judged.
+    """Read the pixels to judge in a product's images.
 
     Args:
         path: Mask, white where nothing is judged.
         size: Height and width of the images; ``None`` keeps those of the mask.
 
     Returns:
-        bool, shape (H, W); a pixel is judged if more than half of it is.
+        bool, shape (H, W); a pixel is judged if the mask leaves more than half of it.
 
     Raises:
-        ValueError: If none is.
+        ValueError: If no pixel is judged.
         UnreadableImageError: If the file cannot be read.
     """
     ignored = read_mask(path).as_subclass(Tensor).float()  # (H, W)
@@ -46,10 +46,10 @@ def kept_pixels(path: Path, size: tuple[int, int] | None = None) -> Tensor:
 
 
 def mask_in(folder: Path) -> Path | None:
-    """Find the mask in a product's folder; a link to nothing is one as well, which fails when it is read.
+    """Find the ignore mask in a product's folder; a broken link counts too, and fails when it is read.
 
     Raises:
-        ValueError: If an image there has almost its name.
+        ValueError: If an image there has almost that name.
     """
     path = folder / IGNORE_FILE
     if os.path.lexists(path):
@@ -63,13 +63,13 @@ def mask_in(folder: Path) -> Path | None:
 
 
 def folder_of(datamodule: Any) -> Path | None:  # noqa: ANN401  # anomalib's, of any class, or none
-    """Folder of a datamodule's product, where its mask may lie."""
+    """Return the folder of a datamodule's product, where an ignore mask may lie."""
     root = getattr(datamodule, "root", None)
     return None if root is None else Path(root) / datamodule.category
 
 
 def ignore_masks(datamodule: Any) -> dict[str, Path]:  # noqa: ANN401  # anomalib's, of any class, or none
-    """Find the mask of each product of a datamodule, by its name; under ``""`` where products have no names."""
+    """Find the ignore masks of a datamodule by product name; the name is ``""`` if products have no names."""
     if hasattr(datamodule, "ignore_masks"):
         return dict(datamodule.ignore_masks)
     folder = folder_of(datamodule)
@@ -78,17 +78,17 @@ def ignore_masks(datamodule: Any) -> dict[str, Path]:  # noqa: ANN401  # anomali
 
 
 def given_masks(ignore: str | Mapping[str, str] | None, folders: Mapping[str, Path | None]) -> dict[str, Path]:
-    """Settle the mask of each product.
+    """Determine the ignore mask of each product.
 
     Args:
-        ignore: File for all products, or for those that are named; ``None`` names none.
-        folders: Folder of each product, where a mask may lie; ``None`` where there is no folder.
+        ignore: File for all products, or files by product name; ``None`` gives none.
+        folders: Folder of each product, where a mask may lie; ``None`` if there is no folder.
 
     Returns:
-        Mask of each product that has one; those given win.
+        Mask of each product that has one; masks in ``ignore`` win over those in folders.
 
     Raises:
-        ValueError: If one is given for a product that there is not.
+        ValueError: If one is given for an unknown product.
     """
     if isinstance(ignore, str):
         ignore = dict.fromkeys(folders, ignore)
@@ -101,13 +101,13 @@ def given_masks(ignore: str | Mapping[str, str] | None, folders: Mapping[str, Pa
 
 
 def of_the_rest(batch: Any, ignored: Tensor) -> dict[str, Any]:  # noqa: ANN401  # an ImageBatch, typed by no base
-    """Map and truth of a batch without what is ignored: its pixels are normal, with a score of 0.
+    """Return a batch's map and ground truth with ignored pixels set to normal, with a score of at most 0.
 
-    An anomalous image of which all that is marked is ignored counts as normal.
+    An anomalous image whose marked pixels are all ignored becomes normal.
 
     Args:
         batch: Judged images with ``anomaly_map``, ``gt_mask`` and ``gt_label``, as far as they are known.
-        ignored: Pixels that are ignored, bool, shape (B, H, W) or (1, H, W).
+        ignored: Ignored pixels, bool, shape (B, H, W) or (1, H, W).
     """
     fields: dict[str, Any] = {}
     if batch.anomaly_map is not None:
@@ -121,21 +121,21 @@ def of_the_rest(batch: Any, ignored: Tensor) -> dict[str, Any]:  # noqa: ANN401 
 
 
 class IgnoreMasks:
-    """Looks up what is ignored in the images of a batch."""
+    """Look up the ignored pixels of a batch's images."""
 
     def __init__(self, datamodule: Any = None) -> None:  # noqa: ANN401  # anomalib's, of any class, or none
         self._datamodule = datamodule
         self._kept: dict[tuple[str, tuple[int, int]], Tensor] = {}
 
     def pixels(self, model: LightningModule, batch: ImageBatch) -> Tensor | None:
-        """Find the pixels that are ignored: those that the model left out, or else those that the data's masks name.
+        """Return the ignored pixels: those that the model ignored, else those in the data's ignore masks.
 
         Args:
-            model: The model; one that ignores by itself has a method ``ignored_pixels``.
+            model: The model; if it ignores regions itself, it has a method ``ignored_pixels``.
             batch: Judged images that name their categories.
 
         Returns:
-            bool, shape (B, H, W) as the images' maps or masks; ``None`` where nothing is ignored.
+            bool, shape (B, H, W) as the images' maps or masks; ``None`` if nothing is ignored.
         """
         own = getattr(model, "ignored_pixels", None)
         if own is not None:
@@ -150,7 +150,7 @@ class IgnoreMasks:
         return ~torch.stack(kept).to(shown.device)
 
     def _of(self, name: str, size: tuple[int, int], masks: dict[str, Path]) -> Tensor:
-        """Pixels (H, W) that are judged in images of a category."""
+        """Return the pixels (H, W) to judge in images of a category."""
         if (name, size) not in self._kept:
             mask = masks.get(name)
             self._kept[name, size] = torch.ones(size, dtype=torch.bool) if mask is None else kept_pixels(mask, size)

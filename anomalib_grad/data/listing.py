@@ -1,20 +1,20 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which files of a folder are images: one rule for training, test, masks, prediction and batch inference.
+"""Listing of a folder's images, by one rule for training, test, masks, prediction and batch inference.
 
 =====================================================================  ===============================================
-what stands in a folder                                                what becomes of it
+entry of a folder                                                      treatment
 =====================================================================  ===============================================
 ``.bmp .jpeg .jpg .pgm .png .ppm .tif .tiff .webp``, in any case       an image (what its pixels are: ``pixels.py``)
 a name that begins with a dot (``._x.png``, ``.ipynb_checkpoints/``)   hidden: never an image, nor is what is in it
-``__MACOSX/``, ``@eaDir/``, ``$RECYCLE.BIN/`` and the like             what systems put there: as if hidden
+``__MACOSX/``, ``@eaDir/``, ``$RECYCLE.BIN/`` and the like             system folders: treated as hidden
 ``.heic .avif .jfif .gif`` and the like (``OTHER_PICTURES``)           not read: counted in a warning
-any other file (``Thumbs.db``, ``notes.txt``)                          no image
-a folder, or a link to one                                             its images count, at any depth
-a link to nothing, a folder ``x.png`` without images                   refused by name, for it may have been an image
+any other file (``Thumbs.db``, ``notes.txt``)                          not an image
+a folder, or a link to one                                             its images are listed, at any depth
+a broken link, a folder ``x.png`` without images                       refused by name: it may have been an image
 =====================================================================  ===============================================
 
-Names above the folder that is read play no part: it may itself lie in a hidden one.
+Names above the listed folder do not matter: it may itself lie in a hidden folder.
 """
 
 import logging
@@ -28,33 +28,33 @@ from anomalib_grad.files.refusals import permitted
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Those of torchvision and anomalib."""
+"""The suffixes that torchvision and anomalib read."""
 OTHER_PICTURES = frozenset(
     {".arw", ".avif", ".cr2", ".cr3", ".dng", ".exr", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".nef", ".tga"}
 )
-"""What phones, cameras and programs save pictures as besides: who has put them there takes them for images."""
+"""Other formats of phones, cameras and programs, whose files users expect to be read as images."""
 _PICTURES = IMAGE_SUFFIXES | OTHER_PICTURES
 _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"})
 _NAMED = 6
-"""Folders named in one message."""
+"""Most folders named in one message."""
 
 
 def is_hidden(path: PurePath) -> bool:
-    """Tell whether a path, relative to the folder that is read, is hidden or lies in something hidden."""
+    """Tell whether a path, relative to the listed folder, is hidden or lies in a hidden folder."""
     return any((part.startswith(".") and part != "..") or part in _SYSTEM_FOLDERS for part in path.parts)
 
 
 def has_image_name(path: PurePath) -> bool:
-    """Tell by a path, relative to the folder that is read, whether it stands for an image."""
+    """Tell whether a path, relative to the listed folder, has the name of an image."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path)
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """List the images in a folder and in all folders below it, by the rule of this module.
+    """List the images in a folder and all folders below it, by the rule of this module.
 
     Returns:
-        Sorted paths, which begin with ``folder``; links to nothing that may have been images or folders among them.
-        Pictures in formats that are not read are counted in a warning.
+        Sorted paths that begin with ``folder``, including broken links that may have been images or folders. Files in
+        formats that are not read are counted in a warning.
 
     Raises:
         OSError: If a folder cannot be listed; names it.
@@ -73,7 +73,7 @@ def list_images(folder: str | Path) -> list[Path]:
 
 
 def _pictures_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
-    """Give images of any format; ``above`` are the folders on the way here, into which a link may lead back."""
+    """Yield images of any format; ``above`` are the folders on the way here, to which a link may lead back."""
     status = folder.stat()
     way = above | {(status.st_dev, status.st_ino)}
     if len(way) == len(above):
@@ -91,7 +91,7 @@ def _pictures_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator
 
 
 def counted_by_folder(images: Iterable[Path], folder: Path) -> str:
-    """Say how many images lie where, two levels below a folder at most: ``"images: 6 in train/ok, 2 in test"``."""
+    """Count images by folder, at most two levels deep, in words: ``"images: 6 in train/ok, 2 in test"``."""
     places = Counter("/".join(image.relative_to(folder).parts[:-1][:2]) or "." for image in images)
     named = [f"{count} in {place}" for place, count in sorted(places.items())]
     more = f" and {len(named) - _NAMED} more folders" if len(named) > _NAMED else ""

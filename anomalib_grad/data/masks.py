@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which mask belongs to which image, and what is wrong with masks, as their names and headers tell."""
+"""Pairing of masks with images by name, and checks of masks by their headers."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -15,20 +15,20 @@ from .read_or_refuse import FileFormat, opened, read_mask
 logger = logging.getLogger(__name__)
 
 _SUFFIX = "_mask"
-_ORIENTATION, _UPRIGHT = 0x0112, 1  # of EXIF
+_ORIENTATION, _UPRIGHT = 0x0112, 1  # EXIF tag and value
 
 
 def masks_by_name(masks: Iterable[Path], folder: Path) -> dict[PurePath, Path]:
-    """Key masks by where they lie in their folder, without suffix: ``crack/000_mask``."""
+    """Key masks by their path within the folder, without suffix: ``crack/000_mask``."""
     return {mask.relative_to(folder).with_suffix(""): mask for mask in masks}
 
 
 def take_mask(masks: dict[PurePath, Path], image: PurePath) -> Path | None:
-    """Take the mask of an image out of ``masks``: that of its name, or of its name and ``_mask``.
+    """Take an image's mask out of ``masks``: the one with its name, or its name and ``_mask``.
 
     Args:
-        masks: As from :func:`masks_by_name`; loses the mask that is taken.
-        image: Where the image lies among the images, as the mask among the masks.
+        masks: Result of :func:`masks_by_name`; loses the mask that is taken.
+        image: The image's path within the images' folder, which is the mask's within the masks' folder.
     """
     name = image.with_suffix("")
     return masks.pop(name, None) or masks.pop(name.with_name(name.name + _SUFFIX), None)
@@ -50,10 +50,10 @@ def check_no_masks_among(images: Sequence[Path]) -> None:
 
 
 def check_masks_of_normal(pairs: Iterable[tuple[Path, Path]], files: FileFormat) -> None:
-    """Check that masks of normal images, which some tools write, mark nothing.
+    """Check that masks of normal images, which some tools write, are empty.
 
     Raises:
-        ValueError: Names the first that does.
+        ValueError: Names the first that marks pixels.
         UnreadableImageError: If a mask cannot be read.
     """
     for image, mask in pairs:
@@ -62,14 +62,14 @@ def check_masks_of_normal(pairs: Iterable[tuple[Path, Path]], files: FileFormat)
 
 
 def _is_turned(image: Image.Image) -> bool:
-    """Tell whether EXIF asks for an image to be turned, which is ignored; that of TIFF is followed."""
+    """Tell whether EXIF asks for a turn that is ignored; never in TIFF files, which are turned as asked."""
     if image.format == "TIFF" or "exif" not in image.info:
         return False
     return image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT
 
 
 def check_masks(samples: pd.DataFrame, files: FileFormat) -> None:
-    """Check that every anomalous image and its mask have the same size; warn of what the headers tell besides.
+    """Check that every anomalous image has the size of its mask; warn of other problems in the headers.
 
     Raises:
         ValueError: Names the first pair that differs in size, or the file that cannot be read.

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""One datamodule over many categories, to train one model for all of them."""
+"""Datamodule over many categories, to train one model for all of them."""
 
 import logging
 import os
@@ -42,65 +42,65 @@ _SHARED = ("train_batch_size", "eval_batch_size", "num_workers", "seed", *_AUGME
 
 
 class MultiCategory(AnomalibDataModule):
-    """Joins several categories; every batch is a ``CategoryImageBatch``, which names the category of each image.
+    """Join several categories; every batch is a ``CategoryImageBatch`` with the category of each image.
 
-    Either give ``root``, ``categories`` and ``dataset``, or ``datamodules``. Every category is split into train,
+    Give either ``root``, ``categories`` and ``dataset``, or ``datamodules``. Each category is split into train,
     validation and test by its own datamodule, exactly as it would be alone with the same ``seed``.
 
-    A category without any test image is tested on normal images drawn from its training images (``test_split_ratio``);
-    with ``test_split_mode="none"`` it is trained and not tested.
-    A category without any masks counts in the image metrics only. Evaluation batches never mix images with and without
-    masks, and in distributed runs no image is evaluated twice.
+    A category without test images is tested on normal images drawn from its training images (``test_split_ratio``);
+    with ``test_split_mode="none"`` it is trained and not tested. A category without masks counts only in image metrics.
+    Evaluation batches never mix images with and without masks, and distributed runs evaluate no image twice.
 
-    Which files of a folder are images is the table in ``listing.py``; what images and masks may be, and how each kind
-    is read, that in ``pixels.py``.
+    The table in ``listing.py`` says which files of a folder are images, that in ``pixels.py`` which kinds of images and
+    masks can be read, and how.
 
     Args:
         root: Folder with one folder per category.
-        categories: Names of folders in ``root``, or ``"all"``: every folder that is a category of ``dataset`` (for
-            ``MVTecAD``: has ``train/good``); others are ignored with a message, but those that look like a category and
-            cannot be read stop the run.
+        categories: Names of folders in ``root``, or ``"all"`` for every folder that is a category of ``dataset`` (for
+            ``MVTecAD``: has ``train/good``). Other folders are ignored with a message, but one that looks like a
+            category and cannot be read stops the run.
         dataset: Datamodule class of one category: its name in ``anomalib.data`` or its class path. ``MVTecAD`` reads
             any product in MVTec AD's layout (see ``mvtec_layout.py``), ``Folder`` any other folder per product.
         dataset_args: Further arguments of ``dataset``. ``Folder`` needs ``normal_dir`` and takes ``abnormal_dir``,
-            ``normal_test_dir`` and ``mask_dir``, all relative to the product's folder; those that a product lacks are
-            left out for it.
-        datamodules: Datamodules to join, of any classes. Their names are their ``category``, or ``name`` where that is
-            empty; a dict names them explicitly. Batch sizes and workers are those given here; augmentations given
-            here replace theirs. ``root``, ``categories``, ``dataset`` and ``dataset_args`` do not apply.
+            ``normal_test_dir`` and ``mask_dir``, all relative to the product's folder. A product may lack the latter
+            three.
+        datamodules: Datamodules to join, of any classes. Their names are their ``category``, or ``name`` if that is
+            empty; a dict names them explicitly. Batch sizes and workers are those given here; augmentations given here
+            replace theirs. ``root``, ``categories``, ``dataset`` and ``dataset_args`` do not apply.
         train_batch_size: Images per training batch.
         eval_batch_size: Images per validation, test and prediction batch.
-        num_workers: Processes that read images, started whenever images are: for each epoch where features are not
-            cached. On Windows and macOS each imports anomalib first, which takes some ten seconds; 0 starts none.
-        balanced: Draw training images with replacement, so that every category comes equally often on average. An
-            epoch has as many draws as there are images; they follow from ``seed`` and the number of the epoch.
+        num_workers: Processes that read images, started whenever images are read: in each epoch if features are not
+            cached. On Windows and macOS each process imports anomalib first, which takes some ten seconds; 0 starts
+            none.
+        balanced: Draw training images with replacement, so that all categories come equally often on average. An epoch
+            has as many draws as there are images. The draws depend on ``seed`` and the epoch.
         train_augmentations: For training images.
         val_augmentations: For validation images.
         test_augmentations: For test images.
         augmentations: For subsets without their own.
         test_split_mode: Where normal test images come from; ``None``: the default of ``dataset``.
-        test_split_ratio: Share of training images to test on where there are no normal test images.
+        test_split_ratio: Share of training images to test on if there are no normal test images.
         val_split_mode: Where validation images come from; ``None``: the default of ``dataset``.
-        val_split_ratio: Their share.
+        val_split_ratio: Share of images to validate on.
         seed: For the splits of every category and for balanced sampling. With ``None`` every process, and every run of
             train and test, draws its own splits.
-        skip_unreadable: On setup, decode every image and mask once, leave out those that cannot be read, and list them
-            in a warning; the splits of all others stay. With ``MVTecAD`` and ``Folder`` links to nothing are left out
-            before the splits are drawn. ``False`` stops at the first that cannot be read, by its name.
-        bits: Bits, 10 to 16, that files of 16 use: 12 for those of a camera that counts to 4095.
-        max_pixels: Pixels of the largest file that is read, as of a line-scan camera; ``None`` leaves the limit, 178
-            million, to Pillow's guard against files that claim more than they hold. Datasets with readers of their own
-            heed neither.
-        ignore: Mask of what is not judged, white, in all products or by the name of each; it wins over ``ignore.png``
-            in a product's folder (see ``ignore_masks.py``).
+        skip_unreadable: On setup, decode every image and mask once, leave out unreadable ones, and list them in a
+            warning; the splits of all others stay. With ``MVTecAD`` and ``Folder`` broken links are left out before the
+            splits are drawn. ``False`` stops at the first unreadable file and names it.
+        bits: Bits that 16-bit files use, 10 to 16: 12 for those of a camera that counts to 4095.
+        max_pixels: Pixels of the largest file to read, as from a line-scan camera. ``None`` keeps Pillow's limit of 178
+            million, its guard against files that claim more than they hold. Datasets with their own readers ignore
+            ``bits`` and ``max_pixels``.
+        ignore: Ignore mask, white where nothing is judged, for all products, or masks by product name. It wins over
+            ``ignore.png`` in a product's folder (see ``ignore_masks.py``).
 
     Raises:
-        FileNotFoundError: If ``root`` is no folder. This and the following are raised when the categories are first
-            needed, by ``categories``, ``name``, ``prepare_data`` or ``setup``, which the engine calls before anything.
+        FileNotFoundError: If ``root`` is not a folder. This and the following errors are raised when the categories are
+            first needed: by ``categories``, ``name``, ``prepare_data`` or ``setup``, which the engine calls first.
         PermissionError: If ``root`` or a product's folder may not be read.
-        ValueError: If a category is missing or named twice, or ``dataset`` or ``dataset_args`` do not fit; on ``setup``
-            if a category has no training or test image, masks that do not match its images, or a mask that ignores
-            all of them. At once if a number or a split mode is out of range.
+        ValueError: If a category is missing or named twice, or ``dataset`` or ``dataset_args`` do not fit. On
+            ``setup``, if a category has no training or test image, masks that do not match its images, or an ignore
+            mask that is all white. Immediately, if a number or a split mode is out of range.
 
     Example:
         >>> datamodule = MultiCategory(root="datasets/MVTecAD", categories=["bottle", "cable"])
@@ -176,9 +176,9 @@ class MultiCategory(AnomalibDataModule):
 
     @cached_property
     def datamodules(self) -> dict[str, AnomalibDataModule]:
-        """The datamodule of each category by its name, sorted; looked for when first needed.
+        """Datamodule of each category by name, sorted; created when first needed.
 
-        Were they looked for in the constructor, the command line would bury what is wrong in its own error.
+        If the constructor created them, the command line would hide their errors in one of its own.
         """
         with permitted():
             found = self._created(*self._sought) if self._given is None else self._named(self._given)
@@ -216,8 +216,8 @@ class MultiCategory(AnomalibDataModule):
     def name(self) -> str:  # type: ignore[override]  # as anomalib's own
         """Name of the deepest folder that holds all categories; names the results folder.
 
-        anomalib names result images by their path below the folder that is called like the datamodule, so that with
-        this name equal file names of different categories stay apart.
+        anomalib names result images by their path below the folder called like the datamodule. With this name, equal
+        file names of different categories stay apart.
         """
         roots = [getattr(datamodule, "root", None) for datamodule in self.datamodules.values()]
         known = [os.path.abspath(root) for root in roots if root is not None]  # noqa: PTH100  # must not follow links
@@ -234,10 +234,10 @@ class MultiCategory(AnomalibDataModule):
 
     @cached_property
     def ignore_masks(self) -> dict[str, Path]:
-        """Mask of what is not judged, of each category that has one.
+        """Ignore mask of each category that has one.
 
         Raises:
-            ValueError: If one is there for no category.
+            ValueError: If a mask is given for an unknown category, or lies in ``root`` itself, beside the products.
         """
         folders = {name: folder_of(datamodule) for name, datamodule in self.datamodules.items()}
         masks = given_masks(self.ignore, folders)
@@ -284,7 +284,7 @@ class MultiCategory(AnomalibDataModule):
         self._warn_of_equal_output_names()
 
     def _check_masks(self) -> None:
-        """Refuse masks, of defects and of what is ignored, that do not fit their images."""
+        """Refuse defect masks and ignore masks that do not fit their images."""
         evaluated = [getattr(self, subset).samples for subset in _SUBSETS[1:] if hasattr(self, subset)]
         check_masks(pd.concat(evaluated).drop_duplicates("image_path"), self._file_format)
         for mask in self.ignore_masks.values():
@@ -326,18 +326,18 @@ class MultiCategory(AnomalibDataModule):
             )
 
     def _create_test_split(self) -> None:
-        """Nothing to do: every category has been split by its own datamodule."""
+        """Do nothing: every category has been split by its own datamodule."""
 
     _create_val_split = _create_test_split
 
     def _update_augmentations(self) -> None:
-        """Hand the augmentations and the model's resize to every category's datasets."""
+        """Pass the augmentations and the model's resize on to every category's datasets."""
         for datamodule in self.datamodules.values():
             datamodule.trainer = self.trainer
             datamodule._update_augmentations()  # the same step, of the same base class
 
     def train_dataloader(self) -> DataLoader:
-        """Training batches, shuffled or drawn evenly over the categories."""
+        """Return training batches, shuffled or drawn evenly over the categories."""
         if not self.balanced:
             return super().train_dataloader()
         return DataLoader(
@@ -349,7 +349,7 @@ class MultiCategory(AnomalibDataModule):
         )
 
     def val_dataloader(self) -> EVAL_DATALOADERS:
-        """Validation batches; nothing where no category has validation images, of which a training needs none."""
+        """Return validation batches; none if no category has validation images, which training does not need."""
         if hasattr(self, "val_data"):
             return self._evaluation_dataloader(self.val_data)
         if self.trainer is not None and self.trainer.state.fn == "validate":
@@ -357,7 +357,7 @@ class MultiCategory(AnomalibDataModule):
         return []
 
     def test_dataloader(self) -> EVAL_DATALOADERS:
-        """Test batches; nothing where no category has test images."""
+        """Return test batches; none if no category has test images."""
         return self._evaluation_dataloader(self.test_data) if len(self.test_data) else []
 
     def _evaluation_dataloader(self, dataset: MultiCategoryDataset) -> DataLoader:

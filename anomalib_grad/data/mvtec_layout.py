@@ -1,20 +1,20 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""One product's folder in MVTec AD's layout, with masks found by name.
+"""MVTec AD's layout of one product's folder, with masks found by name.
 
     <product>/train/good/            normal images to train on
     <product>/test/good/             normal test images
     <product>/test/<defect>/         anomalous test images, one folder per kind of defect
-    <product>/ground_truth/<defect>/ the mask of 000.png: 000.png or 000_mask.png; no masks at all is allowed
-    <product>/ignore.png             white where nothing is judged (``ignore_masks.py``), if there is such a place
+    <product>/ground_truth/<defect>/ the mask of 000.png: 000.png or 000_mask.png; optional
+    <product>/ignore.png             white where nothing is judged (``ignore_masks.py``); optional
 
-Below ``good`` and ``<defect>`` images may lie in further folders, such as one a day; a mask lies in the same one.
-Images elsewhere are left out with a warning that counts them. A folder of ``test`` that is called ``Good`` or ``ok``
-stops the run: it would be counted as a kind of defect.
+Below ``good`` and ``<defect>`` images may lie in subfolders, such as one per day; a mask lies in the same one. Images
+elsewhere are left out and counted in a warning. A folder of ``test`` named ``Good`` or ``ok`` stops the run, as it
+would count as a kind of defect.
 
-anomalib's ``MVTecAD`` pairs images and masks in sorted order, which fails for names like 1.png, 10.png with 1_mask.png,
-10_mask.png; it reads PNG files only, in these folders alone, and needs masks. Splits are anomalib's own, in anomalib's
-order.
+anomalib's ``MVTecAD`` pairs images and masks in sorted order, which fails for 1.png, 10.png with 1_mask.png,
+10_mask.png. It also reads only PNG files in exactly these folders, and needs masks. Splits are anomalib's own, in
+anomalib's order.
 """
 
 import logging
@@ -37,17 +37,17 @@ from .read_or_refuse import AS_THEY_SAY
 logger = logging.getLogger(__name__)
 
 Row: TypeAlias = tuple[str, str, str, str, int]
-"""Of an image its split, label, path, that of its mask or nothing, and the label's index."""
+"""Split, label, image path, mask path (or empty) and label index of an image."""
 _NORMAL = "good"
 _MEANT_FOR_NORMAL = frozenset({"good", "normal", "ok", "okay"})
-"""What people call folders of normal images, in any case; nobody calls a kind of defect so."""
+"""Usual names, in any case, of folders of normal images; no kind of defect is called so."""
 
 
 class Layout(AnomalibDataModule):
-    """A product's datamodule that lists images and pairs masks with them by the rules of this package."""
+    """Base of a product's datamodule that lists images and pairs masks by the rules of this package."""
 
     skip_missing = False
-    """Leave out images that are links to nothing, or whose masks are, and list them, rather than stop."""
+    """Leave out and list broken links to images or masks instead of stopping."""
 
     @abstractmethod
     def listed(self) -> tuple[list[Row], bool]:
@@ -62,7 +62,7 @@ class Layout(AnomalibDataModule):
 
 
 class LayoutDataset(AnomalibDataset):
-    """The images of one split of a product."""
+    """Images of one split of a product."""
 
     def __init__(self, samples: pd.DataFrame, split: Split) -> None:
         super().__init__()
@@ -73,13 +73,13 @@ class MVTecLayout(Layout, MVTecAD):
     """anomalib's ``MVTecAD`` (arguments, download, splits) for any product in its layout, masks paired by name.
 
     Raises:
-        ValueError: On ``setup``: if an anomalous test image has no mask although others have, a mask no image, a
-            normal image a mask that marks something, masks lie among the images, normal images in a folder that counts
-            as a defect, or, without ``skip_missing``, a link leads to no file.
+        ValueError: On ``setup``: if an anomalous test image has no mask although others have one, a mask has no image,
+            a normal image's mask is not empty, masks lie among the images, normal images lie in a folder that counts as
+            a defect, or, without ``skip_missing``, a link is broken.
     """
 
     file_format = AS_THEY_SAY
-    """What its files do not say of themselves."""
+    """Properties that the files do not state themselves."""
 
     def listed(self) -> tuple[list[Row], bool]:
         """List the images in the folders of this layout, and tell whether there is any mask."""
@@ -113,7 +113,7 @@ class MVTecLayout(Layout, MVTecAD):
 
 
 def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
-    """List what the layout gives a role to; count in a warning what it does not."""
+    """List the images and masks in the layout's folders; count all others in a warning."""
     images: list[Path] = []
     masks: list[Path] = []
     others: list[Path] = []
@@ -141,7 +141,7 @@ def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _check_defects(images: Sequence[Path], folder: Path) -> None:
-    """Check that no folder of normal test images would be counted as a kind of defect.
+    """Check that no folder of normal test images would count as a kind of defect.
 
     Raises:
         ValueError: Names the first, and how many images it holds.
@@ -156,7 +156,7 @@ def _check_defects(images: Sequence[Path], folder: Path) -> None:
 
 
 def links_to_nothing(files: Sequence[Path], skip: bool) -> set[Path]:
-    """Find the files that are not there, and list them in a warning.
+    """Find missing files, and list them in a warning.
 
     Raises:
         ValueError: Without ``skip``: names the first.

@@ -1,34 +1,34 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the pixels of an opened image or mask are: one rule for training, prediction and exported models.
+"""Pixels of an opened image or mask, by one rule for training, prediction and exported models.
 
-For images of 8 bits this is anomalib's own reader, value for value; it makes 16-bit images white and guesses at others.
+For 8-bit images the values equal anomalib's. Its own reader turns 16-bit images white and guesses at other kinds.
 
 ==============================  ===========================================  ==========================================
 file                            as an image                                  as a mask
 ==============================  ===========================================  ==========================================
-grey, RGB, 1 bit                as it is, grey in all three channels         anomalous where any channel is above 0
+grey, RGB, 1 bit                unchanged, grey in all three channels        anomalous where any channel is above 0
 palette                         its colours                                  the same, of its colours
 CMYK, YCbCr, Lab                Pillow's RGB                                 the same, of Pillow's RGB
-16-bit grey (PNG, PGM, TIFF)    value / 65535, or what ``bits`` reach        above 0
+16-bit grey (PNG, PGM, TIFF)    value / 65535, or / (2 ** ``bits`` - 1)      above 0
 16-bit grey TIFF, 0 is white    1 - that                                     above 0
 16-bit RGB                      the high byte of each value                  the same, of the high bytes
 16-bit RGB TIFF in planes       refused: Pillow mixes them up                refused
 grey or colour with alpha       alpha is dropped                             dropped; refused if it hides what is marked
-floating point                  refused: nothing says which value is white   above 0; refused if any is not a number
+floating point                  refused: the value of white is unknown       above 0; refused if any is not a number
 32-bit or signed integers       refused, as floating point                   above 0, signed ones of 8 bits refused
-asks to be turned: TIFF         followed, as Pillow does                     the same
-asks to be turned: EXIF, others ignored: pixels as they are stored           the same
-saved with loss: JPEG, WebP,    as it is                                     above half of its largest value
+turned by its tags: TIFF        turned, as Pillow does                       the same
+turned by EXIF: other formats   not turned: pixels as they are stored        the same
+saved with loss: JPEG, WebP,    unchanged                                    above half of its largest value
 JPEG 2000
 several frames or pages         the first                                    the first
 any size from 1 x 1             resized to the model's input                 must have the size of the image
-above 178 million pixels        refused by Pillow's guard, read up to        the same
-                                ``max_pixels`` where that is given
+above 178 million pixels        refused by Pillow's guard; read up to        the same
+                                ``max_pixels`` if that is given
 damaged, empty, or no image     refused                                      refused
 ==============================  ===========================================  ==========================================
 
-The content of a file decides, not its suffix; the suffix decides only whether a folder's listing takes it for an image
+The content of a file decides, not its suffix. The suffix only decides whether a folder's listing includes the file
 (``listing.py``).
 """
 
@@ -39,27 +39,27 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-EIGHT_BIT_STEP = np.float32(1 / 255)  # multiplied with, as torchvision does
+EIGHT_BIT_STEP = np.float32(1 / 255)  # pixels are multiplied with it, as in torchvision
 _LOSSY = {"JPEG", "JPEG2000", "MPO", "WEBP"}
 _STRIP = 64  # rows
 _SIXTEEN_BITS = "I;16"  # and I;16B, I;16L, I;16N
 _SCALED_TO_SIXTEEN_BITS = {"PNG", "PPM"}  # formats of unsigned 16 bits that Pillow may open in its 32-bit mode
 _PHOTOMETRIC, _BITS, _PLANES, _SAMPLE_FORMAT = 262, 258, 284, 339  # tags of TIFF files
-_ZERO_IS_WHITE, _APART, _SIGNED = 0, 2, 2  # and values of them
+_ZERO_IS_WHITE, _APART, _SIGNED = 0, 2, 2  # and their values
 
 
 def read_wrongly_by_anomalib(image: Image.Image) -> bool:
-    """Tell whether anomalib's reader, which clips at 255, would lose the values of an image. Needs no pixels."""
+    """Tell, without decoding, whether anomalib's reader, which clips at 255, would lose values of an image."""
     return image.mode in {"I", "F"} or image.mode.startswith(_SIXTEEN_BITS)
 
 
 def is_lossy(image: Image.Image) -> bool:
-    """Tell whether the file's format may have blurred the edges of a mask. Needs no pixels."""
+    """Tell, without decoding, whether the file's format may have blurred a mask's edges."""
     return image.format in _LOSSY
 
 
 def check_mode(image: Image.Image) -> None:
-    """Check that the values of an image have a known range. Needs no pixels.
+    """Check, without decoding, that the values of an image have a known range.
 
     Raises:
         ValueError: For floating point, for integers of 32 bits or with a sign, and for 16 bits in planes.
@@ -71,10 +71,10 @@ def check_mode(image: Image.Image) -> None:
 
 
 def check_layout(image: Image.Image) -> None:
-    """Check that Pillow reads the values of a TIFF file right.
+    """Check that Pillow reads the values of a TIFF file correctly.
 
     Raises:
-        ValueError: If it takes signed values for unsigned ones, or mixes up colours that are stored apart.
+        ValueError: If Pillow would read signed values as unsigned, or mix up colours stored in separate planes.
     """
     tags = getattr(image, "tag_v2", {})
     if image.mode == "L" and _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
@@ -84,21 +84,21 @@ def check_layout(image: Image.Image) -> None:
 
 
 def rgb_pixels(image: Image.Image, size: tuple[int, int] | None = None, bits: int = 16) -> np.ndarray:
-    """Give the pixels of an image.
+    """Return the pixels of an image as float32 RGB.
 
     Args:
         image: The opened image.
         size: Height and width to resize to, antialiased; ``None`` keeps those of the image.
-        bits: Bits that a file of 16 uses, 10 to 16.
+        bits: Bits that a 16-bit file uses, 10 to 16.
 
     Returns:
         RGB, float32 in [0, 1], shape ``(H, W, 3)``.
 
     Raises:
-        ValueError: If the range of its values is not known, or a value lies above it.
+        ValueError: If the range of its values is unknown, or a value exceeds it.
     """
     check_mode(image)
-    if read_wrongly_by_anomalib(image):  # of 16 bits, as its mode is checked
+    if read_wrongly_by_anomalib(image):  # 16 bits, as its mode is checked
         grey = at_most_white(resized(scaled(np.asarray(image), bits)[..., np.newaxis], size))
         if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _ZERO_IS_WHITE:
             grey = 1 - grey
@@ -106,16 +106,16 @@ def rgb_pixels(image: Image.Image, size: tuple[int, int] | None = None, bits: in
     if image.mode == "L":
         grey = resized(np.asarray(image)[..., np.newaxis], size)
         return at_most_white(np.repeat(grey, 3, axis=-1).astype(np.float32) * EIGHT_BIT_STEP)
-    colours = image if image.mode == "RGB" else image.convert("RGB")  # which copies in any case
+    colours = image if image.mode == "RGB" else image.convert("RGB")  # convert always copies
     pixels = np.asarray(colours) if size is None or enlarges(colours.size[::-1], size) else narrowed(colours, size[1])
     return at_most_white(resized(pixels, size).astype(np.float32) * EIGHT_BIT_STEP)
 
 
 def check_values(image: Image.Image, bits: int) -> None:
-    """Decode an image.
+    """Decode an image and check its values.
 
     Raises:
-        ValueError: If the range of its values is not known, or a value lies above it.
+        ValueError: If the range of its values is unknown, or a value exceeds it.
     """
     check_mode(image)
     image.load()
@@ -138,7 +138,7 @@ def scaled(pixels: np.ndarray, bits: int) -> np.ndarray:
     """Scale integers of ``bits`` bits to float32 in [0, 1].
 
     Raises:
-        ValueError: If one is larger than that.
+        ValueError: If a value needs more bits.
     """
     check_bits(pixels, bits)
     values = pixels.astype(np.float32)
@@ -147,22 +147,22 @@ def scaled(pixels: np.ndarray, bits: int) -> np.ndarray:
 
 
 def resized(pixels: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-    """Resize pixels, bilinear with antialiasing: to half a grey level, in a tenth of the time of Pillow's resize.
+    """Resize pixels, bilinear with antialiasing: within half a grey level of Pillow, in a tenth of the time.
 
     Args:
         pixels: uint8 or float32, shape ``(H, W, C)`` or ``(B, H, W, C)``.
         size: Height and width; ``None`` keeps those of the image.
 
     Returns:
-        Pixels in the same range, those given where nothing has to be done. Of colours in uint8 the width is reduced in
-        whole grey levels, as frames are large, and the height in float32. Enlarged ones are float32 all the way: whole
-        grey levels would make steps of what lies between two pixels.
+        Pixels in the same range; the input itself if its size fits. For uint8 colours, whose frames are large, the
+        width is reduced in whole grey levels and the height in float32. Enlarged pixels are float32 throughout, as
+        whole grey levels would show as steps between pixels.
     """
     if size is None or pixels.shape[-3:-1] == size:
         return pixels
     if enlarges(pixels.shape[-3:-1], size):
         pixels = pixels.astype(np.float32)
-    if pixels.dtype == np.uint8 and pixels.shape[-1] == 1:  # torch is quick with colours alone
+    if pixels.dtype == np.uint8 and pixels.shape[-1] == 1:  # torch is fast only with colours
         images = pixels.reshape(-1, *pixels.shape[-3:-1])  # (B, H, W)
         grey = [Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR) for image in images]
         return np.stack([np.asarray(image) for image in grey]).reshape(*pixels.shape[:-3], *size, 1)
@@ -172,17 +172,17 @@ def resized(pixels: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
 
 
 def antialiased(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize pixels ``(H, W, C)`` or ``(B, H, W, C)`` in their type, bilinear with antialiasing."""
-    writable = np.require(pixels, requirements=["C", "W"])  # torch takes no other without a word
+    """Resize pixels ``(H, W, C)`` or ``(B, H, W, C)`` in their own type, bilinear with antialiasing."""
+    writable = np.require(pixels, requirements=["C", "W"])  # torch warns of any other
     batch = torch.from_numpy(writable.reshape(-1, *pixels.shape[-3:])).permute(0, 3, 1, 2)
     small = functional.interpolate(batch, size, mode="bilinear", antialias=True).permute(0, 2, 3, 1)
     return small.numpy().reshape(*pixels.shape[:-3], *size, pixels.shape[-1])
 
 
 def narrowed(image: Image.Image, width: int) -> np.ndarray:
-    """Bring an RGB image to a width, as the first of the two steps of :func:`resized` does.
+    """Resize an RGB image to a width, the first of the two steps of :func:`resized`.
 
-    Strip by strip, as Pillow holds four bytes a pixel already: all at once would double that.
+    It works in strips: Pillow already holds four bytes per pixel, and one array of the image would double that.
 
     Returns:
         uint8, shape ``(H, width, 3)``.
@@ -193,23 +193,23 @@ def narrowed(image: Image.Image, width: int) -> np.ndarray:
 
 
 def at_most_white(pixels: np.ndarray) -> np.ndarray:
-    """Hold pixels to 1: the weights of a resize add up to that but for their rounding."""
+    """Clip pixels at 1, as the weights of a resize sum to 1 only up to rounding."""
     return np.minimum(pixels, np.float32(1))
 
 
 def enlarges(before: tuple[int, ...], size: tuple[int, int]) -> bool:
-    """Tell whether an image of a height and width grows in either when it is brought to another size."""
+    """Tell whether resizing enlarges an image's height or width."""
     return before[0] < size[0] or before[1] < size[1]
 
 
 def mask_pixels(image: Image.Image) -> np.ndarray:
-    """Tell which pixels a mask marks as anomalous.
+    """Return the pixels that a mask marks as anomalous.
 
     Returns:
         Bool, shape ``(H, W)``.
 
     Raises:
-        ValueError: If values are not numbers or read wrong, or marked pixels transparent.
+        ValueError: If values are not numbers or are read wrongly, or if marked pixels are transparent.
     """
     check_layout(image)
     if read_wrongly_by_anomalib(image):

@@ -1,10 +1,10 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""anomalib's pre-processor with an antialiased resize that survives the export.
+"""Pre-processor of anomalib with an antialiased resize that can be exported.
 
 anomalib trains on antialiased images but exports a resize without antialiasing, so an exported model sees other pixels
-than it was trained on. ``interpolate(antialias=True)`` cannot be exported either: OpenVINO computes something else for
-it. :class:`~anomalib_grad.data.resizing.AntialiasedResize` gives the same pixels in torch, ONNX and OpenVINO.
+than in training. ``interpolate(antialias=True)`` cannot be exported either: OpenVINO computes it differently.
+:class:`~anomalib_grad.data.resizing.AntialiasedResize` gives the same pixels in torch, ONNX and OpenVINO.
 """
 
 from collections.abc import Callable
@@ -23,17 +23,17 @@ DEFAULT_IMAGE_SIZE = (224, 224)
 
 
 def exportable(transform: Transform | nn.Module) -> nn.Module:
-    """Replace every bilinear antialiased resize to a fixed size inside ``transform`` by :class:`AntialiasedResize`."""
+    """Replace each bilinear antialiased resize to a fixed size in ``transform`` by :class:`AntialiasedResize`."""
     if isinstance(transform, Compose):
         return nn.Sequential(*(exportable(step) for step in transform.transforms))
     size = resized_to(transform)
     if size is not None:
         return AntialiasedResize(size)
-    return cast("nn.Module", PreProcessor(transform).export_transform)  # anomalib's own conversion of the others
+    return cast("nn.Module", PreProcessor(transform).export_transform)  # anomalib's conversion of others
 
 
 class GradPreProcessor(PreProcessor):
-    """Resize to the model's input size and normalise; the same pixels in process and in every export.
+    """Resize to the model's input size and normalise, with the same pixels in process and in every export.
 
     Args:
         transform: Transform of the training, validation, test and predict batches; ``None`` for none.
@@ -50,7 +50,7 @@ class GradPreProcessor(PreProcessor):
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ) -> "GradPreProcessor":
-        """Build the default: resize straight to ``image_size`` (no crop, no kept aspect ratio), then normalise."""
+        """Build the default: resize directly to ``image_size`` (no crop, no kept aspect ratio), then normalise."""
         return cls(Compose([Resize(image_size, antialias=True), Normalize(mean=list(mean), std=list(std))]))
 
     def load_checkpoint_config(self, config: dict) -> None:
@@ -63,16 +63,16 @@ class GradPreProcessor(PreProcessor):
 
 
 def resize_as_now(trainer: pl.Trainer | None) -> None:
-    """Have data that were set up before resize as the model's pre-processor does now."""
+    """Make data that are already set up resize as the model's current pre-processor does."""
     datamodule = getattr(trainer, "datamodule", None)
     if isinstance(datamodule, AnomalibDataModule):
         datamodule._update_augmentations()
 
 
 class ConfigurePreProcessor:
-    """``Grad.configure_pre_processor``: anomalib's way to a pre-processor for another image size.
+    """``Grad.configure_pre_processor``: anomalib's hook to get a pre-processor for another image size.
 
-    Called on the class it normalises as the default backbone expects, on a model as that model's backbone does.
+    On the class it normalises as the default backbone expects, on a model as that model's backbone does.
     """
 
     def __get__(self, model: Any, owner: type) -> Callable[..., GradPreProcessor]:  # noqa: ANN401  # whose class this is

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Images to predict on, read by the rules of ``pixels.py``."""
+"""Dataset of images to predict on, read by the rules of ``pixels.py``."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,24 +16,22 @@ from .unreadable import files_of, list_faulty
 
 
 class PredictImages(PredictDataset):
-    """anomalib's ``PredictDataset`` for images of any kind that ``MultiCategory`` trains on, 16-bit ones among them.
+    """anomalib's ``PredictDataset`` for all images that ``MultiCategory`` can train on, including 16-bit ones.
 
     On the command line: ``anomalib predict --data anomalib_grad.data.PredictImages --data.path images``.
 
     Args:
-        path: An image, or a folder; images in the folders below it are taken as well, hidden files never
-            (``listing.py``).
-        transform: What is applied to each image; ``None``: nothing. Where it resizes first, large images are read at
-            that size.
+        path: An image, or a folder; images in its subfolders are included, hidden files never are (``listing.py``).
+        transform: Transform of each image; ``None`` for none. If it resizes first, large images are read at that size.
         image_size: Unused, as in anomalib: the model resizes.
-        skip_unreadable: Decode every image once beforehand, leave out those that cannot be read, and list them in a
-            warning, so that the others keep their results. ``False`` stops at the first that cannot be read.
-        bits: Bits, 10 to 16, that files of 16 use, as in training.
-        max_pixels: Pixels of the largest file that is read; ``None`` leaves the limit to Pillow's guard.
+        skip_unreadable: Decode every image once beforehand, leave out unreadable ones, and list them in a warning, so
+            that the others keep their results. ``False`` stops at the first unreadable image.
+        bits: Bits that 16-bit files use, 10 to 16, as in training.
+        max_pixels: Pixels of the largest file to read; ``None`` keeps the limit of Pillow's guard.
 
     Raises:
-        FileNotFoundError: If there is nothing at ``path``.
-        ValueError: If there is no image, or none that can be read; if ``bits`` or ``max_pixels`` is out of range.
+        FileNotFoundError: If ``path`` does not exist.
+        ValueError: If there is no image, or no readable one; if ``bits`` or ``max_pixels`` is out of range.
 
     Example:
         >>> engine.predict(model, dataset=PredictImages("images"))  # doctest: +SKIP
@@ -48,7 +46,7 @@ class PredictImages(PredictDataset):
         bits: int = AS_THEY_SAY.bits,
         max_pixels: int | None = None,
     ) -> None:
-        # anomalib's constructor lists hidden files as well, so that it is not called
+        # anomalib's constructor is not called, as it lists hidden files too
         self.file_format = FileFormat(bits, max_pixels).checked()
         self.image_filenames = images_at(Path(path))
         self.transform = transform
@@ -63,7 +61,7 @@ class PredictImages(PredictDataset):
         """Read an image.
 
         Raises:
-            UnreadableImageError: If that is impossible; names the file.
+            UnreadableImageError: If it cannot be read; names the file.
         """
         path = self.image_filenames[index]
         image = read_image(path, resized_to(self.transform), self.file_format)
@@ -71,24 +69,24 @@ class PredictImages(PredictDataset):
 
     @property
     def name(self) -> NoReturn:
-        """There is none: anomalib's engine asks for the name of a datamodule, so these images were given as one.
+        """Raise an error: anomalib's engine asks only a datamodule for its name, so the images were passed as one.
 
         Raises:
-            AttributeError: Says how to give it.
+            AttributeError: Says how to pass them.
         """
         raise AttributeError("PredictImages is no datamodule; call engine.predict(model, dataset=PredictImages(...)).")
 
     @property
     def collate_fn(self) -> Callable[[list[ImageItem]], ImageBatch]:
-        """Joins images of one size into a batch."""
+        """Function that joins images of one size into a batch."""
         return collate_equal_sizes
 
 
 def images_at(path: Path) -> list[Path]:
-    """List the images of a folder, or the one that is named.
+    """Return the images of a folder, or the single image at ``path``.
 
     Raises:
-        FileNotFoundError: If there is nothing.
+        FileNotFoundError: If ``path`` does not exist.
         ValueError: If the folder holds no image.
     """
     if not path.is_dir():
@@ -104,7 +102,7 @@ def images_at(path: Path) -> list[Path]:
 
 
 def collate_equal_sizes(items: list[ImageItem]) -> ImageBatch:
-    """Join images into a batch, but never resize one for the sake of another, which changes its score.
+    """Join images into a batch without resizing any to another's size, which would change its score.
 
     Raises:
         ValueError: If their sizes differ.

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Reads image and mask files by the rules of ``pixels.py``; whatever is wrong with one, the error names it."""
+"""Readers of image and mask files by the rules of ``pixels.py``; every error names the file."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,25 +23,25 @@ _BITS = range(10, 17)
 
 
 class UnreadableImageError(ValueError):
-    """An image or mask that cannot be read; the message names the file, what is wrong, and what to do."""
+    """An image or mask cannot be read; the message names the file, what is wrong, and what to do."""
 
 
 class FileFormat(NamedTuple):
-    """What image files do not say of themselves, and how large they may be.
+    """Properties that image files do not state themselves, and their largest size.
 
     Attributes:
-        bits: Bits that files of 16 use: 12 for those of a camera that counts to 4095.
-        max_pixels: Pixels of the largest file that is read; ``None`` leaves the limit to Pillow's guard.
+        bits: Bits that 16-bit files use: 12 for those of a camera that counts to 4095.
+        max_pixels: Pixels of the largest file to read; ``None`` keeps the limit of Pillow's guard.
     """
 
     bits: int = 16
     max_pixels: int | None = None
 
     def checked(self) -> "FileFormat":
-        """Return this.
+        """Return this object.
 
         Raises:
-            ValueError: If a value is impossible; says what is possible.
+            ValueError: If a value is out of range; says what is possible.
         """
         if self.bits not in _BITS:
             raise ValueError(f"bits must be {_BITS[0]} to {_BITS[-1]}, got {self.bits!r}; those of 8 bits need none.")
@@ -55,12 +55,13 @@ AS_THEY_SAY = FileFormat()
 
 @contextmanager
 def opened(path: str | Path, kind: str = "image", max_pixels: int | None = None) -> Iterator[Image.Image]:
-    """Open an image file, its pixels not yet read, for a block in which every failure is its fault.
+    """Open an image file without decoding it, for a block whose every failure is blamed on the file.
 
-    ``kind`` is what the message calls it; without ``max_pixels`` Pillow's guard against bombs sets the limit.
+    ``kind`` is what messages call the file. Without ``max_pixels`` Pillow's guard against decompression bombs sets the
+    limit.
 
     Raises:
-        UnreadableImageError: In place of whatever is raised in the block.
+        UnreadableImageError: In place of any error in the block.
     """
     with blamed(f"{kind} '{path}'"):
         refuse_pipes(Path(path))
@@ -70,10 +71,10 @@ def opened(path: str | Path, kind: str = "image", max_pixels: int | None = None)
 
 @contextmanager
 def blamed(name: str) -> Iterator[None]:
-    """Take every failure of a block for the fault of the image that the message calls by ``name``.
+    """Blame every failure of a block on the image called ``name``.
 
     Raises:
-        UnreadableImageError: In place of whatever is raised in the block.
+        UnreadableImageError: In place of any error in the block.
     """
     try:
         yield
@@ -92,7 +93,7 @@ def blamed(name: str) -> Iterator[None]:
 
 
 def open_up_to(path: str | Path | BinaryIO, max_pixels: int | None) -> Image.Image:
-    """Open an image of at most ``max_pixels``, or of what Pillow's guard lets pass.
+    """Open an image of at most ``max_pixels``, or of what Pillow's guard allows.
 
     Raises:
         Image.DecompressionBombError: If the image has more.
@@ -112,10 +113,10 @@ def open_up_to(path: str | Path | BinaryIO, max_pixels: int | None) -> Image.Ima
 
 
 def refuse_pipes(path: Path) -> None:
-    """Refuse what would be waited for, or read, without end.
+    """Refuse pipes and devices, which could block or never end.
 
     Raises:
-        OSError: If it is not there, or a pipe or a device.
+        OSError: If the path does not exist, or is a pipe or a device.
     """
     mode = path.stat().st_mode
     if not (S_ISREG(mode) or S_ISDIR(mode)):
@@ -123,13 +124,13 @@ def refuse_pipes(path: Path) -> None:
 
 
 def read_pixels(path: str | Path, size: tuple[int, int] | None, files: FileFormat) -> np.ndarray:
-    """Read an image.
+    """Read an image as an array.
 
     Args:
         path: The file.
-        size: Height and width to resize to, antialiased, before the pixels are turned into numbers of 32 bits; ``None``
-            keeps those of the image.
-        files: What it does not say of itself.
+        size: Height and width to resize to, antialiased, before converting to float32; ``None`` keeps those of the
+            image.
+        files: Properties that the file does not state itself.
 
     Returns:
         RGB, float32 in [0, 1], shape ``(H, W, 3)``.
@@ -144,7 +145,7 @@ def read_pixels(path: str | Path, size: tuple[int, int] | None, files: FileForma
 def read_image(
     path: str | Path, size: tuple[int, int] | None = None, files: FileFormat = AS_THEY_SAY
 ) -> tv_tensors.Image:
-    """Read an image as ``read_pixels`` does, channels first: shape ``(3, H, W)``."""
+    """Read an image as :func:`read_pixels` does, channels first: shape ``(3, H, W)``."""
     return tv_tensors.Image(torch.from_numpy(read_pixels(path, size, files)).permute(2, 0, 1).contiguous())
 
 
@@ -162,10 +163,10 @@ def read_mask(path: str | Path, files: FileFormat = AS_THEY_SAY) -> tv_tensors.M
 
 
 def check_image(path: str | Path, files: FileFormat = AS_THEY_SAY) -> None:
-    """Decode an image and forget it.
+    """Decode an image and discard it.
 
     Raises:
-        UnreadableImageError: If ``read_image`` would fail.
+        UnreadableImageError: If :func:`read_image` would fail.
     """
     with opened(path, max_pixels=files.max_pixels) as image:
         check_values(image, files.bits)

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Antialiased resizing that torch, ONNX and OpenVINO compute alike, at the cost of reading an image once."""
+"""Antialiased resizing that gives the same result in torch, ONNX and OpenVINO, and reads each image once."""
 
 import math
 from typing import cast
@@ -17,20 +17,20 @@ _ROWS_AT_A_TIME = 8
 def resize_antialiased(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize images or feature maps ``(B, C, H, W)`` of any size to ``(B, C, *size)``, bilinear with antialiasing.
 
-    Exported graphs cannot hold torch's own resize: ONNX writes it as a ``Resize`` that OpenVINO computes otherwise.
+    Exported graphs cannot use torch's own resize: ONNX stores it as a ``Resize``, which OpenVINO computes differently.
     """
     if not torch.compiler.is_exporting():
         precise = images.to(torch.promote_types(images.dtype, torch.float32))
         return functional.interpolate(precise, size, mode="bilinear", antialias=True).to(images.dtype)
     fewer_rows = reduce_rows(images, size[0])  # (B, C, size[0], W)
-    # A transposition comes last: OpenVINO would fuse the normalisation into the product and mistake its axes.
+    # Transpose last: otherwise OpenVINO fuses the normalisation into the product and confuses its axes.
     return reduce_rows(fewer_rows.transpose(-1, -2), size[1]).transpose(-1, -2)
 
 
 def reduce_rows(images: Tensor, rows: int) -> Tensor:
-    """Resize the height of images ``(B, C, H, W)`` to ``rows``: some rows at a time, from those under their triangles.
+    """Resize the height of images ``(B, C, H, W)`` to ``rows``, a few rows at a time from the input rows they need.
 
-    A product with the whole matrix of weights, of which all but a narrow band is zeros, takes three times as long at 12
+    A product with the whole weight matrix, which is zero outside a narrow band, takes three times as long at 12
     megapixels.
     """
     group = math.gcd(rows, _ROWS_AT_A_TIME)
@@ -41,10 +41,10 @@ def reduce_rows(images: Tensor, rows: int) -> Tensor:
 
 
 def triangles(size_in: int, size_out: int, group: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights of antialiased linear resizing, equal to torch's and PIL's triangle filter, in bands.
+    """Compute weights of antialiased linear resizing, equal to torch's and PIL's triangle filter, in bands.
 
-    Positions are whole numbers, exact in any precision: where OpenVINO computes in bf16, pixels beyond the 256th would
-    share theirs.
+    Positions are integers, exact in any precision. As fractions in OpenVINO's bf16, pixels beyond the 256th would share
+    positions.
 
     Args:
         size_in: Length before, in pixels; may be symbolic during export.
@@ -53,11 +53,11 @@ def triangles(size_in: int, size_out: int, group: int, like: Tensor) -> tuple[Te
         like: Tensor that gives dtype and device.
 
     Returns:
-        Indices ``(G, K)`` of the inputs of each band, which may reach beyond the last, and weights ``(G, M, K)`` of the
+        Indices ``(G, K)`` of each band's inputs, which may exceed the last input, and weights ``(G, M, K)`` of the
         inputs for each of its outputs.
     """
     # Lengths are in units of 1 / (2 * size_out) pixels.
-    reach = 2 * cast("int", torch.sym_max(size_in, size_out))  # of the triangle
+    reach = 2 * cast("int", torch.sym_max(size_in, size_out))  # half width of the triangle
     centre = ((2 * torch.arange(size_out, device=like.device) + 1) * size_in).unflatten(0, (-1, group))  # (G, M)
     first = (centre[:, :1] - reach).clamp(min=0) // (2 * size_out)
     length = ((group - 1) * size_in + reach) // size_out + 2
@@ -70,7 +70,7 @@ def triangles(size_in: int, size_out: int, group: int, like: Tensor) -> tuple[Te
 
 
 class AntialiasedResize(nn.Module):
-    """Resize ``(B, C, H, W)`` images of any size to ``size`` pixels, bilinear with antialiasing, exportable."""
+    """Exportable resize of ``(B, C, H, W)`` images of any size to ``size`` pixels, bilinear with antialiasing."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
@@ -82,9 +82,9 @@ class AntialiasedResize(nn.Module):
 
 
 def resized_to(transform: Transform | nn.Module | None) -> tuple[int, int] | None:
-    """Height and width to which ``transform`` resizes first, bilinear with antialiasing; ``None`` if it does not.
+    """Return the height and width that ``transform`` resizes to first, bilinear with antialiasing; else ``None``.
 
-    An image that was resized to them before passes through that step as it is.
+    An image that already has that size passes through the resize unchanged.
     """
     if isinstance(transform, Compose):
         return resized_to(transform.transforms[0])

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which image is read when: balanced training draws, and evaluation batches that count every image exactly once."""
+"""Samplers: balanced draws for training, and evaluation batches that contain every image exactly once."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,17 +13,17 @@ from torch.utils.data import BatchSampler, DistributedSampler, Sampler, Weighted
 
 
 def balanced_weights(categories: Sequence[str]) -> torch.Tensor:
-    """Weights ``(N,)``, float64, of N images of which each has a category: those of one category sum to 1."""
+    """Return sampling weights ``(N,)``, float64, of N images by their categories; each category's weights sum to 1."""
     counts = Counter(categories)
     return torch.tensor([1.0 / counts[category] for category in categories], dtype=torch.float64)
 
 
 class BalancedSampler(WeightedRandomSampler):
-    """Draw N of N images with replacement, every category equally often on average.
+    """Draw N of N images with replacement, all categories equally often on average.
 
-    The draws of an epoch depend on seed and epoch alone, so that a resumed run draws what an uninterrupted one would.
-    Lightning sets the epoch and, in a distributed run, shares the draws out among the processes. Without a seed they
-    follow torch's global one.
+    The draws of an epoch depend only on seed and epoch, so a resumed run draws as an uninterrupted one would. Lightning
+    sets the epoch and, in a distributed run, divides the draws among the processes. Without a seed they follow torch's
+    global random state.
     """
 
     def __init__(self, categories: Sequence[str], seed: int | None) -> None:
@@ -33,7 +33,7 @@ class BalancedSampler(WeightedRandomSampler):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch to draw for, counted from 0; without a call each iteration draws the same."""
+        """Set the epoch to draw for, counted from 0; otherwise each iteration draws the same."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -43,21 +43,20 @@ class BalancedSampler(WeightedRandomSampler):
 
 
 class EvaluationBatchSampler(BatchSampler):
-    """Batches in the sampler's order that never mix groups, and never repeat an image.
+    """Batches in the sampler's order that never mix groups and never repeat an image.
 
-    Lightning hands a batch sampler its ``DistributedSampler`` in distributed runs, which repeats images until all
-    processes have equally many; repeated images would count twice in the metrics. Here each process gets its share
-    without repetition instead.
+    In distributed runs Lightning passes a ``DistributedSampler``, which repeats images until all processes have equally
+    many. Repeated images would count twice in the metrics, so here each process gets its share without repetition.
 
     Args:
         sampler: Yields indices into ``groups``.
         batch_size: Largest number of images in a batch.
-        drop_last: Leave out batches smaller than that.
-        groups: Group of each image of the dataset; a batch ends where the group changes. ``None`` takes those of the
-            dataset that the sampler draws from: Lightning, which makes another one for predictions, does not know them.
+        drop_last: Leave out smaller batches.
+        groups: Group of each image of the dataset; a batch ends where the group changes. ``None`` takes the groups of
+            the sampler's dataset, as Lightning creates another batch sampler for predictions without passing them.
 
     Raises:
-        ValueError: With more processes than images, or if neither ``groups`` nor the data set has them.
+        ValueError: If there are more processes than images, or if neither ``groups`` nor the dataset gives groups.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class EvaluationBatchSampler(BatchSampler):
 
 
 def _groups_behind(sampler: Any) -> Sequence[int]:  # noqa: ANN401  # torch's samplers, or Lightning's around them
-    """Groups of the data set that a sampler draws from; a part of one, which is numbered otherwise, has none."""
+    """Return the groups of a sampler's dataset; a subset, which is indexed differently, has none."""
     source = sampler
     while not hasattr(source, "groups"):
         names = ("data_source", "dataset", "_sampler") if isinstance(source, Sampler) else ("_sampler",)

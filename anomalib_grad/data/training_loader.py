@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Callbacks that train on something else than what the datamodule's training loader gives."""
+"""Base of callbacks that replace the datamodule's training loader."""
 
 import logging
 import warnings
@@ -18,21 +18,21 @@ logger = logging.getLogger(__name__)
 
 
 class ReplacesTrainingLoader(Callback, ABC):
-    """Stands between the trainer and the datamodule's training loader, and gives the datamodule its own back.
+    """Callback that replaces the datamodule's training loader during fit, and restores it afterwards.
 
-    Of several the one that is set up last gives what is trained on.
+    If there are several, the one that is set up last determines what is trained on.
     """
 
     @abstractmethod
     def training_loader(self, trainer: pl.Trainer, images: object) -> object:
-        """Give what is trained on in the place of the datamodule's loader ``images``, or that."""
+        """Return the loader to train on in place of the datamodule's loader ``images``, or ``images`` itself."""
 
     @abstractmethod
     def wanted(self) -> str | None:
-        """Name the setting by which someone asks for this; ``None`` where nobody does."""
+        """Return the name of the setting that asks for this callback, or ``None`` if it is not set."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Stand between the trainer and the loader; say so where there is no datamodule to stand before."""
+        """Replace the loader; warn if there is no datamodule whose loader could be replaced."""
         datamodule: Any = getattr(trainer, "datamodule", None)
         if stage != "fit":
             return
@@ -48,20 +48,20 @@ class ReplacesTrainingLoader(Callback, ABC):
         datamodule.train_dataloader = train_dataloader
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the datamodule its own loader back."""
+        """Restore the datamodule's own loader."""
         vars(getattr(trainer, "datamodule", None) or self).pop("train_dataloader", None)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the datamodule its own loader back."""
+        """Restore the datamodule's own loader."""
         self.teardown(trainer, pl_module, "fit")
 
 
 @contextmanager
 def counting(trainer: pl.Trainer) -> Iterator[None]:
-    """Have the trainer count the batches of an epoch in the block without making what stands in the images' place.
+    """Let the trainer count an epoch's batches in the block without building the replacement loader.
 
-    That may take minutes, and is not needed where a checkpoint, of which the progress is read after the block, leaves
-    nothing to train. The trainer asks for it when it trains. No worker is started, and no random number drawn.
+    Building it may take minutes, and is unnecessary if a checkpoint, whose progress is read after the block, leaves
+    nothing to train. The trainer requests it when it trains. No worker is started, and no random number is drawn.
     """
     datamodule: Any = getattr(trainer, "datamodule", None)
     replaced = vars(datamodule).pop("train_dataloader", None) if datamodule is not None else None
@@ -71,23 +71,23 @@ def counting(trainer: pl.Trainer) -> Iterator[None]:
     images: Callable[[], object] = datamodule.train_dataloader
     datamodule.train_dataloader = lambda: order_of(images())
     with isolate_rng(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is said of a loader is said when it is asked for
+        warnings.simplefilter("ignore")  # warnings about a loader come when it is requested
         try:
             yield
         finally:
             datamodule.train_dataloader = replaced
-    trainer.fit_loop._combined_loader = None  # as Lightning has it be asked for again
+    trainer.fit_loop._combined_loader = None  # makes Lightning request it again
 
 
 def order_of(loader: object) -> object:
-    """Give a loader with as many batches, of indices in the place of images; any but a ``DataLoader`` as it is."""
+    """Return a loader of indices instead of images, with as many batches; only a ``DataLoader`` is replaced."""
     if not isinstance(loader, DataLoader):
         return loader
     return DataLoader(range(len(loader.dataset)), **drawing_as(loader))  # type: ignore[arg-type]
 
 
 def drawing_as(loader: DataLoader) -> dict[str, Any]:
-    """Arguments of a loader that draws as a given one does, from another data set of the same length."""
+    """Return arguments for a loader that draws like the given one from another dataset of the same length."""
     if loader.batch_size is None:
         return {"batch_sampler": loader.batch_sampler}
     return {"batch_size": loader.batch_size, "sampler": loader.sampler, "drop_last": loader.drop_last}

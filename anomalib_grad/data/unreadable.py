@@ -1,8 +1,8 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Images and masks that cannot be read, or not by anomalib's reader: found, left out, refused, or named in errors.
+"""Unreadable images and masks, also those that only anomalib misreads: find, leave out, refuse, or name in errors.
 
-The image library often says what is wrong but not where, and anomalib clips values above 255.
+The image library often says what is wrong but not in which file, and anomalib clips values above 255.
 """
 
 import logging
@@ -33,14 +33,14 @@ logger = logging.getLogger(__name__)
 File: TypeAlias = tuple[str, bool]
 """Path of a file, and whether it is a mask."""
 _MANY = 500
-"""Files from which on a progress bar is shown."""
+"""Number of files from which a progress bar is shown."""
 
 
 def leave_out_unreadable(datasets: Iterable[AnomalibDataset], file_format: FileFormat) -> None:
-    """Remove the images that cannot be read, or whose masks cannot, and list them in one log message.
+    """Remove unreadable images, and images with unreadable masks, and list them in one log message.
 
-    Data sets are changed in place; the same one may occur twice. Nothing else is written. Files that did not change are
-    decoded once in a process, however often this is called.
+    Datasets are changed in place, and may occur twice; nothing else is written. Each process decodes unchanged files
+    only once, however often this is called.
     """
     distinct = {id(dataset): dataset for dataset in datasets}.values()
     faulty = list_faulty(chain.from_iterable(map(files_of, distinct)), file_format)
@@ -51,7 +51,7 @@ def leave_out_unreadable(datasets: Iterable[AnomalibDataset], file_format: FileF
 
 
 def list_faulty(files: Iterable[File], file_format: FileFormat) -> set[File]:
-    """Find the files that cannot be read, and list them in one log message; the format is what they do not say."""
+    """Return the unreadable files, and list them in one log message."""
     files = set(files)
     causes = find_unreadable(files, file_format)
     if causes:
@@ -61,7 +61,7 @@ def list_faulty(files: Iterable[File], file_format: FileFormat) -> set[File]:
 
 
 def find_unreadable(files: Iterable[File], file_format: FileFormat) -> dict[File, str]:
-    """Decode files and say what is wrong with each that cannot be read, in the order of their paths."""
+    """Decode files and say what is wrong with each unreadable one, in the order of their paths."""
     files = sorted(set(files))
     with ThreadPoolExecutor() as readers:
         faults = readers.map(partial(_fault, file_format=file_format), files)
@@ -70,13 +70,13 @@ def find_unreadable(files: Iterable[File], file_format: FileFormat) -> dict[File
 
 
 def datasets_of(loaders: Any) -> list[Any]:  # noqa: ANN401  # whatever Lightning was given
-    """List the data sets behind a run's loaders."""
+    """Return the datasets behind a run's loaders."""
     found = (getattr(loader, "dataset", None) for loader in CombinedLoader(loaders).flattened)
     return [dataset for dataset in found if dataset is not None]
 
 
 def files_of(dataset: object) -> Iterator[File]:
-    """List the files of a data set of any kind."""
+    """Yield the files of a dataset of any kind."""
     samples = getattr(dataset, "samples", None)
     if samples is not None:
         yield from chain.from_iterable(files_by_image(samples))
@@ -84,7 +84,7 @@ def files_of(dataset: object) -> Iterator[File]:
 
 
 def files_by_image(samples: pd.DataFrame) -> list[list[File]]:
-    """For each image of anomalib's frame its files."""
+    """Return the files of each image in anomalib's frame of samples."""
     masks = samples["mask_path"] if "mask_path" in samples else [""] * len(samples)
     return [
         [(str(image), False), *([(mask, True)] if isinstance(mask, str) and mask else [])]
@@ -93,7 +93,7 @@ def files_by_image(samples: pd.DataFrame) -> list[list[File]]:
 
 
 def _fault(file: File, file_format: FileFormat) -> str | None:
-    """Say what is wrong with a file, if anything is."""
+    """Return what is wrong with a file, or ``None``."""
     path, is_mask = file
     try:
         status = Path(path).stat()
@@ -104,7 +104,7 @@ def _fault(file: File, file_format: FileFormat) -> str | None:
 
 @cache
 def _checked(path: str, is_mask: bool, file_format: FileFormat, _size: int, _modified: int) -> str | None:
-    """Decode a file; size and time of modification tell whether it is the one that was decoded before."""
+    """Decode a file; its size and modification time tell whether it was decoded before."""
     try:
         (read_mask if is_mask else check_image)(path, file_format)
     except UnreadableImageError as error:
@@ -113,16 +113,16 @@ def _checked(path: str, is_mask: bool, file_format: FileFormat, _size: int, _mod
 
 
 class NameUnreadableImages(Callback):
-    """Makes the error of a run that failed on an image or mask name the file, also from data loader workers.
+    """Callback that names the image or mask on which a run failed, also in data loader workers.
 
-    A run on images that anomalib would read wrongly is refused before it starts: a look at the headers.
+    It also refuses, before a run starts, images that anomalib would misread, by their headers.
     """
 
     def __init__(self) -> None:
         self._checked: WeakSet[Any] = WeakSet()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse images that would be read wrongly; before the feature cache reads them."""
+        """Refuse images that would be misread, before the feature cache reads them."""
         for dataset in datasets_in_use(trainer):
             if dataset not in self._checked:
                 refuse_misread(dataset)
@@ -132,7 +132,7 @@ class NameUnreadableImages(Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Rewrite the message of an exception that came from reading images."""
-        frames = traceback.walk_tb(exception.__traceback__)  # torch's data loading passes on what a worker raised
+        frames = traceback.walk_tb(exception.__traceback__)  # torch's data loading raises workers' errors again
         loading = any(frame.f_globals.get("__name__", "").startswith("torch.utils.data") for frame, _ in frames)
         if not isinstance(exception, Exception) or not loading:
             return
@@ -145,7 +145,7 @@ class NameUnreadableImages(Callback):
 
 
 def datasets_in_use(trainer: pl.Trainer) -> Iterator[Any]:
-    """Give the data sets that the trainer reads from, or is about to."""
+    """Yield the datasets that the trainer reads from, or is about to read from."""
     stages = (
         trainer.train_dataloader,
         trainer.val_dataloaders,
@@ -153,15 +153,15 @@ def datasets_in_use(trainer: pl.Trainer) -> Iterator[Any]:
         trainer.predict_dataloaders,
     )
     yield from chain.from_iterable(datasets_of(stage) for stage in stages if stage is not None)
-    coming = getattr(getattr(trainer, "datamodule", None), "train_data", None)  # before its loader is there
+    coming = getattr(getattr(trainer, "datamodule", None), "train_data", None)  # before its loader exists
     if coming is not None:
         yield coming
 
 
 def refuse_misread(dataset: object) -> None:
-    """Refuse what anomalib's datasets would read wrongly, and nothing but the results tell, or wait for without end.
+    """Refuse files that anomalib's datasets would silently misread, or block on for ever.
 
-    Those of this package have readers of their own, or give features of what these have read.
+    This package's datasets have their own readers, or hold features of images read by these.
 
     Raises:
         UnreadableImageError: Names the files.
@@ -180,7 +180,7 @@ def refuse_misread(dataset: object) -> None:
 
 
 def is_misread(file: File) -> bool:
-    """Tell from the header of an image or mask whether anomalib would read it wrongly.
+    """Tell from the header of an image or mask whether anomalib would misread it.
 
     Raises:
         OSError: If it is a pipe or a device.

@@ -1,3 +1,3 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are looked at before they are used, and named when they are at fault."""
+"""File handling: check files before use, write them whole or not at all, and name the file at fault in errors."""

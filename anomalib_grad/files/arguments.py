@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Settings that a checkpoint brings, refused before a model of them is built.
+"""Checks of the constructor arguments in a checkpoint, before a model is built with them.
 
-Grad's are plain values. Lightning also takes a function to call with them, ``_instantiator``; the only one that it
-trusts makes an object of any class, and calls any function, that an argument names. anomalib never writes it.
+Grad's arguments are plain values. Lightning also accepts a function to call with them, ``_instantiator``. The only one
+it trusts creates any class and calls any function that an argument names. anomalib never writes it.
 """
 
 import math
@@ -16,7 +16,7 @@ import timm
 import torch
 
 ARGUMENTS = ("hparams", "module_arguments", "hyper_parameters")
-"""Where Lightning finds arguments; the last ones win, and the first two are of versions before 1.0."""
+"""Keys under which Lightning stores arguments. Later keys win; the first two are from versions before 1.0."""
 CALLABLES = ("_instantiator", "_class_path")
 LEAST_BYTES = {
     "local_resolution": 1,
@@ -26,17 +26,21 @@ LEAST_BYTES = {
     "num_blocks": 1,
     "hidden_channels": 64,
 }
-"""Arguments, and how many bytes each unit of their product takes in a checkpoint, at the least: 16 channels of 16 bits
-in 2 cells or layers."""
+"""Lower bound on the bytes in a checkpoint for each unit of an argument (of the product, if it has several numbers). 64
+bytes are 16 channels of 16 bits in 2 cells or layers."""
 MOST_CUT_OFF = 64
-"""How many times larger than the file a backbone may be before unused stages are cut off: 20 in mobilenetv3_small_050,
-40 where the file is in half precision."""
+"""How many times larger than the file a whole backbone may be, as unused stages are cut off. mobilenetv3_small_050
+needs 20, and 40 if the file is in half precision."""
 
 
 def find_fault_of_arguments(content: Mapping[str, Any], size: int) -> str | None:
-    """Look for a reason not to build a model with the arguments in a checkpoint of ``size`` bytes.
+    """Return a reason not to build a model with the arguments in a checkpoint, or ``None``.
 
-    What it has of :data:`ARGUMENTS` are dictionaries. The fault follows the file's name in a sentence.
+    The fault is phrased to follow the file's name in a sentence.
+
+    Args:
+        content: The checkpoint; its entries of :data:`ARGUMENTS`, if present, are dictionaries.
+        size: Size of the checkpoint in bytes.
     """
     arguments = {name: value for key in ARGUMENTS for name, value in (content.get(key) or {}).items()}
     called = next((name for name in CALLABLES if name in arguments), None)
@@ -57,14 +61,14 @@ def find_fault_of_arguments(content: Mapping[str, Any], size: int) -> str | None
 
 
 def find_fault_of_transform(settings: Mapping[str, Any], size: int) -> str | None:
-    """Look for a transform that makes images larger than any that the model in a checkpoint could have been made for.
+    """Return a fault if a transform makes empty images, or larger ones than the model could have been built for.
 
     Args:
-        settings: The pre-processor's, in plain data.
-        size: Bytes of the checkpoint, whose global grid has more of them than an image has pixels.
+        settings: The pre-processor's settings as plain data.
+        size: Size of the checkpoint in bytes. The global grid alone has more bytes than an image has pixels.
     """
     for name, value in _numbers(settings):
-        if name in {"size", "max_size"} and value < 1:  # what transforms call a height, a width or both
+        if name in {"size", "max_size"} and value < 1:  # transforms' names of a height, a width or both
             return "its pre-processor makes images of no size"
         if not value * value <= size:
             return "its pre-processor makes images of more pixels than its model could have been made for"
@@ -72,7 +76,7 @@ def find_fault_of_transform(settings: Mapping[str, Any], size: int) -> str | Non
 
 
 def _numbers(settings: object, name: str = "") -> Iterator[tuple[str, float]]:
-    """Walk through the numbers in nested dictionaries and lists, with the last name above each."""
+    """Yield the numbers in nested dictionaries and lists, each with the nearest key above it."""
     if isinstance(settings, dict | list | tuple):
         for key, value in settings.items() if isinstance(settings, dict) else [(name, part) for part in settings]:
             yield from _numbers(value, str(key))
@@ -81,14 +85,14 @@ def _numbers(settings: object, name: str = "") -> Iterator[tuple[str, float]]:
 
 
 def is_plain(value: object) -> bool:
-    """Tell whether a value is a number, a text, a path, a named constant, nothing, or a collection of such."""
+    """Tell whether a value is a number, string, path, enum member, ``None``, or a collection of such values."""
     if type(value) in {dict, list, tuple}:
         return all(map(is_plain, [*value, *value.values()] if isinstance(value, dict) else value))  # type: ignore[call-overload]
     return value is None or isinstance(value, bool | int | float | str | PurePath | Enum)
 
 
 def is_oversized(backbone: object, size: int) -> bool:
-    """Tell whether a timm network takes far more bytes than the file; unknown ones are left to the constructor."""
+    """Tell whether a timm backbone is far larger than the file; unknown names are left to the constructor."""
     if not isinstance(backbone, str) or not timm.is_model(backbone):
         return False
     with torch.device("meta"):
@@ -97,7 +101,7 @@ def is_oversized(backbone: object, size: int) -> bool:
 
 
 def _product(value: object, dims: object) -> float:
-    """Product of a list's numbers, or the power of one; 0 for what is neither, infinite beyond all sizes."""
+    """Multiply a list's numbers, or raise a number to ``dims``; 0 for anything else, infinity on overflow."""
     if isinstance(value, int | float) and isinstance(dims, int):
         value = [value] * min(dims, 64)
     if not isinstance(value, list | tuple) or not all(isinstance(side, int | float) for side in value):

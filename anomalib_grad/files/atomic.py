@@ -14,26 +14,26 @@ from tempfile import TemporaryDirectory, TemporaryFile, gettempdir
 
 UNFINISHED = ".unfinished"
 LEFTOVER_SECONDS = 24 * 3600
-"""Age at which a folder to write in belongs to no run any more: a killed one has left it."""
+"""Age after which a temporary folder counts as the leftover of a killed run."""
 UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
-"""Errors of a medium, not of what is read or computed meanwhile."""
+"""Error numbers that blame the disk, not what is read or computed while writing."""
 _BLOCK = 2**20
-"""Bytes that are written at once to find out whether a disk is full."""
+"""Bytes per write when testing whether a disk is full."""
 
 
 class CannotWriteError(OSError):
-    """Something could not be written, because a disk is full or must not be written to."""
+    """A write failed because a disk is full or must not be written to."""
 
 
 @contextmanager
 def writing(target: str | Path) -> Iterator[Path]:
-    """Give a path to write to, which becomes ``target`` when the block ends without an error.
+    """Yield a temporary path whose file becomes ``target`` when the block ends without an error.
 
-    Neither a kill nor a power cut leaves half a file under the final name. What killed runs left beside it is removed
-    after a day.
+    Neither a kill nor a power cut leaves half a file under the final name. Leftovers of killed runs beside the target
+    are removed after a day.
 
     Args:
-        target: The file to write; an existing one stays as it is until then.
+        target: The file to write. An existing file stays unchanged until the block ends.
 
     Yields:
         A path on the same file system.
@@ -51,23 +51,23 @@ def writing(target: str | Path) -> Iterator[Path]:
     with naming_disk(target), folder_beside(target) as folder:
         unfinished = Path(folder) / target.name
         yield unfinished
-        with unfinished.open("rb+") as file:  # the content before the name: a power cut must not leave an empty file
+        with unfinished.open("rb+") as file:  # flush before renaming: a power cut must not leave an empty file
             os.fsync(file.fileno())
         unfinished.replace(target)
 
 
 def write_text(target: Path, text: str, errors: str | None = None) -> None:
-    """Write a text whole or not at all, into a folder that is made if missing; ``errors`` are those of its encoding."""
+    """Write a whole text file or nothing, creating its folder if missing; ``errors`` is that of the encoding."""
     make_folder(target.parent)
     with writing(target) as unfinished:
         unfinished.write_text(text, encoding="utf-8", errors=errors)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, unless it is there.
+    """Create a folder and its parents unless they exist.
 
     Raises:
-        CannotWriteError: If that is impossible, as where a file stands in its way.
+        CannotWriteError: If that is impossible, for example because a file has the folder's name.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,14 +77,14 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def naming_disk(target: Path, size: int = 0) -> Iterator[None]:
-    """Name what could not be written, and what to do, where a disk is full or must not be written to.
+    """Name the target, and what to do, if the block fails because a disk is full or must not be written to.
 
     Args:
-        target: The file or folder that is written in the block.
-        size: Bytes that are about to be written: some libraries do not say that the disk is to blame.
+        target: The file or folder that the block writes.
+        size: Bytes that the block writes, to test the disk with, as some libraries' errors do not blame it.
 
     Raises:
-        CannotWriteError: In place of what was raised, which is its cause.
+        CannotWriteError: In place of the original error, which becomes its cause.
     """
     try:
         yield
@@ -97,10 +97,10 @@ def naming_disk(target: Path, size: int = 0) -> Iterator[None]:
 
 @contextmanager
 def naming_temporary_folder() -> Iterator[None]:
-    """Name the folder for temporary files, where users chose none of what could not be written in the block.
+    """Name the temporary folder in a block's write errors, where the user chose none of the places written to.
 
     Raises:
-        CannotWriteError: In place of another one, which is its cause.
+        CannotWriteError: In place of the original one, which becomes its cause.
     """
     try:
         yield
@@ -117,12 +117,12 @@ def naming_temporary_folder() -> Iterator[None]:
 
 
 def folder_beside(target: Path) -> "TemporaryDirectory[str]":
-    """Make a folder to write ``target`` in, beside it: a file can be renamed only within its file system.
+    """Create a temporary folder beside ``target`` to write it in, as renaming needs a single file system.
 
-    What runs that were killed more than a day ago left of ``target`` is removed.
+    Leftovers of ``target`` from runs that were killed more than a day ago are removed.
 
     Raises:
-        OSError: If it cannot be made.
+        OSError: If it cannot be created.
     """
     oldest = time.time() - LEFTOVER_SECONDS
     for folder in target.parent.glob(f".{escape(target.name)}.*{UNFINISHED}"):
@@ -135,7 +135,10 @@ def folder_beside(target: Path) -> "TemporaryDirectory[str]":
 
 
 def cannot_write(target: Path, error: OSError, setting: str | None = None) -> CannotWriteError:
-    """Say what could not be written, why, and what to do; ``setting`` names the folder."""
+    """Build an error that says what could not be written, why, and what to do.
+
+    ``setting`` is the name of the setting that chooses the folder.
+    """
     return CannotWriteError(
         error.errno,
         f"cannot write {str(target)!r} ({error.strerror}), and what stood there is unchanged; make room or name a "
@@ -144,16 +147,16 @@ def cannot_write(target: Path, error: OSError, setting: str | None = None) -> Ca
 
 
 def is_of_disk(error: BaseException) -> bool:
-    """Tell whether an error is of the medium that something was to be written to, or of its folder's permissions."""
-    if not isinstance(error, OSError) or isinstance(error, CannotWriteError):  # which is named already
+    """Tell whether an error blames the disk that is written to, or its folder's permissions."""
+    if not isinstance(error, OSError) or isinstance(error, CannotWriteError):  # already named
         return False
     if error.errno in {errno.EACCES, errno.EPERM} and isinstance(error.filename, str | os.PathLike):
-        return not os.access(_nearest_folder(Path(error.filename)), os.W_OK)  # else something could not be read
+        return not os.access(_nearest_folder(Path(error.filename)), os.W_OK)  # otherwise reading failed
     return error.errno in UNWRITABLE
 
 
 def _fault_of_disk(target: Path, error: OSError | RuntimeError, size: int) -> OSError | None:
-    """Find what the operating system says about a failure; ``None`` if the disk is not to blame."""
+    """Return the operating system's error behind a failure, or ``None`` if the disk is not to blame."""
     if isinstance(error, OSError):
         return error if is_of_disk(error) else None
     try:

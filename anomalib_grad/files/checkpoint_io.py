@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that are whole on the disk, and looked at before they are read, by Lightning's trainer."""
+"""Lightning checkpoint plugin: checks checkpoints before loading them, and writes them whole or not at all."""
 
 from io import BytesIO
 from pathlib import Path
@@ -14,24 +14,24 @@ from .checkpoint_reading import local_path, reading
 
 
 class WholeCheckpointIO(AnomalibCheckpointIO):
-    """anomalib's reading and writing of checkpoints; one on a local disk appears complete or not at all.
+    """anomalib's checkpoint plugin with checks before loading and atomic writes to local disks.
 
-    Lightning writes to the system's temporary folder first. Where that is another file system than that of the results
-    the checkpoint is then copied under its final name, and a kill or a full disk leaves half of it in place of the last
-    whole one.
+    Lightning writes to the system's temporary folder first. If the results lie on another file system, it then copies
+    the checkpoint to its final name. A kill or a full disk during that copy would replace the last whole checkpoint by
+    half a file.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ANN401  # Lightning's
         """Write a checkpoint; arguments are Lightning's.
 
         Raises:
-            OSError: If the folder cannot be written to, or is full; an older checkpoint is unchanged then.
+            OSError: If the folder cannot be written to, or is full. An older checkpoint is then unchanged.
         """
         target = local_path(path)
         if target is None or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        content = BytesIO()  # torch's own writing to a full disk does not say what is wrong
+        content = BytesIO()  # torch's own error on a full disk does not say what is wrong
         torch.save(checkpoint, content)
         make_folder(target.parent)
         with writing(target) as unfinished:
@@ -43,9 +43,10 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
         map_location: Any = None,  # noqa: ANN401  # Lightning's
         weights_only: bool | None = True,
     ) -> dict[str, Any]:
-        """Read a checkpoint; arguments are Lightning's.
+        """Load a checkpoint; arguments are Lightning's.
 
-        An explicit ``weights_only=False`` says that the file is trusted: then whatever it holds is loaded, and run.
+        An explicit ``weights_only=False`` means that the file is trusted: everything in it is loaded, and its code
+        runs.
 
         Raises:
             CheckpointFileError: If the file is damaged or must not be used.

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints as files: looked at before they are read, and named when they cannot be: torch does neither."""
+"""Checkpoint files: check them before loading and say why one cannot be loaded; torch does neither."""
 
 import os
 import shutil
@@ -24,18 +24,18 @@ from .torch_files import load_mapped
 
 READING = "torch.serialization"
 CHECKING = "lightning.pytorch.utilities.migration"
-"""Modules that look into a file before any model does."""
+"""Modules that read a checkpoint file before any model sees its content."""
 RESTORING = "lightning.pytorch.trainer.connectors.checkpoint_connector"
-"""The module that gives a trainer, its loops, optimizers and callbacks their states."""
+"""The module that restores the states of a trainer, its loops, optimizers and callbacks."""
 
 
 class CheckpointFileError(ValueError):
-    """A file is damaged, no checkpoint, or one that must not be used."""
+    """A file is damaged, is not a checkpoint, or must not be used."""
 
 
 @contextmanager
 def on_this_machine(source: str | Path | IO[bytes]) -> Iterator[Path]:
-    """Give a checkpoint as a file of this machine; of a URL elsewhere and of an open file a temporary copy is made."""
+    """Yield a checkpoint as a local file; remote URLs and open files are copied to a temporary one."""
     target = local_path(source) if isinstance(source, str | Path) else None
     if target is not None:
         yield target
@@ -48,21 +48,21 @@ def on_this_machine(source: str | Path | IO[bytes]) -> Iterator[Path]:
 
 
 def local_path(path: str | Path) -> Path | None:
-    """Give the file on this machine's file systems that a path or URL stands for; ``None`` if it stands elsewhere."""
+    """Return the local file that a path or URL stands for, or ``None`` if it is remote."""
     file_system = get_filesystem(path)
     local = getattr(file_system, "local_file", False)
     return Path(file_system._strip_protocol(str(path))) if local else None
 
 
 def restore(module: pl.LightningModule, path: str | Path, extra_safe_globals: Sequence[Any]) -> None:
-    """Have a model take the weights of a checkpoint, and what else it brings for it, nothing of its training.
+    """Load a checkpoint's weights and its other data for the model, but no training state.
 
     Arguments are those of :func:`reading`.
 
     Raises:
-        CheckpointConfigurationError: If it does not fit.
-        CheckpointFileError: If it is damaged or no checkpoint.
-        FileNotFoundError: If it is not there.
+        CheckpointConfigurationError: If the checkpoint does not fit the model.
+        CheckpointFileError: If it is damaged or not a checkpoint.
+        FileNotFoundError: If it does not exist.
     """
     with reading(path, extra_safe_globals) as file:
         with anomalib_safe_globals(extra=extra_safe_globals):
@@ -76,17 +76,16 @@ def restore(module: pl.LightningModule, path: str | Path, extra_safe_globals: Se
 
 @contextmanager
 def reading(source: str | Path | IO[bytes], extra_safe_globals: Sequence[Any]) -> Iterator[Path]:
-    """Look at a checkpoint before it is read, and give its path on this machine.
+    """Check a checkpoint before it is loaded, and yield its local path.
 
     Args:
         source: Path, URL or open file.
-        extra_safe_globals: Classes in it besides those that anomalib allows, as for reading it.
+        extra_safe_globals: Classes to allow in it besides anomalib's, as when loading it.
 
     Raises:
-        CheckpointFileError: If it is damaged, claims more than it holds, holds Python objects, names a function of its
-            own to be called or a file of others to be deleted, has NaN or infinite weights, or is a folder or a pipe,
-            which would be waited for.
-        FileNotFoundError: If it is not there.
+        CheckpointFileError: If it is damaged, claims more than it holds, holds Python objects, names a function to call
+            or other files to delete, has NaN or infinite weights, or is a folder or a pipe, which would block.
+        FileNotFoundError: If it does not exist.
     """
     with on_this_machine(source) as path:
         if path.is_dir():
@@ -97,23 +96,23 @@ def reading(source: str | Path | IO[bytes], extra_safe_globals: Sequence[Any]) -
                 f"training."
             )
         fault = find_fault(path, extra_safe_globals)
-        if fault is not None and fault != OTHER_MODEL:  # which is left to those who compare configurations
+        if fault is not None and fault != OTHER_MODEL:  # the comparison of configurations reports it
             raise CheckpointFileError(sentence(path, fault, source))
         yield path
 
 
 class NameUnreadableCheckpoint(Callback):
-    """Makes the error of a run that could not read its ``ckpt_path`` name the file."""
+    """Callback that names the file in the error of a run that could not load its ``ckpt_path``."""
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Rewrite the message of an exception that came from reading the checkpoint, or from what it holds."""
+        """Rewrite the message of an exception that came from reading the checkpoint or from its content."""
         failure = None if trainer.ckpt_path is None else describe_failure(trainer.ckpt_path, exception)
         if failure is not None:
             reword(exception, failure)
 
 
 def describe_failure(path: str | Path, exception: BaseException) -> str | None:
-    """Say in one sentence why a checkpoint could not be read; ``None`` if it is not at fault or not on this machine."""
+    """Say in one sentence why a checkpoint could not be loaded; ``None`` if it is not at fault or is remote."""
     if isinstance(exception, CheckpointConfigurationError):
         return f"cannot use checkpoint {path}: {exception}"
     frames = traceback.walk_tb(exception.__traceback__)
@@ -134,10 +133,10 @@ def describe_failure(path: str | Path, exception: BaseException) -> str | None:
 
 
 def sentence(path: Path, fault: str, name: object) -> str:
-    """Say what is wrong with a checkpoint, and which one to go on from: the newest whole one beside it."""
-    is_copy = not isinstance(name, str | Path) or not Path(name).exists()  # beside which there is nothing of the user's
+    """Say what is wrong with a checkpoint, and suggest the newest whole one beside it."""
+    is_copy = not isinstance(name, str | Path) or not Path(name).exists()  # no file of the user's lies beside it
     files = () if is_copy else path.parent.glob(f"*{path.suffix}")
-    # a pipe would be waited for
+    # is_file, as reading a pipe would block
     beside = (other for other in files if other != path and other.is_file() and os.access(other, os.R_OK))
     newest_first = sorted(beside, key=lambda other: other.stat().st_mtime, reverse=True)
     whole = next((repr(other.name)[1:-1] for other in newest_first if find_fault(other) is None), None)

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a checkpoint and the model that loads it must agree on, and what it notes that no model can be built from."""
+"""Checks that a checkpoint fits the model that loads it, and that its stored settings can be used."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,14 +14,14 @@ _SHARES = ("image_sensitivity", "pixel_sensitivity", "false_alarm_rate")
 
 
 class CheckpointConfigurationError(ValueError):
-    """A checkpoint was trained with another configuration than the model that is to load it."""
+    """A checkpoint was trained with another configuration than that of the model that loads it."""
 
 
 def check_configuration(model: Mapping[str, Any], checkpoint: Mapping[str, Any] | None) -> None:
-    """Refuse a checkpoint that was trained with another configuration, or holds none; both are plain data.
+    """Refuse a checkpoint with another configuration than the model's, or with none; both are plain data.
 
     Raises:
-        CheckpointConfigurationError: If they differ, naming every field that does, or the checkpoint is not of Grad.
+        CheckpointConfigurationError: If they differ (names every differing field), or the checkpoint is not Grad's.
     """
     if checkpoint is None:
         raise CheckpointConfigurationError(
@@ -38,15 +38,15 @@ def check_configuration(model: Mapping[str, Any], checkpoint: Mapping[str, Any] 
 
 
 def _with_lists(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """Give tuples as lists, which some file formats make of them."""
+    """Replace tuples by lists, as some file formats do."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in configuration.items()}
 
 
 def check_weights(model: Mapping[str, Tensor], checkpoint: Mapping[str, Tensor]) -> None:
-    """Refuse the weights of a checkpoint that are to take a model's place, by name; others are not looked at.
+    """Check that a checkpoint has every weight of ``model``; further weights are ignored.
 
     Raises:
-        CheckpointConfigurationError: If one is missing, of another shape or kind of number, naming the first.
+        CheckpointConfigurationError: If one is missing, or has another shape or kind of number; names the first.
     """
     for name, expected in model.items():
         difference = _difference(expected, checkpoint.get(name))
@@ -69,10 +69,10 @@ def _difference(expected: Tensor, found: Tensor | None) -> str | None:
 
 @contextmanager
 def restoring(part: str) -> Iterator[None]:
-    """Name a part of a checkpoint when what it describes cannot be built in the block.
+    """Name the part of a checkpoint that a block fails to build.
 
     Raises:
-        CheckpointConfigurationError: In place of what building raises on garbage, which is its cause.
+        CheckpointConfigurationError: In place of the errors that unusable values lead to; the original is its cause.
     """
     try:
         yield
@@ -86,10 +86,10 @@ def restoring(part: str) -> Iterator[None]:
 
 
 def check_post_processing(settings: Mapping[str, Any]) -> None:
-    """Refuse settings of ``PerCategoryPostProcessor.checkpoint_config`` that would be accepted and mean something else.
+    """Refuse values of ``PerCategoryPostProcessor.checkpoint_config`` that would load but mean something else.
 
     Raises:
-        ValueError: Names the first that is no switch, share or list of names where it should be one.
+        ValueError: Names the first value that is not the switch, share or list of names that it should be.
     """
     for name in _SWITCHES:
         if settings.get(name, True) not in (True, False):

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with a checkpoint file, found before it is used: torch and Lightning find less, and later."""
+"""Checks of a checkpoint file before it is used: torch and Lightning find fewer faults, and later."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from .torch_files import UNREADABLE, UnsafeFileError, check_file, find_unstored,
 
 ZIP_START = b"PK\x03\x04"
 CONFIGURATION = "grad_configuration"
-"""Where Grad notes in a checkpoint what its weights belong to."""
+"""Key under which Grad stores in a checkpoint the configuration that its weights belong to."""
 TRAINING_RUN = {"state_dict", "pytorch-lightning_version"}
 PARTS = dict.fromkeys(ARGUMENTS, Mapping) | {
     "anomalib_components_enabled": Mapping,
@@ -29,25 +29,25 @@ PARTS = dict.fromkeys(ARGUMENTS, Mapping) | {
     "lr_schedulers": list,
     "optimizer_states": list,
 }
-"""What Lightning, anomalib and Grad expect of a checkpoint's other parts, which may be missing."""
+"""Types that Lightning, anomalib and Grad expect of a checkpoint's optional parts."""
 MODEL = "model."
-"""Names of the network's weights begin so; those of thresholds, which NaN marks as not set yet, do not."""
+"""Prefix of the network's weights. Thresholds lack it; there NaN means not set yet."""
 NOT_SET = "mse_threshold"
 WITHOUT_BOUND = "recogniser.radius"
-"""Infinite where training showed too little to call any product unseen."""
+"""A buffer that is infinite if training showed too little to call any product unseen."""
 NO_RUN = "it holds something else than a training run"
 OTHER_MODEL = "it is of another model than Grad"
 
 
 def find_fault(path: Path, extra_safe_globals: Sequence[Any] = ()) -> str | None:
-    """Look for a reason not to use a checkpoint; nothing in it is run.
+    """Return a reason not to use a checkpoint, without running anything in it.
 
     Args:
-        path: What is there and is no folder.
-        extra_safe_globals: Classes that it may hold besides tensors and what the caller allowed torch to load.
+        path: An existing path that is not a folder.
+        extra_safe_globals: Classes to allow in it besides tensors and what the caller already allowed torch to load.
 
     Returns:
-        The fault, to follow the file's name in a sentence; ``None`` if it is a whole checkpoint of Grad.
+        The fault, phrased to follow the file's name in a sentence; ``None`` for a whole checkpoint of Grad.
     """
     if not path.is_file():
         return "it is a pipe or a device, no file"
@@ -93,12 +93,12 @@ def _fault_of_content(content: object, size: int) -> str | None:
 
 
 def _fault_of_weights(weights: Mapping[str, Tensor]) -> str | None:
-    """Look for NaN and infinite weights, of which a model calls every image normal, and infinite thresholds."""
+    """Find NaN and infinite weights, with which a model calls every image normal, and infinite thresholds."""
     unstored = find_unstored(weights)
     if unstored is not None:
         return f"its weight {unstored!r} of shape {tuple(weights[unstored].shape)} is not stored in full"
     for name, values in weights.items():
-        held = values.float() if values.dtype is torch.float64 else values  # as a model holds them
+        held = values.float() if values.dtype is torch.float64 else values  # the precision of the model
         if name.startswith(MODEL) and NOT_SET not in name:
             if not torch.isfinite(held).all():
                 return f"its weight {name!r} is not finite, as after a training that diverged"
@@ -108,10 +108,10 @@ def _fault_of_weights(weights: Mapping[str, Tensor]) -> str | None:
 
 
 def _fault_of_callbacks(states: Mapping[Any, Any]) -> str | None:
-    """Look for files of others that going on would delete.
+    """Find files outside the checkpoint's folder that a resumed training would delete.
 
-    A resumed training deletes the checkpoints that it has written better ones for, folders with all that is in them.
-    Lightning makes sure that they lie in its folder, but takes ``..`` for a name, and every URL for its own.
+    A resumed training deletes checkpoints once it has written better ones; of a folder it deletes everything in it.
+    Lightning checks that they lie in its own folder, but it takes ``..`` for a name and every URL for its own.
     """
     for state in states.values():
         if isinstance(state, Mapping) and "best_model_path" in state:
@@ -123,7 +123,7 @@ def _fault_of_callbacks(states: Mapping[Any, Any]) -> str | None:
 
 
 def _leads_astray(path: object, folder: object) -> bool:
-    """Tell whether a path is a URL beyond the folder's, leads up after it led down, or is not even a text."""
+    """Tell whether a path is a URL outside the folder's, goes up after going down, or is not a string."""
     if not isinstance(path, str):
         return True
     if "://" in path:

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Names that a room hands out, imported when they are first used."""
+"""Lazy imports: a package's public names are imported when they are first used."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def lazily(room: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Give the ``__getattr__`` (PEP 562) of the room of that ``__name__``, in whose files each name has its home."""
+    """Return a ``__getattr__`` (PEP 562) for the package named ``room``; ``homes`` maps names to its submodules."""
 
     def find(name: str) -> Any:  # noqa: ANN401  # the type of whichever public name is asked for
         if name not in homes:

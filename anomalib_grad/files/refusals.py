@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Errors that say in one sentence what is wrong and what to do, told from faults of the program."""
+"""User-facing errors: say in one sentence what is wrong and what to do, and tell them apart from bugs."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -11,18 +11,18 @@ from urllib.error import URLError
 
 PACKAGE = __name__.partition(".")[0]
 REFUSALS = (OSError, TypeError, ValueError)
-"""What this package raises of Python's own kinds for something that a user can change."""
+"""Built-in exceptions that this package raises for problems that a user can fix."""
 PATH_CHECKS = {"anomalib.data.utils.image", "anomalib.data.utils.path"}
-"""Modules of anomalib that say what is wrong with a path, such as that of images to predict on."""
+"""Modules of anomalib that report what is wrong with a path, such as that of images to predict on."""
 GIVE_RIGHT = "give this user the right to read it"
 _SENTENCE = f"{PACKAGE}_sentence"
 
 
 def reword(error: BaseException, sentence: str) -> None:
-    """Give an error of another library a sentence that says what is wrong, in place of its message."""
-    if isinstance(error, OSError) and error.strerror is not None:  # which it prints in place of its arguments
+    """Replace the message of another library's error by a sentence that says what is wrong."""
+    if isinstance(error, OSError) and error.strerror is not None:  # printed in place of its arguments
         error.strerror = sentence
-        del error.filename  # the sentence has it
+        del error.filename  # the sentence names it
     else:
         error.args = (sentence,)
     if isinstance(error, URLError):
@@ -33,10 +33,10 @@ def reword(error: BaseException, sentence: str) -> None:
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """Give what a refusal says: an error that was reworded, or that a ``raise`` statement made.
+    """Return the message of an error that was reworded, or that a ``raise`` statement made.
 
-    That is one of this package, or of anomalib's checks of paths; ``None`` for whatever else goes wrong, there or
-    elsewhere, of which the traceback is needed.
+    The statement must be in this package or in anomalib's path checks. All other errors give ``None``: they need their
+    traceback.
     """
     if _SENTENCE in vars(error):
         return str(vars(error)[_SENTENCE])
@@ -45,21 +45,21 @@ def sentence_of(error: BaseException) -> str | None:
 
 
 def message(error: BaseException) -> str:
-    """Give an error's message without the number that the operating system has for it."""
+    """Return an error's message without the operating system's error number."""
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 @contextmanager
 def permitted() -> Iterator[None]:
-    """Name what a block may not read, which may be a folder above the one that the operating system names.
+    """Name what a block may not read, which may be a folder above the path that the operating system names.
 
     Raises:
-        PermissionError: In the place of one of the operating system; says what to do.
+        PermissionError: In place of the operating system's error; says what to do.
     """
     try:
         yield
     except PermissionError as error:
-        if error.filename is None:  # it is named already
+        if error.filename is None:  # already named
             raise
         locked = locked_at(error.filename)
         kind = "folder" if locked.is_dir() else "file"
@@ -67,19 +67,19 @@ def permitted() -> Iterator[None]:
 
 
 def locked_at(path: str | Path) -> Path:
-    """Find what keeps a path from being read: itself, or the lowest of the folders above it that can be seen."""
+    """Find what blocks access to a path: the path itself, or the lowest folder above it that is visible."""
     return next(one for one in (Path(path), *Path(path).absolute().parents) if os.path.exists(one))  # noqa: PTH110
 
 
 def enumerated(names: Iterable[str], most: int = 5) -> str:
-    """Join names for a message, of many the first ones."""
+    """Join names for a message; beyond ``most`` names, only count the rest."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def _was_stated(error: BaseException) -> bool:
-    """Tell whether an error began at such a ``raise``, not in something that was called there and failed."""
+    """Tell whether a ``raise`` statement of this package or of the path checks made the error, not a failed call."""
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next

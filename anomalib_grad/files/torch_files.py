@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Files of ``torch.save``, refused before they are read unless they hold tensors and plain data alone, all of it whole.
+"""Checks of ``torch.save`` files before loading: they may hold tensors and plain data alone, all stored in full.
 
-PyTorch's restricted unpickler runs no function that it does not trust. Some that it does trust make values of any size
-(NumPy's, ``bytearray``, ``_codecs.encode``): a training writes none of them, so they are refused as well.
+PyTorch's restricted unpickler runs only functions that it trusts. Some of them (NumPy's, ``bytearray``,
+``_codecs.encode``) make values of any size. No training writes these, so they are refused as well.
 """
 
 import pickle
@@ -30,7 +30,7 @@ UNREADABLE = (
     MemoryError,
     OSError,
 )
-"""What zipfile and torch raise on files that they cannot read."""
+"""Errors of zipfile and torch for files that they cannot read."""
 PLAIN = re.compile(
     r"collections\.(OrderedDict|Counter)|(builtins|__builtin__)\.set|torch\.nn\.parameter\.Parameter"
     r"|torch\._utils\._rebuild_(parameter|tensor|tensor_v2|qtensor|meta_tensor_no_storage)"
@@ -38,24 +38,24 @@ PLAIN = re.compile(
 )
 """Names of the classes and functions that tensors and plain data are made of."""
 MOST_SHARED = 16
-"""Places that may refer to a tuple, list or dictionary held elsewhere: a training writes three at most, and what each
-holds twice doubles with every one."""
-_LEGACY_PICKLES = 5  # at the start of a file of PyTorch before 1.6, the content fourth
+"""Most references to a tuple, list or dictionary that is already stored. A training writes three at most; a file that
+nests them doubles its content with each."""
+_LEGACY_PICKLES = 5  # at the start of a file of PyTorch before 1.6; the fourth is the content
 _PROTOCOL = 2  # of pickles that torch writes and reads
 _NO_COLLECTIONS = {"GLOBAL", "BINUNICODE", "SHORT_BINSTRING", "BINPERSID", "REDUCE", "NEWOBJ", "BUILD"}
 
 
 class UnsafeFileError(ValueError):
-    """A file holds something else than tensors and plain data; the message follows the file's name in a sentence."""
+    """A file holds more than tensors and plain data; the message follows the file's name in a sentence."""
 
 
 def check_file(path: Path, allowed: Collection[str] = ()) -> None:
-    """Refuse a file that is not whole, or holds other things than tensors and plain data; nothing in it is read.
+    """Refuse a file that is not whole, or holds more than tensors and plain data; nothing in it is loaded.
 
-    It may refer to further classes and functions whose full names are ``allowed``.
+    ``allowed`` are full names of further classes and functions that it may refer to.
 
     Raises:
-        UnsafeFileError: If it holds others, is compressed or claims more bytes than it has.
+        UnsafeFileError: If it refers to others, is compressed or claims more bytes than it has.
         Exception: One of :data:`UNREADABLE`, if it is damaged.
     """
     if not zipfile.is_zipfile(path):
@@ -73,14 +73,14 @@ def check_file(path: Path, allowed: Collection[str] = ()) -> None:
         if len(pickles) != 1:
             raise UnsafeFileError("it is a zip archive of something else than PyTorch's data")
         check_pickle(archive.read(pickles[0]), allowed)
-        if (damaged := archive.testzip()) is not None:  # torch compares no check sums
+        if (damaged := archive.testzip()) is not None:  # torch does not compare checksums
             raise zipfile.BadZipFile(f"its part {damaged!r} is damaged")
 
 
 def check_pickle(content: bytes | IO[bytes], allowed: Collection[str] = ()) -> None:
-    """Refuse a pickle that refers to anything but :data:`PLAIN`, or holds the same collections over and over.
+    """Refuse a pickle that refers to more than :data:`PLAIN` and ``allowed``, or repeats collections too often.
 
-    It may refer to what is ``allowed`` as well; an open file is read up to the pickle's end.
+    An open file is read up to the end of the pickle.
 
     Raises:
         UnsafeFileError: If it does.
@@ -106,7 +106,7 @@ def check_pickle(content: bytes | IO[bytes], allowed: Collection[str] = ()) -> N
 
 
 def load_mapped(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
-    """Read a zip file of ``torch.save`` that passed :func:`check_file`; tensors stay in the file until they are used.
+    """Load a zip file of ``torch.save`` that passed :func:`check_file`; tensors are memory-mapped.
 
     Raises:
         Exception: One of :data:`UNREADABLE`, if it cannot be read.
@@ -115,7 +115,7 @@ def load_mapped(path: Path) -> Any:  # noqa: ANN401  # whatever was saved
 
 
 def find_unstored(tensors: Mapping[str, Tensor]) -> str | None:
-    """Give the name of the first tensor that is no plain array of numbers which are all in the file."""
+    """Return the name of the first tensor that is not a plain array, or is not stored in full."""
     for name, tensor in tensors.items():
         plain = tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_quantized)
         if not plain or tensor.nbytes > tensor.untyped_storage().nbytes():

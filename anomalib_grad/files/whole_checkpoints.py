@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Has a trainer read and write checkpoints by ``checkpoint_io.py``, which imports the engine: not before it trains."""
+"""Callback that installs ``checkpoint_io.py``, which imports anomalib's engine, only when a trainer starts."""
 
 import lightning.pytorch as pl
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
@@ -8,10 +8,10 @@ from lightning.pytorch.callbacks import Callback
 
 
 class WholeCheckpoints(Callback):
-    """Gives the trainer a :class:`.WholeCheckpointIO`, unless the user brought a plugin for checkpoints."""
+    """Callback that gives the trainer a :class:`.WholeCheckpointIO`, unless the user brought a checkpoint plugin."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Replace Lightning's and anomalib's own plugin."""
+        """Replace the plugin if it is Lightning's or anomalib's own."""
         from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO  # noqa: PLC0415  # imports the engine
 
         from .checkpoint_io import WholeCheckpointIO  # noqa: PLC0415

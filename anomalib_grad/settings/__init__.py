@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a user can set: groups of constants, each documented where it stands, and how a checkpoint holds them."""
+"""User settings: groups of constants, each documented in its class, and their form in a checkpoint."""
 
 from .groups import (
     BOTH_LAYERS,

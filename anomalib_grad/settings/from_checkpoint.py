@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Settings that a checkpoint brings, read before a model is built with them."""
+"""Settings stored in a checkpoint, read before a model is built with them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -14,7 +14,7 @@ from anomalib_grad.files.torch_files import load_mapped
 from .groups import GROUPS
 
 HYPER_PARAMETERS = "hyper_parameters"
-"""Where Lightning keeps constructor arguments in a checkpoint."""
+"""Key under which Lightning stores constructor arguments in a checkpoint."""
 _RENAMED = {
     "feature_cache_dtype": ("cache", "dtype"),
     "feature_cache_gib": ("cache", "gib"),
@@ -23,17 +23,17 @@ _RECIPES = {"residual": "grad", "mobile": "crad", "small": "crad_s"}
 
 
 def stored_arguments(path: str | Path, extra_safe_globals: Sequence[Any]) -> dict[str, Any]:
-    """Read the constructor arguments in a checkpoint that was looked at before, with more classes than anomalib's."""
+    """Read the constructor arguments in a checkpoint that has been checked; allow more classes than anomalib's."""
     with anomalib_safe_globals(extra=extra_safe_globals):
         content = load_mapped(Path(path))
     return grouped(content.get(HYPER_PARAMETERS) or {})
 
 
 def grouped(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring the arguments of a checkpoint into the form that Grad takes.
+    """Convert the arguments in a checkpoint to the form that Grad takes.
 
-    Checkpoints that know no recipes hold one argument for each setting. The folder of a cache is left out, which may be
-    another machine's.
+    Checkpoints from before there were recipes have one argument per setting. The cache's folder is left out, as it may
+    belong to another machine.
     """
     if not arguments:
         return {}

@@ -1,8 +1,8 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of a model: what :class:`~anomalib_grad.Grad` takes in groups, and how those of a recipe are filled in.
+"""Settings of a model: the groups that :class:`~anomalib_grad.Grad` takes, and how a recipe fills them in.
 
-``None`` always means "not given": the recipe says it (``recipes.py``), or the model finds out by itself.
+``None`` always means "not given": the recipe sets the value (``recipes.py``), or the model finds it by itself.
 """
 
 import math
@@ -17,13 +17,13 @@ SCHEDULES = ("step", "cosine")
 PRECISIONS = ("auto", "trainer")
 DTYPES = ("float32", "float16")
 BOTH_LAYERS = "both"
-"""``layers`` that takes the maps at strides 8 and 16, also where a recipe takes the latter alone."""
+"""Value of ``layers`` for the maps at strides 8 and 16, even if the recipe takes a single map."""
 
 S = TypeVar("S")
 
 
 def is_number(value: object, kind: type = Real) -> bool:
-    """Tell whether a setting is a number, Python's or NumPy's, and no truth value."""
+    """Tell whether a setting is a number, Python's or NumPy's, and not a bool."""
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
@@ -31,7 +31,7 @@ _NOT_NEGATIVE = "0 or more and finite", lambda value: is_number(value) and 0 <= 
 
 
 def _check(group: object, name: str, what: str, allowed: Callable[[Any], bool]) -> None:
-    """Refuse what is out of range; the name of a setting may begin with that of its group."""
+    """Refuse a value that is out of range; ``name`` may begin with that of the group."""
     value = getattr(group, name.rpartition(".")[2])
     if value is not None and not allowed(value):
         raise ValueError(f"{name} must be {what}, got {value!r}.")
@@ -39,25 +39,25 @@ def _check(group: object, name: str, what: str, allowed: Callable[[Any], bool]) 
 
 @dataclass(frozen=True)
 class MethodSettings:
-    """Constants of the method, the paper's unless a recipe says otherwise.
+    """Constants of the method; the paper's, unless a recipe says otherwise.
 
     Args:
         num_blocks: Number of fusion blocks. Published: 7 (residual), 11 (mobile, small).
         hidden_channels: Hidden channels of a fusion bottleneck. Published: 4C (mobile), C (small).
-        local_resolution: Cells along each axis of the local grid, or one number an axis.
+        local_resolution: Cells of the local grid along every axis, or a list with one number per axis.
         local_dims: Dimensions of the local coordinates.
-        global_resolution: Cells along each axis of the global grid, or one number an axis.
+        global_resolution: Cells of the global grid along every axis, or a list with one number per axis.
         global_dims: Dimensions of the global coordinates.
-        jitter_std: Standard deviation of the local coordinates' noise in training, in units of [-1, 1].
+        jitter_std: Standard deviation of the noise on local coordinates in training; coordinates lie in [-1, 1].
         jitter_probability: Probability of that noise in a training step.
         indicator_weight: Weight of the indicator in the similarity.
         cosine_weight: Weight of the cosine in the similarity.
-        mse_threshold: Threshold ``k`` of the indicator in squared feature units, or ``"auto"`` to take a share of the
-            training features' mean square at the start of fit. Default: 10.0 for EfficientNet-B4, else ``"auto"``.
-        feature_size: Height and width to which all feature maps are brought; default: those of the finest. The head
-            costs as much as it has cells, however large the image is.
-        whitening: Whiten the features before the head sees them, so that quiet channels count as much as loud ones;
-            ``False`` as in the paper.
+        mse_threshold: Threshold ``k`` of the indicator in squared feature units. ``"auto"`` sets it at the start of
+            fit, to a share of the training features' mean square. Default: 10.0 for EfficientNet-B4, else ``"auto"``.
+        feature_size: Height and width to which all feature maps are resized; default: those of the finest map. The
+            head's cost depends on this number of cells, not on the size of the image.
+        whitening: Whiten the features before the head, so that channels of low variance count as much as those of high
+            variance; ``False`` in the paper.
         faithful_padding: Pad EfficientNet-B4 as the authors' port does; no effect on other backbones.
     """
 
@@ -79,17 +79,17 @@ class MethodSettings:
 
 @dataclass(frozen=True)
 class MapSettings:
-    """How features become the anomaly map and the image score.
+    """How the anomaly map and the image score are computed from features.
 
     Args:
-        distance: What the map shows: the ``residual`` between features and their refinement (paper), or the ``cosine``
-            distance of each layer's features from what is normal.
+        distance: Distance shown by the map: the norm of the ``residual`` between features and their refinement (paper),
+            or the ``cosine`` distance of each layer's features from their normal map.
         smoothing_window: Side of the average pooling that smooths the map, in pixels, odd.
         score_window: Side of the average pooling whose maximum is the image score, in pixels.
-        score_share: Share of the map, its largest pixels, whose mean is the image score, in (0, 1], in the place of the
-            maximum over ``score_window``.
-        scaled: Divide distances by what is usual for their product, so that an image score means the same for all
-            products; ``False`` as in the paper.
+        score_share: Share of the map's pixels, in (0, 1], the largest ones, whose mean is the image score. It replaces
+            the maximum over ``score_window``.
+        scaled: Divide distances by a usual distance of their product, so that image scores of all products compare;
+            ``False`` in the paper.
     """
 
     score_share: float | None = None
@@ -103,36 +103,36 @@ class MapSettings:
 class TrainingSettings:
     """How the networks and grids are trained.
 
-    Its length is ``max_epochs``, or ``steps`` where those are given; the trainer's own limits win over both.
+    Training lasts ``max_epochs``, or ``steps`` if given; the trainer's own limits win over both.
 
     Args:
         learning_rate: Learning rate of the networks.
         grid_learning_rate: Learning rate of the grids.
         weight_decay: Weight decay of AdamW on both.
-        lr_schedule: ``"step"`` drops the learning rates as the authors do; ``"cosine"`` lowers them smoothly to 0 until
-            training ends.
+        lr_schedule: ``"step"`` drops the learning rates as the authors do; ``"cosine"`` lowers them smoothly to 0 at
+            the end of training.
         lr_step: Epochs between two drops of ``"step"``.
-        lr_gamma: Factor of a drop.
-        warmup_steps: Training steps over which ``"cosine"`` raises the learning rates first.
-        clip_norm: Gradient norm to clip to, unless the trainer's ``gradient_clip_val`` says otherwise; 0 does not clip.
-        pasted_patches: Largest number of patches of other images' features that are pasted into those of a training
-            image, which the model has to restore; 0 as in the paper.
-        channel_dropout: Share of the features' channels that are zero at random in training and have to be restored,
-            in [0, 1); 0 as in the paper.
-        copies: Copies of each training image, moved by up to 3 % of its sides and in other light, that training sees as
-            well; 0 as in the paper. With a feature cache each takes the room of an image.
-        turned_below: Copies of a product with fewer training images than this are turned as well, by quarters (by
-            halves where images are not square); 0 as in the paper. Set 0 where a part that lies turned is a defect.
-        hard_mining: Weigh the loss of each cell by the root of its error; ``False`` as in the paper.
+        lr_gamma: Factor of each drop.
+        warmup_steps: Training steps over which ``"cosine"`` first raises the learning rates.
+        clip_norm: Gradient norm to clip to, unless the trainer's ``gradient_clip_val`` is set; 0 turns clipping off.
+        pasted_patches: Largest number of patches of other images' features to paste over those of a training image,
+            which the model has to reconstruct; 0 in the paper.
+        channel_dropout: Share of the features' channels, in [0, 1), to set to zero at random in training; the model has
+            to reconstruct them. 0 in the paper.
+        copies: Altered copies of each training image to train on as well, moved by up to 3 % of its sides and in other
+            light; 0 in the paper. A feature cache stores each copy like another image.
+        turned_below: Also turn the copies of a product with fewer training images than this, by quarter turns (half
+            turns if images are not square); 0 in the paper. Set 0 where a part that lies turned is a defect.
+        hard_mining: Weight the loss of each cell by the root of its error; ``False`` in the paper.
         max_epochs: Epochs of training.
-        steps: Steps of training, in the place of epochs: as many whole epochs as come closest.
-        least_passes: Epochs that ``steps`` give at the least, however many images there are.
-        most_passes: Epochs that a recipe's ``steps`` give at the most, however few images there are; steps that you
-            give are all trained.
-        precision: ``"auto"`` computes training steps in bfloat16 where the machine has arithmetic for it and the
-            trainer's precision was left at float32; ``"trainer"`` computes them as the trainer says.
-        validate_every: Epochs between two validations; default: one, when training ends, and one after each epoch where
-            a callback stops or saves by a figure. Trainer arguments that ask for validation win.
+        steps: Steps of training, instead of epochs; rounded to whole epochs.
+        least_passes: Fewest epochs that ``steps`` may give, however many images there are.
+        most_passes: Most epochs that a recipe's ``steps`` may give, however few images there are. Steps that you give
+            are all trained.
+        precision: ``"auto"`` computes training steps in bfloat16 if the machine has arithmetic for it and the trainer's
+            precision was left at float32; ``"trainer"`` uses the trainer's precision.
+        validate_every: Epochs between two validations. Default: one validation at the end of training, and one after
+            each epoch if a callback stops or saves by a metric. Trainer arguments that ask for validation win.
     """
 
     learning_rate: float | None = None
@@ -156,7 +156,7 @@ class TrainingSettings:
     validate_every: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is out of range, naming it."""
+        """Refuse values out of range, naming the setting."""
         for name in ("learning_rate", "grid_learning_rate", "lr_gamma"):
             _check(self, name, "more than 0 and finite", lambda value: is_number(value) and 0 < value < math.inf)
         for name in ("weight_decay", "warmup_steps", "clip_norm"):
@@ -173,15 +173,16 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """How backbone features are kept.
+    """How backbone features are cached.
 
     Args:
-        dtype: ``float32``, or ``float16`` for half the size and features rounded to 3 digits.
-        gib: Largest size of the cache in GiB; on disk of all caches in the folder, of which the least recently used are
-            removed.
-        sample_mb: Most that the features of each product, which a checkpoint carries so that ``extends`` can do without
-            the product's images, may take, in MB; 0 carries none.
-        folder: Folder of caches on disk; default: ``~/.cache/anomalib_grad/features``. A checkpoint's is not followed.
+        dtype: ``float32``, or ``float16`` for half the size, with features rounded to 3 digits.
+        gib: Largest size of the cache in GiB. On disk it limits all caches in the folder together; the least recently
+            used ones are removed.
+        sample_mb: Largest size, in MB, of the features of each product that a checkpoint stores, so that ``extends``
+            can do without the product's images; 0 stores none.
+        folder: Folder of caches on disk; default: ``~/.cache/anomalib_grad/features``. A folder in a checkpoint is
+            ignored.
     """
 
     dtype: str | None = None
@@ -190,7 +191,7 @@ class CacheSettings:
     folder: str | Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is out of range, naming it."""
+        """Refuse values out of range, naming the setting."""
         _check(self, "cache.dtype", " or ".join(DTYPES), DTYPES.__contains__)
         _check(self, "cache.sample_mb", *_NOT_NEGATIVE)
         _check(self, "cache.gib", "more than 0", lambda value: isinstance(value, Real) and float(value) > 0)
@@ -202,7 +203,7 @@ class CacheSettings:
 
     @property
     def sample_limit(self) -> float:
-        """Largest size of a product's sample in MB."""
+        """Largest size of a product's stored features in MB."""
         return 10.0 if self.sample_mb is None else self.sample_mb
 
     @property
@@ -215,9 +216,9 @@ class CacheSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that a recipe may state, and all that a checkpoint has to hold to build its model again.
+    """Everything that a recipe may set, and that a checkpoint needs to build its model again.
 
-    They are the arguments of :class:`~anomalib_grad.Grad` of the same names, described there.
+    These are the arguments of :class:`~anomalib_grad.Grad` of the same names, described there.
     """
 
     backbone: str | None = None
@@ -231,7 +232,7 @@ class Settings:
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> "Settings":
-        """Take settings from constructor arguments, whose groups may be dictionaries; what else there is, is left out.
+        """Take settings from constructor arguments, whose groups may be dictionaries; ignore other arguments.
 
         Raises:
             ValueError: If a group has an unknown name or a value out of range.
@@ -241,11 +242,11 @@ class Settings:
         return cls(**given | groups)
 
     def plain(self) -> dict[str, Any]:
-        """The same as nested dictionaries, for a checkpoint."""
+        """Return the settings as nested dictionaries, for a checkpoint."""
         return asdict(self)
 
     def over(self, others: "Settings") -> "Settings":
-        """These settings, and others where these have none."""
+        """Return these settings, with those of ``others`` where none are given."""
         return filled(self, others)
 
 
@@ -255,14 +256,14 @@ GROUPS: dict[str, type] = {
     "map": MapSettings,
     "cache": CacheSettings,
 }
-"""Arguments of Grad that stand for several, which the command line shows as ``--model.training.learning_rate``."""
+"""Arguments of Grad that hold several settings; the command line shows them as ``--model.training.learning_rate``."""
 
 
 def group_of(name: str, given: object) -> object:
-    """Build a group of settings from what the user gave: one of its class, a dictionary, or ``None``.
+    """Build a group of settings from the user's value: an object of its class, a dictionary, or ``None``.
 
     Raises:
-        ValueError: If it is neither, or names what the group has not.
+        ValueError: If it is anything else, or names a setting that the group does not have.
     """
     kind = GROUPS[name]
     if isinstance(given, kind):
@@ -278,9 +279,9 @@ def group_of(name: str, given: object) -> object:
 
 
 def filled(given: S, others: S) -> S:
-    """Fill in what ``given`` leaves open by ``others`` of its class.
+    """Return ``given`` with ``others``, of the same class, wherever a setting is not given.
 
-    The length of a training is one setting, and so is what the image score is made of.
+    A given length of training drops the length in ``others``, and a given ``score_window`` their ``score_share``.
     """
     if isinstance(given, TrainingSettings) and (given.max_epochs is not None or given.steps is not None):
         others = cast("S", replace(cast("TrainingSettings", others), max_epochs=None, steps=None, most_passes=None))

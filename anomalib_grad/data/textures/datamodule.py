@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Quickstart data: several categories generated on the spot, nothing to download."""
+"""Datamodule of generated textures for a quick start: several categories, nothing to download."""
 
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,19 @@ from .sources import CATEGORIES
 
 
 class Textures(MultiCategory):
-    """Brick, grass, gravel and a perforated plate with defects: a small data set over several categories.
+    """Brick, grass, gravel and a perforated plate with defects: a small dataset of several categories.
 
-    The first three are crops of scikit-image's bundled CC0 photographs, training and test crops from disjoint parts of
-    them; the plate is rendered. Defects (foreign matter, holes, missing elements, scratches, stains) come with exact
+    The first three are crops of scikit-image's bundled CC0 photographs, with training and test crops from disjoint
+    parts; the plate is rendered. Defects (foreign matter, holes, missing elements, scratches, stains) come with exact
     masks. All images are written once to ``root`` in MVTec AD's layout (about 8 MB with the defaults) and reused.
 
     Args:
-        root: Folder for the images; must be absent, empty, or written by this class with the same settings.
+        root: Folder for the images; must not exist, or be empty or written by this class with the same settings.
         categories: Which of ``brick``, ``grass``, ``gravel``, ``plate`` to use, or ``"all"``.
         image_size: Height and width of the images in pixels, 32 to 192.
-        n_train: Normal training images of a category.
-        n_test_good: Normal test images of a category.
-        n_defect: Test images of each of the five kinds of defect of a category.
+        n_train: Normal training images per category.
+        n_test_good: Normal test images per category.
+        n_defect: Test images per category of each of the five kinds of defect.
         train_batch_size: Images per training batch.
         eval_batch_size: Images per validation, test and prediction batch.
         num_workers: Processes that read images.
@@ -39,14 +39,14 @@ class Textures(MultiCategory):
         test_augmentations: For test images.
         augmentations: For subsets without their own.
         test_split_mode: Where normal test images come from; by default from the folders.
-        test_split_ratio: Share of training images to test on, where ``test_split_mode`` draws them.
-        val_split_mode: Where validation images come from; by default those of the test.
-        val_split_ratio: Their share.
-        seed: Decides on the generated images and on splits.
+        test_split_ratio: Share of training images to test on, if ``test_split_mode`` draws them.
+        val_split_mode: Where validation images come from; by default they are the test images.
+        val_split_ratio: Share of images to validate on.
+        seed: Seed of the generated images and of the splits.
 
     Raises:
-        ValueError: If a category or number is unknown or out of range; if ``root`` holds other data when
-            the images are to be written.
+        ValueError: If a category or number is unknown or out of range; if ``root`` holds other data when the images are
+            to be written.
 
     Example:
         >>> datamodule = Textures()
@@ -99,7 +99,7 @@ class Textures(MultiCategory):
         )
 
     def prepare_data(self) -> None:
-        """Write the images unless they are there; all categories, whichever are used."""
+        """Write the images unless they exist: those of all categories, whichever are used."""
         ensure_written(self.root, self.spec)
 
     def _setup(self, _stage: str | None = None) -> None:

@@ -14,13 +14,13 @@ from .sources import CATEGORIES, HOLES, PLATE, Image, Mask, crop, plate, relight
 Field = NDArray[np.float64]
 Pixels = NDArray[np.uint8] | NDArray[np.float64]
 
-# what shows where an element is missing: mortar, soil, sand
+# colours of the ground below a missing element: mortar, soil, sand
 GROUNDS = {"brick": (186.0, 176.0, 164.0), "grass": (98.0, 76.0, 56.0), "gravel": (164.0, 142.0, 110.0)}
 FINE = 4  # thin strokes are drawn this much larger and averaged
 
 
 def scratch(picture: Image, _category: str, rng: Generator) -> tuple[Image, Mask]:
-    """A bent scratch of one to three strokes, bright or dark, with a rim of the other tone beside it."""
+    """Draw a bent scratch of one to three strokes, bright or dark, with a rim of the other tone beside it."""
     size = len(picture)
     fine = np.zeros((FINE * size, FINE * size), np.uint8)
     turn, start = rng.uniform(0, np.pi), rng.uniform(0.25, 0.75, 2)
@@ -37,7 +37,7 @@ def scratch(picture: Image, _category: str, rng: Generator) -> tuple[Image, Mask
 
 
 def stain(picture: Image, _category: str, rng: Generator) -> tuple[Image, Mask]:
-    """A spilt liquid: the texture shows through, darkened and tinted, darkest at the rim."""
+    """Draw a spilt liquid: the texture shows through, darkened and tinted, darkest at the rim."""
     shape = _blob(len(picture), rng.uniform(0.14, 0.22), rng)
     depth = np.clip(shape, 0, 0.35) / 0.35  # 0 at the rim, 1 inside
     strength = (depth > 0) * (0.7 + 0.25 * np.exp(-((depth - 0.15) ** 2) / 0.02)) * np.clip(depth * 8, 0, 1)
@@ -47,7 +47,7 @@ def stain(picture: Image, _category: str, rng: Generator) -> tuple[Image, Mask]:
 
 
 def hole(picture: Image, _category: str, rng: Generator) -> tuple[Image, Mask]:
-    """A ragged hole: dark inside, shadow below the upper edge, broken rim."""
+    """Draw a ragged hole: dark inside, shadow below the upper edge, broken rim."""
     shape = _blob(len(picture), rng.uniform(0.07, 0.13), rng, ragged=True)
     inside = np.clip(shape * 12, 0, 1)
     rim = np.exp(-(((shape + 0.1) / 0.08) ** 2)) * (shape > -0.25)  # noqa: PLR2004
@@ -58,7 +58,7 @@ def hole(picture: Image, _category: str, rng: Generator) -> tuple[Image, Mask]:
 
 
 def foreign(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]:
-    """A piece of another category's texture lying on top, with a soft shadow; in half the cases of similar colour."""
+    """Draw a piece of another category's texture on top, with a soft shadow; half of them have a similar colour."""
     others = [other for other in CATEGORIES if other not in {category, PLATE}]
     other: Pixels = crop(others[rng.integers(len(others))], "test", len(picture), rng)
     if rng.random() < 0.5:  # noqa: PLR2004
@@ -73,7 +73,7 @@ def foreign(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]
 
 
 def missing(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]:
-    """An element is not there: bare ground in place of stones or grass, a hole that was not punched."""
+    """Remove an element: bare ground in place of stones or grass, a hole that was not punched."""
     size = len(picture)
     if category == PLATE:
         seed, light = int(rng.integers(2**63)), int(rng.integers(2**63))
@@ -98,13 +98,13 @@ def _blend(picture: Pixels, colour: Pixels, alpha: Field) -> Field:
 
 
 def _like(other: Pixels, picture: Image) -> Field:
-    """The texture of ``other`` in the mean colour of ``picture``."""
+    """Return the texture of ``other`` in the mean colour of ``picture``."""
     grey = other.mean(axis=-1, keepdims=True)
     return np.asarray(picture.mean(axis=(0, 1)) * grey / grey.mean())
 
 
 def _shifted(field: Field, down: int, right: int) -> Field:
-    """Move a field, with zeros coming in."""
+    """Shift a field; new pixels are zero."""
     height, width = field.shape
     return np.pad(field, ((down, 0), (right, 0)))[:height, :width]
 
@@ -115,7 +115,7 @@ def _composed(picture: Image, result: Field, mask: Mask) -> tuple[Image, Mask]:
 
 
 def _curve(start: Field, turn: float, length: float, rng: Generator) -> Field:
-    """Points (n, 2) along a line that bends slowly, as shares of the picture's size."""
+    """Return points (n, 2) along a line that bends slowly, as shares of the image's size."""
     bend = rng.normal(0, 0.03)
     turns = turn + bend * np.arange(24) + rng.normal(0, 0.04, 24).cumsum()
     steps = length / 24 * np.stack([np.cos(turns), np.sin(turns)], axis=1)
@@ -123,9 +123,9 @@ def _curve(start: Field, turn: float, length: float, rng: Generator) -> Field:
 
 
 def _blob(size: int, radius: float, rng: Generator, *, ragged: bool = False) -> Field:
-    """An irregular shape inside the picture: positive inside, zero on its outline, about 1 in the middle.
+    """Draw an irregular shape inside the image: positive inside, zero on its outline, about 1 in the middle.
 
-    Its mean radius is a share of the picture's ``size``; a ragged outline has fine corners.
+    ``radius``, its mean radius, is a share of the image's ``size``; a ragged outline has fine corners.
     """
     centre = rng.uniform(radius + 0.08, 1 - radius - 0.08, 2)
     y, x = (np.mgrid[:size, :size] + 0.5) / size

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the generated textures once, in MVTec AD's folder layout."""
+"""Files of the generated textures, written once in MVTec AD's folder layout."""
 
 import json
 import zlib
@@ -24,7 +24,7 @@ SMALLEST = 32
 
 @dataclass(frozen=True)
 class TexturesSpec:
-    """What decides the generated files: arguments of ``Textures``, and the version of the code that draws them."""
+    """Everything that determines the generated files: arguments of ``Textures`` and the drawing code's version."""
 
     image_size: int = 128
     n_train: int = 40
@@ -41,9 +41,9 @@ class TexturesSpec:
 
 
 def ensure_written(root: Path, spec: TexturesSpec) -> None:
-    """Write the images of all categories below ``root`` unless they are there.
+    """Write the images of all categories below ``root`` unless they exist.
 
-    They are written to a temporary folder that is renamed at the end: an interruption leaves no half of a data set, and
+    They are written to a temporary folder that is renamed at the end. So an interruption leaves no partial dataset, and
     of several processes that start together one wins.
 
     Raises:
@@ -93,7 +93,7 @@ def _write_category(folder: Path, category: str, spec: TexturesSpec) -> None:
 
 
 def _rng(spec: TexturesSpec, category: str, part: Part, kind: str, number: int) -> Generator:
-    """The source of chance of one image, so that more images of one kind leave all others as they are."""
+    """Return the random generator of one image, so that more images of one kind leave all others unchanged."""
     return np.random.default_rng([spec.seed, zlib.crc32(f"{category}/{part}/{kind}".encode()), number])
 
 

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Normal pictures of the generated textures: crops of scikit-image's bundled CC0 photographs, and a rendered plate."""
+"""Normal images of the generated textures: crops of scikit-image's bundled CC0 photographs, and a rendered plate."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -15,16 +15,16 @@ Image = NDArray[np.uint8]  # (h, w, 3) RGB
 Mask = NDArray[np.bool_]  # (h, w)
 Part = Literal["train", "test"]
 
-# Share of the source picture's width that training crops come from; test crops come from the rest.
+# Share of the photograph's width for training crops; test crops come from the rest.
 TRAIN_SHARE = 0.6
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A grey photograph of ``skimage.data``, CC0 according to its documentation, and the colours that it is given.
+    """A grey photograph of ``skimage.data`` (CC0 according to its documentation) and its colours.
 
     Attributes:
-        scale: Grey values with the colours that they become.
+        scale: Grey values and the colours that replace them.
         upright: Whether gravity or perspective forbid turning it upside down.
     """
 
@@ -46,7 +46,7 @@ _HOLE = np.array([38.0, 38.0, 42.0])
 
 @cache
 def source(category: str) -> Image:
-    """The whole coloured photograph of a category, ``(512, 512, 3)`` uint8."""
+    """Return the whole coloured photograph of a category, ``(512, 512, 3)`` uint8."""
     photo = PHOTOS[category]
     import skimage.data  # noqa: PLC0415  # registration imports this file in every program that uses anomalib
 
@@ -58,7 +58,7 @@ def source(category: str) -> Image:
 
 
 def crop(category: str, part: Part, size: int, rng: Generator) -> Image:
-    """Draw a normal picture of one of :data:`CATEGORIES`, ``(size, size, 3)`` uint8, of at most 192 pixels a side.
+    """Draw a normal image of one of :data:`CATEGORIES`, ``(size, size, 3)`` uint8, with at most 192 pixels a side.
 
     Training and test crops come from disjoint parts of the photograph.
     """
@@ -82,11 +82,11 @@ def plate(size: int, seed: int, missing: tuple[int, int] | None = None) -> Image
 
     Args:
         size: Height and width in pixels.
-        seed: Decides on grain and position; plates of one seed differ in the missing hole only.
+        seed: Seed of grain and position; plates of one seed differ only in the missing hole.
         missing: Row and column of a hole to leave out.
 
     Returns:
-        The picture, ``(size, size, 3)`` uint8, RGB.
+        The image, ``(size, size, 3)`` uint8, RGB.
     """
     rng = np.random.default_rng(seed)
     pitch = size / HOLES[0]
@@ -109,7 +109,7 @@ def plate(size: int, seed: int, missing: tuple[int, int] | None = None) -> Image
 
 
 def relight(picture: Image, rng: Generator) -> Image:
-    """Vary exposure a little, and light one side slightly more than the other."""
+    """Vary the exposure a little, and light one side slightly more than the other."""
     height, width = picture.shape[:2]
     x, y = np.linspace(-0.5, 0.5, width), np.linspace(-0.5, 0.5, height)[:, None]
     light = rng.normal(1, 0.04) + rng.normal(0, 0.05) * x + rng.normal(0, 0.05) * y
