@@ -280,9 +280,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path | IO[bytes], *args: Any, **kwargs: Any) -> "Grad":  # noqa: ANN401
-        """Load a model with the settings in its checkpoint; arguments given here override them.
-
-        Arguments and result are anomalib's.
+        """Load a model with the settings in its checkpoint; arguments, which override them, and result are anomalib's.
 
         Raises:
             CheckpointFileError: If the file is damaged, no checkpoint, claims more than it holds, or would run code.
@@ -292,9 +290,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         return cast("Grad", load(cls, super().load_from_checkpoint, checkpoint_path, *args, **kwargs))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Rebuild the model by the checkpoint's settings: anomalib builds a model before it reads the checkpoint.
-
-        Settings that the user gave stay.
+        """Rebuild the model by a checkpoint's settings, except those the user gave: anomalib builds it beforehand.
 
         Raises:
             CheckpointConfigurationError: If the user's settings contradict the checkpoint's, it is not of Grad, or its
