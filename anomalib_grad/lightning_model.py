@@ -78,7 +78,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         method: Constants of the method, as :class:`~anomalib_grad.settings.MethodSettings` or a dictionary.
         training: Constants of training, as :class:`~anomalib_grad.settings.TrainingSettings` or a dictionary.
         map: Constants of the anomaly map, as :class:`~anomalib_grad.settings.MapSettings` or a dictionary.
-        cache: Constants of the feature cache, as :class:`~anomalib_grad.feature_cache.CacheSettings` or a dictionary.
+        cache: Constants of the feature cache, as :class:`~anomalib_grad.settings.CacheSettings` or a dictionary.
         feature_cache: Where to cache the backbone's features of the training images, which never change without
             augmentation: ``"memory"``, ``"disk"``, or ``"auto"``: wherever there is room, if training sees images more
             than once. ``False`` computes them in every epoch. Features of augmented images are never cached.

@@ -132,7 +132,7 @@ class _TorchExport:
 
     def write(self, thresholds: ModelThresholds) -> None:
         thresholds.apply_to(_post_processor(self._model.per_category, self.path))
-        content = BytesIO()  # torch's own writing to a full disk does not say what is wrong
+        content = BytesIO()  # on a full disk, torch's own writing raises an unclear error
         torch.save(self._content, content)
         with writing(self.path) as unfinished:
             unfinished.write_bytes(content.getbuffer())

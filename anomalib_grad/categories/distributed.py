@@ -22,13 +22,13 @@ def all_gather(value: T) -> list[T]:
 
 
 def own_samples(dataloader: object) -> int | None:
-    """Count the samples of a data loader that only this process sees.
+    """Count the samples of a data loader that are this process's own.
 
-    ``DistributedSampler`` repeats samples at the end so that every process sees equally many. Leave the repeated ones
+    ``DistributedSampler`` repeats samples at the end so that every process sees equally many. Leave the repetitions
     out to get the result of a single process.
 
     Returns:
-        Number of leading samples of this process that are not repeated; ``None`` if the sampler repeats none.
+        Number of leading samples of this process that are not repetitions; ``None`` if the sampler repeats none.
     """
     sampler = getattr(getattr(dataloader, "batch_sampler", None), "sampler", None)
     if not isinstance(sampler, DistributedSampler) or sampler.drop_last:

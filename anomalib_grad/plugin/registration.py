@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Adds GRAD and its datamodules to anomalib's registries, so that anomalib finds them by their plain names."""
+"""Register GRAD and its datamodules with anomalib, so that anomalib finds them by their plain names."""
 
 import sys
 from collections.abc import Callable

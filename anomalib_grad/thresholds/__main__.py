@@ -155,6 +155,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    logging.disable(logging.INFO)  # a trainer's messages do not belong into the output
+    logging.disable(logging.INFO)  # a trainer's messages do not belong in the output
     warnings.simplefilter("ignore", FutureWarning, append=True)  # meant for the developers of other packages
     sys.exit(main())

@@ -49,7 +49,7 @@ class CategoryStatistics(PostProcessor):
     which applies the statistics.
     """
 
-    category_image_threshold: Tensor  # (K,), as all statistics per category
+    category_image_threshold: Tensor  # (K,), like all statistics per category
     category_pixel_threshold: Tensor
     fixed_table: Tensor | None
 

@@ -29,7 +29,7 @@ NO_THRESHOLDS = (
 
 
 def thresholds_table(thresholds: ModelThresholds) -> Table:
-    """Lay out a row per product: its threshold, where it comes from, and its errors on known images."""
+    """Build a table with a row per product: its threshold, where it comes from, and its errors on known images."""
     table = Table(box=box.SIMPLE, caption="in brackets: bounds of the true share, with 95 % confidence")
     for title in ("product", "threshold", "rule", "from images", "false alarms", "missed"):
         table.add_column(title, overflow="fold", justify="right" if title == "threshold" else "left")

@@ -302,7 +302,8 @@ class PerCategoryPostProcessor(CategoryStatistics):
         anomalib's own normalisation has one slope around the threshold and clips to [0, 1]: where the threshold is far
         from the middle, different scores become equal and ranking metrics fall (seen on real products: image AUROC 83.3
         instead of 91.4). With a slope on either side, all scores within the range of the validation data keep their
-        order. So do scores beyond it: a range of normal images alone ends where defects begin (``normalization.py``).
+        order. So do scores beyond it, since a range of normal images alone ends where defects begin; see
+        ``normalization.py``.
 
         Args:
             preds: Raw scores of any shape, or ``None``.
