@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """GRAD for anomalib: one anomaly-detection model for many products.
 
-The public names are imported when first used, so that ``import anomalib_grad`` costs no torch import.
+The public names are imported when first used, so that ``import anomalib_grad`` does not import torch.
 """
 
 from importlib import import_module

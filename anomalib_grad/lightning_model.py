@@ -62,34 +62,34 @@ NOT_GIVEN = Settings()
 class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onnx: as in anomalib
     """Grid-based continuous normal representation: one model for one or many product categories.
 
-    A frozen backbone gives features; two small coordinate networks look up a learned, continuous representation of
-    what is normal; what differs from it is the anomaly. The default recipe is the authors' (CRAD, ECCV 2024).
+    A frozen backbone extracts features. Two small coordinate networks look up a learned, continuous representation of
+    normal features; features that differ from it are anomalous. The default recipe is the authors' (CRAD, ECCV 2024).
 
     Args:
         recipe: Name of the settings to start from (``recipes.py``): ``crad``, ``crad_s``, ``grad``, ``fast``, ``plus``.
-            What is given besides wins over them.
-        backbone: timm model name; ``None`` takes the recipe's, as of all that follow up to ``cache``.
-        layers: Names of the backbone's feature maps; ``"both"`` takes those at strides 8 and 16, ``"coarsest"`` the
-            latter alone, ``"middle"`` the one in the middle of all, in a plain transformer at half of its depth.
+            The other arguments override them.
+        backbone: timm model name; ``None`` takes the recipe's, as in the other arguments up to ``cache``.
+        layers: Names of the backbone's feature maps; ``"both"`` takes those at strides 8 and 16, ``"coarsest"`` only
+            the latter, ``"middle"`` the middle one of all maps, which in a plain transformer is at half of its depth.
         pre_trained: ``True`` takes timm's weights, a path reads them from a local safetensors or pth file, ``False``
-            draws random ones. They are read when first needed, never when a checkpoint brings them.
+            draws random ones. They are read when first needed, and never if a checkpoint brings them.
         image_size: Height and width to which images are resized, in pixels.
         fusion: ``residual`` (GRAD, arXiv v1), ``mobile`` (CRAD) or ``small`` (CRAD-S).
         method: Constants of the method, as :class:`~anomalib_grad.settings.MethodSettings` or a dictionary.
         training: Constants of training, as :class:`~anomalib_grad.settings.TrainingSettings` or a dictionary.
         map: Constants of the anomaly map, as :class:`~anomalib_grad.settings.MapSettings` or a dictionary.
-        cache: Constants of the feature cache, as :class:`~anomalib_grad.feature_cache.CacheSettings` or a dictionary.
-        feature_cache: Keep the backbone's features of the training images, which never change without augmentation:
-            in ``"memory"``, on ``"disk"``, or ``"auto"``, wherever there is room if training sees images twice.
-            ``False`` computes them in every epoch. Augmented training images are never cached.
-        extends: Checkpoint of an old model from which training starts: its settings, weights and statistics. The data
-            hold all of its products and new ones, or new ones only, whose images alone are trained on
+        cache: Constants of the feature cache, as :class:`~anomalib_grad.settings.CacheSettings` or a dictionary.
+        feature_cache: Where to cache the backbone's features of the training images, which never change without
+            augmentation: ``"memory"``, ``"disk"``, or ``"auto"``: wherever there is room, if training sees images more
+            than once. ``False`` computes them in every epoch. Features of augmented images are never cached.
+        extends: Checkpoint of an old model, whose settings, weights and statistics training starts from. The data hold
+            all of its products and new ones, or new ones only; training reads images of the new ones alone
             (``training/extension.py``).
-        replaces: Names of the old model's products that those of the data take the place of; only with ``extends``.
-        false_alarm_rate: Share of normal images that may be called anomalous, in (0, 1): thresholds are set by normal
-            validation images alone. ``None`` takes the thresholds of best F1 on normal and anomalous ones.
+        replaces: Names of the old model's products that those in the data replace; only with ``extends``.
+        false_alarm_rate: Share of normal images that may be called anomalous, in (0, 1): thresholds are fitted on
+            normal validation images alone. ``None`` takes the thresholds of best F1 on normal and anomalous ones.
         category: Name of the only category in front of the camera, for test, prediction and export with a model of
-            many: all images are judged by its threshold. ``None`` lets the model recognise the category.
+            many: its threshold judges all images. ``None`` lets the model recognise the category.
         pre_processor: anomalib pre-processor; ``True`` resizes and normalises as the backbone expects.
         post_processor: anomalib post-processor; ``True`` fits thresholds per category where data have categories.
         evaluator: anomalib evaluator.
@@ -97,7 +97,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
 
     Attributes:
         recipe: Name of the recipe.
-        settings: All settings, those of the recipe filled in; with a checkpoint those that it brings.
+        settings: All settings, completed by the recipe, or by the checkpoint once one is loaded.
 
     Raises:
         ValueError: If an argument is out of range, or there is no such recipe; the message says what is possible.
@@ -110,7 +110,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         >>> Engine().train(model, datamodule=MVTecAD(category="bottle"))  # doctest: +SKIP
     """
 
-    def __init__(  # what users set, and anomalib's own
+    def __init__(  # settings of this package, then anomalib's
         self,
         recipe: str = DEFAULT_RECIPE,
         backbone: str | None = None,
@@ -156,14 +156,14 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             tell(self.post_processor, category)
 
     def _take(self, network: GradModel, recipe: str, settings: Settings) -> None:
-        """Be a network of some settings, train and cache by them, and have checkpoints hold them as plain data."""
+        """Adopt a network and its settings: training and cache follow them, checkpoints hold them as plain data."""
         self.model: GradModel = network
         self.recipe, self.settings = recipe, settings
         self.feature_caching.settings = settings.cache
         self.save_hyperparameters({"recipe": recipe, **settings.plain()})
 
     learning_type = LearningType.ONE_CLASS  # from normal images only
-    trainer_arguments: ClassVar[dict[str, Any]] = {}  # none that would override the user's
+    trainer_arguments: ClassVar[dict[str, Any]] = {}  # empty, as any would override the user's
     configure_pre_processor = ConfigurePreProcessor()
     configure_post_processor = PerCategoryPostProcessor  # thresholds per category where the data have categories
     configure_visualizer = DistinctImageVisualizer
@@ -175,20 +175,20 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
 
     @property
     def categories(self) -> list[str]:
-        """Names of the categories, in the order of their indices; none where the post-processor keeps none."""
+        """Names of the categories, in the order of their indices; empty if the post-processor keeps none."""
         return [] if self.per_category is None else self.per_category.categories
 
     # ------------------------------------------------------------------ train
 
     @AnomalibModule.trainer.setter  # type: ignore[attr-defined]
     def trainer(self, trainer: pl.Trainer | None) -> None:
-        """Attach a trainer; one without any limit gets this model's length."""
+        """Attach a trainer; one without a limit trains for the length in this model's settings."""
         if isinstance(trainer, pl.Trainer):
             self.own_length.begin(trainer, self.settings.training)
         AnomalibModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
 
     def configure_callbacks(self) -> list[Callback]:
-        """Callbacks of anomalib, what is learnt beside the weights, whole checkpoints, errors that name a file."""
+        """Return anomalib's callbacks, and those for statistics beside the weights, whole files and clear errors."""
         extending = self._extending
         return [
             RefuseUntrained(),
@@ -205,11 +205,11 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         ]
 
     def _feature_source(self) -> FeatureSource:
-        """What makes features of training images."""
+        """Return the backbone and the transform that make features of training images."""
         return FeatureSource(self.model.backbone, getattr(self.pre_processor, "transform", None))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with a rate for the networks and one for the grids (method section 7)."""
+        """Return AdamW with one learning rate for the networks and one for the grids (method section 7)."""
         return build_optimizer(self.model.head, self.settings.training, lambda: training_steps(self.trainer))
 
     def configure_gradient_clipping(
@@ -218,12 +218,12 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as the trainer was told to, and as the authors do if it was not."""
+        """Clip gradients as the trainer was told, or else to the norm in this model's settings."""
         limit = self.settings.training.clip_norm if gradient_clip_val is None else gradient_clip_val
         self.clip_gradients(optimizer, limit, gradient_clip_algorithm or "norm")
 
     def on_fit_start(self) -> None:
-        """Settle in which numbers this machine computes the steps."""
+        """Decide whether this machine computes training steps in bfloat16."""
         self._in_bfloat16 = takes_bfloat16(str(self.settings.training.precision), self)
 
     def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
@@ -241,10 +241,10 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
     # ------------------------------------------------------------------ predict
 
     def forward(self, batch: Tensor, *args: Any, **kwargs: Any) -> InferenceBatch:  # noqa: ANN401  # anomalib's
-        """Predict on images of any size, as an exported model does, without gradients: those are ``model``'s.
+        """Predict on images of any size, as an exported model does; for gradients call ``model``.
 
-        Takes RGB images in [0, 1], shape ``(B, 3, H, W)``; returns anomalib's InferenceBatch, post-processed, with the
-        names of the categories by which they are judged, where there are any.
+        Takes RGB images in [0, 1], shape ``(B, 3, H, W)``. Returns anomalib's InferenceBatch, post-processed, with the
+        names of the categories whose thresholds judged the images, if there are any.
         """
         with torch.no_grad(), in_eval_mode(self.model):
             prediction, scored = judge(self.pre_processor, self.model, self.post_processor, batch)
@@ -254,25 +254,25 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         return cast("InferenceBatch", ExplainedInferenceBatch(*prediction, names))  # type: ignore[arg-type]
 
     def predict_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
-        """Score a batch, to which the post-processor applies thresholds next."""
+        """Score a batch; the post-processor applies thresholds next."""
         return score_batch(self.model, self.post_processor, batch)
 
     test_step = predict_step  # type: ignore[assignment]
 
     def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:  # type: ignore[override]  # noqa: ANN401
-        """Score a batch as at prediction; some of its features go into the sample that checkpoints carry."""
+        """Score a batch as in prediction, and add some of its features to the sample that checkpoints carry."""
         maps = self.model.backbone.feature_maps(cast("Tensor", batch.image))
         self._extending.note(batch, maps)
         return score_batch(self.model, self.post_processor, batch, self.model.backbone.join(maps))
 
     def ignored_pixels(self, batch: Batch) -> Tensor | None:
-        """Pixels ``(B, H, W)`` or ``(1, H, W)`` that were not judged in a batch; ``None`` if nothing is ignored."""
+        """Return the pixels ``(B, H, W)`` or ``(1, H, W)`` ignored in a batch; ``None`` if nothing is ignored."""
         return ignored_pixels(self.model, self.post_processor, batch)
 
     # ------------------------------------------------------------------ save and load
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note what the weights belong to, and a sample of features, for a training that extends this model."""
+        """Add the network's configuration, and a sample of features for a training that extends this model."""
         super().on_save_checkpoint(checkpoint)
         note(checkpoint, self.model)
         checkpoint[SAMPLE], checkpoint[JUDGED] = dict(self._sample.rows), to_checkpoint(self._sample.judged)
@@ -280,21 +280,21 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path | IO[bytes], *args: Any, **kwargs: Any) -> "Grad":  # noqa: ANN401
-        """Load a model with its settings; arguments and result are anomalib's, and those given win.
+        """Load a model with the settings in its checkpoint; arguments, which override them, and result are anomalib's.
 
         Raises:
-            CheckpointFileError: If the file is damaged, no checkpoint, claims more than it holds, or wants code to run.
-            FileNotFoundError: If it is not there.
-            TypeError: If an argument is none of Grad's; Lightning would pass over it.
+            CheckpointFileError: If the file is damaged, no checkpoint, claims more than it holds, or would run code.
+            FileNotFoundError: If there is no such file.
+            TypeError: If Grad has no such argument; Lightning would ignore it.
         """
         return cast("Grad", load(cls, super().load_from_checkpoint, checkpoint_path, *args, **kwargs))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Become the model of a checkpoint in all that the user did not give: anomalib builds models before it is read.
+        """Rebuild the model by a checkpoint's settings, except those the user gave: anomalib builds it beforehand.
 
         Raises:
-            CheckpointConfigurationError: If the user gave other settings than the checkpoint's, it is not of Grad, or
-                its weights were changed.
+            CheckpointConfigurationError: If the user's settings contradict the checkpoint's, it is not of Grad, or its
+                weights were changed.
         """
         recipe, settings = settings_in(checkpoint, self._given, self.recipe) or (self.recipe, self.settings)
         if settings != self.settings:

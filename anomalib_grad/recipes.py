@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What ``Grad(recipe="...")`` stands for: one table, for Python, command line, YAML and the documentation."""
+"""Recipes: the settings behind ``Grad(recipe="...")``, one table for Python, command line, YAML and documentation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,18 +64,18 @@ QUICK = TrainingSettings(
     least_passes=2,
     precision="auto",
 )
-"""Three times the learning rates, lowered to 0 over 300 steps whatever the number of images: long training teaches the
-model to pass anomalies on as well."""
+"""Three times the published learning rates, decayed to 0 over 300 steps whatever the number of images: long training
+teaches the model to reconstruct anomalies as well."""
 
 
 class Recipe(NamedTuple):
-    """What a name stands for.
+    """Named set of settings.
 
     Attributes:
-        name: The name.
-        summary: What it is, for the documentation.
-        own: Settings in which it differs from :data:`PUBLISHED`.
-        transformer: Settings in which it differs from those where the backbone is a plain transformer.
+        name: Name of the recipe.
+        summary: Description for the documentation.
+        own: Settings that differ from :data:`PUBLISHED`.
+        transformer: Settings that differ further on a plain transformer backbone.
     """
 
     name: str
@@ -85,11 +85,11 @@ class Recipe(NamedTuple):
 
     @property
     def settings(self) -> Settings:
-        """All settings on a convolutional backbone."""
+        """All settings for a convolutional backbone."""
         return self.own.over(PUBLISHED)
 
     def settings_on(self, backbone: str | None) -> Settings:
-        """All settings on a timm backbone; ``None`` is the recipe's own.
+        """Return all settings for a timm backbone; ``None`` stands for the recipe's own backbone.
 
         Raises:
             ValueError: If timm does not know the backbone.
@@ -111,13 +111,13 @@ _TABLE = (
         "plus",
         "beyond the paper, for products that nobody tuned for",
         Settings(
-            image_size=(320, 320),  # the backbone sees more of small defects,
-            layers="coarsest",  # of which the deeper layer (stride 16) tells most, on its own 20 x 20 cells
+            image_size=(320, 320),  # shows the backbone more of small defects
+            layers="coarsest",  # the deeper layer (stride 16) tells most about them, on its own 20 x 20 cells
             fusion="small",
-            method=MethodSettings(num_blocks=4, whitening=True, mse_threshold="auto"),  # k follows whitened features
+            method=MethodSettings(num_blocks=4, whitening=True, mse_threshold="auto"),  # k is fitted after whitening
             map=MapSettings(scaled=True, smoothing_window=15, score_share=0.01),
-            # Training restores what patches of the batch's other images cover, and missing channels, hard cells first;
-            # moved copies of the images teach it not to mind where a part lies, nor how, where images are few.
+            # Training restores cells under patches pasted from the batch's other images, and dropped channels, hard
+            # cells first. Shifted copies teach it to ignore where a part lies; turned ones, where images are few, how.
             training=replace(
                 QUICK,
                 steps=2000,
@@ -129,9 +129,9 @@ _TABLE = (
                 hard_mining=True,
             ),
         ),
-        # Patches of 8, 14, 16 and 32 pixels fit into 224. Features are five times as dear as MobileNetV2's; those at
-        # half of the depth are the cheapest that tell as much, and show best where a defect is. Turned copies of
-        # few images cost there what they gain on a CNN.
+        # Patches of 8, 14, 16 and 32 pixels divide 224. Features cost five times as much as MobileNetV2's; those at
+        # half of the depth are the cheapest that tell as much, and localise defects best. Turned copies of few images
+        # lose on a transformer what they gain on a CNN.
         transformer=Settings(
             image_size=(224, 224),
             layers="middle",
@@ -143,10 +143,10 @@ RECIPES = {recipe.name: recipe for recipe in _TABLE}
 
 
 def find_recipe(name: str) -> Recipe:
-    """Give a recipe by its name.
+    """Return the recipe of this name.
 
     Raises:
-        ValueError: If there is none of that name; lists those that there are.
+        ValueError: If there is none; the message lists all names.
     """
     if name not in RECIPES:
         raise ValueError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}.")
@@ -155,7 +155,7 @@ def find_recipe(name: str) -> Recipe:
 
 @contextmanager
 def naming_recipe(name: str) -> Iterator[None]:
-    """Have a refusal of settings in the block begin with the recipe that they are used with, where one was chosen."""
+    """Prefix a ValueError raised in the block with the name of the recipe, unless it is the default one."""
     try:
         yield
     except ValueError as error:
@@ -165,10 +165,10 @@ def naming_recipe(name: str) -> Iterator[None]:
 
 
 def build_network(settings: Settings, pre_trained: bool | str | Path) -> GradModel:
-    """Build the network of settings that are complete.
+    """Build the network from complete settings.
 
     Raises:
-        ValueError: If one is out of range, or none that the backbone can take.
+        ValueError: If a setting is out of range or does not suit the backbone.
     """
     complete: Any = settings
     threshold = resolve_mse_threshold(settings.method.mse_threshold, complete.backbone)
@@ -186,7 +186,7 @@ def build_network(settings: Settings, pre_trained: bool | str | Path) -> GradMod
 
 
 def table() -> str:
-    """The recipes as a markdown table, which the README shows."""
+    """Return the recipes as the markdown table of the README."""
     rows = ["| recipe | fusion | image | training | what it is |", "|---|---|---|---|---|"]
     for name, recipe in RECIPES.items():
         default = " (default)" if name == DEFAULT_RECIPE else ""

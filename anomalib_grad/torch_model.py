@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 DISTANCES = ("residual", "cosine")
 FORMER_DISTANCE = "dissimilarity"
-"""``1 - S``, which checkpoints of an early ``plus`` show; no longer offered."""
+"""``1 - S``, used by checkpoints of an early ``plus``; no longer offered."""
 
 
 class TrainingOutput(NamedTuple):
-    """What the loss compares; both ``(B, C, H, W)``."""
+    """Features and refined features, which the loss compares; both ``(B, C, H, W)``."""
 
     features: Tensor
     refined: Tensor
@@ -48,21 +48,22 @@ class GradModel(nn.Module):
 
     Args:
         backbone: timm model name.
-        layers: Names of the backbone's feature maps; ``None`` takes those at strides 8 and 16, ``"coarsest"`` the
-            latter alone, ``"middle"`` the one in the middle of all.
+        layers: Names of the backbone's feature maps; ``None`` takes those at strides 8 and 16, ``"coarsest"`` only
+            the latter, ``"middle"`` the middle one of all maps.
         pre_trained: ``True`` (timm's weights), ``False`` (random) or the path of a local weights file.
         image_size: Height and width of the input in pixels.
         faithful_padding: Pad EfficientNet-B4 as the authors' port does.
-        feature_size: Height and width to which all feature maps are brought; ``None`` takes those of the finest.
-        whitening: Whiten the features before the head sees them (``components/whitening.py``); not in the paper.
-        scaled: Divide distances by what is usual for their product (``components/normal_scale.py``); not in the paper.
-        distance: What the anomaly map shows: the ``residual`` ``||x - x_hat||_2`` (paper), or the ``cosine``
-            distance ``1 - cos(x, f_n)`` of each layer, weighed by its channels.
-        smoothing_window, score_window: Average poolings of the anomaly map and of the image score, in pixels.
-            Authors: 21 and 32.
-        score_share: Share of the anomaly map, its largest pixels, whose mean is the image score in the place of the
-            maximum over ``score_window``. Authors: ``None``.
-        pasted_patches, channel_dropout: What training hides from the head (``components/corruption.py``). Authors: 0.
+        feature_size: Height and width to which all feature maps are resized; ``None`` takes the finest map's.
+        whitening: Whiten the features before the head (``components/whitening.py``); not in the paper.
+        scaled: Divide distances by the usual one of their category (``components/normal_scale.py``); not in the paper.
+        distance: Distance in the anomaly map: ``residual`` is ``||x - x_hat||_2`` (paper), ``cosine`` is
+            ``1 - cos(x, f_n)`` of each layer, weighted by its number of channels.
+        smoothing_window, score_window: Sides of the average pooling of the anomaly map and of the image score, in
+            pixels. Authors: 21 and 32.
+        score_share: Share of the anomaly map's pixels: the image score is the mean of this share with the largest
+            values, not the maximum over ``score_window``. Authors: ``None``.
+        pasted_patches, channel_dropout: Corruption of the features in training (``components/corruption.py``).
+            Authors: 0.
         **head: Arguments of :class:`~anomalib_grad.components.head.GradHead`.
 
     Raises:
@@ -105,7 +106,7 @@ class GradModel(nn.Module):
             self.backbone.feature_size, self.backbone.image_size, smoothing_window, score_window, score_share
         )
         self.normal_scale = NormalScale() if scaled else None
-        self.ignored: IgnoredRegions | None = None  # nothing is, until data say so; the graph is then as it was
+        self.ignored: IgnoredRegions | None = None  # no part of the graph unless the data bring ignore masks
 
         self.configuration: dict[str, Any] = {
             "backbone": backbone,
@@ -123,7 +124,7 @@ class GradModel(nn.Module):
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take the state of a pickle; exports of before know neither corruption nor ignored regions."""
+        """Restore a pickle; older exports have neither corruption nor ignored regions."""
         super().__setstate__(state)
         if not hasattr(self, "corruption"):
             self.corruption = self.ignored = None
@@ -145,10 +146,10 @@ class GradModel(nn.Module):
 
     @property
     def tiler(self) -> "Tiler | None":
-        """The backbone's tiler, under the name where anomalib's ``TilerConfigurationCallback`` sets it.
+        """The backbone's tiler, under the name that anomalib's ``TilerConfigurationCallback`` sets.
 
         Raises:
-            ValueError: If the head has learnt what features look like with other tiles; see also the backbone's.
+            ValueError: If the head was trained with other tiles, or the backbone cannot take these.
         """
         return self.backbone.tiler
 
@@ -164,18 +165,18 @@ class GradModel(nn.Module):
     def forward(
         self, images: Tensor | None = None, category: Tensor | None = None, *, features: Tensor | None = None
     ) -> TrainingOutput | InferenceBatch:
-        """Compare images with what is normal.
+        """Compare images with their normal representation.
 
         Args:
             images: Normalised images ``(B, 3, H, W)``.
-            category: Index of each image's category in [0, K], int64, shape (B,), where products have own units or
-                ignored regions.
-            features: The backbone's features ``(B, C, h, w)`` in the place of images, where they are known.
+            category: Index of each image's category in [0, K], int64, shape (B,), for distances scaled per category
+                and ignored regions.
+            features: The backbone's features ``(B, C, h, w)`` instead of images, if known already.
 
         Returns:
             In training what the loss compares; in eval an InferenceBatch with ``pred_score`` ``(B,)`` and
-            ``anomaly_map`` ``(B, 1, H, W)``, both non-negative and in feature units, or without any where the features
-            are whitened, the distance is scaled, or it is not the residual.
+            ``anomaly_map`` ``(B, 1, H, W)``. Both are non-negative and in feature units, or unitless if features are
+            whitened, distances are scaled, or the distance is not the residual.
         """
         features = self.backbone(images) if features is None else features  # x: (B, C, h, w)
         features = self.head_input(features)
@@ -194,15 +195,15 @@ class GradModel(nn.Module):
         return InferenceBatch(pred_score=pred_score, anomaly_map=anomaly_map)
 
     def head_input(self, features: Tensor) -> Tensor:
-        """Features ``(B, C, h, w)`` as the head sees them: the backbone's own, or whitened."""
+        """Return the backbone's features ``(B, C, h, w)``, whitened if the model whitens."""
         return features if self.whitening is None else self.whitening(features)
 
     def shown(self, features: Tensor) -> Tensor:
-        """What of its input ``(B, C, h, w)`` the head is shown: all of it, or what training leaves of it."""
+        """Return the head's input ``(B, C, h, w)``, corrupted in training if the model corrupts."""
         return self.corruption(features) if self.training and self.corruption is not None else features
 
     def distance_map(self, features: Tensor, normal: Tensor, refined: Tensor, similarity: Tensor) -> Tensor:
-        """How far features are from what is normal, ``(B, 1, h, w)``, in one of :data:`DISTANCES`."""
+        """Return the distance ``(B, 1, h, w)`` of features from normal ones, of the kind that the model was given."""
         match self.distance:
             case "cosine":
                 return layer_dissimilarity(features, normal, [layer.channels for layer in self.backbone.maps])
@@ -210,13 +211,13 @@ class GradModel(nn.Module):
                 return dissimilarity(similarity)
         return residual_norm(features, refined)
 
-    @torch.inference_mode(mode=False)  # a test runs in it, and its tensors cannot be loaded into later
+    @torch.inference_mode(mode=False)  # a test runs in inference mode, whose tensors cannot be loaded into later
     def ignore(self, kept: Mapping[str, Tensor], categories: Sequence[str]) -> None:
-        """Ignore regions of some products' images, beside those ignored in others already; none of any without any.
+        """Ignore regions in the images of some categories; regions of the others stay. Without any, ignore nothing.
 
         Args:
-            kept: Pixels that are judged, bool, shape (H, W), by the name of the product, ``""`` where the model tells
-                none apart. Names that are not among the categories are passed over.
+            kept: Pixels that are judged, bool, shape (H, W), by category name, or by ``""`` if the model has no
+                categories. Names that are not among the categories are skipped.
             categories: Names of the K categories, in the order of their indices.
         """
         if not kept:
@@ -235,10 +236,10 @@ class GradModel(nn.Module):
         self.ignored = IgnoredRegions(kept, (height, width)).to(self.anomaly_map_generator.map_height.device)
 
     def make_room(self, state_dict: Mapping[str, Any], prefix: str) -> None:
-        """Take the number of categories from a state dict that is about to be loaded; names in it begin with prefix.
+        """Make room for the categories of a state dict that is about to be loaded; its keys begin with ``prefix``.
 
         Raises:
-            CheckpointConfigurationError: If masks in it are not of the size of the images.
+            CheckpointConfigurationError: If its masks do not have the size of the images.
         """
         self.ignored = None
         kept = state_dict.get(f"{prefix}ignored.kept")
@@ -251,7 +252,7 @@ class GradModel(nn.Module):
             self.normal_scale.make_room(state_dict, f"{prefix}normal_scale.")
 
     def rearrange(self, before: Sequence[str], after: Sequence[str]) -> None:
-        """Follow a change of the categories' names and order, in what is known of each."""
+        """Rearrange what is stored per category when the categories' names or order change."""
         if self.normal_scale is not None:
             self.normal_scale.rearrange(before, after)
         if self.ignored is not None:
@@ -260,7 +261,7 @@ class GradModel(nn.Module):
 
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Have a model predict in the block, and do then what it did before."""
+    """Put a model into eval mode for the block, then back into the mode it was in."""
     if not model.training:
         yield
         return
@@ -272,5 +273,5 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def network_of(module: nn.Module) -> GradModel:
-    """The network of a :class:`~anomalib_grad.Grad`, as callbacks are handed one."""
+    """Return the network of the :class:`~anomalib_grad.Grad` that Lightning hands to a callback."""
     return cast("GradModel", module.model)

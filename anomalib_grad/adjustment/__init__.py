@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Thresholds of a trained model, seen and changed at the line; ``python -m anomalib_grad.thresholds`` is its command.
+"""Threshold adjustment of a trained model where it is used; ``python -m anomalib_grad.thresholds`` is its command line.
 
 Names are imported when first used.
 """

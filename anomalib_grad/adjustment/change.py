@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read, set, fit and correct the thresholds of a model in a file.
 
-Whoever changes a file locks it, so that no change of another process is lost.
+Every change locks the file, so that no change by another process is lost.
 """
 
 import math
@@ -23,19 +23,19 @@ from .model_files import ModelFile, open_model, score_images
 from .verdicts import Verdicts
 
 WAIT_SECONDS = 10.0
-"""How long one process waits for another that changes the same file."""
+"""Longest time that a process waits for another that changes the same file."""
 
 
 @dataclass(frozen=True)
 class Correction:
-    """What became of an image whose right verdict was given.
+    """Verdicts on an image, before and after its right verdict was given.
 
     Attributes:
-        product: What it shows; ``None`` in a model of one.
+        product: Product in the image; ``None`` in a model of one.
         image: The image.
         before: Whether it was called anomalous.
-        after: Whether it is now.
-        against: Known images of the other truth that any threshold which is right about this one is wrong about.
+        after: Whether it is called anomalous now.
+        against: Known images with the other label: any threshold that judges this one rightly judges them wrongly.
     """
 
     product: str | None
@@ -46,19 +46,19 @@ class Correction:
 
     @property
     def was_wrong(self) -> bool:
-        """Whether there was anything to correct."""
+        """Whether the verdict before was wrong."""
         return self.before != self.image.anomalous
 
 
 @dataclass(frozen=True)
 class Corrected:
-    """What corrections did.
+    """Result of corrections.
 
     Attributes:
-        thresholds: Before and after, by product.
-        corrections: What became of each image.
+        thresholds: Threshold before and after, by product.
+        corrections: Verdicts on each corrected image.
         changed: Other known images whose verdict changed, by product.
-        written: Whether the file has the new thresholds.
+        written: Whether the file holds the new thresholds.
     """
 
     thresholds: dict[str | None, tuple[float, float]]
@@ -68,13 +68,13 @@ class Corrected:
 
 
 def read_thresholds(path: str | Path) -> ModelThresholds:
-    """Read the thresholds of a checkpoint or an export, and what is known of them.
+    """Read the thresholds of a checkpoint or an export, with their records.
 
     Args:
         path: Checkpoint (.ckpt), OpenVINO (.xml), ONNX (.onnx) or torch export (.pt).
 
     Raises:
-        FileNotFoundError: If it is not there.
+        FileNotFoundError: If there is no such file.
         ValueError: If it is of another kind, damaged, changed by hand, or holds no such thresholds.
     """
     return open_model(path).read()
@@ -91,19 +91,19 @@ def set_threshold(
     """Set the threshold of a product by one of three measures.
 
     Args:
-        path: As of :func:`read_thresholds`.
-        product: Its name; ``"unknown"`` for what is taken for none, ``None`` in a model of one.
-        threshold: Score in the unit of the model's own, above which images are called anomalous.
+        path: As in :func:`read_thresholds`.
+        product: Name of the product; ``"unknown"`` for images of no known product, ``None`` in a model of one.
+        threshold: Score above which images are called anomalous, in the unit of the model's scores.
         sensitivity: In [0, 1]: 0.5 is the fitted threshold, 1 the lowest known score, 0 the highest.
-        false_alarms: Share of normal images that may be called anomalous, in (0, 1), by those that are known.
+        false_alarms: Share of normal images that may be called anomalous, in (0, 1), fitted on the known ones.
 
     Returns:
-        The thresholds as they are now.
+        The thresholds after the change.
 
     Raises:
-        FileNotFoundError: As of :func:`read_thresholds`.
-        ValueError: As there; and if there is not one measure, it is out of range, or there is no such product.
-        CannotWriteError: If the folder cannot be written to; the file is unchanged then.
+        FileNotFoundError: As in :func:`read_thresholds`.
+        ValueError: As there; also if not exactly one measure is given, it is out of range, or the product is unknown.
+        CannotWriteError: If the folder cannot be written to; the file is then unchanged.
     """
     given = [value is not None for value in (threshold, sensitivity, false_alarms)]
     if sum(given) != 1:
@@ -128,24 +128,24 @@ def fit(
     false_alarms: float | None = None,
     progress: bool = False,
 ) -> ModelThresholds:
-    """Fit the threshold of a product on images of the line, as the model in the file scores them.
+    """Fit the threshold of a product on images of the line, which the model in the file scores.
 
     Args:
-        path: As of :func:`read_thresholds`.
+        path: As in :func:`read_thresholds`.
         images: Normal images: a folder, or one file.
-        product: As of :func:`set_threshold`.
-        anomalous: Anomalous images; with them the threshold is that of best F1.
-        false_alarms: Share of normal images that may be called anomalous, in (0, 1); ``None`` takes what was promised
-            before, or else calls anomalous what exceeds all of ``images``.
-        progress: Show a bar.
+        product: As in :func:`set_threshold`.
+        anomalous: Anomalous images; with them, and without ``false_alarms``, the threshold is that of best F1.
+        false_alarms: Share of normal images that may be called anomalous, in (0, 1). Without anomalous images, ``None``
+            takes the share promised before, or else the highest score of ``images``.
+        progress: Show a progress bar.
 
     Returns:
-        The thresholds as they are now.
+        The thresholds after the change.
 
     Raises:
-        FileNotFoundError: As of :func:`read_thresholds`, and if there are no images at a path.
-        ValueError: As there; and if a folder holds no image that can be read, or there is no such product.
-        CannotWriteError: If the folder cannot be written to; the file is unchanged then.
+        FileNotFoundError: As in :func:`read_thresholds`; also if there are no images at a path.
+        ValueError: As there; also if no image of a folder can be read, or the product is unknown.
+        CannotWriteError: If the folder cannot be written to; the file is then unchanged.
     """
     with changing(path) as (model, thresholds):
         thresholds.row(product)
@@ -162,21 +162,21 @@ def fit(
 
 
 def correct(path: str | Path, verdicts: Verdicts, *, write: bool = True, progress: bool = False) -> Corrected:
-    """Fit thresholds again with images in them that someone looked at, where some of a product were judged wrongly.
+    """Fit thresholds again, with images whose verdict someone checked, for products with wrong verdicts among them.
 
     Args:
-        path: As of :func:`read_thresholds`.
+        path: As in :func:`read_thresholds`.
         verdicts: Right verdicts (``verdicts.read_verdicts``).
-        write: Whether to change the file; if not, only what would become of it is told.
-        progress: Show a bar.
+        write: Whether to change the file; if not, the result is only reported.
+        progress: Show a progress bar.
 
     Returns:
-        What becomes of the corrections, and of other known images.
+        Verdicts on the corrected images, and on other known images whose verdict changes.
 
     Raises:
-        FileNotFoundError: As of :func:`read_thresholds`.
-        ValueError: As there; and if no image can be read, nothing is known of a threshold, or there is no such product.
-        CannotWriteError: If the folder cannot be written to; the file is unchanged then.
+        FileNotFoundError: As in :func:`read_thresholds`.
+        ValueError: As there; also if no image can be read, a threshold has no record, or a product is unknown.
+        CannotWriteError: If the folder cannot be written to; the file is then unchanged.
     """
     with changing(path) as (model, thresholds):
         for product in verdicts:
@@ -205,7 +205,7 @@ def _correct(thresholds: ModelThresholds, product: str | None, images: list[Know
     corrected.thresholds[product] = (before, after)
     for image in images:
         then, now = called_anomalous(image.score, before), called_anomalous(image.score, after)
-        # no threshold judges these rightly together with the image
+        # no threshold judges both these and the image rightly
         lower, higher = (image.score, math.inf) if image.anomalous else (-math.inf, image.score)
         against = [one for one in known if one.anomalous != image.anomalous and lower <= one.score <= higher]
         corrected.corrections.append(Correction(product, image, then, now, against))
@@ -218,21 +218,21 @@ def _correct(thresholds: ModelThresholds, product: str | None, images: list[Know
 
 @contextmanager
 def changing(path: str | Path) -> Iterator[tuple[ModelFile, ModelThresholds]]:
-    """Open a model whose thresholds are changed in the block, by nobody else meanwhile.
+    """Open a model to change its thresholds in the block, and lock it against other processes.
 
     Raises:
-        ValueError: If another process changes them for longer than :data:`WAIT_SECONDS`.
+        ValueError: If another process holds the lock for longer than :data:`WAIT_SECONDS`.
     """
     model = open_model(path)
     lock = model.path.with_name(f".{model.path.name}.lock")
     with naming_disk(model.path):
         try:
-            with FileLock(lock, timeout=WAIT_SECONDS, preserve_lock_file=True):  # removed below, not twice
+            with FileLock(lock, timeout=WAIT_SECONDS, preserve_lock_file=True):  # the file is removed below
                 try:
                     yield model, model.read()
                 finally:
-                    with suppress(PermissionError):  # Windows removes no open file
-                        lock.unlink(missing_ok=True)  # while it is held: who waits sees that it is gone, and makes one
+                    with suppress(PermissionError):  # Windows cannot remove an open file
+                        lock.unlink(missing_ok=True)  # while held: a waiting process notices, and makes a new one
         except Timeout as error:
             raise ValueError(
                 f"another process is changing the thresholds of {model.path}; wait until it has ended and start again."

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Files that hold a trained model, whose thresholds are read and replaced, and which score images."""
+"""Model files, checkpoints and exports: read and replace their thresholds, and score images with their model."""
 
 import logging
 import os
@@ -33,17 +33,17 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT, EXPORTS, TORCH = ".ckpt", {".xml", ".onnx"}, {".pt", ".pth"}
 TRUST = "TRUST_REMOTE_CODE"
-"""anomalib's leave to unpickle a torch export."""
+"""Environment variable by which anomalib is allowed to unpickle a torch export."""
 POST_CONFIGURATION = "anomalib_post_processor_config"
 
 
 class Scored(NamedTuple):
-    """What a model makes of an image of a product.
+    """Score of an image of a product.
 
     Attributes:
-        score: Its score, in the unit of the thresholds.
-        peak: The largest value of its map.
-        recognised: The product that the model takes it for by itself; ``None`` where it knows none.
+        score: Score in the unit of the thresholds.
+        peak: Largest value of the anomaly map.
+        recognised: Product that the model recognises by itself; ``None`` if it recognises none.
     """
 
     score: float
@@ -52,19 +52,19 @@ class Scored(NamedTuple):
 
 
 def open_model(path: str | Path) -> "ModelFile":
-    """Find out what kind of file a model is in.
+    """Open a model file of any kind.
 
     Args:
         path: Checkpoint (.ckpt), OpenVINO export (.xml or .bin), ONNX export (.onnx) or torch export (.pt).
 
     Returns:
-        What reads its thresholds, replaces them so that the file is whole at any time, and scores an image of a
-        product. These raise a ValueError if the file is damaged, was changed by hand, or holds no such thresholds, a
-        CannotWriteError if its folder cannot be written to, and an UnreadableImageError, which names the image.
+        Object that reads the thresholds, replaces them without ever leaving half a file, and scores an image. Its
+        methods raise a ValueError if the file is damaged, was changed by hand, or holds no such thresholds, a
+        CannotWriteError if the folder cannot be written to, and an UnreadableImageError that names the image.
 
     Raises:
-        FileNotFoundError: If it is not there.
-        ValueError: If it is of another kind, or one that must not be opened.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is of another kind, or a torch export that may not be unpickled.
     """
     path = Path(path)
     if path.suffix == ".bin":
@@ -132,7 +132,7 @@ class _TorchExport:
 
     def write(self, thresholds: ModelThresholds) -> None:
         thresholds.apply_to(_post_processor(self._model.per_category, self.path))
-        content = BytesIO()  # torch's own writing to a full disk does not say what is wrong
+        content = BytesIO()  # on a full disk, torch's own writing raises an unclear error
         torch.save(self._content, content)
         with writing(self.path) as unfinished:
             unfinished.write_bytes(content.getbuffer())
@@ -142,7 +142,7 @@ class _TorchExport:
 
 
 class _Checkpoint:
-    """A checkpoint of a training."""
+    """A training checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -188,7 +188,7 @@ ModelFile = _Export | _TorchExport | _Checkpoint
 
 
 def _post_processor(found: PerCategoryPostProcessor | None, path: Path) -> PerCategoryPostProcessor:
-    """Give the post-processor of a model; a ValueError says that it keeps no thresholds by product."""
+    """Return the post-processor of a model; raise a ValueError if it keeps no thresholds per product."""
     if found is None:
         raise ValueError(f"{path} has none of Grad's own thresholds; train with post_processor=True, the default.")
     return found
@@ -196,7 +196,7 @@ def _post_processor(found: PerCategoryPostProcessor | None, path: Path) -> PerCa
 
 @torch.inference_mode()
 def score_by(model: Grad, image: Path, product: str | None) -> Scored:
-    """Score an image of a product, of whatever size, as an export does."""
+    """Score an image of a product, of any size, as an export does."""
     model.eval()
     size = resized_to(getattr(model.pre_processor, "transform", None))
     images = read_image(image, size).unsqueeze(0).as_subclass(torch.Tensor)  # (1, 3, H, W)
@@ -211,15 +211,15 @@ def score_by(model: Grad, image: Path, product: str | None) -> Scored:
 def score_images(
     model: ModelFile, images: Sequence[tuple[Path, bool]], product: str | None, *, progress: bool
 ) -> list[KnownImage]:
-    """Score images; those that cannot be read are named in a warning and left out.
+    """Score images; leave out those that cannot be read, and list them in a warning.
 
-    Another says how many the model takes for another product.
+    Another warning counts the images in which the model recognises another product.
 
     Args:
         model: The model.
         images: Files, and whether each is anomalous.
-        product: What they show.
-        progress: Show a bar.
+        product: Product in the images.
+        progress: Show a progress bar.
 
     Returns:
         The images that can be read, in their order.

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What corrections did, in sentences."""
+"""Summary of corrections in sentences."""
 
 from collections.abc import Iterable, Iterator
 
@@ -11,11 +11,11 @@ from anomalib_grad.thresholds.labelled_scores import KnownImage
 from .change import Corrected, Correction
 
 NAMED = 10
-"""Images that one sentence names."""
+"""Largest number of images that one sentence names."""
 
 
 def in_words(corrected: Corrected) -> list[str]:
-    """Say for each product what changed, which corrections were followed, what they cost, and what cannot be mended."""
+    """Say for each product how the threshold changed, which corrections it follows or cannot follow, and their cost."""
     lines: list[str] = []
     for product, (before, after) in corrected.thresholds.items():
         name = product or "all images"
@@ -61,5 +61,5 @@ def _of_images(corrections: Iterable[Correction]) -> Iterator[str]:
 
 
 def listed(images: list[KnownImage]) -> str:
-    """Name images, the first of many."""
+    """Join the names of images, at most :data:`NAMED` of them."""
     return enumerated((image.name for image in images), NAMED)

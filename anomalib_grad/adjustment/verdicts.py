@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Right verdicts on images, as people at the line write them down."""
+"""Right verdicts on images, read from the folders or tables in which people at the line keep them."""
 
 import logging
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
@@ -17,20 +17,20 @@ from anomalib_grad.report.predictions import RIGHT_LABEL
 logger = logging.getLogger(__name__)
 
 FALSE_ALARMS, MISSED = "false_alarms", "missed"
-"""Folders of a product: good parts that were called anomalous, and bad ones that were not."""
+"""Names of a product's folders: good parts that were called anomalous, and bad parts that were not."""
 _TRUTHS = dict.fromkeys(("true", "1", "1.0", "anomalous", "bad", "defective"), True)
 _TRUTHS |= dict.fromkeys(("false", "0", "0.0", "normal", "good"), False)
 
 Verdicts = dict[str | None, list[tuple[Path, bool]]]
-"""Files by product, ``None`` for the only one, and whether each is anomalous."""
+"""Image files by product, ``None`` for the only one, and whether each is anomalous."""
 
 
 def from_folders(false_alarms: Path | None, missed: Path | None, product: str | None) -> Verdicts:
-    """Take false alarms and missed images of one product from a folder each.
+    """Read false alarms and missed images of one product from one folder each.
 
     Raises:
-        FileNotFoundError: If a folder is not there.
-        ValueError: If one holds no image.
+        FileNotFoundError: If a folder does not exist.
+        ValueError: If a folder holds no image.
     """
     folders = ((false_alarms, False), (missed, True))
     return {product: [(image, truth) for folder, truth in folders if folder for image in images_at(folder)]}
@@ -40,16 +40,16 @@ def read_verdicts(source: Path, product: str | None = None) -> Verdicts:
     """Read verdicts from a folder or a table.
 
     Args:
-        source: A folder with a folder per product, in which ``false_alarms`` and ``missed`` are; or these two
-            themselves, of the product that is named. Or the ``predictions.csv`` of a prediction, or what
-            ``examples/batch_inference.py`` writes, as .csv or .parquet file or the folder of them, with a column
-            ``right_label`` of ``normal``, ``anomalous`` or nothing.
-        product: Take those of this product alone, and count the others in a warning; whose the images are, where the
-            source does not say it.
+        source: Folder with a folder per product, which holds the folders ``false_alarms`` and ``missed``, or a folder
+            with these two of the named product. Or a table with a column ``right_label`` of ``normal``, ``anomalous``
+            or nothing: the ``predictions.csv`` of a prediction, or what ``examples/batch_inference.py`` writes, as
+            .csv or .parquet file or the folder of them.
+        product: Read the verdicts on this product alone, and count the others in a warning. It is also the product of
+            images for which the source names none.
 
     Raises:
-        FileNotFoundError: If there is nothing.
-        ValueError: If it is something else, holds no verdict, or images in folders of other names.
+        FileNotFoundError: If there is nothing at ``source``.
+        ValueError: If it is something else, holds no verdict, or holds images in folders of other names.
     """
     if not source.exists():
         raise FileNotFoundError(f"there is nothing at {source}; give a folder or a table of predictions.")
@@ -107,9 +107,9 @@ def _from_table(source: Path, product: str | None) -> Verdicts:
 
 
 def _read_csv(source: Path) -> pd.DataFrame:
-    """Read texts as they are: products may be called ``NA``, and names of files need not be UTF-8.
+    """Read all values as text: products may be called ``NA``, and file names need not be UTF-8.
 
-    Spreadsheets write semicolons in the place of commas where people write decimal commas, and UTF-16 on request.
+    Spreadsheets write semicolons instead of commas in countries with decimal commas, and UTF-16 on request.
     """
     with source.open("rb") as file:
         is_utf16 = file.read(2) in {BOM_UTF16_LE, BOM_UTF16_BE}

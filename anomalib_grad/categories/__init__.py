@@ -1,3 +1,3 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which product an image shows: told, named or recognised. Knows neither thresholds nor exports."""
+"""Category of an image: set by the user, named by the data or recognised. Knows neither thresholds nor exports."""

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What an evaluation needs to know about running in several processes."""
+"""Helpers for evaluation in several processes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def all_gather(value: T) -> list[T]:
 def own_samples(dataloader: object) -> int | None:
     """Count the samples of a data loader that are this process's own.
 
-    ``DistributedSampler`` repeats samples at the end of the last rounds so that every process sees as many. A result
-    that equals the one of a single process leaves those out.
+    ``DistributedSampler`` repeats samples at the end so that every process sees equally many. Leave the repetitions
+    out to get the result of a single process.
 
     Returns:
-        Number of leading samples of this process that no other process sees, ``None`` where nothing is repeated.
+        Number of leading samples of this process that are not repetitions; ``None`` if the sampler repeats none.
     """
     sampler = getattr(getattr(dataloader, "batch_sampler", None), "sampler", None)
     if not isinstance(sampler, DistributedSampler) or sampler.drop_last:

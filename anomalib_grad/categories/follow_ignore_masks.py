@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Has a network ignore what the data say does not matter (``data/ignore_masks.py``)."""
+"""Callback that hands the data's ignore masks (``data/ignore_masks.py``) to the network."""
 
 import logging
 from typing import cast
@@ -15,21 +15,21 @@ logger = logging.getLogger(__name__)
 
 
 class FollowIgnoreMasks(Callback):
-    """Takes the masks of the data before anything is judged.
+    """Gives the masks of the data to the network before anything is judged.
 
-    A training takes those that there are and no others. A validation or test takes those that there are in the place
-    of the model's own, so that thresholds can be fitted again for another mask.
+    Training uses the masks of its data only. In validation and test, masks of the data replace the model's own, so
+    that thresholds can be fitted again for another mask.
     """
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the masks; a training that goes on takes them again."""
+        """Take the masks, also when training resumes."""
         trained = getattr(getattr(trainer, "datamodule", None), "categories", None)
         if trained is None or set(cast("list[str]", pl_module.categories)) <= set(trained):
-            network_of(pl_module).ignore({}, ())  # those of products kept without their images stay
+            network_of(pl_module).ignore({}, ())  # else masks of categories without images in the data stay
         self._take(trainer, pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the masks, unless a training has."""
+        """Take the masks, unless training has done so."""
         if trainer.state.fn == "validate":
             self._take(trainer, pl_module)
 
@@ -42,7 +42,7 @@ class FollowIgnoreMasks(Callback):
         """Take the masks of the data.
 
         Raises:
-            ValueError: If a mask ignores everything, or belongs to a product where the model tells none apart.
+            ValueError: If a mask ignores everything, or belongs to a category and the model keeps none.
         """
         masks = ignore_masks(getattr(trainer, "datamodule", None))
         network, categories = network_of(pl_module), cast("list[str]", pl_module.categories)

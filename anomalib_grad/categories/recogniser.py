@@ -1,12 +1,12 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which product an image shows: the nearest category mean in the space of pooled backbone features.
+"""Category recognition: the nearest category mean in the space of pooled backbone features.
 
-One model for many products needs no name at inference when it recognises the product itself. The training features of
-each category are summarised by their mean; channels are divided by the spread that they have within a category, so
-that a loud channel that says nothing does not outvote a quiet one that does. An image farther from every mean than
-training ever saw is an unseen product, and is answered as such rather than by the nearest wrong name.
+With it, one model for many categories needs no name at inference. Each category is summarised by the mean of its
+training features. Channels are divided by their spread within a category, so that a channel with large but
+uninformative values does not outvote an informative one with small values. An image farther from every mean than any
+training image is reported as an unseen category, not by the nearest wrong name.
 """
 
 from typing import Any
@@ -15,20 +15,20 @@ import torch
 from torch import Tensor, nn
 
 MARGIN = 1.75
-"""How many times farther from its mean than the farthest training image an image may lie and still be recognised.
+"""Largest distance at which an image is recognised, in units of the farthest training image's distance to the mean.
 
 Measured with pooled MobileNetV2 features (stride 8 and 16) of four real products: the farthest test image, a defective
 one, lies at 1.22 radii from the mean of its category, the nearest image of a left-out product at 2.38 radii from any.
 """
 ROUNDING = 1e-5
-"""Share of the largest mean by which features of equal images may differ; those of others differ 100 times more."""
+"""Rounding error between features of equal images, as a share of the largest mean; others differ 100 times more."""
 
 
 def within_category_scale(features: Tensor, labels: Tensor, means: Tensor) -> Tensor:
-    """Standard deviation of each channel around its category's mean, every category counting the same.
+    """Return the standard deviation of each channel around its category's mean, all categories weighted equally.
 
-    A category of one image says nothing about spread and is left out. A channel without spread (constant features, or
-    one image in every category) takes the mean spread of the others, or 1.0 if there is none at all.
+    A category of one image tells nothing about spread and is left out. A channel without spread (constant features, or
+    one image in every category) takes the mean spread of the others, or 1.0 if no channel has any.
 
     Args:
         features: Pooled features, shape (N, C).
@@ -51,20 +51,20 @@ def within_category_scale(features: Tensor, labels: Tensor, means: Tensor) -> Te
 
 
 def pool(features: Tensor) -> Tensor:
-    """Average features ``(B, C, H, W)`` over the image, ``(B, C)``: the space in which categories are told apart."""
+    """Average features ``(B, C, H, W)`` over the image to ``(B, C)``, the input of :class:`CategoryRecogniser`."""
     return features.mean(dim=(2, 3))
 
 
 class CategoryRecogniser(nn.Module):
-    """Nearest category mean in the space of standardised, pooled backbone features, with an answer for unseen products.
+    """Nearest category mean in the space of standardised, pooled backbone features, with an index for unseen ones.
 
-    The radius of a category is the largest distance of its own training images to the mean of the others, at least the
-    upper median over the categories (a category with few or very even images would otherwise shut out its own
-    defective ones), times :data:`MARGIN`. Where training shows no spread at all (one image in every category) nothing
-    is known about the radius, and nothing counts as unseen. One category with few images is served by the others; with
-    fewer than some 20 images in every category, many test images count as unseen.
+    The radius of a category is the largest distance of one of its training images to the mean of its other ones, times
+    :data:`MARGIN`. It is at least the upper median over the categories: otherwise a category with few or very uniform
+    images would reject its own defective ones. If training shows no spread at all (one image in every category), the
+    radius is unknown and no image counts as unseen. With fewer than about 20 images in every category, many test
+    images count as unseen; a single small category is served by the others.
 
-    Adding a product fits it again on features of all products, of which checkpoints carry some.
+    Adding a category fits the recogniser again on features of all categories, of which checkpoints carry a sample.
 
     Attributes:
         means: Mean feature of each category, shape (K, C); (K, 0) before ``fit``.
@@ -92,23 +92,23 @@ class CategoryRecogniser(nn.Module):
 
     @property
     def num_categories(self) -> int:
-        """Number of categories K, which is also the index that stands for an unseen product."""
+        """Number of categories K, which is also the index of an unseen category."""
         return self.means.shape[0]
 
     @property
     def fitted(self) -> bool:
-        """Whether there are means to compare with; if not, every image is unseen."""
+        """Whether there are means to compare with; without them every image is unseen."""
         return self.means.numel() > 0
 
     def reset(self, num_categories: int = 0, num_channels: int = 0) -> None:
-        """Forget the fit; every image is unseen (index ``num_categories``) until the next one.
+        """Discard the fit: every image is unseen (index ``num_categories``) until the next one.
 
         Args:
-            num_categories: Number of categories K that will be fitted.
+            num_categories: Number of categories K to be fitted.
             num_channels: Number of channels C, to make room for a fit that a state dict brings.
         """
         device = self.means.device
-        with torch.inference_mode(mode=False):  # its tensors could not be changed in place by a later load_state_dict
+        with torch.inference_mode(mode=False):  # load_state_dict cannot write into inference tensors later
             self.means = torch.empty(num_categories, num_channels, device=device)
             self.scale = torch.empty(num_channels, device=device)
             self.radius = torch.full((num_categories,), float("nan"), device=device)
@@ -116,7 +116,7 @@ class CategoryRecogniser(nn.Module):
     @torch.inference_mode(mode=False)
     @torch.no_grad()
     def fit(self, features: Tensor, labels: Tensor, num_categories: int) -> None:
-        """Learn means, scale and radius from the training images of all categories.
+        """Fit means, scale and radius on the training images of all categories.
 
         Args:
             features: Pooled backbone features of normal images, shape (N, C).
@@ -155,16 +155,16 @@ class CategoryRecogniser(nn.Module):
             features: Pooled backbone features, shape (B, C).
 
         Returns:
-            Category index, int64, shape (B,); K, the number of categories, for an unseen product.
+            Category index, int64, shape (B,); K, the number of categories, for an unseen category.
         """
         if not self.fitted:
             return torch.full_like(features[:, 0], self.num_categories, dtype=torch.int64)  # (B,)
         distance, nearest = self.distances(features).min(dim=1)  # (B,), (B,)
-        recognised = distance <= self.radius[nearest]  # False for a distance that is not a number
+        recognised = distance <= self.radius[nearest]  # False if the distance is NaN
         return torch.where(recognised, nearest, self.num_categories)
 
     def distances(self, features: Tensor) -> Tensor:
-        """Distance of each image to each category mean, in units of the spread within a category.
+        """Return the distance of each image to each category mean, in units of the spread within a category.
 
         Args:
             features: Pooled backbone features, shape (B, C).
@@ -172,11 +172,11 @@ class CategoryRecogniser(nn.Module):
         Returns:
             Euclidean distances over the standardised channels, >= 0, shape (B, K).
         """
-        # Differences first: |a|^2 + |b|^2 - 2ab would cancel where categories lie many spreads apart.
+        # Subtract first: |a|^2 + |b|^2 - 2ab would lose precision where categories lie many spreads apart.
         return ((features.float().unsqueeze(1) - self.means) / self.scale).norm(dim=2)  # (B, K, C) -> (B, K)
 
     def _training_radius(self, features: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-        """Largest distance of each category's images to the mean of its other ones, at least the upper median. (K,)."""
+        """Return each category's largest distance of an image to the mean of its others, >= the upper median: (K,)."""
         distances = ((features - self.means[labels]) / self.scale).norm(dim=1)  # (N,)
         others = (counts - 1).clamp(min=1)
         distances = distances * (counts / others)[labels]  # the mean without the image itself is n/(n-1) times farther
@@ -194,7 +194,7 @@ def _take_shapes_from_state_dict(
     prefix: str,
     *_: Any,  # noqa: ANN401
 ) -> None:
-    """Give the buffers the shapes of a checkpoint, whose number of categories and channels only the fit knew."""
+    """Resize the buffers to those of a checkpoint, whose numbers of categories and channels depend on its fit."""
     for name, buffer in list(module.named_buffers(recurse=False)):
         stored = state_dict.get(prefix + name)
         if stored is not None and stored.shape != buffer.shape:

@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Backbone features of the training images, computed once instead of in every epoch.
+"""Feature cache: backbone features of the training images, computed once instead of in every epoch.
 
-The backbone is frozen, so that without augmentation its features never change. :class:`FeatureCaching` is the Lightning
-callback that puts the cache in place of the training images; the other files are what it is made of.
+The backbone is frozen, so without augmentation its features never change. :class:`FeatureCaching` is the Lightning
+callback that replaces the training images by the cache; the other files are its parts.
 """
 
 from .callback import FeatureCaching

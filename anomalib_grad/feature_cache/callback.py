@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The Lightning callback that lets a training read features instead of images."""
+"""Lightning callback that lets training read cached features instead of images."""
 
 import logging
 from collections.abc import Callable
@@ -25,15 +25,15 @@ logger = logging.getLogger(__name__)
 
 
 class FeatureCaching(ReplacesTrainingLoader):
-    """Puts the features of the training images in place of the images, where they never change.
+    """Replaces the training images by their cached features, if these never change.
 
     The cache is filled when the trainer asks the datamodule for its training loader: before the first epoch, with a
     progress bar.
 
     Args:
-        place: Where features are kept: ``auto``, ``memory``, ``disk`` or ``False``, as ``feature_cache`` of Grad.
-        settings: How.
-        source: Gives what makes features of images.
+        place: Where to cache features: ``auto``, ``memory``, ``disk`` or ``False``, as ``feature_cache`` of Grad.
+        settings: Constants of the cache.
+        source: Returns the backbone and the transform that make features of images.
 
     Attributes:
         rows: Features ``(N, F)`` of the N training images, if they are cached.
@@ -52,11 +52,11 @@ class FeatureCaching(ReplacesTrainingLoader):
         self.rows: np.ndarray | None = None
 
     def wanted(self) -> str | None:
-        """Name the setting, if a place was asked for."""
+        """Return the name of the setting if the user chose a place, else ``None``."""
         return "feature_cache" if self.place and not is_automatic(self.place) else None
 
     def training_loader(self, trainer: pl.Trainer, images: object) -> object:
-        """Fill the cache and give a loader over it; that of the images where there is to be, or can be, no cache."""
+        """Fill the cache and return a loader over it, or the loader of images if features are not cached."""
         if not self.place:
             return images
         source = self._source()
@@ -76,7 +76,7 @@ class FeatureCaching(ReplacesTrainingLoader):
         return images if rows is None else cached_loader(images, CachedFeatures(rows, samples))
 
     def _features(self, trainer: pl.Trainer, source: FeatureSource, images: DataLoader) -> np.ndarray | None:
-        """Give the rows of features: those there are, or new ones; ``None`` where they have no room."""
+        """Return the rows of features, cached or computed now; ``None`` if there is no room for them."""
         backbone, transform = source
         backbone.ensure_weights()
         dataset: Any = images.dataset
@@ -91,7 +91,7 @@ class FeatureCaching(ReplacesTrainingLoader):
         )
         if name == self._name and self.rows is not None:
             return self.rows
-        self.rows, self._name = None, name  # the old rows make room
+        self.rows, self._name = None, name  # frees the old rows first
         shape = (len(dataset), backbone.row_length)
         size = shape[0] * shape[1] * dtype.itemsize
         place = choose_place(self.settings, self.place, size, trainer.world_size)
@@ -99,7 +99,7 @@ class FeatureCaching(ReplacesTrainingLoader):
         if place == "memory":
             rows = np.empty(shape, dtype)
             compute(rows, range(len(dataset)))
-            self.rows = rows  # not before they are whole: a notebook goes on after Ctrl-C
+            self.rows = rows  # only when complete: a notebook goes on after Ctrl-C
         elif place == "disk":
             node = f"-{trainer.node_rank}" if trainer.num_nodes > 1 else ""
             file = CacheFile(self.settings.resolved_folder, f"{name}{node}", shape, dtype)

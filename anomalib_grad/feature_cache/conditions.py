@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""When features may be cached, when it pays, and where they stand: in memory, on disk, or nowhere."""
+"""Conditions of the feature cache: whether features may be cached, whether it pays, and in memory or on disk."""
 
 import logging
 import math
@@ -33,16 +33,16 @@ UNCHANGING = (
     v2.Identity,
     nn.Identity,
 )
-"""Transforms that make the same of an image every time."""
+"""Deterministic transforms."""
 READERS = ("anomalib.", "anomalib_grad.")
 """Packages whose datasets read the same image from a file every time, apart from their augmentations."""
 PLACES = ("auto", "memory", "disk", True, False)
 MEMORY_SHARE = 0.5
-"""Share of the available memory that a cache takes without being asked to."""
+"""Largest share of the available memory for a cache whose place the user did not choose."""
 
 
 def first_augmentation(transforms: Iterable[nn.Module | None]) -> str | None:
-    """Name the first transform that may give another result every time, if there is one."""
+    """Return the name of the first transform that may be random; ``None`` without one."""
     for transform in transforms:
         if transform is None:
             continue
@@ -55,7 +55,7 @@ def first_augmentation(transforms: Iterable[nn.Module | None]) -> str | None:
 
 
 def obstacle(loader: object, pre_processing: nn.Module | None) -> str | None:
-    """Say why the features of a training loader cannot be cached; ``pre_processing`` comes before the backbone."""
+    """Say why a loader's features, after ``pre_processing`` and backbone, cannot be cached; ``None`` if they can."""
     if not isinstance(loader, DataLoader):
         return f"the training data come from a {type(loader).__name__}, not from one DataLoader"
     samples = getattr(loader.dataset, "samples", None)
@@ -76,9 +76,9 @@ def obstacle(loader: object, pre_processing: nn.Module | None) -> str | None:
 
 
 def passes(trainer: pl.Trainer, batches: int) -> float:
-    """Number of times that a training, or what is left of one that goes on, sees each of its images.
+    """Return how often a training, or the rest of a resumed one, sees each of its images.
 
-    An epoch has so many ``batches`` over all processes.
+    ``batches`` is the number of batches in an epoch over all processes.
     """
     progress: Any = trainer.fit_loop.epoch_progress.current
     epochs = math.inf if trainer.max_epochs in {None, -1} else float((trainer.max_epochs or 0) - progress.processed)
@@ -90,18 +90,18 @@ def passes(trainer: pl.Trainer, batches: int) -> float:
 
 
 def is_automatic(place: bool | str) -> bool:
-    """Whether the cache decides by itself if it pays and where it stands."""
+    """Tell whether the cache decides by itself if it pays, and where to keep features."""
     return place in {"auto", True}
 
 
 def choose_place(settings: CacheSettings, place: bool | str, size: int, processes: int) -> str | None:
     """Choose between memory and disk for a cache of ``size`` bytes; ``None`` if there is no room for it.
 
-    By itself a cache stands in memory if that leaves enough for others, else on disk. Several processes share a
-    file, while each would need a memory of its own.
+    Without the user's choice, a cache is kept in memory if that leaves enough for others, else on disk. Several
+    processes share a file, while each would need a copy in memory.
 
     Raises:
-        ValueError: If the user asked for a cache that is larger than allowed.
+        ValueError: If the user chose a place and the cache is larger than allowed.
     """
     if size > settings.limit * GIB:
         problem = (

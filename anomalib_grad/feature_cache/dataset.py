@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Cached features in place of images: the data set that the training loader then reads, and features of its batches."""
+"""Data set and data loader of cached features, which replace the training images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class FeatureBatch:
-    """A training batch whose features are known already.
+    """A training batch of cached features.
 
     Attributes:
-        features: The backbone's maps of B images, each image's flattened to a row: ``(B, F)``, float32 or float16.
+        features: The backbone's maps of B images, flattened to a row per image: ``(B, F)``, float32 or float16.
         category: Name of each image's category, if the data have categories.
-        image, gt_mask: Always ``None``: anomalib's pre-processors pass it through.
+        image, gt_mask: Always ``None``, which anomalib's pre-processors pass through.
     """
 
     features: Tensor
@@ -36,7 +36,7 @@ class FeatureBatch:
 
 
 def features_of(batch: "Batch | FeatureBatch", backbone: FrozenBackbone) -> Tensor:
-    """Features ``(B, C, h, w)`` of a training batch, computed or from the cache, where the backbone is."""
+    """Return the features ``(B, C, h, w)`` of a training batch, computed or cached, on the backbone's device."""
     if not isinstance(batch, FeatureBatch):
         return backbone(batch.image)
     device = next(backbone.network.parameters()).device
@@ -44,11 +44,11 @@ def features_of(batch: "Batch | FeatureBatch", backbone: FrozenBackbone) -> Tens
 
 
 class CachedFeatures(Dataset[FeatureBatch]):
-    """Gives rows of features, a whole batch at a time.
+    """Data set of feature rows, which returns whole batches.
 
     Args:
         rows: Features ``(N, F)`` of N images, in memory or mapped from a file.
-        samples: anomalib's frame of the same N images.
+        samples: anomalib's data frame of the same N images.
     """
 
     def __init__(self, rows: np.ndarray, samples: pd.DataFrame) -> None:
@@ -68,13 +68,13 @@ class CachedFeatures(Dataset[FeatureBatch]):
 
 
 def cached_loader(loader: DataLoader, features: CachedFeatures) -> DataLoader:
-    """Build a loader that draws as ``loader`` does, from ``features``, without worker processes.
+    """Build a loader that samples ``features`` as ``loader`` samples its images, without worker processes.
 
-    It consumes the same random numbers, so that a run with the cache shuffles as one without.
+    It consumes the same random numbers, so runs with and without the cache shuffle alike.
     """
     return DataLoader(
         features,
-        collate_fn=lambda batch: batch,  # the data set makes batches by itself
+        collate_fn=lambda batch: batch,  # the data set returns batches
         generator=loader.generator,
         pin_memory=loader.pin_memory,
         **drawing_as(loader),
@@ -82,9 +82,9 @@ def cached_loader(loader: DataLoader, features: CachedFeatures) -> DataLoader:
 
 
 def batches_of(loader: DataLoader, indices: Sequence[int]) -> DataLoader:
-    """Read some images of a loader's data set, in the order of ``indices``, as the loader reads them.
+    """Build a loader of some images of another loader's data set, in the order of ``indices``.
 
-    A loader of its own leaves the sampler of the given one where it is.
+    It reads images as the other one does, without advancing its sampler.
     """
     batch_size = loader.batch_size or 1
     return DataLoader(

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Computes the features of training images, each once, for the rows of a cache."""
+"""Filling of a feature cache: compute the features of each training image once."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -21,24 +21,23 @@ from .store import CacheFile
 
 
 class FeatureSource(NamedTuple):
-    """What makes features of images."""
+    """Backbone and pre-processing, which make features of images."""
 
     backbone: FrozenBackbone
     transform: nn.Module | None
-    """What anomalib does to training batches before the backbone."""
+    """Transform that anomalib applies to training batches before the backbone."""
 
 
 @torch.no_grad()
 def fill(
     trainer: pl.Trainer, source: FeatureSource, loader: DataLoader, rows: np.ndarray, indices: Sequence[int]
 ) -> None:
-    """Write features of some images of a loader into an array that has a row for every image.
+    """Write the features of some images of a loader into an array that has a row for every image.
 
-    They are computed in the precision that the trainer trains in, and the random number generators are left as they
-    were.
+    Features are computed in the trainer's precision. The state of the random number generators does not change.
 
     Raises:
-        SIGTERMException: If the run is told to stop, which Lightning looks at only where it trains.
+        SIGTERMException: If the run is told to stop; Lightning itself checks this only in training.
         ValueError: If features do not fit into float16.
     """
     backbone, transform = source
@@ -65,12 +64,12 @@ def fill(
 def fill_shared(
     trainer: pl.Trainer, file: CacheFile, limit: int, compute: Callable[[np.ndarray, Sequence[int]], None]
 ) -> np.ndarray:
-    """Let the processes of a machine fill one file together, unless it is complete, and map it.
+    """Fill one file with all processes of a machine, unless it is complete, and map it.
 
     Args:
         trainer: The trainer, for its processes.
         file: The file of this machine.
-        limit: Bytes that all caches of its folder may take together.
+        limit: Largest size in bytes of all caches in its folder together.
         compute: Writes the features of the images at some indices into an array with a row for every image.
 
     Raises:

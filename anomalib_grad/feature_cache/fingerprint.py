@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What cached features depend on, as one name: whatever changes it makes the cache start anew."""
+"""Fingerprint of everything that cached features depend on: if it changes, they are computed again."""
 
 import hashlib
 from collections.abc import Iterable
@@ -15,16 +15,16 @@ import torchvision
 from torch import nn
 
 LAYOUT = 5
-"""Version of how features are laid out in a row, and images read; to be raised when that changes."""
+"""Version of the layout of a row and of how images are read; raise it when either changes."""
 
 
 def hash_images(paths: Iterable[str]) -> str:
-    """Hash the names and sizes of image files, in their order, and when their contents or states changed last.
+    """Hash the names, sizes, and times of modification and status change of image files, in their order.
 
-    The time of the content alone can be set, as by copying with times.
+    The time of modification alone would not do: copying a file can preserve it.
 
     Raises:
-        FileNotFoundError: If a file is gone.
+        FileNotFoundError: If a file is missing.
     """
     digest = hashlib.blake2b(digest_size=16)
     for path in paths:
@@ -46,6 +46,6 @@ def hash_weights(network: nn.Module) -> str:
 
 
 def fingerprint(*parts: Any) -> str:  # noqa: ANN401  # anything whose repr says all about it
-    """Hash values by their repr, together with the versions of the libraries that read and compute."""
+    """Hash values by their repr, together with the versions of the libraries that read images and compute features."""
     versions = [module.__version__ for module in (anomalib, PIL, timm, torch, torchvision)]
     return hashlib.blake2b(repr((LAYOUT, versions, parts)).encode(), digest_size=16).hexdigest()

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of features on disk: whole or not there, filled by one run at a time, bounded in size."""
+"""Feature cache on disk: its files are complete or absent, filled by one run at a time, and bounded in size."""
 
 import logging
 import os
@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 GIB = 2**30
 SUFFIX = ".features.npy"
 FINGERPRINT = re.compile("[0-9a-f]{32}")
-"""Names of caches, which alone may be removed: a folder of the user's may hold other arrays."""
+"""Pattern of cache names. Only such files may be removed: a folder of the user's may hold other arrays."""
 CHECK_BYTES = 4
-"""The check sum of a file's name and of all before it ends a file: a disk, a network or a user may change either."""
+"""Size of the checksum at the end of a file, over its name and content, which a disk, network or user may change."""
 CHUNK = 2**24
 ADVICE = "make room, choose another cache.folder, or set feature_cache to false."
 
@@ -33,13 +33,13 @@ ADVICE = "make room, choose another cache.folder, or set feature_cache to false.
 class CacheFile:
     """A file with an array of features that several runs and processes may share.
 
-    It is filled under a temporary name, while a lock keeps other runs waiting, and renamed when it is complete. A
-    killed run leaves the lock free and a temporary file that the next one overwrites.
+    It is filled under a temporary name, while a lock makes other runs wait, and renamed when it is complete. A killed
+    run leaves the lock free and a temporary file, which the next run overwrites.
 
     Args:
         folder: Folder of all caches.
         name: Fingerprint of what the features depend on.
-        shape: Images and features of an image.
+        shape: Number of images, and of features per image.
         dtype: ``float32`` or ``float16``.
     """
 
@@ -53,27 +53,27 @@ class CacheFile:
 
     @property
     def size(self) -> int:
-        """Bytes of the features."""
+        """Size of the features in bytes."""
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
     def read(self) -> np.ndarray | None:
-        """Map the complete file; ``None`` if there is none, or something else stands in its place."""
+        """Map the complete file into memory; ``None`` if there is no such file, or it is not such a cache."""
         header = self._header()
         try:
             if not self.path.is_file() or self.path.stat().st_size != len(header) + self.size + CHECK_BYTES:
                 return None
-            with self.path.open("rb") as file:  # not parsed: it is known to the last byte, and a parser can be misled
+            with self.path.open("rb") as file:  # compared, not parsed: all bytes are known, and parsers can be misled
                 if file.read(len(header)) != header:
                     return None
             rows = self._map(self.path, "r")
-        except FileNotFoundError:  # another run makes room
+        except FileNotFoundError:  # removed by another run to make room
             return None
         with suppress(PermissionError, FileNotFoundError):
             os.utime(self.path)  # the least recently used is removed first
         return rows
 
     def _header(self) -> bytes:
-        """NumPy's header of the array, so that ``np.load`` reads the file."""
+        """Return NumPy's header of the array, so that ``np.load`` can read the file."""
         header, stream = np.lib.format.header_data_from_array_1_0(np.empty(0, self.dtype)), BytesIO()
         np.lib.format.write_array_header_1_0(stream, header | {"shape": self.shape})
         return stream.getvalue()
@@ -88,13 +88,13 @@ class CacheFile:
         return computed == stored
 
     def begin(self, limit: int) -> bool:
-        """Wait for other runs that fill this file, then prepare to fill it unless they have.
+        """Wait for other runs that fill this file, then prepare to fill it if they have not.
 
         Args:
-            limit: Bytes that all caches of the folder may take together; the least recently used make room.
+            limit: Largest size in bytes of all caches in the folder together; the least recently used are removed.
 
         Returns:
-            Whether it has to be filled; :meth:`finish` or :meth:`abort` must follow then.
+            Whether it has to be filled; if so, :meth:`finish` or :meth:`abort` must follow.
 
         Raises:
             OSError: If the folder cannot be written to, or has no room.
@@ -111,7 +111,7 @@ class CacheFile:
             if self.read() is not None and self._is_undamaged():
                 self._lock.release()
                 return False
-            self.path.unlink(missing_ok=True)  # no other process may take it for whole
+            self.path.unlink(missing_ok=True)  # no other process may take it for complete
             evict_least_recent(self.path.parent, limit - self.size)
             self._allocate()
         except BaseException:
@@ -122,7 +122,7 @@ class CacheFile:
     def _allocate(self) -> None:
         """Reserve the whole file at once: writing to a mapped file on a full disk would kill the process."""
         try:
-            self.unfinished.unlink(missing_ok=True)  # whatever it is: a pipe would be waited for
+            self.unfinished.unlink(missing_ok=True)  # of any kind: opening a pipe would block
             with self.unfinished.open("wb") as file:
                 file.write(self._header())
                 file.flush()
@@ -141,7 +141,7 @@ class CacheFile:
         rows.flush()
 
     def finish(self) -> None:
-        """Declare the unfinished file complete."""
+        """Write the checksum of the unfinished file and give it its final name."""
         computed, _ = check_sums(self.unfinished, self.name)
         with self.unfinished.open("r+b") as file:
             file.seek(-CHECK_BYTES, os.SEEK_END)
@@ -150,13 +150,13 @@ class CacheFile:
         self._lock.release()
 
     def abort(self) -> None:
-        """Give up filling."""
+        """Remove the unfinished file and release the lock."""
         self.unfinished.unlink(missing_ok=True)
         self._lock.release()
 
 
 def check_sums(path: Path, name: str) -> tuple[bytes, bytes]:
-    """Give the check sum of a cache's name and its file's content, computed, and the one that ends the file."""
+    """Return the checksum of a cache's name and its file's content, as computed and as stored at the file's end."""
     left, computed = path.stat().st_size - CHECK_BYTES, zlib.crc32(name.encode())
     with path.open("rb") as file:
         while left > 0 and (chunk := file.read(min(CHUNK, left))):
@@ -166,7 +166,7 @@ def check_sums(path: Path, name: str) -> tuple[bytes, bytes]:
 
 
 def reserve(descriptor: int, offset: int, size: int) -> None:
-    """Make a file hold ``size`` bytes after ``offset``, on the disk and not in name only."""
+    """Allocate ``size`` bytes after ``offset`` of a file on the disk, not only in its nominal size."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, offset, size)
         return
@@ -176,20 +176,20 @@ def reserve(descriptor: int, offset: int, size: int) -> None:
 
 
 def caches(folder: Path, suffix: str) -> Iterator[Path]:
-    """Give the files of a folder that are named as caches are."""
+    """Yield the files of a folder that are named like caches."""
     for path in folder.glob(f"*{suffix}"):
         if FINGERPRINT.fullmatch(path.name.removesuffix(suffix)) and path.is_file():
             yield path
 
 
 def evict_least_recent(folder: Path, available: int) -> None:
-    """Remove the least recently used caches of a folder until the others take no more than ``available`` bytes.
+    """Remove the least recently used caches of a folder until the others take at most ``available`` bytes.
 
-    A run that still reads a removed cache keeps it until it ends; where the system forbids removing it, it stays.
+    A run that reads a removed cache keeps it until the run ends. If the system forbids removing an open file, it stays.
     """
     files = []
     for path in caches(folder, SUFFIX):
-        with suppress(FileNotFoundError):  # another run makes room as well
+        with suppress(FileNotFoundError):  # another run may be making room as well
             files.append((path.stat(), path))
     total = sum(status.st_size for status, _ in files)
     for status, path in sorted(files, key=lambda pair: pair[0].st_mtime):
@@ -201,7 +201,7 @@ def evict_least_recent(folder: Path, available: int) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove the caches of a folder that killed runs have left unfinished: their locks are free."""
+    """Remove unfinished caches of killed runs from a folder: their locks are free."""
     for path in caches(folder, UNFINISHED):
         with suppress(Timeout, PermissionError), FileLock(path.with_suffix(".lock"), timeout=0):
             path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Entry point of Lightning's ``callbacks_factory``: gives every Trainer that may test GRAD its per-category metrics."""
+"""Entry point for Lightning's ``callbacks_factory``: adds per-category metrics to every Trainer that may test GRAD."""
 
 import os
 import sys
@@ -17,8 +17,8 @@ def create_callbacks() -> "list[Callback]":
     """Return the callbacks that Lightning adds to a new Trainer.
 
     Returns:
-        The per-category evaluator, which idles unless test batches name their category; nothing where neither anomalib
-        nor this package is in use, so that other users of Lightning pay nothing.
+        The per-category evaluator, which idles unless test batches name their category. Empty if neither anomalib nor
+        this package is in use, so that other users of Lightning pay nothing.
     """
     if not USERS & sys.modules.keys():
         _warn_if_hook_did_not_run()
@@ -37,7 +37,7 @@ def create_callbacks() -> "list[Callback]":
 
 
 def _warn_if_hook_did_not_run() -> None:
-    """Report a damaged start-up hook, which is silent at start-up for the sake of programs without anomalib."""
+    """Warn of a damaged start-up hook, which stays silent at start-up for the sake of programs without anomalib."""
     hook_ran = "_anomalib_grad_startup" in sys.modules
     if "anomalib.models" in sys.modules and not hook_ran and "ANOMALIB_GRAD_DISABLE" not in os.environ:
         warnings.warn(

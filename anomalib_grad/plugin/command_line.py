@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Errors on anomalib's command line: of a refusal one sentence, and nothing else.
+"""Errors on anomalib's command line: one sentence for a mistake of the user, and nothing else.
 
-jsonargparse shows those in the arguments of this package's classes within its usage, the alternatives that it tried,
-and all other arguments; Python shows any other with its traceback.
+Otherwise jsonargparse would bury an error in this package's arguments under its usage, the alternatives that it tried,
+and all other arguments. Python would show other errors with a traceback.
 """
 
 import re
@@ -23,7 +23,7 @@ Made = TypeVar("Made")
 PAIR = "tuple[int, int]"
 """Type of height and width."""
 ALIKE = 0.6
-"""Share of characters in common from which on a name is suggested; difflib's own choice."""
+"""Smallest share of common characters for which a name is suggested; difflib's default."""
 
 _PROBLEM = re.compile(r'Parser key "([\w.]+)":.*?Problem with given class_path \'([\w.]+)\':\n(.*)', re.DOTALL)
 _UNKNOWN = re.compile(
@@ -36,22 +36,22 @@ _CLASSLESS = re.compile(
     r"""Parser key "([\w.]+)":.*?Subtypes: .*?\b(\w+)'>\].*?given class_path '[\w.]+\.\2'.*NestedArg\(key='([\w.]+)'""",
     re.DOTALL,
 )
-"""An argument of the base class itself, which nobody means."""
+"""Matches an argument that jsonargparse looked up in the base class, for want of a class name."""
 _KEY = re.compile(r'Parser key "([\w.]+)"')
 _VALUE = re.compile(r"(?:Given|Got) value: (.*)")
 
 
 class CommandLineParser(ArgumentParser):
-    """jsonargparse's parser; says in one sentence what is wrong with an argument, and which one may be meant."""
+    """jsonargparse's parser that says in one sentence what is wrong with an argument, and which one may be meant."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # jsonargparse's
         super().__init__(*args, **kwargs)
-        if self.exit_on_error:  # not for a class's own arguments, of which jsonargparse takes an error for another try
+        if self.exit_on_error:  # not in the parsers for a class's own arguments, where jsonargparse tries alternatives
             shorten_refusals()
             self.add_instantiator(self._build, object, prepend=True)
 
     def _build(self, class_type: type[Made], *args: Any, **kwargs: Any) -> Made:  # noqa: ANN401  # the constructor's
-        """Make an object; refuse the values that the constructor of one of this package's classes refuses."""
+        """Build an object; if a class of this package rejects a value, exit with its one-sentence error."""
         try:
             return class_type(*args, **kwargs)
         except (OSError, ValueError) as error:
@@ -61,7 +61,7 @@ class CommandLineParser(ArgumentParser):
             self.exit(2, f"error: {sentence}\n")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Refuse what was given; arguments are jsonargparse's."""
+        """Exit with one sentence about the error, or with jsonargparse's message; arguments are jsonargparse's."""
         sentence = (
             describe(message)
             or unnamed(message)
@@ -74,7 +74,7 @@ class CommandLineParser(ArgumentParser):
 
 
 def shorten_refusals() -> None:
-    """Have Python print of a refusal that ends it the sentence alone; the exit status is that of any error, 1."""
+    """Make Python print only the sentence of an uncaught error that has one; the exit status stays 1."""
     print_traceback = sys.excepthook
     if print_traceback.__module__ == __name__:
         return
@@ -90,7 +90,7 @@ def shorten_refusals() -> None:
 
 
 def describe(message: str) -> str | None:
-    """Say what jsonargparse found wrong with an argument of one of this package's classes, ``None`` of others."""
+    """Say what jsonargparse found wrong with an argument of this package's classes; ``None`` for other classes."""
     problem = _PROBLEM.search(message)
     if problem is None or problem[2].partition(".")[0] != PACKAGE:
         return None
@@ -118,13 +118,13 @@ def describe(message: str) -> str | None:
 
 
 def unnamed(message: str) -> str | None:
-    """Ask for the class whose argument was given before it, or without it; ``None`` if one was named."""
+    """Ask for the class name if an argument was given before it or without it; ``None`` if one was named."""
     found = _CLASSLESS.search(message)
     return f"--{found[1]}.{found[3]} needs a --{found[1]} NAME before it." if found else None
 
 
 def misnamed(message: str) -> str | None:
-    """Name the model or datamodule that is most like one that there is not; ``None`` if none is."""
+    """Suggest the model or datamodule most similar to an unknown name; ``None`` if none is similar."""
     found = _MISNAMED.search(message)
     if found is None:
         return None
@@ -135,21 +135,21 @@ def misnamed(message: str) -> str | None:
 
 
 def unrecognised(message: str, options: list[str]) -> str | None:
-    """Name the option that is most like one that the command does not have; ``None`` if none is."""
+    """Suggest the option most similar to one that the command does not have; ``None`` if none is similar."""
     found = _UNRECOGNISED.match(message)
     alike = nearest(found[1], options) if found else None
     return f"there is no argument {found[1]}; did you mean {alike}?" if found and alike else None
 
 
 def arguments(class_type: type) -> list[str]:
-    """List the arguments of a class as the command line has them, those of nested dataclasses behind a dot."""
+    """List the arguments of a class as on the command line, those of nested dataclasses after a dot."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(class_type, fail_untyped=False)
     return list(parser.get_defaults(skip_validation=True).keys())
 
 
 def nearest(given: str, names: list[str]) -> str | None:
-    """Find the name that is most like the given one, or whose last part is; ``None`` if none is."""
+    """Find the name most similar to the given one, as a whole or in its last part; ``None`` if none is similar."""
 
     def likeness(name: str) -> float:
         pairs = (given, name), (given.rpartition(".")[2], name.rpartition(".")[2])
@@ -160,7 +160,7 @@ def nearest(given: str, names: list[str]) -> str | None:
 
 
 def hint_of(class_type: type, argument: str) -> str:
-    """Type of an argument, in Python's words."""
+    """Return the type of an argument in Python notation."""
     hint: Any = class_type
     for name in argument.split("."):
         hint = get_type_hints(hint.__init__)[name]

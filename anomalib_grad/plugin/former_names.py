@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Names under which modules stood when older torch exports were written: a pickle finds its classes by them."""
+"""Former module names, by which the pickles of older torch exports find their classes."""
 
 import sys
 from collections.abc import Sequence
@@ -29,15 +29,15 @@ NEW_NAMES = {
     "thresholds.record": "thresholds.threshold_record",
     "training.judged_sample": "training.feature_sample",
 }
-"""Of modules with a class that an export holds, or a function that the documentation named."""
+"""Former name to new name, for modules with a class that exports hold or a function that the documentation named."""
 
 
 class CategoryFeatures:
-    """What a model once kept to learn its categories from; older exports hold one, which nothing uses."""
+    """Placeholder for a class of older exports, which hold an instance that nothing uses."""
 
 
 class FormerNames(MetaPathFinder, Loader):
-    """Gives the module of a new name to who imports it by its former one."""
+    """Import hook that returns the module of the new name for an import by the former one."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -47,15 +47,15 @@ class FormerNames(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if package == PACKAGE and name in NEW_NAMES else None
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Leave it to Python to make an empty module, which the real one takes the place of."""
+        """Let Python make an empty module, which the real one replaces."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put the module of the new name in its place."""
+        """Replace the empty module by the one of the new name."""
         name = module.__name__.partition(".")[2]
         sys.modules[module.__name__] = import_module(f"{PACKAGE}.{NEW_NAMES[name]}")
 
 
 def follow() -> None:
-    """Let imports find former names, once, after all that Python finds by itself."""
+    """Install the import hook once, after Python's own finders."""
     if not any(isinstance(finder, FormerNames) for finder in sys.meta_path):
         sys.meta_path.append(FormerNames())

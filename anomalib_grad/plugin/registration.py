@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Adds GRAD and its datamodules to anomalib's registries, so that anomalib finds them by their plain names."""
+"""Register GRAD and its datamodules with anomalib, so that anomalib finds them by their plain names."""
 
 import sys
 from collections.abc import Callable
@@ -14,15 +14,15 @@ MODEL_MODULES = ("anomalib_grad", "anomalib_grad.lightning_model")
 
 
 class RegistrationError(RuntimeError):
-    """The installed anomalib offers no place, or no free name, to register GRAD under."""
+    """The installed anomalib lacks what registration needs, or has another class of the same name."""
 
 
 def register() -> None:
     """Make GRAD known to anomalib under its plain names: ``Grad``, ``grad``, ``MultiCategory``.
 
-    After ``pip install`` this happens by itself whenever anomalib is imported. Call it only where Python does not read
-    the installed ``anomalib_grad.pth``: with ``PYTHONPATH`` or ``pip install --target``, or under ``python -S``.
-    Calling it again changes nothing.
+    After ``pip install`` this happens automatically whenever anomalib is imported. Call it only where Python does not
+    read the installed ``anomalib_grad.pth``: with ``PYTHONPATH`` or ``pip install --target``, or under ``python -S``.
+    Calling it again has no effect.
 
     Raises:
         RegistrationError: If anomalib lacks what registration needs or has another class of the same name.
@@ -55,14 +55,14 @@ def _register_model(models: ModuleType) -> None:
     _attach(models, "Grad", grad)  # {"class_path": "Grad"}
     _part(models, "ALLOWED_MODULES").update(MODEL_MODULES)  # {"class_path": "anomalib_grad.Grad"}
     _accept_import_path(models)  # "anomalib_grad.Grad"
-    command_line = vars(sys.modules.get("anomalib.cli.cli", models))  # half imported: it imports the models
+    command_line = vars(sys.modules.get("anomalib.cli.cli", models))  # partly imported, as it imports the models
     if "ArgumentParser" in command_line:
         command_line["ArgumentParser"] = import_module("anomalib_grad.plugin.command_line").CommandLineParser
     import_module("anomalib_grad.plugin.results_folder").explain_faults()
 
 
 def _accept_import_path(models: ModuleType) -> None:
-    """Let ``get_model`` take GRAD's import path as a plain string, as it takes it in a dictionary."""
+    """Make ``get_model`` accept GRAD's import path as a plain string, as it does in a dictionary."""
     find = _part(models, "_get_model_class_by_name")
     if find.__module__ == __name__:
         return

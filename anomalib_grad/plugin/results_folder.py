@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a run's results, which anomalib makes before any code of a model runs, with bare errors."""
+"""Clear errors for a run's results folder, which anomalib makes before any code of a model runs."""
 
 import logging
 import sys
@@ -17,7 +17,7 @@ LINK = "latest"
 
 
 def explain_faults() -> None:
-    """Have anomalib's engine name a results folder that cannot be made, and the setting, and do without its link."""
+    """Make anomalib's engine name a results folder that it cannot make and the setting, and go on without its link."""
     paths = import_module("anomalib.utils.path")
     make = getattr(paths, MAKER, None)
     if make is None or make.__module__ == __name__:
@@ -36,6 +36,6 @@ def explain_faults() -> None:
             logger.warning("%s cannot link to %s (%s); results are there.", link, newest, error.strerror)
             return newest.resolve()
 
-    for module in (paths, sys.modules.get("anomalib.engine.engine")):  # the engine holds it where it is imported first
+    for module in (paths, sys.modules.get("anomalib.engine.engine")):  # the engine has its own reference once imported
         if hasattr(module, MAKER):
             setattr(module, MAKER, create_versioned_dir)

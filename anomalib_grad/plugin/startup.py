@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start-up hook: registers GRAD when a program imports anomalib, and does nothing in any other program.
 
-Packaging installs this file as the top-level module ``_anomalib_grad_startup``, so that importing it loads no package;
-the line in ``anomalib_grad.pth`` does so whenever Python starts. Hence it imports only what Python has loaded by then,
-and no fault of it may reach the program: a failed registration is one warning.
+Packaging installs this file as the top-level module ``_anomalib_grad_startup``, so that importing it loads no package.
+The line in ``anomalib_grad.pth`` imports it whenever Python starts. So it imports only modules that Python has loaded
+by then, and its errors must not reach the program: a failed registration is one warning.
 """
 
 import os
@@ -23,7 +23,7 @@ REGISTRIES = ("anomalib.data", "anomalib.models")
 
 
 def install() -> None:
-    """Put the hook in front of Python's finders, unless ``ANOMALIB_GRAD_DISABLE=1`` switches it off."""
+    """Insert the hook before Python's finders, unless ``ANOMALIB_GRAD_DISABLE=1`` switches it off."""
     installed = any(isinstance(finder, RegistrationHook) for finder in sys.meta_path)  # venvs run .pth files twice
     if not installed and os.environ.get(SWITCH, "0") in {"", "0"}:
         sys.meta_path.insert(0, RegistrationHook())
@@ -32,26 +32,26 @@ def install() -> None:
 class RegistrationHook:
     """Finder on ``sys.meta_path`` that runs the registration once anomalib's registries are imported.
 
-    Registration imports this package, which imports anomalib, so it has to wait until no module of either is half
-    imported: it runs when the outermost import it watches ends, well or not. Of anomalib it watches the packages below
-    the first dot, whose parts import one another; those parts would show its own line in their warnings. After the last
-    registry it removes itself.
+    Registration imports this package, which imports anomalib. So it waits until no module of either is partly imported:
+    it runs when the outermost watched import ends, whether it succeeds or fails. In anomalib the hook watches the
+    packages directly below ``anomalib``, whose parts import one another. It does not watch those parts, whose warnings
+    would then point to a line of this file. After the last registry it removes itself.
     """
 
     def __init__(self) -> None:
         self._sought: list[str] = []  # names that the other finders are being asked for
-        self._running: list[str] = []  # watched imports that have begun and not ended
-        self._imported: list[str] = []  # registries imported and not yet registered with
+        self._running: list[str] = []  # watched imports in progress
+        self._imported: list[str] = []  # registries that are imported but not yet registered with
         self._awaited = set(REGISTRIES)
 
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
-        """Return the spec that the other finders give, with a loader that reports when the module is imported."""
+        """Return the spec of the other finders, with a loader that reports when the module is imported."""
         package, _, part = name.partition(".")
         if package != PACKAGE and (package != "anomalib" or "." in part):
             return None
-        if name in self._sought:  # another finder asks all finders in its turn
+        if name in self._sought:  # another finder is asking all finders in turn
             return None
         self._sought.append(name)
         try:
@@ -73,7 +73,7 @@ class RegistrationHook:
         def exec_module(module: "ModuleType") -> None:
             vars(loader).pop("exec_module", None)  # back to the loader's own method
             self._running.append(name)
-            broken = name.partition(".")[0] == PACKAGE  # until it is imported: its own error is enough
+            broken = name.partition(".")[0] == PACKAGE  # until imported: if this package fails, its own error is enough
             try:
                 execute(module)
                 broken = False

@@ -1,8 +1,8 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of thresholds: ``python -m anomalib_grad.thresholds --help``.
+"""Command line for thresholds: ``python -m anomalib_grad.thresholds --help``.
 
-A command stands above all rooms: this file alone may import what builds on thresholds.
+A command stands above all rooms: this file alone in the folder may import what builds on thresholds.
 """
 
 import argparse
@@ -15,11 +15,11 @@ from pathlib import Path
 from rich.console import Console
 
 WIDTH = 160
-"""Columns of what is printed into a file or a pipe."""
+"""Columns of output that goes to a file or a pipe."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line, of this process by default; returns the exit status: 0, or 1 where nothing was changed."""
+    """Run the command line, by default this process's; return the exit status: 0, or 1 after an error."""
     options = _parser().parse_args(_with_negative_numbers(sys.argv[1:] if arguments is None else arguments))
     console = Console(width=None if sys.stdout.isatty() else WIDTH, markup=False, highlight=False)
     try:
@@ -155,6 +155,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    logging.disable(logging.INFO)  # what a trainer would say is beside the point
-    warnings.simplefilter("ignore", FutureWarning, append=True)  # what other packages tell their programmers
+    logging.disable(logging.INFO)  # a trainer's messages do not belong in the output
+    warnings.simplefilter("ignore", FutureWarning, append=True)  # meant for the developers of other packages
     sys.exit(main())

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a post-processor learns of each category from validation scores: thresholds and ranges."""
+"""Thresholds and score ranges of each category, which a post-processor fits on validation scores."""
 
 import logging
 import math
@@ -34,22 +34,22 @@ UNLIMITED = "leave that out and run engine.validate(model, datamodule=...)."
 MORE_IMAGES = "add images, or raise the datamodule's test_split_ratio or val_split_ratio, and train again."
 
 UNNAMED = ""
-"""Stands for the category of images whose batch names none."""
+"""Stands for the category of images in batches without category names."""
 ENDS = ("image_min", "image_max", "pixel_min", "pixel_max")
 STATISTICS = ("image_threshold", "pixel_threshold", *ENDS)
-"""What there is for each category, in units of the model's scores and maps."""
+"""Statistics of each category, in units of the model's scores and maps."""
 UNKNOWN = "unknown"
-"""Name of the products that training did not see; they are judged by the pooled statistics."""
+"""Name of categories that training did not see; the pooled statistics judge them."""
 
 
 class CategoryStatistics(PostProcessor):
-    """anomalib's post-processor that fits a row of statistics per category beside the pooled ones.
+    """anomalib's post-processor, which here fits a row of statistics per category beside the pooled ones.
 
     Arguments and attributes are those of :class:`~anomalib_grad.thresholds.post_processor.PerCategoryPostProcessor`,
     which applies the statistics.
     """
 
-    category_image_threshold: Tensor  # (K,), as is a row of each other statistic
+    category_image_threshold: Tensor  # (K,), like all statistics per category
     category_pixel_threshold: Tensor
     fixed_table: Tensor | None
 
@@ -74,7 +74,7 @@ class CategoryStatistics(PostProcessor):
         self.false_alarm_rate = false_alarm_rate
         self.categories: list[str] = []
         self.category: str | None = None
-        self.kept: Sequence[str] = ()  # categories that a training has no images of and must not forget
+        self.kept: Sequence[str] = ()  # categories to keep although the training has no images of them
         self.recogniser = CategoryRecogniser()
         self.records: dict[str, ThresholdRecord] = {}
         self.register_buffer("fixed_table", None, persistent=False)
@@ -85,7 +85,7 @@ class CategoryStatistics(PostProcessor):
         self._explained: set[str] = set()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take the state of a pickle; torch exports of before hold no fixed table, and no records."""
+        """Restore a pickle; older torch exports hold neither a fixed table nor records."""
         super().__setstate__({"records": {}, **state})
         if "fixed_table" not in self._buffers:
             self.register_buffer("fixed_table", None, persistent=False)
@@ -93,7 +93,7 @@ class CategoryStatistics(PostProcessor):
     # ------------------------------------------------------------------ categories
 
     def set_categories(self, names: Iterable[str]) -> None:
-        """Set the categories; forgets all statistics and records per category and the fit of the recogniser.
+        """Set the categories, and discard all statistics and records per category and the fit of the recogniser.
 
         Args:
             names: Unique names, in the order of their indices.
@@ -107,18 +107,18 @@ class CategoryStatistics(PostProcessor):
             raise ValueError(f"Give every category a name of its own; {repeated} occur more than once.")
         self.categories = names
         self.records = {}
-        with torch.inference_mode(mode=False):  # validation runs in it; its tensors cannot be changed in place later
+        with torch.inference_mode(mode=False):  # validation runs in it, and inference tensors cannot be changed later
             for name in STATISTICS:
                 row = torch.full((len(names),), float("nan"), device=self.image_min.device)
                 setattr(self, "category_" + name, row)
         self.recogniser.reset(len(names))
 
     def rearrange(self, kept: Iterable[str], names: Iterable[str]) -> None:
-        """Set the categories, keep the statistics of some, and forget the fit of the recogniser.
+        """Set the categories, keep the statistics of some, and discard the fit of the recogniser.
 
         Args:
-            kept: Names of categories that stay as they are.
-            names: Unique names, in the order of their indices, those kept among them.
+            kept: Names of categories whose statistics stay.
+            names: Unique names, in the order of their indices, including those kept.
         """
         own = {name: self.categories.index(name) for name in kept}
         rows = {statistic: getattr(self, "category_" + statistic) for statistic in STATISTICS}
@@ -130,7 +130,7 @@ class CategoryStatistics(PostProcessor):
                 getattr(self, "category_" + statistic)[self.categories.index(name)] = row[place]
 
     def named_index(self, name: str) -> int:
-        """Index of a category in :attr:`categories`; a ValueError lists those that there are if it is none of them."""
+        """Return a category's index in :attr:`categories`; raise a ValueError that lists them if it is unknown."""
         if name not in self.categories:
             known = ", ".join(self.categories) or "none; train or validate on data with categories first, naming none"
             raise ValueError(f"No category is called {name!r}; choose one of those known: {known}.")
@@ -139,7 +139,7 @@ class CategoryStatistics(PostProcessor):
     # ------------------------------------------------------------------ fitting
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the categories of the datamodule, so that every process has them in the same order.
+        """Take the categories from the datamodule, so that every process has them in the same order.
 
         Raises:
             ValueError: If :attr:`category` is not among them.
@@ -151,14 +151,14 @@ class CategoryStatistics(PostProcessor):
             self.named_index(self.category)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the categories of loaders in the place of a datamodule, once they are there."""
+        """Take the categories from the data loaders, once they exist, if there is no datamodule."""
         if getattr(trainer, "datamodule", None) is None:
             datasets = [*datasets_of(trainer.train_dataloader), *datasets_of(trainer.val_dataloaders)]
             shown = {name for dataset in datasets for name in getattr(dataset, "categories", ())}
             self._take_categories(trainer, sorted(shown))
 
     def _take_categories(self, trainer: Trainer, names: Sequence[str]) -> None:
-        """Set the categories of a training; where its data name none, what there is of any is of another network."""
+        """Set the categories of a training; if its data name none, discard old ones unless it resumes."""
         if not names and trainer.ckpt_path is not None:
             return
         taken = sorted({*names, *self.kept}) if self.kept else list(names)
@@ -180,16 +180,16 @@ class CategoryStatistics(PostProcessor):
         *args: Any,  # noqa: ANN401
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        """Take in a batch of validation scores, category by category."""
+        """Collect the validation scores of a batch by category."""
         if trainer.sanity_checking:
-            return  # a few batches are a few categories: no threshold at all is better than one of those
+            return  # a few batches hold a few categories: no threshold is better than one fitted on these
         names = getattr(outputs, "category", None) or [UNNAMED] * len(outputs.image)  # type: ignore[arg-type]
         for name in dict.fromkeys(names):
             scores = select(outputs, [i for i, other in enumerate(names) if other == name])
             self._seen.setdefault(name, ScoreSummary()).update(scores)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute the statistics of each category, and the pooled ones: alike in all processes."""
+        """Fit the statistics of each category and the pooled ones, identically in all processes."""
         summaries, self._seen = gather_summaries(self._seen), {}
         everywhere = merge_all(summaries.values())
         unnamed = summaries.pop(UNNAMED, None)
@@ -213,13 +213,13 @@ class CategoryStatistics(PostProcessor):
             self._explain(UNNAMED, unnamed.shortage() if self.false_alarm_rate is None else None)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say at once if training ended before thresholds were fitted."""
+        """Warn at once if training ended before thresholds were fitted."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._miss_thresholds(trainer, "training ended without a validation")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say so if there are no thresholds, as in checkpoints of an unfinished training."""
+        """Warn if there are no thresholds, as in checkpoints of an unfinished training."""
         self._miss_thresholds(trainer, "no validation fitted them")
 
     on_predict_start = on_test_start
@@ -231,9 +231,9 @@ class CategoryStatistics(PostProcessor):
             logger.warning("The model has %s: %s; %s", lack, cause, advice)
 
     def _widen_pooled(self, some: ScoreSummary) -> None:
-        """Widen the ranges of all categories together by scores of some, which tell nothing of thresholds of all.
+        """Widen the pooled ranges by scores of some categories, which cannot give pooled thresholds.
 
-        Where a training keeps categories, those follow when scores of the others are known (``training/extension.py``).
+        In a training that keeps categories, the thresholds follow later (``training/extension.py``).
         """
         for name, extreme in some.extremes.items():
             known = getattr(self, name)
@@ -241,8 +241,8 @@ class CategoryStatistics(PostProcessor):
             known.copy_(wider(known, known.new_tensor(extreme)))
 
     def _fit_pooled(self, everywhere: ScoreSummary) -> None:
-        """Set the statistics of all categories together; those without any sample stay as they are."""
-        if self.enable_thresholding and everywhere.known:  # whose images are those of the categories, if there are any
+        """Fit the pooled statistics; those without any sample stay as they are."""
+        if self.enable_thresholding and everywhere.known:  # records of categories, if there are any, hold the images
             images = [] if self.categories else everywhere.known
             self.records[UNKNOWN] = self._record(everywhere, self._threshold("image", everywhere), images)
         for level in ("image", "pixel") if self.enable_thresholding else ():
@@ -253,7 +253,7 @@ class CategoryStatistics(PostProcessor):
             getattr(self, end).fill_(extreme)
 
     def _record(self, summary: ScoreSummary, threshold: float, images: list[KnownImage]) -> ThresholdRecord:
-        """Note how a threshold came about."""
+        """Record how a threshold was fitted."""
         if self.false_alarm_rate is not None and summary.normal("image"):
             rule = false_alarm_rule(self.false_alarm_rate)
         else:
@@ -261,16 +261,16 @@ class CategoryStatistics(PostProcessor):
         return ThresholdRecord.of(rule, VALIDATION, threshold, images, self.false_alarm_rate)
 
     def _threshold(self, level: str, summary: ScoreSummary) -> float:
-        """Threshold by the rate of false alarms, if one is wanted and there are normal images, else of best F1."""
+        """Fit the threshold of the false alarm rate, if one is set and there are normal images, else of best F1."""
         if self.false_alarm_rate is not None and summary.normal(level):
             return false_alarm_threshold(summary.normal(level), self.false_alarm_rate)
         return summary.best_f1_threshold(level)
 
     def _adopt_categories(self, seen: Iterable[str], datamodule: object) -> None:
-        """Replace the categories by those of the datamodule, or those of the validation data if it names none.
+        """Replace the categories by the datamodule's, or by those in the validation data if it names none.
 
         Raises:
-            ValueError: If the model has learned to recognise others, which it would forget.
+            ValueError: If the recogniser was fitted on other categories, whose fit would be lost.
         """
         if self.recogniser.fitted:
             self._seen = {}
@@ -283,7 +283,7 @@ class CategoryStatistics(PostProcessor):
         self.set_categories(names if set(seen) <= set(names) else seen)
 
     def _fit_category(self, name: str, summary: ScoreSummary) -> None:
-        """Set the row of one category."""
+        """Fit the statistics of one category."""
         index = self.categories.index(name)
         if self.enable_thresholding:
             rate = self.false_alarm_rate
@@ -297,7 +297,7 @@ class CategoryStatistics(PostProcessor):
                 getattr(self, "category_" + statistic)[index] = summary.extremes.get(statistic, math.nan)
 
     def _explain(self, name: str, rule: str | None) -> None:
-        """Say once what a category's validation data lack and which rule fills the gap."""
+        """Warn once what a category's validation data lack and which rule fills the gap."""
         if rule is not None and name not in self._explained:
             self._explained.add(name)
             owner = f"Category {name!r} has" if name != UNNAMED else "The validation data have"
@@ -308,7 +308,7 @@ class CategoryStatistics(PostProcessor):
 
 
 def lacking(post_processor: nn.Module | None) -> str | None:
-    """Say which thresholds a post-processor lacks, and what follows; ``None`` if it has all, or is to have none."""
+    """Say which thresholds a post-processor lacks and what follows; ``None`` if it has all, or needs none."""
     pooled = getattr(post_processor, "image_threshold", None)
     if pooled is None or not getattr(post_processor, "enable_thresholding", False) or not torch.isnan(pooled):
         return None
@@ -320,7 +320,7 @@ def lacking(post_processor: nn.Module | None) -> str | None:
 
 
 def cause_of(trainer: Trainer) -> tuple[str, str] | None:
-    """Say why a run cannot fit thresholds, and what to do; ``None`` if nothing stands in the way, or nobody knows."""
+    """Say why a run cannot fit thresholds and what to do; ``None`` if no reason is known."""
     if trainer.limit_val_batches == 0:
         return "limit_val_batches is 0", UNLIMITED
     datamodule = getattr(trainer, "datamodule", None)

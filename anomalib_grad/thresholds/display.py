@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The thresholds of a model as a table for people: every number in it comes from images that the model file names."""
+"""Table of a model's thresholds, in which every number comes from images that the model file names."""
 
 import math
 
@@ -17,7 +17,7 @@ from .normalization import HALF
 from .threshold_record import ThresholdRecord
 
 LATEST = 10
-"""Changes of a product's threshold that are listed; each command adds one."""
+"""Number of changes listed for a product's threshold; each command adds one."""
 NO_EVIDENCE = (
     "This file does not say which images its thresholds come from, as those of older versions: validate the checkpoint "
     "and export it again, or fit thresholds on images of the line (fit)."
@@ -29,7 +29,7 @@ NO_THRESHOLDS = (
 
 
 def thresholds_table(thresholds: ModelThresholds) -> Table:
-    """Lay out a row per product: its threshold, where it comes from, and what it does to the images that are known."""
+    """Build a table with a row per product: its threshold, where it comes from, and its errors on known images."""
     table = Table(box=box.SIMPLE, caption="in brackets: bounds of the true share, with 95 % confidence")
     for title in ("product", "threshold", "rule", "from images", "false alarms", "missed"):
         table.add_column(title, overflow="fold", justify="right" if title == "threshold" else "left")
@@ -56,7 +56,7 @@ def thresholds_table(thresholds: ModelThresholds) -> Table:
 
 
 def _of_all_products(thresholds: ModelThresholds, pooled: ThresholdRecord) -> str:
-    """Say of what images the pooled threshold is, and which products have had others since."""
+    """Say which images the pooled threshold comes from, and which products changed after it was fitted."""
     last = max((change.when for change in pooled.history), default="")
     histories = {name: record.history for name in thresholds.products if (record := thresholds.record(name))}
     later = [name for name, history in histories.items() if history and history[-1].when > last]
@@ -64,7 +64,7 @@ def _of_all_products(thresholds: ModelThresholds, pooled: ThresholdRecord) -> st
 
 
 def remarks(thresholds: ModelThresholds) -> list[str]:
-    """Say in sentences what the table cannot: what is missing, what is extrapolated, and what was changed."""
+    """Return sentences on what the table cannot show: what is missing, extrapolated or was changed."""
     fitted = not all(math.isnan(thresholds.threshold(name)) for name in thresholds.names)
     said = [] if thresholds.records else [NO_EVIDENCE if fitted else NO_THRESHOLDS]
     for name in thresholds.names:

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a threshold does to images whose truth is known, and how sure that is."""
+"""Error rates of a threshold on labelled images, with confidence intervals."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from .labelled_scores import KnownImage
 
 CONFIDENCE = 0.95
 STEPS = (1, 3, 10, 30)
-"""Images, in the order of their scores, from a threshold to the neighbouring ones that a table shows."""
+"""Numbers of images, ordered by score, between a threshold and the neighbouring ones that a table shows."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Outcome:
     """Counts of verdicts.
 
     Attributes:
-        normal: Normal images.
-        false_alarms: Those of them that are called anomalous.
-        anomalous: Anomalous images.
-        missed: Those of them that are called normal.
+        normal: Number of normal images.
+        false_alarms: Number of normal images that are called anomalous.
+        anomalous: Number of anomalous images.
+        missed: Number of anomalous images that are called normal.
     """
 
     normal: int
@@ -33,12 +33,12 @@ class Outcome:
 
 
 def called_anomalous(score: float, threshold: float) -> bool:
-    """Tell how a model that computes in 32 bits judges a score."""
+    """Tell whether a model that computes in float32 calls a score anomalous."""
     return bool(np.float32(score) > np.float32(threshold))
 
 
 def outcome(images: Iterable[KnownImage], threshold: float) -> Outcome:
-    """Count what a threshold, in the unit of the scores, does to images."""
+    """Count the verdicts of a threshold, in the unit of the scores, on labelled images."""
     verdicts = [(image.anomalous, called_anomalous(image.score, threshold)) for image in images]
     truths = [truth for truth, _ in verdicts]
     return Outcome(
@@ -50,10 +50,10 @@ def outcome(images: Iterable[KnownImage], threshold: float) -> Outcome:
 
 
 def interval(count: int, total: int) -> tuple[float, float]:
-    """Bounds of the share that a count stands for, with 95 % confidence (Clopper & Pearson 1934).
+    """Return bounds of the true share behind a count, with 95 % confidence (Clopper & Pearson 1934).
 
     Returns:
-        The lower and the upper bound, in [0, 1]: 0 and 1 where nothing was counted.
+        Lower and upper bound, in [0, 1]; 0 and 1 if ``total`` is 0.
     """
     from scipy.stats import binomtest  # noqa: PLC0415  # takes a second to import
 
@@ -64,7 +64,7 @@ def interval(count: int, total: int) -> tuple[float, float]:
 
 
 def in_words(count: int, total: int) -> str:
-    """Write a count with its share and what the share may be: ``"1 of 40: 2.5 % (0.063 to 13 %)"``."""
+    """Write a count with its share and the bounds of the true share: ``"1 of 40: 2.5 % (0.063 to 13 %)"``."""
     if not total:
         return "unknown: no such image"
     low, high = interval(count, total)
@@ -72,24 +72,24 @@ def in_words(count: int, total: int) -> str:
 
 
 def percent(share: float) -> str:
-    """Write a share in percent with two digits, near the whole with three: two would be ``1e+02``."""
+    """Write a share in percent with two digits, from 99 % with three: two would give ``1e+02``."""
     return f"{100 * share:.{2 if share < 0.99 else 3}g}"  # noqa: PLR2004
 
 
 def extrapolates(rate: float, normal: int) -> bool:
-    """Tell whether a promised share of false alarms is less than so many normal images can show."""
+    """Tell whether a false alarm rate is lower than this number of normal images can show."""
     return rate < 1 / (normal + 1)
 
 
 def neighbours(images: Sequence[KnownImage], threshold: float) -> list[tuple[float, Outcome]]:
-    """Find thresholds around one that judge some images differently, and what each of them does.
+    """Find thresholds around a given one that judge some images differently, with their outcomes.
 
     Args:
-        images: What is judged.
-        threshold: Where to start, in the unit of the scores; others are :data:`STEPS` images away, on either side.
+        images: Labelled images.
+        threshold: The given one, in the unit of the scores; others are :data:`STEPS` images away on either side.
 
     Returns:
-        Thresholds in falling order, ``threshold`` itself among them, none if that is nan; the last is the strictest.
+        Thresholds in descending order, including ``threshold``; empty if that is nan. The last is the strictest.
     """
     scores = sorted({image.score for image in images if math.isfinite(image.score)})
     if math.isnan(threshold):

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The images that a threshold was fitted on, which are the evidence for all that is said about it."""
+"""Labelled images that a threshold was fitted on, with their scores: the evidence for its error rates."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,17 +8,17 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 MOST_IMAGES = 2000
-"""Normal images of a product, and anomalous ones, that are kept with a model: some 40 bytes each."""
+"""Largest number of normal images, and of anomalous ones, kept per product: some 40 bytes each."""
 
 
 class KnownImage(NamedTuple):
-    """An image whose truth is known, and what the model makes of it.
+    """An image whose label is known, with its score.
 
     Attributes:
-        name: Its file and the folder of that, enough for whoever knows the images.
-        anomalous: The truth.
-        score: Score in the unit of the thresholds; infinite where it is no number, which is called anomalous.
-        peak: Largest value of its map, nan where the model gives none.
+        name: File name and its folder, enough to find the image.
+        anomalous: The label.
+        score: Score in the unit of the thresholds; infinite for NaN, so that it is called anomalous.
+        peak: Largest value of its anomaly map; nan without a map.
     """
 
     name: str
@@ -28,30 +28,30 @@ class KnownImage(NamedTuple):
 
     @classmethod
     def of(cls, path: str, score: float, peak: float, *, anomalous: bool) -> "KnownImage":
-        """Note an image at ``path``, in numbers as short as those of 32 bits are."""
+        """Record an image at ``path``, with numbers rounded to the digits of float32."""
         name = "/".join(PurePath(path).parts[-2:])
         return cls(name, anomalous, math.inf if math.isnan(score) else shortened(score), shortened(peak))
 
 
 def shortened(value: float) -> float:
-    """Leave out the digits that a number of 32 bits does not have."""
+    """Round a number to the digits that float32 holds."""
     return float(f"{value:.9g}")
 
 
 def scores_of(images: Iterable[KnownImage], *, anomalous: bool) -> list[float]:
-    """Scores of the anomalous or the normal ones."""
+    """Return the scores of the anomalous or of the normal images."""
     return [image.score for image in images if image.anomalous == anomalous]
 
 
 def peaks_of(images: Iterable[KnownImage]) -> list[float]:
-    """Largest values of the maps of the normal ones that have maps."""
+    """Return the largest map values of the normal images that have maps."""
     return [image.peak for image in images if not image.anomalous and not math.isnan(image.peak)]
 
 
 def thinned(images: Sequence[KnownImage], most: int = MOST_IMAGES) -> tuple[KnownImage, ...]:
-    """Keep at most so many normal ones and so many anomalous ones: evenly by the order of their scores, the ends too.
+    """Keep at most ``most`` normal and ``most`` anomalous images: evenly by rank of score, both ends included.
 
-    What is then concluded from them is as unsure as if there were no others.
+    Confidence bounds are then those of the images kept.
     """
     kept: list[KnownImage] = []
     for truth in (False, True):
@@ -62,11 +62,11 @@ def thinned(images: Sequence[KnownImage], most: int = MOST_IMAGES) -> tuple[Know
 
 
 def to_plain(images: Sequence[KnownImage]) -> dict[str, list[Any]]:
-    """Give images as plain data, a column for each field."""
+    """Return images as plain data, a column for each field."""
     return {field: [getattr(image, field) for image in images] for field in KnownImage._fields}
 
 
 def from_plain(columns: Any) -> tuple[KnownImage, ...]:  # noqa: ANN401  # whatever a file holds
-    """Read what :func:`to_plain` gave; a LookupError, TypeError or ValueError if it is something else."""
+    """Read what :func:`to_plain` returned; raise a LookupError, TypeError or ValueError for anything else."""
     rows = zip(*(columns[field] for field in KnownImage._fields), strict=True)
     return tuple(KnownImage(str(name), bool(truth), float(score), float(peak)) for name, truth, score, peak in rows)

@@ -1,8 +1,8 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""All thresholds of a trained model and what is known of them, wherever the model is kept; and how they are changed.
+"""All thresholds of a trained model with their records, and how to change them, independent of the model's file.
 
-What is changed here is a plain value; ``adjustment`` reads it from a checkpoint or an export and writes it back.
+They are a plain value here; ``adjustment`` reads it from a checkpoint or an export and writes it back.
 """
 
 import math
@@ -21,7 +21,7 @@ from .rules import Fit, check_rate, fit, moved
 from .threshold_record import AFTERWARDS, VALIDATION, ThresholdRecord
 
 ALL = "all"
-"""Stands for whatever a model without categories judges."""
+"""Name for all images of a model without categories."""
 MOVED = ", moved"
 NO_RANGE = (
     "The model knows no range of scores yet, so a threshold alone would mean nothing: validate the checkpoint and "
@@ -36,12 +36,12 @@ class ModelThresholds:
     """Thresholds, ranges and records of a model.
 
     Attributes:
-        products: Names of the K categories, none where the model knows none.
-        table: ``STATISTICS`` in the unit of the scores, a row for each category and the pooled ones last: (K + 1, 6).
-        records: How thresholds came about, by product; those of all products together under ``"unknown"``.
-        normalized: Whether the model brings scores to [0, 1], the threshold to 0.5.
+        products: Names of the K categories; empty if the model has none.
+        table: ``STATISTICS`` in the unit of the scores, a row for each category, then the pooled row: (K + 1, 6).
+        records: How thresholds were fitted, by product; the pooled ones under ``"unknown"``.
+        normalized: Whether the model normalises scores to [0, 1], the threshold to 0.5.
         image_sensitivity: anomalib's setting for all products: scores above one minus it are called anomalous.
-        pixel_sensitivity: The same of maps.
+        pixel_sensitivity: The same for maps.
     """
 
     products: list[str]
@@ -53,7 +53,7 @@ class ModelThresholds:
 
     @classmethod
     def of(cls, post_processor: PerCategoryPostProcessor, products: list[str] | None = None) -> "ModelThresholds":
-        """Read them from a post-processor; ``products`` are its categories unless the model recognises none."""
+        """Read a post-processor's thresholds; ``products`` defaults to its categories, ``[]`` takes the pooled row."""
         table = post_processor.table.detach().cpu().double().numpy()
         products = list(post_processor.categories) if products is None else products
         return cls(
@@ -66,7 +66,7 @@ class ModelThresholds:
         )
 
     def apply_to(self, post_processor: PerCategoryPostProcessor, *products: str) -> None:
-        """Set the statistics and records of a post-processor with the same categories, or those of some of them."""
+        """Write the statistics and records of some products, or all, to a post-processor with the same categories."""
         for product in products or self.names:
             row, key = self.row(product), self._key(product)
             for name, value in zip(STATISTICS, self.table[row].tolist(), strict=True):
@@ -76,14 +76,14 @@ class ModelThresholds:
                 post_processor.records[key] = self.records[key]
 
     def to_plain(self) -> dict[str, Any]:
-        """Give what is not in the table as plain data."""
+        """Return everything but the table as plain data."""
         records = {name: record.to_plain() for name, record in self.records.items()}
         settings = {name: getattr(self, name) for name in ("normalized", "image_sensitivity", "pixel_sensitivity")}
         return {"records": records, **settings}
 
     @classmethod
     def from_plain(cls, plain: Any, products: list[str], table: np.ndarray) -> "ModelThresholds":  # noqa: ANN401
-        """Read what :meth:`to_plain` gave; a LookupError, TypeError or ValueError if it is something else."""
+        """Read what :meth:`to_plain` returned; raise a LookupError, TypeError or ValueError for anything else."""
         records = {str(name): ThresholdRecord.from_plain(record) for name, record in plain["records"].items()}
         if table.shape != (len(products) + 1, len(STATISTICS)):
             raise ValueError(f"there are {len(products)} products and statistics of shape {table.shape}")
@@ -94,11 +94,11 @@ class ModelThresholds:
 
     @property
     def names(self) -> list[str]:
-        """What each row of the table judges."""
+        """Names of the table's rows."""
         return [*self.products, UNKNOWN] if self.products else [ALL]
 
     def row(self, product: str | None) -> int:
-        """Row of a product, ``None`` for the only one; a ValueError lists the products if it is none of them."""
+        """Return a product's row, ``None`` for the only one; raise a ValueError that lists the products if unknown."""
         if product is None and not self.products:
             return 0
         if product not in self.names:
@@ -107,24 +107,24 @@ class ModelThresholds:
         return self.names.index(product)
 
     def record(self, product: str | None) -> ThresholdRecord | None:
-        """What is known of the threshold of a product; ``None`` if nothing, as in what older versions wrote."""
+        """Return the record of a product's threshold; ``None`` without one, as in files of older versions."""
         return self.records.get(self._key(product))
 
     def images(self, product: str | None) -> tuple[KnownImage, ...]:
-        """Known images of a product; those of all products for what is taken for none."""
+        """Return the known images of a product; for ``"unknown"`` those of all products, unless it has its own."""
         record = self.record(product)
         if record is None or self._called(product) != UNKNOWN or record.images:
             return () if record is None else record.images
         return tuple(image for name in self.products if name in self.records for image in self.records[name].images)
 
     def threshold(self, product: str | None) -> float:
-        """Score above which images of a product are called anomalous, in the unit of the model's scores."""
+        """Return the score above which images of a product are called anomalous, in the unit of the model's scores."""
         return self._raw(self.row(product), "image", 1 - self.image_sensitivity)
 
     def promise(self, product: str | None) -> float | None:
-        """Share of normal images that were promised to exceed the threshold; ``None`` if nothing is, or not any more.
+        """Return the promised false alarm rate; ``None`` if none is promised, or no longer.
 
-        A model whose sensitivity is not one half does not judge by the threshold that was fitted, until one is set.
+        A model whose sensitivity is not 0.5 does not judge by the fitted threshold, until one is set.
         """
         record = self.record(product)
         return record.rate if record is not None and self._is_as_fitted(product, record) else None
@@ -133,7 +133,7 @@ class ModelThresholds:
         return math.isclose(self.threshold(product), record.fitted, rel_tol=1e-4)
 
     def _raw(self, row: int, level: str, value: float) -> float:
-        """Score of images or pixels that a model normalises to a value in [0, 1]."""
+        """Return the raw score of images or pixels that the model normalises to a value in [0, 1]."""
         low, high, threshold = (self._value(row, f"{level}_{part}") for part in ("min", "max", "threshold"))
         if not self.normalized or math.isnan(low) or value == HALF:
             return threshold
@@ -145,10 +145,10 @@ class ModelThresholds:
     # ------------------------------------------------------------------ changing
 
     def set_threshold(self, product: str | None, threshold: float) -> None:
-        """Call images of a product anomalous above a score, in the unit of the model's scores.
+        """Set the threshold of a product, in the unit of the model's scores.
 
         Raises:
-            ValueError: If there is no such product, or the threshold is no finite number of 32 bits.
+            ValueError: If there is no such product, or the threshold is not finite in float32.
         """
         if not abs(threshold) <= LARGEST:
             raise ValueError(
@@ -157,11 +157,11 @@ class ModelThresholds:
         self._change(product, Fit(threshold, math.nan, f"threshold {threshold:g}"))
 
     def set_sensitivity(self, product: str | None, sensitivity: float) -> None:
-        """Move the threshold of a product from the fitted one, 0.5, to its lowest score, 1, or its highest one, 0.
+        """Set the threshold of a product by sensitivity: 0.5 is the fitted one, 1 its lowest score, 0 its highest.
 
         Raises:
-            ValueError: If there is no such product, nothing is known of its threshold, the model does not normalise
-                scores, or it does not lie in [0, 1].
+            ValueError: If there is no such product, its threshold has no record, the model does not normalise scores,
+                or the sensitivity is not in [0, 1].
         """
         if not 0 <= sensitivity <= 1:
             raise ValueError(f"A sensitivity must lie between 0 and 1, got {sensitivity:g}; 0.5 is the fitted one.")
@@ -173,7 +173,7 @@ class ModelThresholds:
         self._change(product, Fit(threshold, math.nan, f"sensitivity {sensitivity:g}"))
 
     def set_false_alarms(self, product: str | None, rate: float) -> None:
-        """Promise a share of false alarms by the known normal images of a product, for images and maps.
+        """Fit the thresholds of a product's images and maps to a false alarm rate on its known normal images.
 
         Raises:
             ValueError: If there is no such product, no normal image of it is known, or the rate is not in (0, 1).
@@ -190,11 +190,11 @@ class ModelThresholds:
         """Fit the threshold of a product on other images than training did; its range moves with it.
 
         Args:
-            product: Its name.
-            images: What the model makes of them: at least one normal one.
+            product: Name of the product.
+            images: Images scored by the model, at least one of them normal.
             source: Where they come from.
-            rate: Share of false alarms; ``None`` takes the rule by which they were promised before, else best F1 or the
-                highest normal score.
+            rate: False alarm rate. ``None`` takes best F1 if there are anomalous images, else the rate promised before,
+                or else the highest normal score.
 
         Raises:
             ValueError: If there is no such product, or the rate is not in (0, 1).
@@ -207,13 +207,13 @@ class ModelThresholds:
         self._change(product, found, ThresholdRecord.of(found.rule, source, found.image, images, rate))
 
     def correct(self, product: str | None, corrections: list[KnownImage], what: str) -> None:
-        """Fit the threshold of a product again, with images in it that it judged wrongly or that someone looked at.
+        """Fit the threshold of a product again, on its known images and others whose verdict someone checked.
 
         Raises:
-            ValueError: If there is no such product, or nothing is known of its threshold.
+            ValueError: If there is no such product, or its threshold has no record.
         """
         old = self._known(product)
-        corrected = {(image.name, float(f"{image.score:.3g}")) for image in corrections}  # once, if known already
+        corrected = {(image.name, float(f"{image.score:.3g}")) for image in corrections}  # counted once if known
         known = (one for one in self.images(product) if (one.name, float(f"{one.score:.3g}")) not in corrected)
         images = [*known, *corrections]
         rate = None if any(image.anomalous for image in images) else old.rate
@@ -233,17 +233,17 @@ class ModelThresholds:
         after: Sequence[KnownImage],
         more: Sequence[KnownImage] = (),
     ) -> None:
-        """Move the threshold of a product with the scores of validation images, of which the network makes others now.
+        """Move the threshold of a product with the scores of validation images, after the network has changed.
 
-        One that promises a rate of false alarms is fitted on these by the same rule, and so is any where there are
-        ``more`` images. One of best F1 goes where as many of these exceed it as before: they are few, and the best of
-        few is another threshold than the best of all that it was fitted on. Any other goes by the normal ones alone.
+        A threshold that promises a false alarm rate is fitted on these images by the same rule, and so is any if there
+        are ``more`` images. One of best F1 moves so that as many of these images exceed it as before: they are few, and
+        the best threshold for a few differs from that for all. Any other follows the normal images alone.
 
         Args:
-            product: Its name.
-            before: The images as they were judged when the threshold was valid; without normal ones it stays.
-            after: The same images as they are judged now.
-            more: Images that were not there before, to be fitted on as well.
+            product: Name of the product.
+            before: The images with their scores when the threshold was valid; without normal ones it stays.
+            after: The same images with their scores now.
+            more: Additional images to fit on.
 
         Raises:
             ValueError: If there is no such product.
@@ -256,7 +256,7 @@ class ModelThresholds:
         rule = f"{old.rule.removesuffix(MOVED)}{MOVED}"
         found = Fit(moved(image, *normal), moved(pixel, peaks_of(before), peaks_of(after)), rule)
         new = ThresholdRecord.of(found.rule, AFTERWARDS, moved(old.fitted, *normal), list(after))
-        if old.source not in {VALIDATION, AFTERWARDS}:  # nobody knows what the network makes of those images now
+        if old.source not in {VALIDATION, AFTERWARDS}:  # the scores of those images by this network are unknown
             new = ThresholdRecord.of(found.rule, f"{old.source}, as of an earlier network", new.fitted, [])
         elif self._is_as_fitted(product, old):
             if old.rate is not None:
@@ -266,15 +266,15 @@ class ModelThresholds:
             else:
                 found = found._replace(image=moved(image, *([one.score for one in part] for part in (before, after))))
             new = ThresholdRecord.of(found.rule, AFTERWARDS, found.image, [*after, *more], old.rate)
-        if product == UNKNOWN:  # whose images are those of the products
+        if product == UNKNOWN:  # the records of the products hold its images
             new = replace(new, images=())
         self._move_range(row, [*after, *more], found)
         self._change(product, found, new)
 
     def _change(self, product: str | None, found: Fit, new: ThresholdRecord | None = None) -> None:
-        """Set thresholds and note it in a new record, or the old one; pixels keep theirs where there is none for them.
+        """Set thresholds, nan leaving one as it is, and add the change to the ``new`` record, or else to the old one.
 
-        A threshold without a record of its own promises nothing.
+        Without a ``new`` record, the threshold promises no false alarm rate.
         """
         row = self.row(product)
         if self._lacks_range(row):
@@ -288,10 +288,10 @@ class ModelThresholds:
         self.records[self._key(product)] = new.changed(found.rule, before, found.image)
 
     def _place(self, row: int, level: str, threshold: float) -> None:
-        """Have a row judge by a threshold; nan leaves it as it is.
+        """Make a row judge by a threshold; nan leaves it as it is.
 
         Raises:
-            ValueError: If scores around it could not be computed in 32 bits.
+            ValueError: If scores around it could not be computed in float32.
         """
         if math.isnan(threshold):
             return
@@ -309,7 +309,7 @@ class ModelThresholds:
             self.table[row, STATISTICS.index(f"{level}_{part}")] = value
 
     def _move_range(self, row: int, images: Sequence[KnownImage], found: Fit) -> None:
-        """Have the range begin at the lowest new score, and reach as far beyond the threshold as it did, or farther."""
+        """Start the range at the lowest new score, and extend it beyond the threshold at least as far as before."""
         for level, threshold, values in (
             ("image", found.image, [image.score for image in images]),
             ("pixel", found.pixel, [image.peak for image in images if not math.isnan(image.peak)]),
@@ -344,11 +344,11 @@ class ModelThresholds:
         return self.names[self.row(product)]
 
     def _key(self, product: str | None) -> str:
-        """Name under which there is the record of a product."""
+        """Return the key of a product in ``records``."""
         return self._called(product) if self.products else UNKNOWN
 
 
 def pooled(post_processor: PerCategoryPostProcessor, name: str) -> torch.Tensor:
-    """One of ``STATISTICS`` of all categories together, a number."""
+    """Return one of the pooled ``STATISTICS``, a scalar."""
     value: torch.Tensor = getattr(post_processor, f"_{name}" if name.endswith("threshold") else name)
     return value

@@ -1,12 +1,12 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""From an image's product to its verdict: one model for many products, each judged on its own scale of scores.
+"""Verdict on an image: one model for many categories judges each on its own scale of scores.
 
-Anomaly scores of different products have different ranges, so that one pooled threshold is too high for some and too
-low for others. :func:`score` settles the product of each image, which has its own unit and what is ignored of it, and
-scores it; :class:`PerCategoryPostProcessor`, anomalib's post-processor with a row of statistics per category beside the
-pooled ones, then normalises the scores, keeping their order, and compares them with the product's threshold.
+Anomaly scores of different categories have different ranges, so one pooled threshold is too high for some and too low
+for others. :func:`score` finds the category of each image, which may have its own unit and ignored regions, and scores
+the image. :class:`PerCategoryPostProcessor` is anomalib's post-processor with a row of statistics per category beside
+the pooled ones: it normalises the scores, keeping their order, and compares them with the category's threshold.
 """
 
 import logging
@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 
 
 class Scored(NamedTuple):
-    """Images before thresholds are applied to them.
+    """Scores of images before thresholds are applied.
 
     Attributes:
         raw: Scores ``(B,)`` and maps ``(B, 1, H, W)``, in the unit of the thresholds.
-        category: Index in [0, K] of the category by which each is judged, int64, shape (B,), or ``None``.
-        recognised: That which the model takes each for by itself, or was told once for all.
+        category: Index in [0, K] of the category by which each image is judged, int64, shape (B,), or ``None``.
+        recognised: Index of the category that the model recognises in each, or was set to for all, or ``None``.
     """
 
     raw: InferenceBatch
@@ -53,10 +53,10 @@ def score(
 
     Args:
         network: The network.
-        post_processor: Tells categories apart, if it is a :class:`PerCategoryPostProcessor`.
-        features: What its backbone makes of the images, ``(B, C, h, w)``.
-        category: Index in [0, K] of the category that someone names for each image, int64, shape (B,); ``None`` takes
-            that which the model was told, or else recognises.
+        post_processor: Recognises categories, if it is a :class:`PerCategoryPostProcessor`.
+        features: The backbone's features of the images, ``(B, C, h, w)``.
+        category: Index in [0, K] of the category named for each image, int64, shape (B,); ``None`` takes the one that
+            the model was set to, or else recognises.
     """
     own = keeping_categories(post_processor)
     recognised = None if own is None else own.recognise(pool(features))
@@ -71,7 +71,7 @@ def judge(
     images: Tensor,
     category: Tensor | None = None,
 ) -> tuple[InferenceBatch, Scored]:
-    """Score images ``(B, 3, H, W)`` of any size, RGB in [0, 1], and apply thresholds; the rest is :func:`score`'s."""
+    """Score images ``(B, 3, H, W)`` of any size, RGB in [0, 1], as :func:`score` does, and apply thresholds."""
     features = network.backbone(pre_processor(images) if pre_processor else images)
     scored = score(network, post_processor, features, category)
     own = keeping_categories(post_processor)
@@ -83,10 +83,10 @@ def judge(
 def score_batch(
     network: GradModel, post_processor: nn.Module | None, batch: Batch, features: Tensor | None = None
 ) -> Batch:
-    """Score a batch in place, to which its post-processor applies thresholds next.
+    """Score a batch in place; its post-processor applies thresholds next.
 
-    Images are judged by the category that their data name; that which the model recognises is named in ``explanation``.
-    Their ``features`` (B, C, h, w) are computed unless they are known.
+    Images are judged by the category that their data name. The category that the model recognises is written into
+    ``explanation``. ``features`` (B, C, h, w) are computed unless given.
     """
     own = keeping_categories(post_processor)
     features = network.backbone(cast("Tensor", batch.image)) if features is None else features
@@ -100,7 +100,7 @@ def score_batch(
 
 
 def ignored_pixels(network: GradModel, post_processor: nn.Module | None, batch: Batch) -> Tensor | None:
-    """Pixels ``(B, H, W)`` or ``(1, H, W)`` that are not judged in a scored batch; ``None`` if nothing is ignored."""
+    """Return the pixels ``(B, H, W)`` or ``(1, H, W)`` ignored in a scored batch; ``None`` if nothing is ignored."""
     if network.ignored is None:
         return None
     own = keeping_categories(post_processor)
@@ -108,12 +108,12 @@ def ignored_pixels(network: GradModel, post_processor: nn.Module | None, batch: 
 
 
 def keeping_categories(post_processor: object) -> "PerCategoryPostProcessor | None":
-    """The post-processor, if it keeps categories."""
+    """Return the post-processor if it keeps categories, else ``None``."""
     return post_processor if isinstance(post_processor, PerCategoryPostProcessor) else None
 
 
 def tell(post_processor: nn.Module | None, category: str) -> None:
-    """Have a post-processor judge all images as of one category; a ValueError if it keeps none."""
+    """Make a post-processor judge all images as one category; raise a ValueError if it keeps none."""
     own = keeping_categories(post_processor)
     if own is None:
         raise ValueError(
@@ -124,24 +124,24 @@ def tell(post_processor: nn.Module | None, category: str) -> None:
 
 
 class PerCategoryPostProcessor(CategoryStatistics):
-    """anomalib's post-processor with threshold, minimum and maximum of each category, and of all together.
+    """anomalib's post-processor with threshold, minimum and maximum of each category, and of all together (pooled).
 
     Validation batches that carry ``category`` (:class:`anomalib_grad.data.CategoryImageBatch`) fit one row of
-    statistics per category; the pooled ones are fitted as ever. At test and prediction an image is judged by the row
-    of, in this order, :attr:`category` if set; ``batch.category``; the name that the model recognised and left in
-    ``batch.explanation``; the pooled statistics if there is no name or an unknown one.
+    statistics per category, and the pooled ones as in anomalib. At test and prediction an image is judged by the row
+    of, in this order, :attr:`category` if set; ``batch.category``; the name that the model recognised and wrote into
+    ``batch.explanation``. Without a name, or with an unknown one, the pooled statistics judge it.
 
-    Validation data that lack something:
+    If validation data are incomplete:
 
-    - a category without anomalous images has its highest normal score as threshold (anomalib's rule);
-    - a category without masks, or with anomalous images of which no mask shows a pixel, has the pooled pixel
-      threshold, on its own range.
+    - a category without anomalous images gets its highest normal score as threshold (anomalib's rule);
+    - a category without masks, or with anomalous images whose masks are all empty, gets the pooled pixel threshold, on
+      its own range.
 
     With a :attr:`false_alarm_rate` the thresholds need no anomalous images: this share of normal images exceeds them,
     by their score and by the largest value of their map (see ``rules.py``).
 
-    With normalisation switched off, raw scores are compared with the category's raw threshold, and sensitivities,
-    which are steps on the normalised scale, do not apply.
+    Without normalisation, raw scores are compared with the category's raw threshold. Sensitivities, which are steps on
+    the normalised scale, then have no effect.
 
     Args:
         enable_normalization: Normalise scores and maps to [0, 1], the threshold to 0.5.
@@ -154,9 +154,9 @@ class PerCategoryPostProcessor(CategoryStatistics):
 
     Attributes:
         categories: Names of the K categories; index K stands for unknown ones and the pooled statistics.
-        category: Name of the only product in front of the camera, if the caller knows it; not kept in checkpoints.
+        category: Name of the only category in front of the camera, if the caller knows it; not kept in checkpoints.
         recogniser: Recognises the category from pooled backbone features. The model fits it and calls it.
-        records: How the thresholds came about, by category; those of all together under ``"unknown"``.
+        records: How the thresholds were fitted, by category; the pooled ones under ``"unknown"``.
         fixed_table: The :attr:`table` while a graph is exported.
 
     Example:
@@ -167,15 +167,15 @@ class PerCategoryPostProcessor(CategoryStatistics):
     # ------------------------------------------------------------------ categories
 
     def category_names(self, index: Tensor) -> list[str]:
-        """Names of category indices in [0, K], int64, shape (B,): ``"unknown"`` for K."""
+        """Return the names of category indices in [0, K], int64, shape (B,): ``"unknown"`` for K."""
         return [[*self.categories, UNKNOWN][i] for i in index.tolist()]
 
     def category_threshold(self, name: str) -> float:
-        """Image threshold of a category (pooled if unknown) in the unit of the scores; nan before it was fitted."""
+        """Return the image threshold of a category (pooled if unknown) in the unit of the scores; nan if not fitted."""
         return float(self.image_thresholds[self.indices_of([name])])
 
     def named_in(self, batch: Batch) -> Tensor | None:
-        """Category index of each image by :attr:`category` or ``batch.category``: in [0, K], shape (B,), or None.
+        """Return each image's category index by :attr:`category` or ``batch.category``: in [0, K], shape (B,), or None.
 
         Raises:
             ValueError: If :attr:`category` is set to an unknown name.
@@ -187,17 +187,17 @@ class PerCategoryPostProcessor(CategoryStatistics):
             return None
         for name in sorted(set(names) - set(self.categories) - self._warned):
             self._warned.add(name)
-            if not torch.isnan(self.image_threshold):  # of none at all a run says so when it starts
+            if not torch.isnan(self.image_threshold):  # without any threshold, the run has warned at its start
                 logger.warning("Category %r has no threshold of its own: the pooled one is used.", name)
         return self.indices_of(names)
 
     def category_index(self, batch: Batch) -> Tensor | None:
-        """Category index of each image of a scored batch by :meth:`named_in`, else by ``batch.explanation``."""
+        """Return the category index of each image in a scored batch: :meth:`named_in`, else ``batch.explanation``."""
         named, recognised = self.named_in(batch), getattr(batch, "explanation", None)
         return self.indices_of(recognised) if named is None and recognised and self.categories else named
 
     def recognise(self, pooled: Tensor) -> Tensor | None:
-        """Category index of each image by what the backbone sees, or that of :attr:`category` if set.
+        """Recognise the category of each image from its features, or return that of :attr:`category` if set.
 
         Args:
             pooled: Features averaged over the image, shape (B, C).
@@ -210,25 +210,25 @@ class PerCategoryPostProcessor(CategoryStatistics):
         return self.recogniser(pooled) if self.recogniser.fitted else None
 
     def indices_of(self, names: Iterable[str]) -> Tensor:
-        """Indices of category names, K for those that are unknown: int64, shape (B,)."""
+        """Return the indices of category names, K for unknown ones: int64, shape (B,)."""
         indices = {name: index for index, name in enumerate(self.categories)}
         return torch.tensor([indices.get(name, len(indices)) for name in names], device=self.image_min.device)
 
     def same_index(self, name: str, values: Tensor) -> Tensor:
-        """Index of a category, as :meth:`named_index` gives it, for each image of ``(B, ...)``: int64, shape (B,)."""
-        # not len(): the exporter would take the batch of its example for that of all
+        """Return the :meth:`named_index` of one category for each image of ``(B, ...)``: int64, shape (B,)."""
+        # not len(): the exporter would fix the batch size to its example's
         return torch.full((values.shape[0],), self.named_index(name), device=values.device)
 
     # ------------------------------------------------------------------ statistics, (K + 1,), pooled last
 
     @property
     def image_thresholds(self) -> Tensor:
-        """Raw image threshold of each category, pooled last; pooled for a category without one. Shape (K + 1,)."""
+        """Raw image threshold of each category, or the pooled one if it has none; pooled last. Shape (K + 1,)."""
         return first_known(self.category_image_threshold, pooled=self.image_threshold)
 
     @property
     def pixel_thresholds(self) -> Tensor:
-        """Raw pixel threshold of each category, pooled last; pooled for a category without one. Shape (K + 1,)."""
+        """Raw pixel threshold of each category, or the pooled one if it has none; pooled last. Shape (K + 1,)."""
         own = first_known(self.category_pixel_threshold, pooled=self._pixel_threshold)
         if not self.enable_threshold_matching:
             return own
@@ -236,7 +236,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
 
     @property
     def table(self) -> Tensor:
-        """All :data:`STATISTICS` in their order, a row for each category and the pooled ones last: (K + 1, 6)."""
+        """All :data:`STATISTICS` in their order, a row for each category, then the pooled row: (K + 1, 6)."""
         if self.fixed_table is not None:
             return self.fixed_table
         rows = (first_known(getattr(self, f"category_{end}"), pooled=getattr(self, end)) for end in ENDS)
@@ -244,7 +244,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
 
     @contextmanager
     def holding_table(self) -> Iterator[None]:
-        """Compute with a table that is a buffer of its own, so that an exported graph holds it under its name."""
+        """Keep the table in a buffer during the block, so that an exported graph holds it under that name."""
         self.fixed_table = self.table.detach().clone()
         try:
             yield
@@ -259,7 +259,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
         Args:
             predictions: Scores (B,) and maps (B, 1, H, W), at least one of them.
             category_index: Category of each image in [0, K], int64, shape (B,); pooled statistics if None.
-                :attr:`category` wins over it if set.
+                :attr:`category` overrides it if set.
 
         Returns:
             The predictions with scores and maps in [0, 1], labels and masks.
@@ -270,7 +270,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
         pred_score, anomaly_map = predictions.pred_score, predictions.anomaly_map
         if pred_score is None:
             if anomaly_map is None:
-                return super().forward(predictions)  # which says what is missing
+                return super().forward(predictions)  # raises, and says what is missing
             pred_score = torch.amax(anomaly_map, dim=(-2, -1))
         if self.category is not None:
             category_index = self.same_index(self.category, pred_score)
@@ -284,7 +284,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
         )
 
     def _judge(self, level: str, values: Tensor | None, statistics: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Normalise scores (B,) or maps (B, ..., H, W), and label them, by statistics (B, 6) of their categories."""
+        """Normalise and label scores (B,) or maps (B, ..., H, W) by statistics (B, 6) of their categories."""
         if values is None:
             return None, None
         columns = [STATISTICS.index(f"{level}_{part}") for part in ("min", "max", "threshold")]
@@ -297,13 +297,13 @@ class PerCategoryPostProcessor(CategoryStatistics):
 
     @staticmethod
     def _normalize(preds: Tensor | None, norm_min: Tensor, norm_max: Tensor, threshold: Tensor) -> Tensor | None:
-        """Map minimum and threshold to 0 and 0.5, linearly on either side up to 0.9, and all beyond to less than 1.
+        """Map the minimum to 0 and the threshold to 0.5, linearly on either side up to 0.9, and higher scores below 1.
 
-        anomalib's own normalisation has one slope around the threshold and clips what then leaves [0, 1]: where the
-        threshold is far from the middle, different scores become equal and ranking metrics fall (seen on real products:
-        image AUROC 83.3 instead of 91.4). With a slope on either side, all scores within the range of the validation
-        data keep their order; and as normal images alone have a range that ends where defects begin, scores beyond it
-        keep theirs as well (see ``normalization.py``).
+        anomalib's own normalisation has one slope around the threshold and clips to [0, 1]: where the threshold is far
+        from the middle, different scores become equal and ranking metrics fall (seen on real products: image AUROC 83.3
+        instead of 91.4). With a slope on either side, all scores within the range of the validation data keep their
+        order. So do scores beyond it, since a range of normal images alone ends where defects begin; see
+        ``normalization.py``.
 
         Args:
             preds: Raw scores of any shape, or ``None``.
@@ -318,10 +318,10 @@ class PerCategoryPostProcessor(CategoryStatistics):
             return None
         threshold = torch.where(torch.isnan(threshold), (norm_max + norm_min) / 2, threshold)
         below, above = threshold - norm_min, norm_max - threshold
-        # A threshold at an extreme leaves one side without extent: it takes the other's. No range at all: one unit.
+        # A threshold at an extreme leaves one side without extent, which takes the other's; without any range, 1.
         below, above = torch.where(below > 0, below, above), torch.where(above > 0, above, below)
         below, above = (torch.where(extent > 0, extent, torch.ones_like(extent)) for extent in (below, above))
-        # Clamps and no choice for each pixel, which exported graphs are slow at.
+        # Clamps, because a choice for each pixel is slow in exported graphs.
         distance, linear, width = preds - threshold, 2 * KNEE - 1, below + above
         within = (distance / below).clamp(min=-1.0, max=0.0) + (distance / above).clamp(min=0.0, max=linear)
         beyond = 1 - width / (width + torch.relu(distance - linear * above))
@@ -329,7 +329,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
         return torch.where(torch.isnan(norm_min) | torch.isnan(norm_max), preds, normalized)
 
     def post_process_batch(self, batch: Batch) -> None:
-        """Normalise and threshold a batch in place, each image by its category; labels and masks that it has stay."""
+        """Normalise and threshold a batch in place, each image by its category; existing labels and masks stay."""
         raw = InferenceBatch(pred_score=batch.pred_score, anomaly_map=batch.anomaly_map)
         if raw.pred_score is None and raw.anomaly_map is None:
             return
@@ -343,16 +343,16 @@ class PerCategoryPostProcessor(CategoryStatistics):
     # ------------------------------------------------------------------ checkpoints
 
     def checkpoint_config(self) -> dict[str, Any]:
-        """Plain-data configuration for a checkpoint, the names of the categories among it."""
+        """Return the configuration as plain data for a checkpoint, including the names of the categories."""
         own = {"categories": list(self.categories), "false_alarm_rate": self.false_alarm_rate}
         records = {name: record.to_plain() for name, record in self.records.items()}
         return {**super().checkpoint_config(), **own, "records": records}
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
-        """Restore the configuration; makes room for the statistics that the state dict brings next.
+        """Restore the configuration, and make room for the statistics of the state dict, which is loaded next.
 
         Raises:
-            ValueError: If it is none that :meth:`checkpoint_config` gives.
+            ValueError: If it does not come from :meth:`checkpoint_config`.
         """
         check_post_processing(config)
         super().load_checkpoint_config(config)
@@ -364,5 +364,5 @@ class PerCategoryPostProcessor(CategoryStatistics):
 
 
 def first_known(categories: Tensor, pooled: Tensor) -> Tensor:
-    """Rows of the categories (K,), then the pooled one, which also stands in where a category has none: (K + 1,)."""
+    """Return the categories' values (K,), then the pooled one, which also replaces their NaN: (K + 1,)."""
     return torch.cat([torch.where(torch.isnan(categories), pooled, categories), pooled.reshape(1)])

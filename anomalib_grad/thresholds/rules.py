@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which threshold known images call for: one rule for training, ``set``, ``fit`` and ``correct``."""
+"""Rules that fit a threshold on labelled images, the same for training, ``set``, ``fit`` and ``correct``."""
 
 import math
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ from .score_histogram import best_f1_score
 BEST_F1 = "best F1"
 HIGHEST_NORMAL = "highest normal score"
 TAIL_SHARE = 0.25
-"""Share of the normal scores that the tail is fitted on."""
+"""Share of the normal scores, the highest ones, that the tail is fitted on."""
 BELOW = 0.05
-"""A threshold below all scores lies this share of the lowest under it: rounding to half precision moves scores less."""
+"""Distance of a threshold below all scores, as a share of the lowest: rounding to half precision moves scores less."""
 
 
 def false_alarm_rule(rate: float) -> str:
-    """Name the rule that promises a rate of false alarms."""
+    """Return the name of the rule that promises a false alarm rate."""
     return f"false alarms {rate:g}"
 
 
 class Fit(NamedTuple):
-    """Thresholds of images and pixels in the unit of the scores, pixels nan where nothing is known; and their rule."""
+    """Image and pixel threshold in the unit of the scores, and their rule; the pixel threshold is nan if unknown."""
 
     image: float
     pixel: float
@@ -39,11 +39,11 @@ def fit(images: Sequence[KnownImage], rate: float | None) -> Fit:
 
     Args:
         images: At least one normal image.
-        rate: Share of false alarms that is wanted, in (0, 1); ``None`` takes best F1, where there are anomalous images,
-            or the highest normal score.
+        rate: Wanted false alarm rate, in (0, 1); ``None`` takes best F1 if there are anomalous images, else the highest
+            normal score.
 
     Returns:
-        The thresholds. Without a rate, pixels are called anomalous above all those of normal images.
+        The thresholds. Without a rate, the pixel threshold is the largest map value of the normal images.
 
     Raises:
         ValueError: If the rate is out of range.
@@ -61,20 +61,20 @@ def fit(images: Sequence[KnownImage], rate: float | None) -> Fit:
 
 
 def false_alarm_threshold(scores: Sequence[float], rate: float) -> float:
-    """Threshold that a new normal image exceeds with a given probability, from scores of normal images alone.
+    """Return the threshold that a new normal image exceeds with a given probability, from normal scores alone.
 
-    Where the scores suffice, the threshold is one of them: of ``n`` old scores and a new one each is as likely to be
-    the largest as any other, so that the new one exceeds the ``ceil((n + 1) (1 - rate))``-th smallest with a
-    probability of at most ``rate``, whatever their distribution (conformal prediction, Vovk et al. 2005). Rates below
-    ``1 / (n + 1)`` lie beyond the scores: there the largest quarter of them is continued by an exponential tail (peaks
-    over a threshold, Pickands 1975, with shape 0).
+    With enough scores the threshold is one of them. Among ``n`` old scores and a new one, each is equally likely to be
+    the largest, so the new one exceeds the ``ceil((n + 1) (1 - rate))``-th smallest with a probability of at most
+    ``rate``, whatever their distribution (conformal prediction, Vovk et al. 2005). Rates below ``1 / (n + 1)`` need a
+    threshold above all scores: an exponential tail continues the largest quarter of them (peaks over a threshold,
+    Pickands 1975, with shape 0).
 
     Args:
         scores: Scores of ``n`` normal images that training did not see, in any unit.
         rate: Wanted probability, in (0, 1).
 
     Returns:
-        The threshold; nan without a score. One score, or equal ones, show no tail: it is the largest of them then.
+        The threshold; nan without scores. One score, or equal ones, show no tail: the threshold is then the largest.
 
     Raises:
         ValueError: If ``rate`` is out of range.
@@ -94,7 +94,7 @@ def false_alarm_threshold(scores: Sequence[float], rate: float) -> float:
 
 
 def check_rate(rate: float) -> None:
-    """Refuse, by a ValueError, a rate of false alarms that is not in (0, 1)."""
+    """Raise a ValueError if a false alarm rate is not in (0, 1)."""
     if not (isinstance(rate, Real) and 0 < rate < 1):
         raise ValueError(
             f"false_alarm_rate must lie between 0 and 1, got {rate!r}; 0.01 is one false alarm in a hundred."
@@ -102,17 +102,17 @@ def check_rate(rate: float) -> None:
 
 
 def best_f1_threshold(scores: Sequence[float], anomalous: Sequence[bool]) -> float:
-    """Threshold of best F1 over images of which some are anomalous, where models compare scores with it in 32 bits.
+    """Return the threshold of best F1 over images, some of them anomalous, for models that compare in float32.
 
-    It lies below the lowest score that is to be called anomalous, since labels ask for more than the threshold: in the
-    middle of it and the next lower one, or a share of it (:data:`BELOW`) under it where there is none.
+    It lies below the lowest score to be called anomalous, since labels require a score above the threshold: halfway to
+    the next lower score, or a share of it (:data:`BELOW`) below if there is none.
 
     Args:
-        scores: At least one; infinite ones stand above all others.
-        anomalous: Whether each is of an anomalous image.
+        scores: At least one; infinite ones rank above all others.
+        anomalous: Whether each score is of an anomalous image.
 
     Returns:
-        A finite number of 32 bits.
+        A finite float32 number.
     """
     highest = max(filter(math.isfinite, scores), default=0.0)
     values = torch.tensor(scores, dtype=torch.float32).clamp(max=highest + (abs(highest) or 1.0))
@@ -125,15 +125,15 @@ def best_f1_threshold(scores: Sequence[float], anomalous: Sequence[bool]) -> flo
 def moved(threshold: float, before: Sequence[float], after: Sequence[float]) -> float:
     """Move a threshold with the scores of some images, so that the same share of them exceeds it.
 
-    It keeps its place between two scores; beyond all of them it keeps its proportion to the nearest.
+    It keeps its relative position between two scores; beyond all of them it keeps its ratio to the nearest.
 
     Args:
-        threshold: The threshold; one that is no number stays so.
-        before: Scores of the images when it was valid.
+        threshold: The threshold; nan stays nan.
+        before: Scores of the images when the threshold was valid.
         after: Scores of the same images now.
 
     Returns:
-        The threshold for such scores; the same without any images.
+        The threshold for the new scores; unchanged without images.
     """
     old, new = sorted(before), sorted(after)
     if not old or math.isnan(threshold):

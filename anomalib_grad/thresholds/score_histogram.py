@@ -1,24 +1,24 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Thresholds of best F1: exact ones from a list of scores, and those of pixels from a histogram that streams."""
+"""Thresholds of best F1: from a list of scores, or for pixels from a histogram filled batch by batch."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 DIGITS = 10
-"""Binary digits of a score that its bin keeps after the first: bins are a thousandth of the score wide."""
+"""Mantissa bits of a score that its bin keeps: bins are a thousandth of the score wide."""
 _SHIFT = 23 - DIGITS
 _FLOOR = (127 - 24) << DIGITS
 """Scores whose magnitude is below 2^-24 share a bin."""
 
 
 class ScoreHistogram:
-    """Counts normal and anomalous scores in bins of equal relative width, whatever their range.
+    """Histogram of normal and anomalous scores with bins of equal relative width.
 
-    A bin is what a float32 has in common with its neighbours when its last digits are cut off, so that bins need no
-    range that would have to be known first. Memory depends on the range of the scores alone: 16 kB for each factor of
-    two, at most 700 kB for scores of one sign up to 2^16.
+    All float32 numbers that differ only in their last mantissa bits share a bin, so the range of the scores need not be
+    known first. Memory depends on that range alone: 16 kB for each factor of two, at most 700 kB for scores of one sign
+    up to 2^16.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class ScoreHistogram:
         self.counts = torch.zeros(0, 2, dtype=torch.int64)  # (bins, 2): normal, anomalous
 
     def update(self, scores: Tensor, anomalous: Tensor) -> None:
-        """Count scores of any shape, with their truth of the same shape, bool."""
+        """Count scores of any shape; ``anomalous`` is bool and of the same shape."""
         bins = bin_of(scores.flatten())
         if not len(bins):
             return
@@ -36,7 +36,7 @@ class ScoreHistogram:
         self._add(low, counts.unflatten(0, (-1, 2)))
 
     def merge(self, other: "ScoreHistogram") -> None:
-        """Take in what another histogram counted."""
+        """Add the counts of another histogram."""
         if len(other.counts):
             self._add(other.first, other.counts)
 
@@ -50,20 +50,20 @@ class ScoreHistogram:
         self.counts[first - self.first :][: len(counts)] += counts
 
     def best_f1_threshold(self) -> float:
-        """The value just below the bin from which on all scores are best called anomalous.
+        """Return the value just below the lowest bin to call anomalous for the best F1.
 
-        F1 there is that of all pixels, not an estimate; only the choice is one among bins.
+        The F1 there is exact, not an estimate; only the choice of thresholds is limited to bin edges.
         """
         normal, anomalous = self.counts.unbind(dim=1)
         return just_below(self.first + best_f1_row(normal, anomalous))
 
 
 def best_f1_row(normal: Tensor, anomalous: Tensor) -> int:
-    """Row from which on calling all anomalous gives the best F1, the first of those; never an empty one.
+    """Return the lowest row to call anomalous, with all above it, for the best F1; the first of equals, never empty.
 
     Args:
-        normal: Numbers of normal samples by rising score, ``(rows,)``.
-        anomalous: Numbers of anomalous ones.
+        normal: Number of normal samples in each row, by ascending score, ``(rows,)``.
+        anomalous: Number of anomalous samples in each row, ``(rows,)``.
     """
     found = anomalous.flip(0).cumsum(0).flip(0).double()  # (rows,): anomalous samples from this row on
     called = (normal + anomalous).flip(0).cumsum(0).flip(0)  # (rows,): samples that would be called anomalous
@@ -72,25 +72,25 @@ def best_f1_row(normal: Tensor, anomalous: Tensor) -> int:
 
 
 def best_f1_score(scores: Tensor, anomalous: Tensor) -> float:
-    """Lowest of the scores ``(n,)`` that are best called anomalous."""
+    """Return the lowest of the scores ``(n,)`` to call anomalous for the best F1."""
     values, rows = scores.unique(return_inverse=True)
     counts = torch.bincount(2 * rows + anomalous, minlength=2 * len(values)).unflatten(0, (-1, 2))
     return float(values[best_f1_row(*counts.unbind(dim=1))])
 
 
 def bin_of(scores: Tensor) -> Tensor:
-    """Bin of each score: int32, of the same order; NaN comes last."""
+    """Return the bin of each score, int32, in the order of the scores; NaN comes last."""
     magnitude = ((scores.float().abs().view(torch.int32) >> _SHIFT) - _FLOOR).clamp_(min=0)
     return torch.where(scores < 0, -magnitude, magnitude)
 
 
 def just_below(row: int) -> float:
-    """Largest number that is below all scores of a bin."""
+    """Return the largest number below all scores of a bin."""
     if row <= 0:
         return -_number((1 - row + _FLOOR) << _SHIFT)
     return _number(((row + _FLOOR) << _SHIFT) - 1)
 
 
 def _number(bits: int) -> float:
-    """The float32 that some bits stand for; the next lower number stands for one less."""
+    """Return the float32 of a bit pattern; the pattern minus one is the next lower number."""
     return torch.tensor(bits, dtype=torch.int32).view(torch.float32).item()

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""How a product's threshold came about, kept beside it in checkpoints and exports."""
+"""Record of how a product's threshold was fitted and changed, kept in checkpoints and exports."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -9,9 +9,9 @@ from typing import Any
 from .labelled_scores import KnownImage, from_plain, thinned, to_plain
 
 VALIDATION = "validation"
-"""Source of what training fitted."""
+"""Source of a threshold fitted in training."""
 AFTERWARDS = "validation, judged again after products were added"
-"""Source of what was fitted on features of validation images that a checkpoint carried."""
+"""Source of a threshold fitted on features of validation images that a checkpoint carried."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Change:
 
     Attributes:
         when: ISO 8601, in UTC.
-        what: What was asked for, in words.
-        before: Image threshold until then, in the unit of the scores.
-        after: Image threshold from then on.
+        what: Description of the change.
+        before: Image threshold before, in the unit of the scores.
+        after: Image threshold after.
     """
 
     when: str
@@ -33,16 +33,16 @@ class Change:
 
 @dataclass(frozen=True)
 class ThresholdRecord:
-    """What is known of one product's threshold.
+    """Origin and history of one product's threshold.
 
     Attributes:
-        rule: By which it was found, in words.
+        rule: Name of the rule that fitted it.
         source: Where the images come from.
-        fitted: Image threshold that the images gave, to which sensitivities refer.
-        images: The images, or a sample of very many.
-        seen: Number of normal and of anomalous images that there were.
-        rate: Share of normal images that were promised to exceed it, in (0, 1); ``None`` where nothing was promised.
-        history: What was changed, oldest first.
+        fitted: Image threshold fitted on the images, to which sensitivities refer.
+        images: The images, or a sample if there were very many.
+        seen: Number of normal and of anomalous images before sampling.
+        rate: Promised false alarm rate, in (0, 1); ``None`` if none was promised.
+        history: Changes, oldest first.
     """
 
     rule: str
@@ -57,17 +57,17 @@ class ThresholdRecord:
     def of(
         cls, rule: str, source: str, fitted: float, images: list[KnownImage], rate: float | None = None
     ) -> "ThresholdRecord":
-        """Note a threshold that was fitted on some images."""
+        """Record a threshold that was fitted on some images."""
         anomalous = sum(image.anomalous for image in images)
         return cls(rule, source, fitted, thinned(images), (len(images) - anomalous, anomalous), rate)
 
     def changed(self, what: str, before: float, after: float) -> "ThresholdRecord":
-        """Give the record after a change now."""
+        """Return the record with a change added, dated now."""
         when = datetime.now(timezone.utc).isoformat(timespec="seconds")
         return replace(self, history=(*self.history, Change(when, what, before, after)))
 
     def to_plain(self) -> dict[str, Any]:
-        """Give the record as plain data."""
+        """Return the record as plain data."""
         return {
             **vars(self),
             "images": to_plain(self.images),
@@ -77,7 +77,7 @@ class ThresholdRecord:
 
     @classmethod
     def from_plain(cls, plain: Any) -> "ThresholdRecord":  # noqa: ANN401  # whatever a file holds
-        """Read what :meth:`to_plain` gave; a LookupError, TypeError or ValueError if it is something else."""
+        """Read what :meth:`to_plain` returned; raise a LookupError, TypeError or ValueError for anything else."""
         normal, anomalous = (int(count) for count in plain["seen"])
         rate = plain["rate"]
         return cls(

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Validation scores of one category, from which its threshold and range are fitted, over all processes together."""
+"""Validation scores of one category, over all processes, from which its threshold and range are fitted."""
 
 import math
 from collections import Counter
@@ -21,7 +21,7 @@ from .score_histogram import ScoreHistogram
 
 
 class Scores(NamedTuple):
-    """What thresholds are fitted on, of the images of one category in a batch."""
+    """Scores and labels of the images of one category in a batch."""
 
     pred_score: Tensor | None  # (n,)
     gt_label: Tensor | None  # (n,) bool
@@ -31,11 +31,11 @@ class Scores(NamedTuple):
 
 
 class ScoreSummary:
-    """What has to be known of the validation scores of one category; its memory does not grow with the pixels.
+    """Summary of the validation scores of one category; its memory does not grow with the pixels.
 
     Attributes:
-        counts: Images and pixels, and anomalous ones.
-        extremes: Smallest and largest score, and value of the maps.
+        counts: Numbers of images and pixels, and of anomalous ones.
+        extremes: Smallest and largest score, and smallest and largest map value.
         known: Images that have a score and a label.
         pixels: Counts of normal and anomalous pixels by score.
         peaks: Largest value of the map of each normal image.
@@ -49,7 +49,7 @@ class ScoreSummary:
         self.peaks: list[float] = []
 
     def update(self, scores: Scores) -> None:
-        """Take in the images of one batch."""
+        """Add the images of one batch."""
         levels = ("image", scores.pred_score, scores.gt_label), ("pixel", scores.anomaly_map, scores.gt_mask)
         for level, values, truth in levels:
             if truth is not None:
@@ -64,7 +64,7 @@ class ScoreSummary:
             self.pixels.update(scores.anomaly_map, scores.gt_mask.bool())
 
     def _know(self, scores: Scores, truths: list[bool]) -> None:
-        """Note images whose truth is known."""
+        """Add images whose labels are known."""
         maps, names = scores.anomaly_map, scores.image_path or [""] * len(truths)
         peaks = [math.nan] * len(truths) if maps is None else maps.reshape(len(maps), -1).amax(dim=1).tolist()
         if maps is not None:
@@ -74,11 +74,11 @@ class ScoreSummary:
             self.known += [KnownImage.of(path, value, peak, anomalous=truth) for path, value, peak, truth in rows]
 
     def normal(self, level: str) -> list[float]:
-        """Score of each normal image, or the largest value of its map; ``level`` is ``"image"`` or ``"pixel"``."""
+        """Return each normal image's score (``level`` is ``"image"``) or largest map value (``"pixel"``)."""
         return scores_of(self.known, anomalous=False) if level == "image" else self.peaks
 
     def merge(self, other: "ScoreSummary") -> None:
-        """Take in what another process saw of the category."""
+        """Add another process's summary of the category."""
         self.counts.update(other.counts)
         self._extend(other.extremes)
         self.known += other.known
@@ -86,9 +86,9 @@ class ScoreSummary:
         self.pixels.merge(other.pixels)
 
     def best_f1_threshold(self, level: str) -> float:
-        """Raw threshold of best F1; without anomalous samples the highest score, as anomalib has it.
+        """Return the raw threshold of best F1; without anomalous samples the highest score, as in anomalib.
 
-        It lies below the lowest score that is to be called anomalous, since labels ask for more than the threshold.
+        It lies below the lowest score to be called anomalous, since labels require a score above the threshold.
 
         Returns:
             The threshold; nan if there is nothing to fit it on.
@@ -103,14 +103,14 @@ class ScoreSummary:
         return best_f1_threshold([image.score for image in self.known], [image.anomalous for image in self.known])
 
     def extrapolation(self, rate: float) -> str | None:
-        """Say from which rate of false alarms the normal images suffice, if ``rate`` is lower; else ``None``."""
+        """Say which false alarm rates the normal images are too few for, if ``rate`` is one of them; else ``None``."""
         normal = len(self.normal("image"))
         if normal == 0 or not extrapolates(rate, normal):
             return None
         return f"{normal} normal images: a false_alarm_rate below {1 / (normal + 1):.2g} is extrapolated from them"
 
     def shortage(self) -> str | None:
-        """Say what the data lack for thresholds of best F1 and which rule fills the gap; ``None`` if nothing."""
+        """Say what the data lack for thresholds of best F1, and which rule fills the gap; ``None`` if they suffice."""
         image, pixel = self.has_scores("image"), self.has_scores("pixel")
         if image and not self.counts["anomalous_image"]:
             return "no anomalous image: its threshold is its highest normal score"
@@ -122,7 +122,7 @@ class ScoreSummary:
             self.extremes[name] = extreme(value, self.extremes.get(name, value))
 
     def has_scores(self, level: str) -> bool:
-        """Whether there is something to fit a threshold on: scores with truth, and truth that shows the anomalies."""
+        """Tell whether a threshold can be fitted: there are labelled scores, and masks show the anomalies."""
         if not self.counts[level] or level + "_max" not in self.extremes:
             return False
         masks_are_missing = self.counts["anomalous_image"] and not self.counts["anomalous_pixel"]
@@ -130,14 +130,14 @@ class ScoreSummary:
 
 
 def gather_summaries(local: dict[str, ScoreSummary]) -> dict[str, ScoreSummary]:
-    """Summary of each category over all processes, sorted by name, the same in each of them."""
+    """Return the summary of each category over all processes, sorted by name, the same in each process."""
     parts = all_gather(local)
     names = sorted({name for part in parts for name in part})
     return {name: merge_all(part[name] for part in parts if name in part) for name in names}
 
 
 def merge_all(summaries: Iterable[ScoreSummary]) -> ScoreSummary:
-    """Join summaries into one."""
+    """Merge summaries into one."""
     joined = ScoreSummary()
     for summary in summaries:
         joined.merge(summary)
@@ -145,7 +145,7 @@ def merge_all(summaries: Iterable[ScoreSummary]) -> ScoreSummary:
 
 
 def select(batch: Batch, rows: list[int]) -> Scores:
-    """Scores and truth of some images of a batch, uncopied if they are all of it."""
+    """Return scores and labels of some images of a batch, without copying if they are all of it."""
     fields: list[Any] = [getattr(batch, name, None) for name in Scores._fields]
     return Scores(*(field if field is None or len(rows) == len(field) else _rows(field, rows) for field in fields))
 
