@@ -6,16 +6,16 @@ pip install 'anomalib-grad[ray]'
 python examples/batch_inference.py results/weights/openvino/model.xml ./images --out ./judged --workers 8 --maps
 python examples/batch_inference.py model.xml 's3://bucket/line3/*.png' --out s3://bucket/judged --category bottle
 
-Writes OUT/predictions/*.parquet, which pandas.read_parquet("OUT/predictions") reads at once, a row per image:
+Writes OUT/predictions/*.parquet, one row per image; read all of it with pandas.read_parquet("OUT/predictions"):
 
 path        the image
 pred_score  anomaly score
-pred_label  whether it is anomalous
-category    the product that it was taken for, or that --category names; null if the model knows none
-map_path    its anomaly map, relative to OUT: an 8-bit PNG in which 0 to 255 stand for 0 to 1; null without --maps
-error       why the image could not be read, else null; such a row has neither score nor label
+pred_label  whether the image is anomalous
+category    the recognised product, or the one of --category; null if the model knows none
+map_path    the anomaly map, relative to OUT: an 8-bit PNG in which 0 to 255 stand for 0 to 1; null without --maps
+error       why the image could not be read, else null; a row with an error has no score and no label
 
-The same command goes on where it was stopped. Images that have a row are not judged again, unreadable ones included.
+To resume after an interruption, run the same command again. It skips images that have a row, even unreadable ones.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from anomalib_grad.data.read_or_refuse import FileFormat, open_up_to, refuse_pip
 from anomalib_grad.report.predictions import Prediction
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # under `uv run`, workers would sync an environment each
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else each worker syncs an environment under `uv run`
 try:
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -57,13 +57,13 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     from anomalib.data import NumpyImageBatch
 
-OBJECT_STORE = 128 * 2**20  # bytes; images do not travel through it, only their paths
+OBJECT_STORE = 128 * 2**20  # bytes; it transports only paths, not images
 PREDICTION = dict(zip(Prediction._fields, (pa.string(), pa.float32(), pa.bool_(), pa.string()), strict=True))
 SCHEMA = pa.schema({**PREDICTION, "map_path": pa.string(), "error": pa.string()})
 
 
 class Place(NamedTuple):
-    """A file, folder or pattern on some file system."""
+    """File, folder or pattern on a local or remote file system."""
 
     filesystem: FileSystem
     scheme: str  # "s3://"; empty for this machine
@@ -71,7 +71,7 @@ class Place(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Place":
-        """Read a path of this machine or a URI that pyarrow knows."""
+        """Parse a local path, or a URI that pyarrow supports."""
         if "://" not in text:
             return cls(LocalFileSystem(), "", Path(text).resolve().as_posix())
         try:
@@ -83,11 +83,11 @@ class Place(NamedTuple):
         return cls(filesystem, text.partition("://")[0] + "://", path.rstrip("/"))
 
     def child(self, name: str) -> "Place":
-        """Go down."""
+        """Return a file or folder inside this folder."""
         return self._replace(path=f"{self.path}/{name}")
 
     def lies_in(self, folder: "Place") -> bool:
-        """Tell whether this is a folder or something in it, by name."""
+        """Return whether this is ``folder`` or inside it, judged by the path."""
         return self.scheme == folder.scheme and f"{self.path}/".startswith(f"{folder.path}/")
 
     def write(self, content: bytes) -> None:
@@ -96,7 +96,7 @@ class Place(NamedTuple):
             stream.write(content)
 
     def write_whole(self, content: bytes) -> None:
-        """Write a file that has its name only when it is complete; until then it is hidden."""
+        """Write a file under a hidden name, and rename it once it is complete."""
         folder, name = self.path.rsplit("/", 1)
         unfinished = self._replace(path=f"{folder}/.{name}")
         unfinished.write(content)
@@ -109,7 +109,7 @@ class Place(NamedTuple):
 
 
 def list_images(place: Place) -> list[str]:
-    """List the images of a folder and all below it, or what a pattern matches, hidden files never; paths in order."""
+    """List the images in a folder and its subfolders, or those that match a pattern; sorted, without hidden files."""
     kind = place.filesystem.get_file_info(place.path).type
     if kind == FileType.File:
         return [place.path]
@@ -129,7 +129,7 @@ def list_images(place: Place) -> list[str]:
 
 
 class Settings(NamedTuple):
-    """What every worker has to know."""
+    """Settings that every worker needs."""
 
     model: tuple[bytes, bytes]  # contents of .xml and .bin
     images: Place
@@ -142,7 +142,7 @@ class Settings(NamedTuple):
 
 
 class Judge:
-    """A Ray actor: a model of its own, which judges the images of one table after the other."""
+    """Ray actor with its own model, which predicts on the images of one table after another."""
 
     def __init__(self, settings: Settings) -> None:
         from anomalib_grad.deploy import CategoryOpenVINOInferencer  # noqa: PLC0415  # takes seconds
@@ -151,12 +151,12 @@ class Judge:
         own_share = {
             "INFERENCE_NUM_THREADS": settings.threads,
             "ENABLE_CPU_PINNING": False,  # every worker would take the first cores
-            "CACHE_DIR": "",  # nor do they share a cache that one reads while another writes
+            "CACHE_DIR": "",  # no shared cache, which one could read while another writes
         }
         self.inferencer = CategoryOpenVINOInferencer(settings.model, device="CPU", config=own_share)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Judge the images of a table with their paths and write a Parquet file; returns what is in it."""
+        """Predict on the images in a table of paths, write the rows to a Parquet file, and return them."""
         rows = [row for batch in self.read_ahead(table["path"].to_pylist()) for row in self.judge(batch)]
         judged = pa.Table.from_pylist(rows, SCHEMA)
         name = hashlib.sha256("\n".join(row["path"] for row in rows).encode()).hexdigest()[:16]
@@ -165,7 +165,7 @@ class Judge:
         return judged
 
     def read_ahead(self, paths: list[str]) -> Iterator[list[tuple[str, bytes | OSError]]]:
-        """Read the files of the next batch while a batch is judged; object stores take their time to answer."""
+        """Yield batches of files, and read the next batch during inference: object stores respond slowly."""
         size = self.settings.batch_size
         batches = [paths[start : start + size] for start in range(0, len(paths), size)]
         with ThreadPoolExecutor(size) as readers:
@@ -176,7 +176,7 @@ class Judge:
                 yield list(zip(batch, contents, strict=True))
 
     def read(self, path: str) -> bytes | OSError:
-        """Read a file, or return why that is impossible."""
+        """Read a file, or return the error."""
         try:
             if not self.settings.images.scheme:
                 refuse_pipes(Path(path))
@@ -185,7 +185,7 @@ class Judge:
             return error
 
     def judge(self, files: list[tuple[str, bytes | OSError]]) -> Iterator[dict[str, Any]]:
-        """Judge a batch of files; neighbours that have the same size, or are brought to it, go through together."""
+        """Predict on a batch of files; consecutive images of the same size after decoding share a forward pass."""
         decoded = ((path, decode(content, self.inferencer.image_size, self.settings.files)) for path, content in files)
         for _, group in groupby(decoded, key=lambda item: getattr(item[1], "shape", None)):
             paths, images = zip(*group, strict=True)
@@ -197,7 +197,7 @@ class Judge:
                     yield {"path": self.name(path), "error": f"{type(error).__name__}: {error}"}
 
     def rows(self, paths: tuple[str, ...], prediction: "NumpyImageBatch") -> Iterator[dict[str, Any]]:
-        """Rows of images that went through the model together, whose maps are written before."""
+        """Yield the rows of images that shared a forward pass, after writing their maps."""
         nothing = [None] * len(paths)
         labels, names = prediction.pred_label, prediction.explanation
         columns = (
@@ -210,11 +210,11 @@ class Judge:
             yield {**Prediction(self.name(path), score, label, category)._asdict(), "map_path": map_path}
 
     def name(self, path: str) -> str:
-        """Name an image as in the table."""
+        """Return the name of an image in the table."""
         return self.settings.images.scheme + path
 
     def write_map(self, path: str, anomaly_map: np.ndarray) -> str:
-        """Write an anomaly map of shape (H, W) or (1, H, W) under the path of its image; returns where, below OUT."""
+        """Write an anomaly map (H, W) or (1, H, W) under its image's path, and return its path relative to OUT."""
         if not (anomaly_map.min() >= 0 and anomaly_map.max() <= 1):
             raise ValueError(
                 "The model's anomaly maps leave [0, 1]; export it with normalisation or go without --maps."
@@ -228,7 +228,7 @@ class Judge:
 
 
 def decode(content: bytes | OSError, size: tuple[int, int] | None, files: FileFormat) -> np.ndarray | Exception:
-    """Decode a file as the inferencer does, to (H, W, 3) in [0, 1] at its size, or return why that is impossible."""
+    """Decode a file as the inferencer does, to (H, W, 3) in [0, 1] at ``size``, or return the error."""
     if isinstance(content, OSError):
         return content
     try:
@@ -253,7 +253,7 @@ def read_model(path: Path) -> tuple[bytes, bytes]:
 
 
 def check_category(category: str, model: tuple[bytes, bytes]) -> None:
-    """Stop if the model does not know a category."""
+    """Exit if the model does not know a category."""
     import openvino  # noqa: PLC0415  # only for this check, and these two take seconds
 
     from anomalib_grad.deploy import read_categories, read_model  # noqa: PLC0415
@@ -265,7 +265,7 @@ def check_category(category: str, model: tuple[bytes, bytes]) -> None:
 
 
 def claim(out: Place, model: tuple[bytes, bytes], name: str) -> None:
-    """Make the folder of the results, which belong to one model; stop if there are results of another."""
+    """Create the folder of the results, which belong to one model; exit if it has results of another model."""
     digest = hashlib.sha256(b"".join(model)).hexdigest()
     note = out.child("model.json")
     try:
@@ -279,7 +279,7 @@ def claim(out: Place, model: tuple[bytes, bytes], name: str) -> None:
 
 
 def open_finished(out: Place) -> ParquetDataset:
-    """Open the rows of all finished files; removes those that a stopped run left unfinished."""
+    """Open the rows of all finished files, and remove unfinished files of an interrupted run."""
     folder = out.child("predictions")
     files = [PurePosixPath(entry.path) for entry in folder.filesystem.get_file_info(FileSelector(folder.path))]
     for path in files:
@@ -290,7 +290,7 @@ def open_finished(out: Place) -> ParquetDataset:
 
 
 def start_ray(args: argparse.Namespace, paths: pa.Table) -> None:
-    """Join a cluster, or start Ray on this machine with nothing but what the workers need."""
+    """Join a cluster, or start Ray on this machine with only the resources that the workers need."""
     quiet: Any = {"logging_level": "WARNING", "log_to_driver": False}
     needed = args.workers * args.threads
     if args.address is None:
@@ -306,13 +306,13 @@ def start_ray(args: argparse.Namespace, paths: pa.Table) -> None:
 
 
 def judge_all(paths: pa.Table, settings: Settings, workers: int, rows_per_file: int) -> Iterator[pa.Table]:
-    """Judge images on Ray; yields the table of each finished Parquet file."""
-    rows = min(rows_per_file, -(-len(paths) // (4 * workers)))  # work for all of them to the end
+    """Predict on images with Ray, and yield the table of each finished Parquet file."""
+    rows = min(rows_per_file, -(-len(paths) // (4 * workers)))  # small enough to keep all workers busy to the end
     parts = [paths.slice(start, rows).combine_chunks() for start in range(0, len(paths), rows)]
     judged = ray.data.from_arrow(parts).map_batches(
         Judge,
         fn_constructor_args=(settings,),
-        batch_size=None,  # a part as it is
+        batch_size=None,  # one part per call
         batch_format="pyarrow",
         num_cpus=settings.threads,
         compute=ray.data.ActorPoolStrategy(size=workers),
@@ -321,7 +321,7 @@ def judge_all(paths: pa.Table, settings: Settings, workers: int, rows_per_file: 
 
 
 def summarize(rows: ParquetDataset, out: str) -> None:
-    """Print what all the rows say, those of earlier runs included."""
+    """Print a summary of all rows, including those of earlier runs."""
     table = rows.to_table(columns=["category", "pred_label", "error"])
     readable = table.filter(pc.is_null(table["error"]))
     print(f"{out}: {len(table)} images, {len(table) - len(readable)} of them unreadable (column error)")
@@ -332,7 +332,7 @@ def summarize(rows: ParquetDataset, out: str) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="exported OpenVINO model, .xml")
     parser.add_argument(
@@ -352,14 +352,14 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def positive(text: str) -> int:
-    """Read a number of things."""
+    """Parse a positive integer."""
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
     return number
 
 
 def main() -> None:
-    """Judge the images that have no row yet, then sum up."""
+    """Predict on the images that have no row yet, then print a summary."""
     args = parse_arguments()
     images, out = Place.parse(args.images), Place.parse(args.out)
     files = FileFormat(args.bits, args.max_pixels).checked()

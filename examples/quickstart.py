@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""One model for four generated products, from training to the exported model, in a few CPU minutes and no network.
+"""One model for four generated products, from training to the exported model, in a few CPU minutes without network.
 
 uv run examples/quickstart.py
 
@@ -20,7 +20,7 @@ from anomalib_grad.deploy import CategoryOpenVINOInferencer
 
 
 def main() -> None:
-    """Generate data, train, test with report, export, run the exported model."""
+    """Generate data, train, test with a report, export, and run the exported model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument(
@@ -28,7 +28,7 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, default=Path("results"), help="where everything else is written")
     args = parser.parse_args()
-    warnings.filterwarnings("ignore", module="lightning|timm|anomalib")  # advice that a first run need not read
+    warnings.filterwarnings("ignore", module="lightning|timm|anomalib")  # advice that a first run can ignore
     seed_everything(0)
 
     print("1/4  four products, generated:", args.data)

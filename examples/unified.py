@@ -27,7 +27,7 @@ LAYOUTS = {
 
 
 def main() -> None:
-    """Train, test and print the figures of every product and their mean."""
+    """Train, test, and print the metrics of every product and their mean."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, help="folder with one folder per product")
     parser.add_argument("--layout", choices=sorted(LAYOUTS), default="folder", help="how a product's folder looks")

@@ -1,12 +1,12 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Judge the pictures of a camera, a video, or a folder that is being filled, with an exported model, as they come.
+"""Run an exported model on the images of a camera, a video, or a folder that receives new files, as they arrive.
 
 python examples/watch.py results/weights/openvino/model.xml ./incoming --alarms ./alarms
 python examples/watch.py results/weights/openvino/model.xml 0 --category bottle   # the first camera that OpenCV finds
 
-Prints a line a frame: its heatmap, verdict, score, product and the time from its arrival to its result. A picture of
-each alarm, with the heatmap over it, goes to --alarms. Ctrl-C ends it with a summary.
+Prints one line per frame: heatmap, verdict, score, product, and the time from its arrival to its result. Images of
+alarms, with an overlaid heatmap, are saved to --alarms. Ctrl-C stops it and prints a summary.
 """
 
 import argparse
@@ -35,14 +35,14 @@ from anomalib_grad.deploy import CategoryOpenVINOInferencer, FrameResult
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-CELLS = (1, 16)  # of the heatmap on the terminal
+CELLS = (1, 16)  # size of the heatmap in the terminal
 
 
 def whole_files(folder: Path, settle: float, once: bool) -> Iterator[Path]:
-    """Give each picture of a folder, in the order of arrival, when it has not changed for ``settle`` seconds.
+    """Yield each image file of a folder once it has not changed for ``settle`` seconds, in order of arrival.
 
-    A file that is still being written changes; one that was damaged from the start is given, and refused by name. One
-    that changes later, as its writer had paused, or a camera writes over its last picture, is given again.
+    This waits for files that are still being written. A damaged file is yielded as well, and inference reports it by
+    name. A file that changes later is yielded again: its writer had paused, or a camera has overwritten its last image.
     """
     given: dict[Path, tuple[int, int]] = {}
     states: dict[Path, tuple[tuple[int, int], float]] = {}
@@ -52,7 +52,7 @@ def whole_files(folder: Path, settle: float, once: bool) -> Iterator[Path]:
         for file in sorted(files):
             try:
                 status = file.stat()
-            except FileNotFoundError:  # moved away in the meantime
+            except FileNotFoundError:  # removed in the meantime
                 continue
             state, now = (status.st_size, status.st_mtime_ns), time.monotonic()
             if given.get(file) == state:
@@ -73,7 +73,7 @@ def open_camera(source: str) -> cv2.VideoCapture:
     """Open a camera by its number, or a video by its path.
 
     Raises:
-        SystemExit: If OpenCV finds none.
+        SystemExit: If OpenCV cannot open it.
     """
     camera = cv2.VideoCapture(int(source) if source.isdigit() else source)
     if not camera.isOpened():
@@ -82,7 +82,7 @@ def open_camera(source: str) -> cv2.VideoCapture:
 
 
 def camera_frames(camera: cv2.VideoCapture) -> Iterator[np.ndarray]:
-    """Give the frames of a camera, blue first, until it has no more."""
+    """Yield the frames of a camera in BGR order until it has no more."""
     try:
         while (answer := camera.read())[0]:
             yield answer[1]
@@ -106,7 +106,7 @@ def line(name: str, result: FrameResult) -> Text:
 
 
 def save_alarm(path: Path, result: FrameResult) -> None:
-    """Save what the model looked at, and the heatmap over it."""
+    """Save the model's input image, and beside it the same image with an overlaid heatmap."""
     seen = np.atleast_3d(result.prediction.image.squeeze(0))
     picture = Image.fromarray((255 * seen).round().astype(np.uint8))
     heatmap = visualize_anomaly_map(result.prediction.anomaly_map.squeeze(), colormap=True, normalize=False)
@@ -118,7 +118,7 @@ def save_alarm(path: Path, result: FrameResult) -> None:
 
 
 def main() -> None:
-    """Watch until there is nothing more to come, or Ctrl-C."""
+    """Watch until the source ends or the user presses Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="exported model: .xml or .onnx")
     parser.add_argument("source", help="a folder, the number of a camera, or a video")

@@ -5,8 +5,8 @@
     python tools/compatibility.py lowest
     python tools/compatibility.py newest -m 'not slow' tests/unit
 
-What follows the first argument goes to pytest. The versions are installed into a virtual environment in a temporary
-folder, so that the development environment stays as it is; needs uv.
+Further arguments go to pytest. The versions are installed into a virtual environment in a temporary folder, so the
+development environment is unchanged. Needs uv.
 """
 
 import argparse
@@ -20,22 +20,22 @@ RESOLUTIONS = {"lowest": "lowest-direct", "newest": "highest"}
 
 
 def install(folder: Path, resolution: str, python: str) -> Path:
-    """Create an environment with this package, its extras and what its tests need.
+    """Create an environment with this package, its extras and its test dependencies.
 
     Args:
-        folder: Where to create the environment.
-        resolution: uv's resolution strategy. Indirect dependencies are the newest that fit.
+        folder: Folder of the environment.
+        resolution: uv's resolution strategy. Indirect dependencies are the newest compatible ones.
         python: Version of the interpreter.
 
     Returns:
-        The environment's interpreter.
+        Path of the environment's interpreter.
 
     Raises:
-        subprocess.CalledProcessError: If the versions do not fit together; uv has printed why.
+        subprocess.CalledProcessError: If the versions are incompatible; uv has printed why.
     """
     interpreter = folder / "bin" / "python"
     subprocess.run(["uv", "venv", "--quiet", "--python", python, folder], check=True)
-    # The project's configuration would pin the versions of the development environment.
+    # --no-config: the project's configuration would pin the versions of the development environment.
     install = ["uv", "pip", "install", "--no-config", "--python", interpreter, "--resolution", resolution]
     subprocess.run([*install, "--group", "dev", "--editable", ".[loggers,ray]"], cwd=PROJECT, check=True)
     return interpreter

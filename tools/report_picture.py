@@ -4,12 +4,12 @@
 # requires-python = ">=3.11"
 # dependencies = ["pillow", "pyside6"]
 # ///
-"""Photographs a test report for README and documentation, as a reader with light and one with dark colours sees it.
+"""Screenshots of a test report for README and documentation, with light and with dark colours.
 
 uv run examples/quickstart.py
 uv run tools/report_picture.py results/Grad/GradTextures/latest/report.html
 
-Qt's web engine, which ``uv run`` fetches from PyPI, renders the page; no display is needed.
+Qt's web engine, which ``uv run`` installs from PyPI, renders the page; no display is needed.
 """
 
 import argparse
@@ -28,8 +28,8 @@ from PySide6.QtWebEngineWidgets import QWebEngineView
 from PySide6.QtWidgets import QApplication
 
 WIDTH = 1160  # pixels of the window
-COLOURS = 256  # of the picture's palette
-MARGIN = 24  # pixels below what is shown
+COLOURS = 256  # size of the palette
+MARGIN = 24  # pixels below the content
 DARK = "(prefers-color-scheme: dark)"
 SHORTEN = """
 const keep = (selector, wanted) =>
@@ -42,18 +42,18 @@ keep("#examples details", (_, index) => index == GALLERY);
 document.querySelectorAll(".examples").forEach(row => [...row.children].slice(4).forEach(tile => tile.remove()));
 document.querySelectorAll("section").forEach(section => { section.style.margin = "1.4rem 0"; });
 """
-"""Leaves of the page what fits into a picture: the table, two products' scores, one product's heatmaps."""
+"""Script that reduces the page to the table, two products' scores and one product's heatmaps."""
 
 
 def wait(milliseconds: int) -> None:
-    """Let the page be laid out and drawn."""
+    """Give the page time for layout and drawing."""
     loop = QEventLoop()
     QTimer.singleShot(milliseconds, loop.quit)
     loop.exec()
 
 
 def photograph(page: Path, picture: Path, gallery: int) -> None:
-    """Render a page and save what its window shows as a small PNG."""
+    """Render a page and save a screenshot of its window as a small PNG."""
     view = QWebEngineView()
     view.resize(WIDTH, WIDTH)
     view.settings().setAttribute(QWebEngineSettings.WebAttribute.ShowScrollBars, False)  # noqa: FBT003  # Qt's own
@@ -75,7 +75,7 @@ def photograph(page: Path, picture: Path, gallery: int) -> None:
 
 
 def main() -> None:
-    """Save both pictures."""
+    """Save both screenshots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("report", type=Path)
     parser.add_argument("--gallery", type=int, default=0, help="number of the product whose heatmaps are shown")
@@ -83,7 +83,7 @@ def main() -> None:
     args = parser.parse_args()
     application = QApplication(sys.argv[:1])
     page = args.report.read_text(encoding="utf-8")
-    for name, always in (("light", "(max-width: 0)"), ("dark", "(min-width: 0)")):  # a window without display is light
+    for name, always in (("light", "(max-width: 0)"), ("dark", "(min-width: 0)")):  # without a display, Qt is light
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "report.html"
             path.write_text(page.replace(DARK, always), encoding="utf-8")

@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Between the authors' checkpoint files and ours: ``python -m anomalib_grad.checkpoint --help``.
+"""Conversion between the authors' checkpoints and this package's: ``python -m anomalib_grad.checkpoint --help``.
 
-:func:`~anomalib_grad.checkpoint.from_authors.convert` and :func:`~anomalib_grad.checkpoint.to_authors.to_authors` are
-the same for Python; they are imported from their modules, because they need anomalib.
+The same in Python: :func:`~anomalib_grad.checkpoint.from_authors.convert` and
+:func:`~anomalib_grad.checkpoint.to_authors.to_authors`. Import them from their modules, since they need anomalib.
 """
 
 from .authors_file import AuthorsCheckpointError, AuthorsFile, read_authors_file

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of the conversion: ``python -m anomalib_grad.checkpoint --help``."""
+"""Command line of the checkpoint conversion: ``python -m anomalib_grad.checkpoint --help``."""
 
 import argparse
 import logging
@@ -21,7 +21,7 @@ anomalib's own AUROC saturates on raw scores:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line, of this process by default; returns the exit status: 0, or 1 for a file that is refused."""
+    """Run the command with ``arguments``, by default the process's; return the exit status: 0, or 1 after an error."""
     options = _parser().parse_args(arguments)
     try:
         sys.stdout.write(_convert(options) if options.command == "convert" else _to_authors(options))
@@ -87,6 +87,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    logging.disable(logging.INFO)  # a trainer is made only to save: its advice on training is beside the point
-    warnings.simplefilter("ignore", FutureWarning, append=True)  # what other packages tell their programmers
+    logging.disable(logging.INFO)  # advice on training by a trainer that only saves
+    warnings.simplefilter("ignore", FutureWarning, append=True)  # meant for developers of other packages
     sys.exit(main())

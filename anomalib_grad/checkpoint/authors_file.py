@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Read the files that the authors' trainer saves, say what other files are, and check their tensors.
+"""Reader for the files of the authors' trainer, with checks of their tensors and clear errors for other files.
 
-They hold the configuration as ``easydict.EasyDict`` and the best metric as a NumPy scalar. PyTorch's restricted
-unpickler reads both once the class has a stand-in, so that package is neither needed nor run.
+The files hold the configuration as ``easydict.EasyDict`` and the best metric as a NumPy scalar. PyTorch's restricted
+unpickler reads both, given a stand-in for the class: easydict is neither installed nor executed.
 """
 
 import codecs
@@ -34,19 +34,19 @@ _ALLOWED = {
 _EXPECTED = "a checkpoint of the authors' trainer is expected"
 
 PREFIX, HEAD, BACKBONE = "module.", "reconstruction.", "backbone."
-"""How the authors' names start: all of them, the head's, the backbone's."""
+"""Prefixes of the authors' names: of all names, then of the head's and the backbone's."""
 
 
 class AuthorsCheckpointError(ValueError):
-    """A file is not the checkpoint that is to be converted, or cannot be converted as asked."""
+    """A file is not the expected checkpoint, or cannot be converted as requested."""
 
 
 @dataclass(frozen=True)
 class AuthorsFile:
-    """What a file of the authors' trainer holds.
+    """Content of a file of the authors' trainer.
 
     Attributes:
-        path: The file.
+        path: Path of the file.
         head: Tensors of the head under the authors' names, without ``module.reconstruction.``.
         backbone: Tensors of the backbone under the authors' names, without ``module.backbone.``; may be incomplete.
         architecture: ``name -> configuration`` of the file's parts (``backbone``, ``neck``, ``reconstruction``); empty
@@ -59,16 +59,16 @@ class AuthorsFile:
     architecture: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def settings(self, part: str) -> Mapping[str, Any]:
-        """Give the constructor arguments that the file notes for a part; empty if it notes none."""
+        """Return the constructor arguments recorded for a part; empty if there are none."""
         settings = self.architecture.get(part, {}).get("kwargs", {})
         return settings if isinstance(settings, Mapping) else {}
 
 
 def read_authors_file(path: str | Path) -> AuthorsFile:
-    """Read a checkpoint of the authors' trainer; nothing in it is executed.
+    """Read a checkpoint of the authors' trainer, without executing anything in it.
 
     Args:
-        path: Their ``.pth.tar`` file, or a file with their state dict alone.
+        path: Their ``.pth.tar`` file, or a file with only their state dict.
 
     Returns:
         The tensors on the CPU, and the configuration as plain data.
@@ -90,14 +90,14 @@ def read_authors_file(path: str | Path) -> AuthorsFile:
             f"{str(path)!r} holds the weights of another network ({len(tensors)} tensors, first: "
             f"{next(iter(tensors))!r}); the authors' have names that start with '{PREFIX}{HEAD}'."
         )
-    noted = content.get("arch")  # a file without the configuration, or with another kind of it, has none
+    noted = content.get("arch")  # may be missing, or of another type
     parts = [part for part in noted if isinstance(part, Mapping)] if isinstance(noted, list | tuple) else []
     architecture = {part["name"]: part for part in parts if isinstance(part.get("name"), str)}
     return AuthorsFile(path, head, backbone, architecture)
 
 
 def _state_dict(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
-    """Find the tensors: under ``state_dict``, or the whole file."""
+    """Return the tensors under ``state_dict``, or the whole content if there is no such key."""
     state = content.get("state_dict", content)
     if not isinstance(state, dict) or not state:
         raise AuthorsCheckpointError(f"{str(path)!r} holds no tensors under 'state_dict'; {_EXPECTED}.")
@@ -117,15 +117,15 @@ def _state_dict(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def load_plain(path: Path, expected: str, allowed: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Read an uncompressed archive of PyTorch that holds a dictionary of tensors and plain data.
+    """Read an uncompressed PyTorch archive that holds a dictionary of tensors and plain data.
 
     Args:
-        path: The file.
-        expected: End of the error's sentence, which says what should be there.
-        allowed: Classes and functions that the file may refer to besides, by their full names in it.
+        path: Path of the file.
+        expected: End of error messages, which says what file is expected.
+        allowed: Further classes and functions that the file may refer to, by their full names in the file.
 
     Returns:
-        Its content, with tensors on the CPU.
+        The dictionary, with tensors on the CPU.
 
     Raises:
         AuthorsCheckpointError: If the file is anything else; the message names what was found.
@@ -150,7 +150,7 @@ def load_plain(path: Path, expected: str, allowed: Mapping[str, Any] | None = No
 
 
 def _sniff(path: Path) -> str:
-    """Say what a file that is no zip archive looks like."""
+    """Describe a file that is not a zip archive."""
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
@@ -166,13 +166,13 @@ def _sniff(path: Path) -> str:
 
 
 def check_tensors(path: Path, part: str, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that a network could not take exactly as they are.
+    """Refuse tensors that a network cannot load unchanged.
 
     Args:
         path: File that the tensors come from, for the message.
-        part: What the tensors are, for the message.
+        part: Name of the part that the tensors belong to, for the message.
         tensors: The tensors, under this package's names.
-        expected: State dict of the network; shapes and types are read, so it may be on the ``meta`` device.
+        expected: State dict of the network; it may be on the ``meta`` device, as only names, shapes and types are read.
 
     Raises:
         AuthorsCheckpointError: If names, shapes or types differ, or a value is not finite.

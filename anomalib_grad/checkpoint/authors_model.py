@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The model in an authors' file: its head by the tensors' shapes; backbone, layers and image size by what is noted."""
+"""Model in an authors' file: head from the tensors' shapes; backbone, layers and image size from the configuration."""
 
 import math
 import sys
@@ -24,14 +24,14 @@ _LOCAL_CELLS = "local_representation.grid.cells"
 _GLOBAL_CELLS = "global_representation.grid.cells"
 _FEWEST_GRID_AXES = 3  # (1, C, cells)
 
-# the authors' name of a setting -> ours; the tensors' shapes say the rest
+# the authors' name of a setting -> ours; other settings follow from the tensors' shapes
 _SETTINGS = {"mse_lamb": "indicator_weight", "cos_lamb": "cosine_weight", "noise_std": "jitter_std"}
 MSE_THRESHOLD = "mse_threshold"
-"""Our name of the indicator's threshold; only files written by this package note one, the authors' code knows 10."""
+"""Our name of the indicator's threshold ``k``; only this package's files record it, in the authors' code it is 10."""
 
 AUTHORS_BACKBONE = "models.backbones.efficientnet_b4"
 TIMM = "timm."
-"""Prefix of a backbone's type in files that this package wrote from another backbone than the authors'."""
+"""Prefix of the backbone type in files that this package writes for backbones other than the authors'."""
 _DEFAULT_STRIDE, _MOST_STRIDE = 8, 64
 
 
@@ -40,13 +40,13 @@ def load_authors_head(path: str | Path, feature_size: tuple[int, int] | None = N
 
     Args:
         path: Their ``.pth.tar`` file.
-        feature_size: Height and width of the feature maps; ``None`` takes the file's, or a square.
+        feature_size: Height and width of the feature maps; ``None`` takes the file's, or assumes a square.
 
     Returns:
         The head in eval mode, which maps features ``(B, C, H, W)`` as the authors' model does.
 
     Raises:
-        AuthorsCheckpointError: If the file is not theirs, or its tensors do not fit together.
+        AuthorsCheckpointError: If the file is not theirs, or its tensors are inconsistent.
 
     Example:
         >>> head = load_authors_head("ckpt_best.pth.tar")  # doctest: +SKIP
@@ -60,17 +60,17 @@ def load_authors_head(path: str | Path, feature_size: tuple[int, int] | None = N
 
 
 def recognise_head(file: AuthorsFile, feature_size: tuple[int, int] | None = None) -> dict[str, Any]:
-    """Find the arguments of ``GradHead`` that fit a file, and hold every tensor to them.
+    """Infer the arguments of ``GradHead`` from a file, and check every tensor against them.
 
     Args:
         file: An authors' file.
-        feature_size: Height and width of the feature maps; ``None`` takes the file's, or a square.
+        feature_size: Height and width of the feature maps; ``None`` takes the file's, or assumes a square.
 
     Returns:
         Constructor arguments, plain data.
 
     Raises:
-        AuthorsCheckpointError: If the tensors are not those of a GRAD head.
+        AuthorsCheckpointError: If the tensors are not those of a GRAD head, or do not fit ``feature_size``.
     """
     tensors = _translate(file)
     local_cells, global_cells = tensors.get(_LOCAL_CELLS), tensors.get(_GLOBAL_CELLS)
@@ -94,7 +94,7 @@ def recognise_head(file: AuthorsFile, feature_size: tuple[int, int] | None = Non
         MSE_THRESHOLD: AUTHORS_MSE_THRESHOLD,
         **_settings(file),
     }
-    with torch.device("meta"):  # shapes only: nothing is allocated for a file that does not fit
+    with torch.device("meta"):  # shapes only, no memory for a file that does not fit
         expected = GradHead(**arguments).state_dict()
     del expected[MSE_THRESHOLD]
     check_tensors(file.path, f"the head ({arguments['num_blocks']} {arguments['fusion']!r} blocks)", tensors, expected)
@@ -102,7 +102,7 @@ def recognise_head(file: AuthorsFile, feature_size: tuple[int, int] | None = Non
 
 
 def head_state(file: AuthorsFile, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Give the state dict of the head that ``arguments`` build, from the file's tensors."""
+    """Return the file's tensors as a state dict of the head built with ``arguments``."""
     return {**_translate(file), MSE_THRESHOLD: torch.tensor(arguments[MSE_THRESHOLD])}
 
 
@@ -118,7 +118,7 @@ def _translate(file: AuthorsFile) -> dict[str, Tensor]:
 
 
 def _fusion(tensors: Mapping[str, Tensor], channels: int) -> dict[str, Any]:
-    """Recognise kind, number of blocks and hidden channels; a published width is left to the kind."""
+    """Infer kind, number of blocks and hidden channels; ``None`` for the hidden channels of a published kind."""
     blocks = {int(key.split(".")[2]) for key in tensors if key.startswith("fusion.blocks.")}
     expansion = tensors.get("fusion.blocks.0.layers.0.weight")
     hidden = None if expansion is None else expansion.shape[0]
@@ -130,7 +130,7 @@ def _fusion(tensors: Mapping[str, Tensor], channels: int) -> dict[str, Any]:
 
 
 def _feature_size(file: AuthorsFile, channels: int, values: int) -> tuple[int, int]:
-    """Find height and width of the feature maps from the file's configuration, else as a square."""
+    """Return height and width of the feature maps from the file's configuration, or assume a square."""
     noted = _integers(file.settings("reconstruction").get("feature_size"))
     if len(noted) == 2:  # noqa: PLR2004  # height and width
         return noted[0], noted[1]
@@ -144,7 +144,7 @@ def _feature_size(file: AuthorsFile, channels: int, values: int) -> tuple[int, i
 
 
 def _settings(file: AuthorsFile) -> dict[str, float]:
-    """Take over the constants that the file notes."""
+    """Return the method's constants that the file records."""
     noted = file.settings("reconstruction")
     names = {**_SETTINGS, MSE_THRESHOLD: MSE_THRESHOLD}
     found = {name: noted[name] for name in names if name in noted}
@@ -155,12 +155,12 @@ def _settings(file: AuthorsFile) -> dict[str, float]:
 
 
 def noted_backbone(file: AuthorsFile) -> str | None:
-    """Name the timm backbone that a file was trained with; ``None`` if it does not say, or one unknown here.
+    """Return the timm name of the backbone that a file was trained with; ``None`` if missing or not known here.
 
-    A file without configuration whose backbone tensors are named as EfficientNet's is taken for EfficientNet-B4.
+    A file without a configuration, but with EfficientNet's tensor names, is assumed to have EfficientNet-B4.
 
     Raises:
-        AuthorsCheckpointError: If the backbone is far too large to be in the file.
+        AuthorsCheckpointError: If the named backbone is far larger than the file.
     """
     kind = _kind(file)
     if is_timms(file):
@@ -177,15 +177,15 @@ def noted_backbone(file: AuthorsFile) -> str | None:
 
 
 def is_timms(file: AuthorsFile) -> bool:
-    """Tell whether a file notes a timm backbone, as this package's do; its tensors then have timm's names."""
+    """Return whether a file names a timm backbone, as this package's files do; its tensors then have timm's names."""
     return str(_kind(file)).startswith(TIMM)
 
 
 def noted_layers(file: AuthorsFile, backbone: str) -> list[str] | None:
-    """Name the feature maps that a file was trained with; ``None`` for the backbone's default ones.
+    """Return the names of the feature maps that a file was trained with; ``None`` for the backbone's defaults.
 
     Raises:
-        AuthorsCheckpointError: If the file's neck joins maps in a way that this package does not.
+        AuthorsCheckpointError: If the file takes or joins feature maps in a way that this package does not support.
     """
     settings, neck = file.settings("backbone"), file.settings("neck")
     strides, joined_at = _integers(neck.get("instrides")), _integers(neck.get("outstrides"))
@@ -210,10 +210,10 @@ def noted_layers(file: AuthorsFile, backbone: str) -> list[str] | None:
 
 
 def noted_image_size(file: AuthorsFile, feature_size: tuple[int, int]) -> tuple[int, int]:
-    """Give the size of a file's images in pixels: as noted, else the feature maps' size times their stride.
+    """Return the image size of a file in pixels: the recorded one, or the feature maps' size times their stride.
 
     Raises:
-        AuthorsCheckpointError: If the noted size is beyond what any backbone would make such maps of.
+        AuthorsCheckpointError: If the recorded size is too large for feature maps of that size with any backbone.
     """
     noted = _integers(file.settings("backbone").get("image_size"))
     if len(noted) == 2:  # noqa: PLR2004  # height and width
@@ -232,7 +232,7 @@ def _kind(file: AuthorsFile) -> object:
 
 
 def _integers(value: object) -> list[int]:
-    """Give a list of integers; an empty one if ``value`` is anything else."""
+    """Return ``value`` as a list if it contains only integers, else an empty list."""
     if isinstance(value, list | tuple) and all(isinstance(item, int) for item in value):
         return list(value)
     return []

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Turn an authors' checkpoint into one of :class:`~anomalib_grad.Grad`."""
+"""Convert an authors' checkpoint to one of :class:`~anomalib_grad.Grad`."""
 
 from pathlib import Path
 
@@ -24,21 +24,21 @@ def convert(
     image_size: tuple[int, int] | None = None,
     pre_trained: bool | str | Path = True,
 ) -> Grad:
-    """Convert a checkpoint of the authors' trainer into one that ``Grad.load_from_checkpoint`` opens.
+    """Convert a checkpoint of the authors' trainer to one for ``Grad.load_from_checkpoint``.
 
     Thresholds and score ranges are unset in the result, as the authors' files have none: validate once to fit them.
 
     Args:
         source: The authors' ``.pth.tar`` file.
-        target: Checkpoint to write; it appears complete or not at all.
-        backbone: timm model name, where the file does not hold its whole backbone or another one is wanted.
+        target: Checkpoint to write, whole or not at all.
+        backbone: timm model name, to replace the file's backbone or if that is incomplete.
         image_size: Height and width of the images in pixels; ``None`` takes the file's.
-        pre_trained: Weights of a ``backbone`` named here: ``True`` (timm's), a local file, or ``False`` (random).
+        pre_trained: Weights of ``backbone``: ``True`` (timm's), a local file, or ``False`` (random).
 
     Raises:
-        AuthorsCheckpointError: If the file is not the authors', or does not fit what was asked.
-        ValueError: If ``backbone`` is unknown or cannot take the image size.
-        BackboneWeightsError: If the weights of a ``backbone`` named here cannot be had.
+        AuthorsCheckpointError: If the file is not the authors', or does not fit the arguments.
+        ValueError: If ``backbone`` is unknown or does not accept the image size.
+        BackboneWeightsError: If the weights of ``backbone`` are not available.
         OSError: If ``target`` cannot be written.
     """
     with writing(target) as unfinished:
@@ -86,7 +86,7 @@ def _build(
 
 
 def save_model(model: Grad, path: Path) -> None:
-    """Write an anomalib checkpoint exactly as the trainer does, without training."""
+    """Write an anomalib checkpoint as the trainer does, without training."""
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=1,
@@ -100,7 +100,7 @@ def save_model(model: Grad, path: Path) -> None:
 
 
 def _inside_backbone(file: AuthorsFile, backbone: FrozenBackbone) -> dict[str, Tensor]:
-    """Give the state dict of ``backbone`` from a file's tensors; those behind its last feature map are left out."""
+    """Return a state dict for ``backbone`` from a file's tensors, without those behind its last feature map."""
     expected = backbone.network.state_dict()
     translate = str if is_timms(file) else backbone_from_authors_key
     inside = {translate(key): tensor for key, tensor in file.backbone.items()}

@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Names of the head's tensors, and of EfficientNet-B4's, in the authors' files and in this package.
+"""Tensor names of the head and of EfficientNet-B4: mapping between the authors' files and this package.
 
-The authors number the backbone's blocks through, timm by stage; and a stage without expansion (the first) shifts timm's
-names.
+The authors number the backbone's blocks consecutively, timm numbers them by stage. In timm, layers have other names in
+the first stage, which has no expansion.
 """
 
 import re
@@ -30,12 +30,12 @@ _PART = re.compile("|".join(_PARTS))
 
 
 def from_authors_key(key: str) -> str | None:
-    """Translate the authors' key, without their ``module.reconstruction.`` prefix; ``None`` if it is not the head's."""
+    """Translate an authors' key without the prefix ``module.reconstruction.``; ``None`` if it is not the head's."""
     return next((name for theirs, ours in _NAMES if (name := _renamed(key, theirs, ours))), None)
 
 
 def to_authors_key(key: str) -> str | None:
-    """Translate a key of the head's state dict into the authors'; ``None`` where they have no counterpart."""
+    """Translate a key of the head's state dict to the authors'; ``None`` if there is no counterpart."""
     return next((name for theirs, ours in _NAMES if (name := _renamed(key, ours, theirs))), None)
 
 
@@ -70,22 +70,22 @@ _AUTHORS_LAYERS = {ours: theirs for theirs, ours in _LAYERS.items()}
 
 
 def backbone_from_authors_key(key: str) -> str | None:
-    """Translate the authors' key, without ``module.backbone.``; ``None`` for the classifier and unknown names."""
+    """Translate an authors' key without the prefix ``module.backbone.``; ``None`` for classifier and unknown keys."""
     layer, _, parameter = key.rpartition(".")
     return f"{_LAYERS[layer]}.{parameter}" if layer in _LAYERS else None
 
 
 def backbone_to_authors_key(key: str) -> str | None:
-    """Translate timm's key into the authors'; ``None`` where they have no counterpart."""
+    """Translate a timm key to the authors'; ``None`` if there is no counterpart."""
     layer, _, parameter = key.rpartition(".")
     return f"{_AUTHORS_LAYERS[layer]}.{parameter}" if layer in _AUTHORS_LAYERS else None
 
 
 def layer_of_block(block: int) -> str | None:
-    """Name timm's layer that ends with the authors' block number ``block``; ``None`` if no stage ends there."""
+    """Return timm's name of the layer that ends with the authors' block ``block``; ``None`` if no stage ends there."""
     return f"blocks.{_FIRST_BLOCKS.index(block + 1) - 1}" if block + 1 in _FIRST_BLOCKS[1:] else None
 
 
 def last_block_of_layer(layer: str) -> int:
-    """Give the authors' number of the last block of timm's layer ``blocks.<stage>``."""
+    """Return the authors' number of the last block of timm's layer ``blocks.<stage>``."""
     return _FIRST_BLOCKS[int(layer.removeprefix("blocks.")) + 1] - 1

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a model notes in its own checkpoints, and how it becomes what one of them holds."""
+"""Saving and loading of a model's own checkpoints: configuration, settings, weights and thresholds."""
 
 from collections.abc import Callable, Iterable, Mapping
 from inspect import signature
@@ -28,15 +28,15 @@ from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 from anomalib_grad.torch_model import GradModel
 
 THRESHOLDS = "post_processor."
-"""Names of what the post-processor holds begin so."""
+"""Prefix of the post-processor's weights."""
 MEANS = THRESHOLDS + "recogniser.means"
-"""What the recogniser has learnt, if it has."""
+"""Name of the recogniser's weights, empty before it is fitted."""
 
 M = TypeVar("M")
 
 
 def note(checkpoint: dict[str, Any], network: GradModel) -> None:
-    """Note what the weights in a checkpoint belong to."""
+    """Add the network's configuration to a checkpoint, and convert NumPy scalars in it."""
     checkpoint[CONFIGURATION] = {
         **network.configuration,
         "mse_threshold": network.head.mse_threshold.item(),
@@ -48,9 +48,9 @@ def note(checkpoint: dict[str, Any], network: GradModel) -> None:
 
 
 def without_numpy(value: Any) -> Any:  # noqa: ANN401  # of any type
-    """Give a part of a checkpoint with plain numbers in the place of NumPy's, which are refused when it is read.
+    """Replace NumPy scalars in a part of a checkpoint by plain numbers: safe loading would reject them.
 
-    Users compute settings with NumPy, and callbacks of theirs keep what they have computed.
+    They come from settings that users compute with NumPy, and from the states of users' callbacks.
     """
     if isinstance(value, np.generic):
         return value.item()
@@ -60,10 +60,10 @@ def without_numpy(value: Any) -> Any:  # noqa: ANN401  # of any type
 
 
 def leave_out_copies(checkpoint: dict[str, Any], components: Iterable[nn.Module]) -> None:
-    """Take from a checkpoint what it holds twice.
+    """Remove duplicate states of anomalib's components from a checkpoint.
 
-    anomalib's components are callbacks as well as modules, and Lightning writes and reads the state of both: the second
-    copy would win, unseen by whoever looks at the weights.
+    The components are callbacks as well as modules, and Lightning saves and loads the state of both. The callback state
+    would override the module's weights unnoticed.
     """
     keys = {module.state_key for module in components if isinstance(module, Callback)}
     states = checkpoint.get("callbacks") or {}
@@ -71,18 +71,18 @@ def leave_out_copies(checkpoint: dict[str, Any], components: Iterable[nn.Module]
 
 
 def settings_in(checkpoint: Mapping[str, Any], given: Settings, recipe: str) -> tuple[str, Settings] | None:
-    """Recipe and settings of the model that a checkpoint belongs to, but for those that the user gave.
+    """Return recipe and settings of a checkpoint's model, overridden by settings that the user gave.
 
     Args:
-        checkpoint: Of Grad, or of another model.
-        given: What the user gave.
-        recipe: Name of the recipe that the user, or nobody, chose.
+        checkpoint: Checkpoint of Grad or of another model.
+        given: Settings that the user gave.
+        recipe: Name of the user's recipe, or of the default one.
 
     Returns:
-        ``None`` if it holds none.
+        ``None`` if the checkpoint has no settings.
 
     Raises:
-        CheckpointConfigurationError: If the user chose another recipe, or the settings cannot be used.
+        CheckpointConfigurationError: If the user chose another recipe, or the settings are invalid.
     """
     stored = grouped(checkpoint.get(HYPER_PARAMETERS) or {})
     if not stored or CONFIGURATION not in checkpoint:
@@ -99,14 +99,14 @@ def settings_in(checkpoint: Mapping[str, Any], given: Settings, recipe: str) -> 
 
 
 def fit_network(network: GradModel, given: Settings, checkpoint: Mapping[str, Any]) -> None:
-    """Give a network the shapes and tiling of a checkpoint whose weights it is about to load.
+    """Adapt a network's shapes and tiling to a checkpoint whose weights it is about to load.
 
     Raises:
-        CheckpointConfigurationError: If the user gave other settings than the checkpoint's, it is not of Grad, or its
-            weights were changed.
+        CheckpointConfigurationError: If the user's settings contradict the checkpoint's, if it is not a checkpoint of
+            Grad, or if its weights were changed.
     """
     configuration = dict(network.configuration)
-    if isinstance(given.method.mse_threshold, int | float):  # asked for, not the default or an estimate
+    if isinstance(given.method.mse_threshold, int | float):  # given by the user
         configuration["mse_threshold"] = network.head.mse_threshold.item()
     if network.tiler is not None:
         configuration["tiling"] = describe(network.tiler)
@@ -124,13 +124,13 @@ def fit_network(network: GradModel, given: Settings, checkpoint: Mapping[str, An
 def fit_thresholds(
     model: nn.Module, weights: Mapping[str, Tensor], kept: PerCategoryPostProcessor | None, channels: int
 ) -> None:
-    """Make room for what a state dict has learnt to recognise, and check all of it that is not the network's.
+    """Resize the recogniser to fit a state dict, and check the weights outside the network.
 
     Args:
-        model: The whole model, whose network has its shapes already.
-        weights: Its state dict, about to be loaded.
+        model: The whole model; :func:`fit_network` has already adapted its network.
+        weights: The state dict that is about to be loaded.
         kept: The model's post-processor, if it keeps categories.
-        channels: Of the backbone.
+        channels: Number of channels of the backbone.
 
     Raises:
         CheckpointConfigurationError: If weights were changed.
@@ -149,20 +149,20 @@ def load(  # arguments are Lightning's
     *args: Any,  # noqa: ANN401
     **given: Any,  # noqa: ANN401
 ) -> M:
-    """Load a model with the settings that its checkpoint holds; those given win.
+    """Load a model with the settings in its checkpoint, overridden by given ones.
 
     Args:
-        kind: Class of the model, which knows its arguments.
+        kind: Class of the model.
         read: Lightning's ``load_from_checkpoint`` of that class.
         source: Path, URL or open file.
-        *args: Arguments of ``read``.
-        **given: Arguments of ``read``, and of the model.
+        *args: Positional arguments of ``read``.
+        **given: Keyword arguments of ``read`` and of the model.
 
     Raises:
-        CheckpointConfigurationError: If it is of another model, or of other settings than those given.
-        CheckpointFileError: If the file is damaged, no checkpoint, claims more than it holds, or wants code to run.
-        FileNotFoundError: If it is not there.
-        TypeError: If an argument is none of the model's; Lightning would pass over it.
+        CheckpointConfigurationError: If the checkpoint is of another model, or contradicts given settings.
+        CheckpointFileError: If the file is damaged, not a checkpoint, claims more than it holds, or would execute code.
+        FileNotFoundError: If the file does not exist.
+        TypeError: If the model has no such argument; Lightning would ignore it.
     """
     own = signature(kind).parameters
     unknown = next((name for name in given if name not in {**signature(read).parameters, **own}), None)

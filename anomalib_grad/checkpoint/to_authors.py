@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Turn a checkpoint of :class:`~anomalib_grad.Grad` into one under the authors' names."""
+"""Convert a checkpoint of :class:`~anomalib_grad.Grad` to the authors' tensor names."""
 
 import math
 from collections import OrderedDict
@@ -33,20 +33,20 @@ _AUTHORS_DIMS = 2
 
 
 def to_authors(source: str | Path, target: str | Path) -> list[str]:
-    """Write a checkpoint of ``Grad`` under the authors' names: head and backbone bit by bit.
+    """Write head and backbone of a ``Grad`` checkpoint under the authors' names; the values are bit-identical.
 
-    The result holds tensors and plain dictionaries, so it opens without any class of theirs or ours. Optimiser state,
-    best metric and the backbone's stages behind its last feature map are not in it.
+    The result holds tensors and plain dictionaries, so it can be read without the authors' or this package's classes.
+    It lacks optimiser state, best metric, and the backbone's stages behind its last feature map.
 
     Args:
         source: Checkpoint of ``Grad``.
-        target: File to write; it appears complete or not at all.
+        target: File to write, whole or not at all.
 
     Returns:
-        What the authors' code would do differently with this model, one sentence each; empty for their defaults.
+        Sentences on how the authors' code would treat this model differently; empty for their defaults.
 
     Raises:
-        AuthorsCheckpointError: If ``source`` is no checkpoint of ``Grad``, or of one that was never trained.
+        AuthorsCheckpointError: If ``source`` is not a checkpoint of ``Grad``, or its model was never trained.
         OSError: If ``target`` cannot be written.
     """
     source = Path(source)
@@ -69,7 +69,7 @@ def to_authors(source: str | Path, target: str | Path) -> list[str]:
 
 
 def authors_state(model: GradModel) -> OrderedDict[str, Tensor]:
-    """Give a model's tensors under the authors' names, prefixes included."""
+    """Return a model's tensors under the authors' names, prefixes included."""
     keep_names = not _is_authors_backbone(model)
     backbone = model.backbone.network.state_dict()
     state = OrderedDict(
@@ -83,7 +83,7 @@ def authors_state(model: GradModel) -> OrderedDict[str, Tensor]:
 
 
 def describe(model: GradModel) -> list[dict[str, Any]]:
-    """Describe a model as the authors' files do; what their code has no name for stands under ours."""
+    """Describe a model in the authors' format; settings unknown to their code have this package's names."""
     configuration, head, maps = model.configuration, model.head, model.backbone.maps
     layers, strides = model.backbone.layers, [feature_map.stride for feature_map in maps]
     if _is_authors_backbone(model):
@@ -116,7 +116,7 @@ def describe(model: GradModel) -> list[dict[str, Any]]:
 
 
 def differences(model: GradModel) -> list[str]:
-    """Say what the authors' code, whose constants are fixed, would do differently with a model."""
+    """Return sentences on how the authors' code, whose constants are fixed, would treat a model differently."""
     configuration = model.configuration
     found = [
         f"{name} is {configuration[name]} here and fixed at {theirs} there."

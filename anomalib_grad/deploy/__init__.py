@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Exports, and inference with them without torch. Names are imported when first used."""
+"""Model export, and inference with exported models in OpenVINO. Names are imported when first used."""
 
 from typing import TYPE_CHECKING
 

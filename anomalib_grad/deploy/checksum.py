@@ -1,8 +1,8 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The check sum of an exported model, noted in its own metadata.
+"""Checksum of an exported model, stored in the model's own metadata.
 
-OpenVINO reads files unchecked, and a changed bit in one can make every defect pass.
+OpenVINO does not verify files when it reads them, and a single flipped bit can make every defect pass.
 """
 
 import re
@@ -10,16 +10,16 @@ import zlib
 from pathlib import Path
 
 SEAL = "anomalib_grad_crc32"
-"""In ONNX files, whose entries OpenVINO copies when it converts one."""
+"""Metadata key in ONNX files. The key for .xml differs, since OpenVINO copies ONNX metadata when it converts."""
 XML_SEAL = "anomalib_grad_files_crc32"
 _XML_START = b"<"
 _END = b"</rt_info>"
 _LINE = re.compile(rb'\t<%b value="([0-9a-f]{8})(?:-(\d+))?" />\n\t' % XML_SEAL.encode())
-"""Check sum, and of how many bytes of weights it is: those of all where it does not say."""
+"""Checksum and the number of weight bytes that it covers; without a number, it covers all of them."""
 
 
 def check_sum(*files: bytes) -> str:
-    """Check sum of the contents of files, one after the other."""
+    """Return the checksum (CRC-32, hexadecimal) of the concatenated contents of files."""
     crc = 0
     for content in files:
         crc = zlib.crc32(content, crc)
@@ -27,16 +27,16 @@ def check_sum(*files: bytes) -> str:
 
 
 def files_of(model: Path) -> list[Path]:
-    """List the files of an exported .onnx, .xml or .bin, which need not be there: behind it weights that are apart."""
+    """List the files of an exported .onnx, .xml or .bin, existing or not: the model, then its external weights."""
     if model.suffix != ".onnx":
         return [model.with_suffix(".xml"), model.with_suffix(".bin")]
-    weights = model.with_name(f"{model.name}.data")  # torch's name; one of an older export may lie there as well
+    weights = model.with_name(f"{model.name}.data")  # torch's name; may be left over from an older export
     apart = model.is_file() and weights.name.encode() in model.read_bytes()
     return [model, weights] if apart else [model]
 
 
 def present(model: Path) -> list[Path]:
-    """List the files of an exported model; a FileNotFoundError names the first that is not there."""
+    """List the files of an exported model; raise a FileNotFoundError for the first missing one."""
     files = files_of(model)
     for file in files:
         if not file.is_file():
@@ -45,18 +45,18 @@ def present(model: Path) -> list[Path]:
 
 
 def seal(model: Path) -> None:
-    """Note the check sum of the files of an exported model in its own metadata."""
+    """Write the checksum of an exported model's files into its own metadata."""
     content, *weights = (file.read_bytes() for file in files_of(model))
     model.write_bytes(sealed(content, *weights))
 
 
 def sealed(model: bytes, *weights: bytes) -> bytes:
-    """Note the check sum of files in the metadata of the first, in the place of an older one.
+    """Return the content of a model file with the checksum of all its files in the metadata, replacing an older one.
 
     Args:
         model: Content of an .onnx or .xml file.
-        weights: Content of the file of its weights, if it has them apart. An .xml file stays intact when more is
-            appended to that.
+        weights: Content of the separate weights file, if there is one. Bytes appended to it later do not invalidate the
+            checksum of an .xml file.
     """
     content = unsealed(model)
     noted = check_sum(content, *weights)
@@ -68,7 +68,7 @@ def sealed(model: bytes, *weights: bytes) -> bytes:
 
 
 def unsealed(model: bytes) -> bytes:
-    """Content of an .onnx or .xml file without its seal, if it has one."""
+    """Return the content of an .onnx or .xml file without its checksum, if it has one."""
     if model.startswith(_XML_START):
         return _LINE.sub(b"", model)
     end = len(model) - len(_entry(check_sum()))
@@ -76,7 +76,7 @@ def unsealed(model: bytes) -> bytes:
 
 
 def is_intact(model: bytes, *weights: bytes) -> bool:
-    """Tell whether files are what was sealed; without a seal they may be anything."""
+    """Return whether files match their checksum; files without one always pass."""
     content = unsealed(model)
     if not model.startswith(_XML_START):
         return SEAL.encode() not in model or model == content + _entry(check_sum(content, *weights))
@@ -89,7 +89,7 @@ def is_intact(model: bytes, *weights: bytes) -> bool:
 
 
 def _entry(value: str) -> bytes:
-    """Metadata in the form that, behind a whole ONNX file, is a part of it."""
+    """Serialise a metadata entry so that it becomes part of an ONNX file to which it is appended."""
     import onnx  # noqa: PLC0415  # heavy
 
     entry = onnx.StringStringEntryProto(key=SEAL, value=value)

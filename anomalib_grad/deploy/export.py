@@ -1,10 +1,10 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Exports that recognise the product category, in files that anomalib's own inferencers read unchanged.
+"""Export of models that recognise the product category, to files that anomalib's own inferencers read unchanged.
 
-anomalib's inferencers accept the four outputs of its InferenceBatch and no others. The recognised category is therefore
-a named tensor INSIDE the exported graph, ``category``, and the names are in the file's metadata. Whoever wants it asks
-for that tensor; :class:`anomalib_grad.deploy.CategoryOpenVINOInferencer` does.
+anomalib's inferencers accept only the four outputs of its InferenceBatch. The recognised category is therefore a named
+tensor INSIDE the exported graph, ``category``, and the category names are in the file's metadata.
+:class:`anomalib_grad.deploy.CategoryOpenVINOInferencer` reads that tensor.
 """
 
 import json
@@ -38,7 +38,7 @@ from .checksum import seal
 from .quiet import only_warnings
 from .threshold_files import CATEGORIES_METADATA, TABLE, THRESHOLDS_METADATA, keep_exact
 
-if TYPE_CHECKING:  # both are heavy, and whoever imports anomalib imports this file
+if TYPE_CHECKING:  # both are heavy, and importing anomalib imports this file
     import onnx
     import openvino as ov
 
@@ -46,21 +46,21 @@ logger = logging.getLogger(__name__)
 
 CATEGORY = "category"
 RAW = ("raw_score", "raw_map")
-"""Names of the tensors that hold scores and maps in the units of the thresholds."""
+"""Names of the tensors with raw scores and maps, in the unit of the thresholds."""
 SIZE_METADATA = "anomalib_grad_image_size"
 BEFORE_EXPORT = (
     "run engine.validate(model, datamodule=...) on data with validation images before the export, or fit them in its "
     "file (python -m anomalib_grad.thresholds fit)."
 )
 ONE_AT_A_TIME = RLock()
-"""Held by an export: the exporter replaces how modules are called in the whole process, and the model is changed."""
-OPSET_VERSION = 18  # the exporter's own; a lower one is a conversion afterwards that fails
+"""Lock of an export: the exporter patches how modules are called in the whole process, and changes the model."""
+OPSET_VERSION = 18  # the exporter's own; a lower one needs a conversion, which fails
 
 
 class ExportedBatch(NamedTuple):
-    """anomalib's InferenceBatch, what it was computed from, and the category index of each image, if there are any.
+    """anomalib's InferenceBatch with raw scores and maps, and the category index of each image, if there are any.
 
-    All of it is in an exported graph; anomalib's four are its outputs.
+    The exported graph contains all of these tensors; only anomalib's four are outputs.
     """
 
     pred_score: Tensor
@@ -83,7 +83,7 @@ class ExplainedInferenceBatch(NamedTuple):
 
 
 class ExportedGraph(LightningModule):
-    """What is exported: a model's parts under their names, and each image's category as an index."""
+    """Module to export: a model's parts under their names; returns each image's category as an index."""
 
     def __init__(self, model: "CategoryExportMixin") -> None:
         super().__init__()
@@ -100,17 +100,17 @@ class ExportedGraph(LightningModule):
 
 
 class CategoryExportMixin(ExportMixin):
-    """anomalib's exports with the category as a tensor inside the graph.
+    """Adds the category to anomalib's exports, as a tensor inside the graph.
 
-    Every file appears under its final name only when it is complete. A model on another device or in another precision
-    is exported as on the CPU in float32, and is afterwards as it was.
+    A file gets its final name only once it is complete. A model on another device or in another precision is exported
+    on the CPU in float32, and restored afterwards.
     """
 
     pre_processor: nn.Module | None
     post_processor: nn.Module | None
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
-        """Export to a torch file; arguments and result are anomalib's."""
+        """Export to a torch file; arguments and return value are anomalib's."""
         self._warn()
         with ONE_AT_A_TIME, portable(self):  # type: ignore[arg-type]  # mixed into a module
             return self._publish(super().to_torch, export_root, ExportType.TORCH, model_file_name=model_file_name)
@@ -122,12 +122,12 @@ class CategoryExportMixin(ExportMixin):
         input_size: tuple[int, int] | None = None,
         **kwargs: Any,  # noqa: ANN401  # anomalib's arguments for torch.onnx.export
     ) -> Path:
-        """Export to one ONNX file; arguments and result are anomalib's.
+        """Export to one ONNX file; arguments and return value are anomalib's.
 
-        Weights above ONNX's limit of 2 GB for one file need ``external_data=True``, which puts them beside it.
+        Above ONNX's limit of 2 GB per file, ``external_data=True`` is needed, which puts the weights in a second file.
 
         Raises:
-            ValueError: If ``input_size`` is anything but two whole numbers of at least 1.
+            ValueError: If ``input_size`` is not two whole numbers of at least 1.
         """
         if input_size is not None:
             check_size(input_size, 1, "input_size must be height and width in whole pixels of at least 1;")
@@ -142,16 +142,16 @@ class CategoryExportMixin(ExportMixin):
             seal(path)
             return path
 
-        # The graph is to hold thresholds and ranges under their names, if there are any.
+        # The graph must contain thresholds and ranges as a named constant, if there are any.
         holding_table = getattr(self.post_processor, "holding_table", nullcontext)
         with ONE_AT_A_TIME, portable(self), plain_activations(self), holding_table():  # type: ignore[arg-type]  # mixed into a module
             return self._publish(export, export_root, ExportType.ONNX)
 
     def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
-        """Export to OpenVINO, compressed on request; arguments and result are anomalib's."""
+        """Export to OpenVINO, compressed on request; arguments and return value are anomalib's."""
 
         def export(root: Path, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
-            with naming_temporary_folder():  # where anomalib exports to ONNX first
+            with naming_temporary_folder():  # anomalib exports to ONNX there first
                 path = ExportMixin.to_openvino(self, root, *args, **kwargs)
             seal(path)
             if isinstance(self.post_processor, PerCategoryPostProcessor):
@@ -161,7 +161,7 @@ class CategoryExportMixin(ExportMixin):
         return self._publish(export, export_root, ExportType.OPENVINO, *args, **kwargs)
 
     def _warn(self) -> None:
-        """Say so if a model to be exported judges nothing: its speed may be all that is asked."""
+        """Warn if the model is untrained or lacks thresholds; it may be exported only to measure its speed."""
         lack = lacking(self.post_processor)
         if cast("GradModel", self.model).head.is_as_drawn():
             logger.warning(NEVER_TRAINED)
@@ -169,7 +169,7 @@ class CategoryExportMixin(ExportMixin):
             logger.warning("the exported model has %s: %s", lack, BEFORE_EXPORT)
 
     def _publish(self, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # those of publish
-        """Export with :func:`publish`; the weights take about as many bytes as they do here."""
+        """Export with :func:`publish`; the size of the weights in memory estimates that of the file."""
         weights: Any = [*self.parameters(), *self.buffers()]  # type: ignore[attr-defined]  # mixed into a module
         return publish(*args, size=sum(tensor.nbytes for tensor in weights), **kwargs)
 
@@ -182,7 +182,7 @@ class CategoryExportMixin(ExportMixin):
         task: object = None,
         max_drop: float = 0.01,
     ) -> "ov.Model":
-        """Compress with NNCF, in the place of anomalib's way, which cannot read anomalib's own batches."""
+        """Compress with NNCF, replacing anomalib's method, which cannot read anomalib's own batches."""
         from . import quantization  # noqa: PLC0415  # imports NNCF, which starts its telemetry
 
         match compression_type:
@@ -197,7 +197,7 @@ class CategoryExportMixin(ExportMixin):
 
 @contextmanager
 def portable(model: nn.Module) -> Iterator[None]:
-    """Hold a model on the CPU in float32 for a while; afterwards its tensors are those that it had before."""
+    """Move a model to the CPU in float32 inside the block, and restore its original tensors afterwards."""
     parameters = [(parameter, parameter.data) for parameter in model.parameters()]
     buffers = [(module, dict(module._buffers)) for module in model.modules()]
     device = getattr(model, "device", None)
@@ -206,7 +206,7 @@ def portable(model: nn.Module) -> Iterator[None]:
         yield
         return
     try:
-        nn.Module.float(model.cpu())  # not Lightning's, which would note float32 for good
+        nn.Module.float(model.cpu())  # not Lightning's, which would record float32 permanently
         yield
     finally:
         for parameter, data in parameters:
@@ -214,14 +214,14 @@ def portable(model: nn.Module) -> Iterator[None]:
         for module, own in buffers:
             module._buffers.update(own)
         if device is not None:
-            model.to(device)  # nothing is left to move but the states of metrics, and Lightning's note
+            model.to(device)  # moves only metric states, and resets Lightning's device record
 
 
 @contextmanager
 def plain_activations(model: nn.Module) -> Iterator[None]:
-    """Have activations give new tensors for a while, and bounded ones clamp: the same in what the exporter knows.
+    """Make activations out-of-place and ReLU6 a clamp inside the block: the same values in operations that export fast.
 
-    It takes anything else apart for each of dozens of activations, a third of the time that a MobileNet takes.
+    The exporter decomposes others, for each of dozens of activations: a third of the export time of a MobileNet.
     """
     changing = [module for module in model.modules() if getattr(module, "inplace", False) is True]
     bounded = [module for module in model.modules() if type(module) is nn.ReLU6]
@@ -249,18 +249,18 @@ def publish(
     """Export into a temporary folder, then move the files, so that no half-written model has the final name.
 
     Args:
-        export: anomalib's export; takes the root folder and what follows, returns the path of the model.
+        export: anomalib's export; takes the root folder and further arguments, returns the path of the model.
         export_root: anomalib's root folder of exports.
-        export_type: Kind of export, which names the folder below it.
-        *args: Arguments of ``export``.
-        size: Bytes of the model, about: not every library says that a disk is full.
-        **kwargs: Arguments of ``export``.
+        export_type: Kind of export, which names the folder below the root.
+        *args: Further arguments of ``export``.
+        size: Approximate size of the model in bytes: not every library reports a full disk.
+        **kwargs: Further keyword arguments of ``export``.
 
     Returns:
         Final path of the model.
 
     Raises:
-        CannotWriteError: If the folder cannot be written to, or is full; an older export is unchanged then.
+        CannotWriteError: If the folder is not writable, or the disk is full; an older export is then unchanged.
     """
     folder = Path(export_root) / "weights" / export_type.value  # anomalib's convention
     make_folder(folder)
@@ -269,7 +269,7 @@ def publish(
         final = folder / model.name
         weights = [path for path in model.parent.iterdir() if path != model]
         if weights:
-            final.unlink(missing_ok=True)  # an old model must not meet new weights
+            final.unlink(missing_ok=True)  # never an old model beside new weights
         for path in (*weights, model):
             path.replace(folder / path.name)
     return final
@@ -283,23 +283,24 @@ def finish_onnx(
 ) -> None:
     """Finish an exported ONNX file, in place.
 
-    The tensor ``category`` stays in the graph but is no output any more; the names of the categories and the size of
-    images go to the metadata; every node is named after the module that it comes from, which tells the quantisation
-    what it is; thresholds stand in the file itself, where they can be replaced; the exporter's stack traces, most of
-    the metadata and full of local paths, go. The file says that it is of the oldest format that has its operators:
-    runtimes refuse a newer one than theirs whatever it holds.
+    - ``category`` and the raw tensors stay in the graph, but are no longer outputs.
+    - Category names, image size and threshold records are written to the metadata. The table of thresholds is moved
+      into the file itself, where it can be replaced.
+    - Each node is named after its module, by which quantisation selects nodes. The exporter's stack traces, which are
+      most of the metadata and full of local paths, are removed.
+    - The format version is the oldest with these operators, as runtimes refuse any newer version than their own.
 
     Args:
         path: ONNX file.
         categories: Category names in the order of their indices.
-        image_size: Height and width to which the model resizes images first, antialiased; ``None`` if it does not.
-        post_processor: What thresholds are known by; ``None`` if that is nothing.
+        image_size: Height and width to which the model first resizes images, antialiased; ``None`` if it does not.
+        post_processor: Source of the threshold records; ``None`` if there is none.
     """
     import onnx  # noqa: PLC0415  # heavy
 
     model = onnx.load(path, load_external_data=False)
     if not any(output.name == CATEGORY for output in model.graph.output):
-        categories = []  # the model was fitted on some, but learned to recognise none: it judges all alike
+        categories = []  # trained on categories without learning to recognise them: one threshold for all
     for output in [output for output in model.graph.output if output.name in {CATEGORY, *RAW}]:
         model.graph.output.remove(output)
     for constant in model.graph.initializer:
@@ -321,7 +322,7 @@ def finish_onnx(
 
 
 def module_of(node: "onnx.NodeProto") -> str:
-    """Qualified name of the torch module that a node was exported from, empty if none is noted."""
+    """Return the qualified name of the torch module that a node was exported from, empty if none is recorded."""
     noted = {entry.key: entry.value for entry in node.metadata_props}
     scopes = literal_eval(noted.get("pkg.torch.onnx.name_scopes", "[]"))  # modules from the outermost, then the node
     return scopes[-2] if len(scopes) > 1 else ""

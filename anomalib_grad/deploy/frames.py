@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What an exported model may be given, as the batch that it takes."""
+"""Conversion of files, Pillow images, arrays and tensors to the input batch of an exported model."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 Frame = str | Path | np.ndarray | Image | torch.Tensor
 SINGLE = (str, bytes, Path, Image)
-"""What is a single image, or none, though Python may be able to go through its letters or numbers."""
+"""Types that are a single image, or none, although Python may be able to iterate over them."""
 _DIMENSIONS = range(2, 5)
 _CHANNELS = {1, 3}
 _NUMBERS = "biuf"
-"""NumPy's kinds of truth values, integers and real numbers."""
+"""NumPy's dtype kinds of booleans, integers and floating-point numbers."""
 _ORDERS = {"RGB", "BGR"}
 
 
 class FrameFormat(NamedTuple):
-    """What a camera's frames are, as far as they do not say so themselves, and how small they are made.
+    """Format of a camera's frames, as far as the frames do not declare it, and their target size.
 
     Attributes:
-        size: Height and width that the model looks at; frames are resized to it before they are turned into numbers of
-            32 bits. ``None`` leaves that to the model.
-        files: What files do not say; the bits are those of arrays and tensors as well.
-        channel_order: ``"RGB"`` or ``"BGR"``, of arrays and tensors.
+        size: Height and width of the model's input; frames are resized to it before they are converted to float32.
+            ``None`` leaves resizing to the model.
+        files: Settings that files do not declare; the bits apply to arrays and tensors as well.
+        channel_order: Channel order of arrays and tensors, ``"RGB"`` or ``"BGR"``.
     """
 
     size: tuple[int, int] | None = None
@@ -40,7 +40,7 @@ class FrameFormat(NamedTuple):
     channel_order: str = "RGB"
 
     def checked(self) -> "FrameFormat":
-        """Return this; a ValueError says what is possible where a value is not."""
+        """Return self, or raise a ValueError that lists the possible values of an invalid one."""
         self.files.checked()
         if self.channel_order not in _ORDERS:
             raise ValueError(f'channel_order must be "RGB" or "BGR", got {self.channel_order!r}.')
@@ -51,29 +51,29 @@ _AS_THEY_ARE = FrameFormat()
 
 
 def input_size(model: "ov.Model") -> tuple[int, int] | None:
-    """Height and width that a model exported with ``input_size`` insists on, ``None`` if it takes any."""
+    """Return height and width of a model exported with ``input_size``; ``None`` if it accepts any size."""
     height, width = model.input(0).partial_shape[2], model.input(0).partial_shape[3]
     return (height.get_length(), width.get_length()) if height.is_static and width.is_static else None
 
 
 def as_batch(image: Frame, frames: FrameFormat = _AS_THEY_ARE) -> np.ndarray:
-    """Give images as a batch whose values do not depend on what else is in it.
+    """Convert one or several images to a batch; the values of an image do not depend on the others.
 
     Args:
-        image: File or Pillow image, read by the rules of ``data/pixels.py``, or grey or RGB pixels, alone or several:
-            of shape ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, ``(B, H, W, C)`` or ``(B, C, H, W)`` with one or three
-            channels C. Where both ends could be channels, those of an array come last and those of a tensor first.
-            Integers of 16 unsigned bits lie in [0, 65535], or what ``frames.files.bits`` reach, all others in [0, 255];
+        image: File or Pillow image, read by the rules of ``data/pixels.py``, or grey or RGB pixels of one or several
+            images: shape ``(H, W)``, ``(H, W, C)``, ``(C, H, W)``, ``(B, H, W, C)`` or ``(B, C, H, W)`` with one or
+            three channels C. If the shape is ambiguous, channels come last in arrays and first in tensors. Values of
+            uint16 are in [0, 65535], or in the range of ``frames.files.bits``; other integers in [0, 255];
             floating-point values in [0, 1] or [0, 255].
-        frames: What the pixels do not say themselves.
+        frames: Format of the pixels.
 
     Returns:
-        RGB, float32 in [0, 1], shape ``(B, H, W, 3)``. The caller's pixels are left as they were.
+        RGB, float32 in [0, 1], shape ``(B, H, W, 3)``. The caller's pixels are not modified.
 
     Raises:
-        UnreadableImageError: If a file, or a Pillow image, cannot be read; names it.
-        TypeError: If it is something else.
-        ValueError: If there are no pixels, or they have another shape, are no real numbers, or lie outside of that.
+        UnreadableImageError: If a file or a Pillow image cannot be read.
+        TypeError: If ``image`` is of another type.
+        ValueError: If there are no pixels, or if they have another shape, type or range.
     """
     if isinstance(image, str | Path):
         return read_pixels(image, frames.size, frames.files)[np.newaxis]
@@ -81,14 +81,14 @@ def as_batch(image: Frame, frames: FrameFormat = _AS_THEY_ARE) -> np.ndarray:
         if 0 in image.size:
             raise ValueError(f"Pass an image that has pixels, not one of {image.width} x {image.height}.")
         file = getattr(image, "filename", "")
-        with blamed(f"image '{file}'" if file else "the image"):  # Pillow decodes a file when its pixels are needed
+        with blamed(f"image '{file}'" if file else "the image"):  # Pillow decodes files lazily
             return rgb_pixels(image, frames.size, frames.files.bits)[np.newaxis]
     if isinstance(image, torch.Tensor):
         if image.is_meta or image.is_quantized or image.layout is not torch.strided:
             raise ValueError("Pass a dense tensor that holds the pixels, not a sparse, quantised or meta one.")
         if image.is_complex():
             raise ValueError(f"Pass pixels as real numbers, not a tensor of {image.dtype}.")
-        floating = image.is_floating_point()  # bfloat16 is unknown to numpy
+        floating = image.is_floating_point()  # NumPy has no bfloat16
         pixels = channels_last((image.float() if floating else image).numpy(force=True), tensor=True)
     elif not isinstance(image, np.ndarray):
         raise TypeError(f"Pass the path of an image, a Pillow image, an array or a tensor, not {image!r:.60}.")
@@ -103,7 +103,7 @@ def as_batch(image: Frame, frames: FrameFormat = _AS_THEY_ARE) -> np.ndarray:
 
 
 def size_of(image: np.ndarray | Image | torch.Tensor) -> tuple[int, int]:
-    """Height and width of one or several images; a ValueError if the shape is none that :func:`as_batch` takes."""
+    """Return height and width of one or several images; raise a ValueError for shapes that :func:`as_batch` rejects."""
     if isinstance(image, Image):
         return image.height, image.width
     shape, first = layout(tuple(image.shape), tensor=isinstance(image, torch.Tensor))
@@ -111,14 +111,14 @@ def size_of(image: np.ndarray | Image | torch.Tensor) -> tuple[int, int]:
 
 
 def channels_last(pixels: np.ndarray, *, tensor: bool) -> np.ndarray:
-    """View pixels as ``(B, H, W, C)``; a ValueError as of :func:`layout`."""
+    """View pixels as ``(B, H, W, C)``; raises the ValueError of :func:`layout`."""
     shape, first = layout(pixels.shape, tensor=tensor)
     batch = pixels.reshape(-1, *shape[-3:])
     return batch.transpose(0, 2, 3, 1) if first else batch
 
 
 def layout(pixels: tuple[int, ...], *, tensor: bool) -> tuple[tuple[int, ...], bool]:
-    """Tell from the shape of pixels their shape with channels, and whether these come first.
+    """Return the shape of pixels with a dimension for channels, and whether channels come first.
 
     Raises:
         ValueError: If there are no pixels, or neither one nor three channels.
@@ -135,17 +135,17 @@ def layout(pixels: tuple[int, ...], *, tensor: bool) -> tuple[tuple[int, ...], b
 
 
 def in_unit_range(pixels: np.ndarray, frames: FrameFormat) -> np.ndarray:
-    """Scale pixels to float32 in [0, 1], by their type; only floating-point ones by the largest value of each image.
+    """Scale pixels to float32 in [0, 1] by the range of their type; floating-point ones by each image's maximum.
 
-    Those of 8 bits stay so until they have the size that the model looks at.
+    8-bit pixels are resized to the model's input size before they are converted.
     """
-    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)  # some cameras send the high byte first
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)  # some cameras send big-endian pixels
     if pixels.dtype == np.uint8:
         return at_most_white(resized(pixels, frames.size).astype(np.float32) * EIGHT_BIT_STEP)  # as files are
     if pixels.dtype == np.uint16:
         return at_most_white(resized(scaled(pixels, frames.files.bits), frames.size))
     values = pixels.astype(np.float32)
-    low, high = float(values.min()), values.max(axis=(1, 2, 3), keepdims=True)  # not a number if any is not
+    low, high = float(values.min()), values.max(axis=(1, 2, 3), keepdims=True)  # NaN if any value is
     integers = pixels.dtype.kind in "iu"
     doubtful = (high > np.iinfo(np.uint8).max) | (not integers and (high > 1) & (high < 2))  # noqa: PLR2004
     if not low >= 0 or not (high == high).all() or doubtful.any():  # noqa: PLR0124  # of NaN

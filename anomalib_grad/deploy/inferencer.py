@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Run exported models and ask them for the product category."""
+"""OpenVINO inferencer for exported models, with a recognised or a given product category."""
 
 import json
 import re
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
     from openvino.utils.data_helpers.wrappers import OVDict
 
 VIRTUAL_DEVICES = {"AUTO", "BATCH", "HETERO", "MULTI"}
-"""What OpenVINO takes for a device and does not list: they choose among, or join, those that there are."""
+"""Devices that OpenVINO accepts but does not list: they select or combine real devices."""
 _core = cache(ov.Core)
 _MAKING = threading.Lock()
-"""Held while the core is made, for which threads may ask at once."""
+"""Lock for creating the core, which several threads may request at once."""
 
 
 def shared_core() -> ov.Core:
-    """Give the one OpenVINO core of this process, which lives as long as the process does.
+    """Return the process's only OpenVINO core, which lives as long as the process.
 
-    A core that compiles for the CPU gives the calling thread a stack for signal handlers, and takes it away when it
-    ends. Where cores end in another order than they began, a stack that is gone stays in use, and the next signal with
-    a handler in Python (Ctrl-C, the end of a data loader's worker) ends the process with a segmentation fault
+    A core that compiles for the CPU installs a stack for signal handlers in the calling thread, and removes it when the
+    core is destroyed. If cores are not destroyed in the order of their creation, a removed stack stays in use. The next
+    signal with a Python handler (Ctrl-C, the end of a data loader's worker) then causes a segmentation fault
     (OpenVINO 2026.4).
     """
     with _MAKING:
@@ -50,13 +50,12 @@ def shared_core() -> ov.Core:
 
 
 class RawScores(NamedTuple):
-    """What a model makes of images, in the unit of its thresholds.
+    """Scores that are not normalised, in the unit of the model's thresholds.
 
     Attributes:
         scores: Image scores, ``(B,)``.
         peaks: Largest value of each map, ``(B,)``.
-        recognised: The B names of the categories that the images were taken for, whatever was told; ``None`` where
-            nothing was told.
+        recognised: Names of the B recognised categories, if the call gave a category; otherwise ``None``.
     """
 
     scores: np.ndarray
@@ -65,33 +64,33 @@ class RawScores(NamedTuple):
 
 
 class CategoryOpenVINOInferencer(OpenVINOInferencer):
-    """anomalib's OpenVINO inferencer that says which product it took an image for, and can be told.
+    """anomalib's OpenVINO inferencer, extended by the product of an image, which is recognised or given.
 
-    ``predict`` returns the names in anomalib's free-text field ``explanation``, ``"unknown"`` for a product that
-    training did not see. On models without categories it is anomalib's inferencer.
+    ``predict`` returns the category names in anomalib's free-text field ``explanation``, ``"unknown"`` for a product
+    that training did not show. On models without categories, it works as anomalib's inferencer.
 
-    One inferencer serves any number of threads. Files are read by the rules of ``data/pixels.py``, in which training
-    through ``MultiCategory`` reads them, and a score never depends on the other images of a batch. Frames of any size
-    are resized in the type that they come in, so that a large one costs little more than a small one.
+    One inferencer serves any number of threads. Files are read by the rules of ``data/pixels.py``, as in training
+    through ``MultiCategory``. A score never depends on the other images of a batch. Frames of any size are resized in
+    their original data type, so that a large one costs little more than a small one.
 
     Args:
         path: Exported model: ``.xml``, ``.bin`` or ``.onnx`` file, or the bytes of ``.xml`` and ``.bin``.
         device: OpenVINO device, such as ``"AUTO"``, ``"CPU"`` or ``"GPU"``.
-        config: OpenVINO's options for the device, added to ``EXECUTION_MODE_HINT: ACCURACY``. Without that, OpenVINO
-            computes in bfloat16 where the CPU can, in which the small differences that make an anomaly map are lost.
-            ``{"EXECUTION_MODE_HINT": "PERFORMANCE"}`` switches back. ``{"CACHE_DIR": folder}`` keeps compiled models,
-            which anomalib does by itself: the next start is faster, but OpenVINO notices no damage to what it kept.
-        bits: Bits, 10 to 16, that pixels of 16 use in arrays, tensors and files: 12 for a camera that counts to 4095.
-            Train on files of the same range.
-        channel_order: ``"RGB"``, or ``"BGR"`` as OpenCV gives them, of arrays and tensors.
-        max_pixels: Pixels of the largest file that is read, as of a line-scan camera; ``None`` leaves the limit, 178
-            million, to Pillow's guard against files that claim more than they hold. Arrays have no limit.
+        config: OpenVINO's options for the device, added to ``EXECUTION_MODE_HINT: ACCURACY``. Without that hint,
+            OpenVINO computes in bfloat16 if the CPU can, which loses the small differences that make an anomaly map.
+            ``{"EXECUTION_MODE_HINT": "PERFORMANCE"}`` switches back. ``{"CACHE_DIR": folder}`` caches compiled models,
+            anomalib's default: the next start is faster, but OpenVINO does not notice damage to the cache.
+        bits: Bits, 10 to 16, that 16-bit pixels actually use in arrays, tensors and files: 12 for a camera with values
+            up to 4095. Train on files of the same range.
+        channel_order: Channel order of arrays and tensors: ``"RGB"``, or ``"BGR"`` as in OpenCV.
+        max_pixels: Largest file to read, in pixels, for instance from a line-scan camera. ``None`` keeps Pillow's limit
+            of 178 million, a guard against files that claim more than they hold. Arrays have no limit.
 
     Attributes:
-        categories: Names of the categories that the model knows, none if it was trained without.
-        image_size: Height and width that the model looks at, to which frames are resized first; ``None`` for exports
-            that do not say so: they resize large images themselves, slowly, until they are exported again; and for
-            those whose ``input_size`` is another: they take frames of that size only.
+        categories: Names of the categories that the model knows, empty if it was trained without.
+        image_size: Height and width of the model's input, to which frames are resized first. It is ``None`` for old
+            exports that do not declare it: they resize large images by themselves, slowly; export them again. It is
+            also ``None`` for exports with another ``input_size``, which accept only frames of that size.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -123,19 +122,19 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         self._frames = frames._replace(size=self.image_size)
 
     def load_model(self, path: str | Path | tuple[bytes, bytes]) -> tuple[Any, Any, Any]:
-        """Read and compile a model, with the recognised category as a further output.
+        """Read and compile a model, with the recognised category as an additional output.
 
         Returns:
             First input, first output, compiled model.
 
         Raises:
-            ValueError: If the file is of another kind, or the device is not there.
+            ValueError: If the file is of another kind or damaged, or if the device does not exist.
         """
         self._core = shared_core()
         self._graph = read_model(self._core, path)
         self.categories = read_categories(self._graph)
         self._fixed_size = input_size(self._graph)
-        image_size = read_image_size(self._graph)  # a detour over another fixed size would change the scores
+        image_size = read_image_size(self._graph)  # resizing twice would change the scores
         self.image_size = image_size if self._fixed_size in {None, image_size} else None
         compiled = self._compile(self._showing)
         self._versions = {(False, False): PerThread(compiled)}
@@ -147,7 +146,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         return show_category(self._graph) if self.categories else self._graph
 
     def _version(self, *, told: bool, raw: bool = False) -> "PerThread":
-        """The model that is told the category or not, and shows raw scores or not; compiled when first asked for."""
+        """Return the model with the category as an input or not, and raw scores or not; compiled on first use."""
         with self._compiling:
             if (told, raw) not in self._versions:
                 graph = show_raw(self._graph, told=told) if raw else tell_category(self._graph)
@@ -167,22 +166,22 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
             ) from error
 
     def predict(self, image: Frame, category: str | None = None) -> NumpyImageBatch:
-        """Run inference on an image, or on several as an array or tensor.
+        """Run inference on one image, or on several in an array or tensor.
 
         Args:
-            image: File, Pillow image, or grey or RGB pixels of shape ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``, or
-                several as ``(B, H, W, C)`` or ``(B, C, H, W)``, with one or three channels C; floating-point values in
-                [0, 1] or [0, 255], integers in the range of their 8 or 16 bits.
+            image: File, Pillow image, or grey or RGB pixels of shape ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)``;
+                several images as ``(B, H, W, C)`` or ``(B, C, H, W)``, with one or three channels C. Floating-point
+                values are in [0, 1] or [0, 255], integers in the range of their 8 or 16 bits.
             category: Category of all the images, if known; recognised if ``None``.
 
         Returns:
-            anomalib's batch, ``explanation`` with the names of the categories, recognised or told, ``image`` as the
-            model looked at it.
+            anomalib's batch; ``explanation`` has the category names, recognised or given, and ``image`` the model's
+            input.
 
         Raises:
-            UnreadableImageError: If the file cannot be read; names it.
-            ValueError: If the pixels have another shape or range, or a size that a model exported with ``input_size``
-                does not take, or the model does not know the category; lists those that it knows.
+            UnreadableImageError: If the file cannot be read.
+            ValueError: If the pixels have another shape or range, if a model exported with ``input_size`` does not
+                accept their size, or if the model does not know the category; the message lists those that it knows.
         """
         index = self._index(category)
         inputs = self._inputs(image, index)
@@ -192,11 +191,11 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         """Score images in the unit of the model's thresholds, not normalised.
 
         Args:
-            image: As of :meth:`predict`.
+            image: As in :meth:`predict`.
             category: Category of all the images, or ``"unknown"``; recognised if ``None``.
 
         Raises:
-            ValueError: As of :meth:`predict`, and if the model was exported by a version that does not show them.
+            ValueError: As in :meth:`predict`, and if an old version without raw scores exported the model.
         """
         unknown = len(self.categories) if self.categories and category == UNKNOWN else None
         index = self._index(category) if unknown is None else unknown
@@ -208,25 +207,25 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
     def stream(
         self, frames: Iterable[Frame], in_flight: int = 4, category: str | None = None
     ) -> Generator[FrameResult, None, None]:
-        """Run inference on frames as they come: the next are read and resized while the model is at work.
+        """Run inference on frames as they arrive; the next ones are read and resized while the model computes.
 
-        The model is compiled once more for this, for many requests at a time instead of a short one. No more than
-        ``in_flight`` frames are in memory. ``close()`` stops all work.
+        The model is compiled again for this, for throughput instead of latency. At most ``in_flight`` frames are in
+        memory. ``close()`` stops all work.
 
         Args:
-            frames: Whatever ``predict`` takes, one image each; asked for the next in a thread of its own.
-                An array that its source writes over must be given as a copy: it may be read after the next was taken.
-            in_flight: Frames that are worked on at a time. More are faster up to about twice the cores, and each then
-                waits longer.
+            frames: Inputs of ``predict``, one image each; a separate thread draws them. If the source reuses an array,
+                pass a copy: it may still be read after the next frame has been drawn.
+            in_flight: Frames processed at a time. Throughput grows up to about twice the number of cores, but each
+                frame then waits longer.
             category: Category of all the frames, if known; recognised if ``None``.
 
         Returns:
-            A result for each frame, in their order. One that cannot be read or judged has its ``error`` there.
+            A result for each frame, in order. If a frame cannot be read or predicted, its result has an ``error``.
 
         Raises:
             TypeError: If ``frames`` is a single image.
             ValueError: If ``in_flight`` is not a whole number from 1, or the model does not know the category.
-            Exception: What ``frames`` raises, after the results of the frames that it gave before.
+            Exception: Whatever ``frames`` raises, after the results of all earlier frames.
 
         Example:
             >>> for result in inferencer.stream(sorted(Path("line3").glob("*.png"))):  # doctest: +SKIP
@@ -250,7 +249,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         return results(frames, in_flight, judge)
 
     def _index(self, category: str | None) -> int | None:
-        """Index of a category; a ValueError lists those that the model knows if it is none of them."""
+        """Return the index of a category, or raise a ValueError that lists those that the model knows."""
         if category is None:
             return None
         if category not in self.categories:
@@ -259,7 +258,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         return self.categories.index(category)
 
     def _inputs(self, image: Frame, category: int | None) -> dict[str, np.ndarray]:
-        """The model's inputs: images ``(B, 3, H, W)``, and the index of their category if that is told."""
+        """Return the model's inputs: images ``(B, 3, H, W)``, and their category indices if one is given."""
         images = np.ascontiguousarray(as_batch(image, self._frames).transpose(0, 3, 1, 2))
         if self._fixed_size not in {None, images.shape[2:]}:
             fixed, given = (" x ".join(map(str, size)) for size in (self._fixed_size, images.shape[2:]))
@@ -277,7 +276,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         return batch
 
     def post_process(self, predictions: "OVDict") -> dict[str, Any]:  # type: ignore[override]  # static in anomalib
-        """Convert predictions to a dictionary, category indices to names."""
+        """Convert predictions to a dictionary, with category names instead of indices."""
         values = OpenVINOInferencer.post_process(predictions)
         if CATEGORY in values:
             values["explanation"] = self._names(values.pop(CATEGORY))
@@ -291,7 +290,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
 
 
 class PerThread:
-    """Runs a compiled model from any thread: each has a request of its own, as OpenVINO's run one call at a time."""
+    """Runs a compiled model from any thread; each has its own request, since a request runs one call at a time."""
 
     def __init__(self, model: ov.CompiledModel) -> None:
         self._model = model
@@ -312,7 +311,7 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
         path: ``.xml``, ``.bin`` or ``.onnx`` file, or the bytes of ``.xml`` and ``.bin``.
 
     Raises:
-        FileNotFoundError: If it is not there, or lacks the file of its weights; names the one that is missing.
+        FileNotFoundError: If the model or the file of its weights is missing.
         ValueError: If the file is of another kind, or damaged.
     """
     if isinstance(path, tuple):
@@ -325,7 +324,7 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
 
 
 def _read_intact(core: ov.Core, model: Sequence[Path | bytes], name: str, contents: Sequence[bytes]) -> ov.Model:
-    """Read a model, of one file or of model and weights, unless contents differ from those that were exported."""
+    """Read a model from one file, or from model and weights, if the contents match the exported ones."""
     damaged = f"cannot read the exported model: {name} is damaged, or was changed since; export or copy it again."
     if not is_intact(*contents):
         raise ValueError(damaged)
@@ -336,7 +335,7 @@ def _read_intact(core: ov.Core, model: Sequence[Path | bytes], name: str, conten
 
 
 def read_categories(model: ov.Model) -> list[str]:
-    """Names of the categories in the metadata, none if there are none; a ValueError if they are no names any more."""
+    """Return the category names in the metadata, empty if there are none; raise a ValueError if they are damaged."""
 
     def are_names(value: object) -> bool:
         return isinstance(value, list) and all(isinstance(name, str) for name in value)
@@ -345,7 +344,7 @@ def read_categories(model: ov.Model) -> list[str]:
 
 
 def read_image_size(model: ov.Model) -> tuple[int, int] | None:
-    """Height and width to which the model resizes images, ``None`` if it does not say so; a ValueError if damaged."""
+    """Return the size to which the model resizes images, ``None`` if unknown; raise a ValueError if it is damaged."""
 
     def are_lengths(value: object) -> bool:
         return isinstance(value, list) and [type(length) for length in value] == [int, int] and min(value) > 0
@@ -355,10 +354,10 @@ def read_image_size(model: ov.Model) -> tuple[int, int] | None:
 
 
 def read_metadata(model: ov.Model, key: str, name: str, is_valid: Callable[[object], bool]) -> Any:  # noqa: ANN401
-    """Read what the export wrote into the metadata under ``key``, ``None`` if there is nothing.
+    """Read a JSON value that the export wrote into the metadata under ``key``; ``None`` if there is none.
 
     Raises:
-        ValueError: If it is no JSON that ``is_valid``; calls it by ``name``.
+        ValueError: If it is not JSON, or fails ``is_valid``; the message calls it ``name``.
     """
     entry = ["framework", key]
     if not model.has_rt_info(entry):

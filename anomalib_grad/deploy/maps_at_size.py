@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Anomaly maps and masks at the size of the image that they are of: models give them at their own."""
+"""Resizing of anomaly maps and masks from the model's size to that of the image."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -18,19 +18,19 @@ T = TypeVar("T", bound=np.ndarray | None)
 
 
 def at_size(prediction: NumpyImageBatch, size: tuple[int, int] | Frame) -> NumpyImageBatch:
-    """Bring anomaly maps and masks of a prediction to another size.
+    """Resize the anomaly maps and masks of a prediction.
 
     Args:
-        prediction: Of an inferencer: maps ``(B, h, w)`` float, masks ``(B, h, w)`` bool, either may be missing. Each
-            may have a channel, before or behind: anomalib moves that of masks to the end.
-        size: Height and width, or the image itself: whatever the inferencer takes.
+        prediction: Prediction of an inferencer: float maps ``(B, h, w)``, bool masks ``(B, h, w)``; either may be
+            missing. Each may have a channel, first or last: anomalib moves that of masks to the end.
+        size: Height and width, or the image itself: any input of the inferencer.
 
     Returns:
-        The same prediction with maps ``(B, H, W)``, bilinear in between, and masks ``(B, H, W)``, of the nearest pixel.
+        The prediction with maps ``(B, H, W)``, interpolated bilinearly, and masks ``(B, H, W)``, by nearest neighbour.
 
     Raises:
-        UnreadableImageError: If the file cannot be read; names it.
-        ValueError: If an array or a tensor is no image.
+        UnreadableImageError: If the file cannot be read.
+        ValueError: If an array or a tensor does not have the shape of an image.
     """
     if isinstance(size, str | Path):
         with opened(size) as image:

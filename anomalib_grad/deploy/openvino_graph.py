@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Exported graphs with other inputs and outputs: tensors inside that anomalib's inferencers do not ask for."""
+"""Changes to the inputs and outputs of an exported graph, for inner tensors that anomalib's inferencers do not use."""
 
 import openvino as ov
 from openvino import opset13
@@ -9,7 +9,7 @@ from .export import CATEGORY, RAW
 
 
 def find_tensor(model: ov.Model, name: str) -> ov.Output:
-    """Find a named tensor inside a model; a ValueError if there is none."""
+    """Return a named tensor inside a model, or raise a ValueError if there is none."""
     outputs = (output for operation in model.get_ops() for output in operation.outputs())
     found = next((output for output in outputs if name in output.get_names()), None)
     if found is None:
@@ -18,7 +18,7 @@ def find_tensor(model: ov.Model, name: str) -> ov.Output:
 
 
 def show_category(model: ov.Model) -> ov.Model:
-    """Copy a model and make the category that it recognises its last output."""
+    """Return a copy of a model with the recognised category as its last output."""
     model = model.clone()
     recognised = find_tensor(model, CATEGORY)
     recognised.get_tensor().set_names({CATEGORY})
@@ -27,9 +27,9 @@ def show_category(model: ov.Model) -> ov.Model:
 
 
 def show_raw(model: ov.Model, *, told: bool) -> ov.Model:
-    """Copy a model whose only outputs are scores and maps in the unit of the thresholds.
+    """Return a copy of a model whose only outputs are raw scores and maps, in the unit of the thresholds.
 
-    One that is ``told`` the category has a further output, the one that it recognises.
+    If ``told``, the category is an input, and the recognised category an additional output.
     """
     model = model.clone()
     recognised = [_tell(model)] if told else []
@@ -37,14 +37,14 @@ def show_raw(model: ov.Model, *, told: bool) -> ov.Model:
 
 
 def tell_category(model: ov.Model) -> ov.Model:
-    """Copy a model and make the category its second input, int64 indices of shape ``(B,)``, instead of recognising."""
+    """Return a copy of a model that takes the category as second input, int64 indices of shape ``(B,)``."""
     model = model.clone()
     _tell(model)
     return model
 
 
 def _tell(model: ov.Model) -> ov.Output:
-    """Put an input in the place of the category that a model recognises, and give the latter."""
+    """Replace the recognised category by an input, in place, and return the tensor that was replaced."""
     recognised = find_tensor(model, CATEGORY)
     recognised.get_tensor().set_names(set())
     told = opset13.parameter([-1], recognised.get_element_type(), name=CATEGORY)

@@ -1,11 +1,11 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""INT8 versions of an exported model, with NNCF.
+"""INT8 quantisation of exported models with NNCF.
 
-The backbone and the blocks of the fusion, nearly all of the computation, are computed in INT8. The rest does not bear
-it: a coordinate selects a place in a grid, and the anomaly map is the small difference of the features and what the
-last convolution of the fusion recovers, which rounded alone costs two points of image AUROC. Weights are another
-matter; all those of the fusion and the grids may be rounded.
+The backbone and the fusion blocks, nearly all of the computation, run in INT8. The rest is too sensitive: coordinates
+select places in a grid, and the anomaly map is the small difference between the features and the output of the fusion's
+last convolution. Rounding that convolution alone costs two points of image AUROC. Weights are less sensitive: those of
+the whole fusion and the grids may be rounded.
 """
 
 import logging
@@ -30,13 +30,13 @@ logger = logging.getLogger(__name__)
 CALIBRATION_IMAGES = 300  # NNCF's default and anomalib's advice
 
 EXACT = nncf.IgnoredScope(patterns=[r"^(?!model\.(backbone|head\.fusion\.blocks)[./]).*"])
-"""Nodes that compute in floating point: all that the export did not name after the backbone or the fusion's blocks."""
+"""Nodes that compute in floating point: all but those that the export named after backbone or fusion blocks."""
 
 EXACT_WEIGHTS = nncf.IgnoredScope(patterns=[r"^(?!model\.(backbone|head\.fusion|head\.\w+\.grid)[./]).*"])
-"""Nodes whose weights stay in floating point: all but the backbone, the fusion and the grids."""
+"""Nodes whose weights stay in floating point: all but those of the backbone, the fusion and the grids."""
 
 ATTENTION = {"ScaledDotProductAttention", "Softmax"}
-"""Operations that only backbones with attention have, as one or in parts."""
+"""Operations that only backbones with attention have: attention as one operation, or decomposed."""
 
 
 def compress_weights(model: ov.Model) -> ov.Model:
@@ -46,14 +46,14 @@ def compress_weights(model: ov.Model) -> ov.Model:
 
 
 def quantize(model: ov.Model, datamodule: AnomalibDataModule | None) -> ov.Model:
-    """Compute in 8 bits, on ranges observed on validation images (anomalib's choice of data).
+    """Quantise to 8 bits, with ranges observed on validation images (anomalib's choice of data).
 
     Args:
         model: Exported model.
-        datamodule: Data to calibrate with; 300 validation images are taken evenly from all of them.
+        datamodule: Calibration data; at most 300 validation images are used, evenly spaced.
 
     Raises:
-        ValueError: If there is no datamodule.
+        ValueError: If there is no datamodule, or it has no validation images.
     """
     images = calibration_images(model, datamodule)
     with only_warnings("nncf"):
@@ -68,17 +68,17 @@ def quantize_with_accuracy_control(
     metric: Metric | None = None,
     max_drop: float = 0.01,
 ) -> ov.Model:
-    """Compute in 8 bits, except where a metric on the test images (anomalib's choice of data) would drop too far.
+    """Quantise to 8 bits, except where a metric on the test images (anomalib's choice of data) would drop too far.
 
     Args:
         model: Exported model.
-        datamodule: Data to calibrate and to test with.
-        metric: anomalib metric, higher for better; F1 score of the images if ``None``.
-        max_drop: Greatest acceptable drop of the metric, in [0, 1].
+        datamodule: Data for calibration and test.
+        metric: anomalib metric, higher is better; image F1 score if ``None``.
+        max_drop: Largest acceptable drop of the metric, in [0, 1].
 
     Raises:
-        ValueError: If there is no datamodule or ``max_drop`` is out of range.
-        TypeError: If the metric is no metric object.
+        ValueError: If there is no datamodule, it has no validation images, or ``max_drop`` is out of range.
+        TypeError: If ``metric`` is not a metric object.
     """
     if not 0 <= max_drop <= 1:
         raise ValueError(f"max_drop must be from 0 to 1, got {max_drop}.")
@@ -88,7 +88,7 @@ def quantize_with_accuracy_control(
     calibration = calibration_images(model, datamodule)
 
     def validate(compiled: ov.CompiledModel, batches: Iterable[ImageBatch]) -> float:
-        metric.reset()  # NNCF asks many times, and for single batches as well
+        metric.reset()  # NNCF validates many times, also on single batches
         for batch in batches:
             metric.update(predict_batch(compiled, batch, input_size(model)))
         return float(metric.compute())
@@ -107,20 +107,20 @@ def quantize_with_accuracy_control(
 
 
 def architecture(model: ov.Model) -> nncf.ModelType | None:
-    """Tell NNCF of a transformer.
+    """Return NNCF's model type: transformer if the graph has attention, else ``None``.
 
-    A few of its channels are so loud that rounding drowns the others, unless NNCF levels them first (SmoothQuant, arXiv
-    2211.10438).
+    A few channels of a transformer have so large values that rounding erases the others, unless NNCF equalises them
+    first (SmoothQuant, arXiv 2211.10438).
     """
     attends = any(op.get_type_name() in ATTENTION for op in model.get_ops())
     return nncf.ModelType.TRANSFORMER if attends else None
 
 
 def calibration_images(model: ov.Model, datamodule: AnomalibDataModule | None) -> nncf.Dataset:
-    """Validation images for the calibration, taken evenly: the first ones would be those of the first categories.
+    """Return evenly spaced validation images for calibration: the first ones would all show the first categories.
 
     Returns:
-        At most 300 images, each a batch of its own, as images of different sizes do not share one.
+        At most 300 images, one per batch, since their sizes may differ.
 
     Raises:
         ValueError: If there is no datamodule, or it has no validation images.
@@ -143,7 +143,7 @@ def calibration_images(model: ov.Model, datamodule: AnomalibDataModule | None) -
 
 
 def predict_batch(compiled: ov.CompiledModel, batch: ImageBatch, size: tuple[int, int] | None) -> ImageBatch:
-    """Predictions of a compiled model beside the ground truth, as anomalib's metrics want them."""
+    """Return a compiled model's predictions with the ground truth, as anomalib's metrics expect them."""
     predicted = compiled(fit_to_input(torch.as_tensor(batch.image), size).numpy())
     names = [next(iter(output.get_names())) for output in compiled.outputs]
     values: dict[str, Any] = {name: torch.from_numpy(predicted[name].copy()) for name in names}
@@ -154,7 +154,7 @@ def predict_batch(compiled: ov.CompiledModel, batch: ImageBatch, size: tuple[int
 
 
 def fit_to_input(images: Tensor, size: tuple[int, int] | None) -> Tensor:
-    """Resize images ``(B, 3, H, W)`` to the size that the model insists on, if it does."""
+    """Resize images ``(B, 3, H, W)`` to the model's fixed input size, if it has one."""
     if size is None or images.shape[-2:] == size:
         return images
     return functional.interpolate(images, size, mode="bilinear", antialias=True)

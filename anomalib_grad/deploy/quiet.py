@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Libraries that name every node of a graph while they change it."""
+"""Log levels of libraries that log every node of a graph while they change it."""
 
 import logging
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def only_warnings(*names: str) -> Iterator[None]:
-    """Keep what the loggers of some libraries note off the screen; their warnings stay."""
+    """Hide messages below warnings from the named loggers inside the block."""
     levels = {logger: logger.level for logger in map(logging.getLogger, names)}
     for logger in levels:
         logger.setLevel(logging.WARNING)

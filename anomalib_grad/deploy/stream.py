@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Judges frames as they come, in their order: some are read and resized while others are in the model."""
+"""Pipelined inference on a stream of frames, in order: some are read and resized while others are in the model."""
 
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -17,13 +17,13 @@ END: Any = object()
 
 
 class FrameResult(NamedTuple):
-    """What became of a frame of a stream.
+    """Result of one frame of a stream.
 
     Attributes:
-        frame: What the stream was given: a path, an array, ...
-        prediction: The prediction as ``predict`` gives it; ``None`` if there is an error.
-        error: Why the frame could not be read or judged, or ``None``.
-        seconds: Time from when the frame was taken from its source until its result was there.
+        frame: The frame as the source provided it: a path, an array, ...
+        prediction: The prediction as ``predict`` returns it; ``None`` if there is an error.
+        error: Why the frame could not be read or predicted, or ``None``.
+        seconds: Time from drawing the frame from its source to its result.
     """
 
     frame: Frame
@@ -35,12 +35,11 @@ class FrameResult(NamedTuple):
 def results(
     frames: Iterable[Frame], in_flight: int, judge: Callable[[Frame], NumpyImageBatch]
 ) -> Generator[FrameResult, None, None]:
-    """Give a result for each frame; what ``frames`` raises comes after those of the frames before.
+    """Yield a result for each frame; an exception of ``frames`` is raised after the results of all earlier frames.
 
     Args:
-        frames: Where frames come from; asked for the next in a thread of its own, as it may take its time, or wait for
-            ever, while results are there.
-        in_flight: Frames that are worked on at a time, each in a thread.
+        frames: Source of frames; drawn in a separate thread, since it may block while results are ready.
+        in_flight: Number of frames processed at a time, each in its own thread.
         judge: Predicts on a frame.
     """
     begun: SimpleQueue[Future[FrameResult] | BaseException | None] = SimpleQueue()
@@ -48,7 +47,7 @@ def results(
     workers = ThreadPoolExecutor(in_flight, thread_name_prefix="frames")
 
     def take() -> None:
-        """Take a frame whenever there is room for one, until there are no more."""
+        """Draw a frame whenever there is room, until there are no more."""
         try:
             source = iter(frames)
             while room.acquire() and not stopped.is_set():
@@ -78,6 +77,6 @@ def _judged(judge: Callable[[Frame], NumpyImageBatch], frame: Frame, taken: floa
     prediction, fault = None, None
     try:
         prediction = judge(frame)
-    except (ValueError, TypeError) as error:  # of this frame: unreadable or no image; others are the machine's
+    except (ValueError, TypeError) as error:  # the frame's fault: unreadable or not an image; others are the machine's
         fault = error
     return FrameResult(frame, prediction, fault, time.perf_counter() - taken)

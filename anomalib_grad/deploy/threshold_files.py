@@ -1,10 +1,11 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Thresholds in exported models: where they stand, so that every inferencer sees them, and how they are replaced.
+"""Reading and replacing the thresholds of exported models.
 
-The graph holds all thresholds and ranges in one constant, the metadata how they came about. Nothing else of a file
-changes. A new constant of an OpenVINO model is appended to its weights, which the old .xml file goes on reading as
-before, and then the .xml file is replaced: whenever that is interrupted, an intact model is there.
+One constant of the graph holds all thresholds and ranges, so that every inferencer uses them. The metadata records how
+they were fitted. Replacing them changes nothing else. For an OpenVINO model, the new constant is appended to the
+weights, with which the old .xml file still works, and then the .xml file is replaced. An interruption at any time
+leaves an intact model.
 """
 
 import json
@@ -23,38 +24,38 @@ from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 from .checksum import files_of, is_intact, present, sealed, unsealed
 
 TABLE = "post_processor.fixed_table"
-"""Name of the constant in the graph: that of the buffer that it was exported from."""
+"""Name of the constant in the graph: the name of the exported buffer."""
 CATEGORIES_METADATA = "anomalib_grad_categories"
 THRESHOLDS_METADATA = "anomalib_grad_thresholds"
 _ALIGNMENT = 64
-"""Bytes at a multiple of which OpenVINO's constants begin."""
+"""Alignment of OpenVINO's constants in bytes."""
 T = TypeVar("T")
 _TYPES = {"f16": np.float16, "f32": np.float32}
 
 
 class ExportFileError(ValueError):
-    """An exported model that is damaged, was changed by hand, or has no thresholds that can be changed."""
+    """An exported model is damaged, was changed by hand, or has no thresholds that can be replaced."""
 
 
 def read_export(path: Path) -> ModelThresholds:
     """Read the thresholds of an exported model.
 
     Raises:
-        FileNotFoundError: If it, or its weights, are not there.
-        ExportFileError: If it is damaged, was changed by hand, or does not hold thresholds in this form.
+        FileNotFoundError: If the model or its weights are missing.
+        ExportFileError: If it is damaged, was changed by hand, or does not store thresholds in this form.
     """
     with _naming(path):
         file = _file_at(path)
         products, plain = (json.loads(file.noted(key)) for key in (CATEGORIES_METADATA, THRESHOLDS_METADATA))
-        # A model that names no products judges by the last row.
+        # A model without product names uses the last row.
         return ModelThresholds.from_plain(plain, products, file.table if products else file.table[-1:])
 
 
 def write_export(path: Path, thresholds: ModelThresholds) -> None:
-    """Replace the thresholds of an exported model, whole and sealed again; errors as of :func:`read_export`.
+    """Replace the thresholds of an exported model and its checksum; errors as in :func:`read_export`.
 
     Raises:
-        CannotWriteError: If the folder cannot be written to, or is full; the model is unchanged then.
+        CannotWriteError: If the folder is not writable, or the disk is full; the model is then unchanged.
     """
     with _naming(path):
         file = _file_at(path)
@@ -62,7 +63,7 @@ def write_export(path: Path, thresholds: ModelThresholds) -> None:
 
 
 def keep_exact(path: Path, post_processor: PerCategoryPostProcessor) -> None:
-    """Give an export the thresholds of its model where compression to half precision has rounded them."""
+    """Restore the exact thresholds in an export if compression to half precision has rounded them."""
     exported = read_export(path)
     exact = ModelThresholds.of(post_processor, exported.products)
     if not np.array_equal(exported.table, exact.table, equal_nan=True):
@@ -84,7 +85,7 @@ def _damaged(path: Path) -> ExportFileError:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Say by an ExportFileError which file it is that cannot be used, in place of what reading it raises."""
+    """Convert errors of reading a file to an ExportFileError that names it."""
     try:
         yield
     except ExportFileError:
@@ -97,14 +98,14 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def replaced(table: np.ndarray, thresholds: ModelThresholds) -> np.ndarray:
-    """Table with the rows of some thresholds, float32."""
+    """Return the table with its last rows replaced by those of ``thresholds``, float32."""
     table = table.astype(np.float32)
     table[-len(thresholds.table) :] = thresholds.table
     return table
 
 
 class _OnnxFile:
-    """An ONNX file; its weights may lie beside it."""
+    """An ONNX file, with its weights inside or in a second file."""
 
     def __init__(self, path: Path, content: bytes, *weights: bytes) -> None:
         import onnx  # noqa: PLC0415  # heavy
@@ -113,7 +114,7 @@ class _OnnxFile:
         self.path, self.weights = path, weights
         try:
             self.model: onnx.ModelProto = onnx.load_from_string(unsealed(content))
-        except DecodeError as error:  # a file that was cut short has lost its seal
+        except DecodeError as error:  # a truncated file has lost its checksum
             raise _damaged(path) from error
         self.metadata = {entry.key: entry for entry in self.model.metadata_props}
         self.constant = _first(one for one in self.model.graph.initializer if one.name == TABLE)
@@ -138,7 +139,7 @@ class _OpenVINOFile:
         self.path, self.weights = path, weights
         try:
             self.root = ElementTree.fromstring(unsealed(content))  # noqa: S314  # sealed by this package
-        except ElementTree.ParseError as error:  # a file that was cut short has lost its seal
+        except ElementTree.ParseError as error:  # a truncated file has lost its checksum
             raise _damaged(path) from error
         names = {TABLE, f"{TABLE}_compressed"}
         layers = self.root.iterfind("layers/layer[@type='Const']")
@@ -162,7 +163,7 @@ class _OpenVINOFile:
         weights = self.weights.ljust(start, b"\0") + values
         self.constant.attrib.update(offset=str(start), size=str(len(values)), element_type="f32")
         for port in self.layer.iterfind("output/port"):
-            port.set("precision", "FP32")  # half of it, where weights were compressed
+            port.set("precision", "FP32")  # FP16 before, if weights were compressed
         _child(self.metadata, THRESHOLDS_METADATA).set("value", json.dumps(thresholds.to_plain()))
         content = sealed(ElementTree.tostring(self.root), weights)
         with writing(files_of(self.path)[1]) as unfinished:

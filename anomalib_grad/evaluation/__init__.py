@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of every product, and the test report that they become. Names are imported when first used."""
+"""Per-category metrics and the test report built from them. Names are imported when first used."""
 
 from typing import TYPE_CHECKING
 

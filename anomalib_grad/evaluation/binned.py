@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pixel metrics in bounded memory."""
+"""Binned pixel metrics: AUROC and AUPRO in bounded memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _PixelCurves(Metric):
             target: (B, H, W) masks, bool.
 
         Raises:
-            ValueError: If a map leaves [0, 1].
+            ValueError: If a map has values outside [0, 1].
         """
         if preds.numel() and not (preds.min() >= 0 and preds.max() <= 1):
             raise ValueError(
@@ -55,7 +55,7 @@ class _PixelCurves(Metric):
         self.regions += int((sizes[1:] > 0).sum())
 
     def compute(self) -> dict[str, Tensor]:
-        """Return ``pixel_AUROC`` and ``pixel_AUPRO``; nan where there is no anomalous or no normal pixel."""
+        """Return ``pixel_AUROC`` and ``pixel_AUPRO``; NaN without anomalous or without normal pixels."""
         fpr = _curve(self.background, self.background.sum())
         tpr = _curve(self.foreground, self.foreground.sum())
         overlap = _curve(self.overlap, self.regions)
@@ -66,14 +66,14 @@ class _PixelCurves(Metric):
 
 
 class BinnedPixelCurves(AnomalibMetric, _PixelCurves):  # type: ignore[misc]  # as all of anomalib's metrics
-    """Pixel AUROC and AUPRO from histograms: the memory depends on the number of bins alone.
+    """Pixel AUROC and AUPRO from histograms, whose memory depends only on the number of bins.
 
-    torchmetrics' own binned ROC passes over all pixels once a threshold (measured at 1000 bins: 30 times slower), and
-    anomalib's AUPRO has no binned form; one histogram serves both and passes over the pixels once.
+    torchmetrics' binned ROC reads all pixels once per threshold (measured at 1000 bins: 30 times slower), and AUPRO in
+    anomalib has no binned form. Here both metrics share histograms, for which the pixels are read once.
 
     Args:
-        bins: Number of equal bins over [0, 1], at least 2. 3 x 8 bytes each.
-        fpr_limit: The AUPRO's limit of the false positive rate, as in :class:`anomalib.metrics.AUPRO`.
+        bins: Number of equal bins over [0, 1], at least 2; each takes 3 x 8 bytes.
+        fpr_limit: Upper limit of the false positive rate in AUPRO, as in :class:`anomalib.metrics.AUPRO`.
         **kwargs: ``fields`` and the other arguments of :class:`anomalib.metrics.AnomalibMetric`.
 
     Raises:
@@ -90,7 +90,7 @@ def _region_labels(masks: Tensor) -> Tensor:
 
 
 def _curve(histogram: Tensor, total: Tensor) -> Tensor:
-    """Turn a histogram over rising scores into a rate at falling thresholds: (bins,) -> (bins + 1,), from 0 to 1."""
+    """Convert a histogram over rising scores to rates at falling thresholds: (bins,) -> (bins + 1,), from 0 to 1."""
     return torch.cat([histogram.new_zeros(1), histogram.flip(0).cumsum(0)]) / total
 
 

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Collecting, batch by batch, what the report draws."""
+"""Collector of the report's data: scores, coordinates and example images, batch by batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .examples import TopExamples, candidate, load_example
 
 @dataclass(frozen=True)
 class ImageLog:
-    """What is kept of every image."""
+    """Data kept for each image."""
 
     path: str
     score: float
@@ -33,7 +33,7 @@ class ImageLog:
 
 @dataclass
 class CategoryLog:
-    """What is kept of one category, by one process."""
+    """Data that one process keeps for one category."""
 
     images: list[ImageLog] = field(default_factory=list)
     best: TopExamples = field(default_factory=lambda: TopExamples(highest=True))
@@ -44,7 +44,7 @@ class CategoryLog:
     ignores: bool = False
 
     def merge(self, other: CategoryLog) -> None:
-        """Add what another process has kept."""
+        """Add the data of another process."""
         self.images += other.images
         self.best.add(*other.best.candidates)
         self.worst.add(*other.worst.candidates)
@@ -56,14 +56,14 @@ class CategoryLog:
 
 @dataclass
 class Collector:
-    """Keeps per image a few numbers (score, label, coordinates), and per category twelve candidates for examples.
+    """Keeps score, label and coordinates of each image, and twelve candidate examples of each category.
 
-    That is about 1 kB an image for models with coordinates, and at most 1 MB a category.
+    That is about 1 kB per image for models with coordinates, and at most 1 MB per category.
 
     Attributes:
-        files: What image files do not say of themselves.
-        logs: What was kept, by category.
-        split_forward: Whether a batch did not come through the model in one piece, so that its coordinates are unknown.
+        files: Image format settings that the files themselves do not contain.
+        logs: Collected data by category.
+        split_forward: Whether the model processed some batch in several pieces, so that its coordinates are unknown.
     """
 
     files: FileFormat = AS_THEY_SAY
@@ -77,9 +77,9 @@ class Collector:
 
         Args:
             batch: Post-processed batch with ``category``, labels and scores.
-            coordinates: What :meth:`CoordinateTap.take` returned for it.
-            keep: How many images of the batch count.
-            ignored: Pixels that are ignored, bool, shape (B, H, W), if any are.
+            coordinates: Result of :meth:`CoordinateTap.take` for the batch.
+            keep: Number of leading images to add.
+            ignored: Ignored pixels, bool, shape (B, H, W), if there are any.
         """
         if any(len(value) != len(batch) for value in coordinates.values()):
             self.split_forward, coordinates = True, {}
@@ -88,7 +88,7 @@ class Collector:
             self._add(batch, index, {name: value[index] for name, value in coordinates.items()}, own)
 
     def merge(self, others: Iterable[Collector]) -> None:
-        """Add what other processes have kept."""
+        """Add the data of other processes."""
         for other in others:
             self.split_forward |= other.split_forward
             for category, log in other.logs.items():
@@ -97,19 +97,19 @@ class Collector:
     def record(
         self, category: str, threshold: float, normalized: bool, raw: tuple[float, float, float] | None = None
     ) -> CategoryRecord:
-        """Turn what was kept of a category into what the report draws.
+        """Build the report's record of a category from the collected data.
 
         Args:
             category: Name of the category.
-            threshold: Image threshold on the scale of the scores, nan if unknown.
-            normalized: Whether anomaly maps are on [0, 1] already; if not, the category's own range becomes [0, 1].
-            raw: Scores of the model that were normalised to 0, 1 and 0.5, if they were.
+            threshold: Image threshold on the scale of the scores, NaN if unknown.
+            normalized: Whether anomaly maps are already in [0, 1]; if not, the category's own range becomes [0, 1].
+            raw: Raw model scores that were normalised to 0, 1 and 0.5; ``None`` without normalisation.
 
         Returns:
             The record; images are in the order of their paths.
 
         Raises:
-            FileNotFoundError: If the file of an example is no longer there.
+            FileNotFoundError: If the file of an example no longer exists.
         """
         log = self.logs.get(category, CategoryLog())
         images = sorted(log.images, key=lambda image: image.path)
@@ -165,6 +165,6 @@ class Collector:
 
 
 def _stack(values: list[np.ndarray | None]) -> np.ndarray | None:
-    """Stack one value an image, if every image has one: n x (...) -> (n, ...)."""
+    """Stack one value per image, n x (...) -> (n, ...); return ``None`` unless every image has one."""
     found = [value for value in values if value is not None]
     return np.stack(found) if found and len(found) == len(values) else None

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Reading the coordinates that a model predicts on its grids, for the picture of its normal representation."""
+"""Grid coordinates that a model predicts, recorded for the report's figure of the normal representation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ANOMALOUS_SAMPLES = 16
 
 
 def find(module: nn.Module, path: str) -> object:
-    """Follow a dotted path of attributes, properties among them; ``None`` where it ends too early."""
+    """Follow a dotted path of attributes and properties; return ``None`` if one is missing."""
     found: object = module
     for name in path.split("."):
         found = getattr(found, name, None)
@@ -28,7 +28,7 @@ def find(module: nn.Module, path: str) -> object:
 
 
 class CoordinateTap:
-    """Keeps what the coordinate networks of a model put out last; nothing for models that have none."""
+    """Records the last outputs of a model's coordinate networks by forward hooks; nothing for models without them."""
 
     def __init__(self, module: nn.Module) -> None:
         self._last: dict[str, Tensor] = {}
@@ -36,7 +36,7 @@ class CoordinateTap:
         self._handles = [net.register_forward_hook(partial(self._keep, name)) for name, net in networks.items()]
 
     def take(self) -> dict[str, Tensor]:
-        """Hand over the coordinates of the last forward pass by name, and forget them.
+        """Return and clear the coordinates of the last forward pass, by name.
 
         Returns:
             ``LOCAL``: (B, D, H, W) and ``GLOBAL``: (B, D), each in [-1, 1]; empty for models without coordinates.
@@ -45,7 +45,7 @@ class CoordinateTap:
         return last
 
     def close(self) -> None:
-        """Take the hooks off the model."""
+        """Remove the hooks from the model."""
         for handle in self._handles:
             handle.remove()
         self._handles, self._last = [], {}
@@ -63,12 +63,12 @@ class LocalSample:
 
 
 def sample_local(coordinates: Tensor, mask: Tensor | None, seed: str) -> LocalSample:
-    """Draw up to 64 pixels of one image, up to 16 of them anomalous, so that small defects show in the picture.
+    """Sample up to 64 pixels of one image, up to 16 of them anomalous, so that small defects appear in the figure.
 
     Args:
         coordinates: (D, H, W) in [-1, 1].
-        mask: (H', W') bool, ``None`` where nothing is known to be anomalous.
-        seed: Text that fixes the draw, such as the path of the image: it does not depend on batches or processes.
+        mask: (H', W') bool, ``None`` if no pixel is known to be anomalous.
+        seed: Text that seeds the sampling, such as the image path, so that it does not depend on batches or processes.
     """
     height, width = coordinates.shape[-2:]
     marked = np.zeros(height * width, dtype=bool)

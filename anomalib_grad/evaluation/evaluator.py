@@ -43,40 +43,39 @@ _FIGURE = re.compile("image|pixel|auroc|aupro|f1", re.IGNORECASE)
 
 
 class PerCategoryEvaluator(Evaluator):
-    """Metrics for each category of a test, their mean, and the report; in validation those that training selects by.
+    """Computes metrics per category and their mean, and writes the test report.
 
-    Logs ``<category>/image_AUROC``, ``<category>/image_F1Max``, ``<category>/pixel_AUROC``, ``<category>/pixel_AUPRO``
-    and the same under ``mean/``: anomalib's metrics on the post-processed predictions of that category, averaged over
-    the categories in which they are defined. The main process then prints the table and writes ``per_category.csv``,
-    ``per_category.json`` and ``report.html`` to the Trainer's ``default_root_dir``.
+    It logs ``<category>/image_AUROC``, ``<category>/image_F1Max``, ``<category>/pixel_AUROC``,
+    ``<category>/pixel_AUPRO`` and the same under ``mean/``. These are anomalib's metrics on the post-processed
+    predictions of a category; the mean is over the categories in which they are defined. The main process then prints
+    the table and writes ``per_category.csv``, ``per_category.json`` and ``report.html`` to the Trainer's
+    ``default_root_dir``.
 
-    It works beside the model's own evaluator and idles unless test batches name the category of each image, as those
-    of :class:`anomalib_grad.data.MultiCategory` do. The package attaches one to every Trainer; one given as a callback
-    or as the model's evaluator takes its place.
+    It works beside the model's own evaluator, and is idle unless batches name the category of each image, as those of
+    :class:`anomalib_grad.data.MultiCategory` do. The package attaches one to every Trainer; one given as a callback or
+    as the model's evaluator replaces it.
 
-    Where a callback or a learning rate schedule monitors one of these names (``EarlyStopping("mean/image_AUROC")``),
-    validation computes them as well, for the validation images: image metrics, and pixel metrics, exact ones, if one of
-    them is monitored. They rank raw scores, whose order within a category is that of the normalised ones of a test: the
-    same images give the same figures.
+    Callbacks and learning rate schedules can monitor these names: ``EarlyStopping("mean/image_AUROC")``. Validation
+    then computes image metrics, and exact pixel metrics if one of those is monitored. They rank raw scores. Within a
+    category, normalised scores have the same order: a test of the same images gives the same values.
 
-    What the data's masks ignore (``data/ignore_masks.py``) counts as normal, with a score of 0.
+    Pixels ignored by the data's masks (``data/ignore_masks.py``) count as normal, with a score of 0.
 
-    Memory: anomalib's exact pixel metrics keep every pixel, 4 bytes of score and 1 of mask. AUROC and AUPRO share
-    them: 10,000 images of 224 x 224 cost 2.5 GB here, besides what the model's own evaluator keeps (for one with pixel
-    metrics as much again), and sorting the pixels of one category after the other costs about 60 bytes a pixel for a
-    moment (measured: 2 GB for 640 images). ``binned=1000`` costs 24 kB a category, however many images. Image scores
-    are always exact (80 kB).
+    Memory: exact pixel metrics keep every pixel, 4 bytes of score and 1 of mask, which AUROC and AUPRO share. 10,000
+    images of 224 x 224 take 2.5 GB, and as much again if the model's own evaluator has pixel metrics. Sorting pixels,
+    one category at a time, briefly takes about 60 bytes per pixel (measured: 2 GB for 640 images). ``binned=1000``
+    takes 24 kB per category, for any number of images. Image metrics are always exact (80 kB).
 
     Args:
         val_metrics: Further validation metrics, as in anomalib's evaluator.
         test_metrics: Further test metrics over all categories together, as in anomalib's evaluator.
-        compute_on_cpu: Keep predictions in main memory; they stay on the device in runs with several processes.
-        binned: Number of bins of the pixel metrics, at least 2; ``None`` is exact.
-        report: Print the table and write the files; if not, metrics are only logged.
+        compute_on_cpu: Keep predictions in main memory; in runs with several processes they stay on the device.
+        binned: Number of bins of the pixel metrics, at least 2; ``None`` computes exact metrics.
+        report: Print the table and write the files; otherwise metrics are only logged.
 
     Raises:
-        ValueError: At test, if a category is called ``mean``, if a batch lacks scores, or if binned metrics meet
-            anomaly maps outside of [0, 1].
+        ValueError: At test, if a category is called ``mean``, if a batch lacks scores, or if anomaly maps for binned
+            metrics leave [0, 1].
 
     Example:
         >>> from anomalib.engine import Engine
@@ -103,18 +102,18 @@ class PerCategoryEvaluator(Evaluator):
 
     @property
     def state_key(self) -> str:
-        """Key of the callback's state; its own for each instance without state, so that several may be given."""
+        """Key of the callback's state; unique per instance if there is no state, so that several may be attached."""
         return super().state_key if self.state_dict() else self._generate_state_key(instance=id(self))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the place behind the post-processor, or leave it to the first evaluator of this kind."""
+        """Move behind the post-processor in the list of callbacks, or drop out if another such evaluator is first."""
         if self.val_metrics or self.test_metrics:
             super().setup(trainer, pl_module, stage)
-        # Rebound, not changed: Lightning iterates over the list while it calls this.
+        # A new list: Lightning iterates over the old one during this call.
         trainer.callbacks = _place(trainer.callbacks, self)  # type: ignore[attr-defined]
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start anew, if somebody selects by metrics of categories."""
+        """Reset the metrics, and find those that are monitored."""
         self._monitored = set() if trainer.sanity_checking else _monitored(trainer)
         self._start(trainer, pl_module, binned=None)
 
@@ -127,20 +126,20 @@ class PerCategoryEvaluator(Evaluator):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add a batch to the metrics of the categories in it, if they are asked for."""
+        """Add a batch to the metrics of its categories, if any are monitored."""
         super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         if self._monitored and _names_categories(batch):
             fields = IMAGE_FIELDS + (PIXEL_FIELDS if any(name.startswith("pixel") for name in self._monitored) else ())
             self._update(pl_module, batch, fields, trainer.val_dataloaders, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute and log the metrics that are asked for."""
+        """Compute and log the metrics, if any are monitored."""
         super().on_validation_epoch_end(trainer, pl_module)
         if self._monitored:
             self._compute(trainer)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start anew."""
+        """Reset the metrics and the collector, and hook into the coordinate networks."""
         self._start(trainer, pl_module, self.binned)
         self._collector = Collector(file_format_of(trainer.test_dataloaders))
         self._release()
@@ -155,7 +154,7 @@ class PerCategoryEvaluator(Evaluator):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add a batch to the metrics of the categories in it."""
+        """Add a batch to the metrics of its categories, and to the report's data."""
         super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
         coordinates = self._tap.take() if self._tap else {}
         if _names_categories(batch):
@@ -173,7 +172,7 @@ class PerCategoryEvaluator(Evaluator):
             self._report(trainer, pl_module, counts, values)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Take the hooks off the model."""
+        """Remove the hooks from the model."""
         self._release()
 
     def _release(self) -> None:
@@ -188,7 +187,7 @@ class PerCategoryEvaluator(Evaluator):
         self._masks = IgnoreMasks(getattr(trainer, "datamodule", None))
 
     def _compute(self, trainer: Trainer) -> tuple[dict[str, Counts], dict[str, dict[str, float]]]:
-        """Compute and log the metrics of all categories and their mean; nothing where no batch named any."""
+        """Compute and log the metrics of all categories and their mean; empty if no batch named a category."""
         if not any(all_gather(bool(self._metrics.counts))):
             return {}, {}
         counts = self._metrics.gather_counts(getattr(trainer.datamodule, "categories", ()))  # type: ignore[attr-defined]
@@ -205,10 +204,10 @@ class PerCategoryEvaluator(Evaluator):
         loaders: Any,  # noqa: ANN401  # whatever Lightning was given
         dataloader_idx: int,
     ) -> tuple[ImageBatch, int, torch.Tensor | None]:
-        """Add fields of a batch to the metrics of the categories in it; other callbacks see all of the batch.
+        """Add fields of a batch to the metrics of its categories; the batch itself is unchanged for other callbacks.
 
         Returns:
-            The batch without what is ignored in it, the number of its leading images that count, the pixels ignored.
+            A copy of the batch without ignored pixels, the number of leading images that count, and the ignored pixels.
         """
         _check(batch)
         ignored = self._masks.pixels(pl_module, batch)
@@ -220,7 +219,7 @@ class PerCategoryEvaluator(Evaluator):
         return batch, keep, ignored
 
     def _own(self, loaders: Any, dataloader_idx: int, size: int) -> int:  # noqa: ANN401  # whatever Lightning was given
-        """Count the leading images of a batch that the sampler has not repeated for the sake of equal batches."""
+        """Count the leading images of a batch without repeats, which samplers add to give processes equal shares."""
         loader = loaders[dataloader_idx] if isinstance(loaders, (list, tuple)) else loaders
         own = own_samples(loader)
         before = self._seen[dataloader_idx]
@@ -232,7 +231,7 @@ class PerCategoryEvaluator(Evaluator):
             for name in METRIC_NAMES:
                 key = f"{category}/{name}"
                 self.log(key, metrics[name], sync_dist=True)  # type: ignore[operator]  # equal in all processes
-                if trainer.barebones:  # logs nothing; anomalib's evaluator does the same
+                if trainer.barebones:  # self.log does nothing then; anomalib's evaluator also sets these
                     value = torch.tensor(metrics[name])
                     trainer.callback_metrics[key] = value
                     trainer.logged_metrics[key] = value
@@ -256,21 +255,22 @@ class PerCategoryEvaluator(Evaluator):
 
 
 def _place(callbacks: list[Callback], evaluator: PerCategoryEvaluator) -> list[Callback]:
-    """Put the evaluator behind the post-processor, so that it sees the same predictions as the model's own.
+    """Put the evaluator behind the post-processor, so that it sees the same predictions as the model's own evaluator.
 
-    Of several evaluators the first stays: a user's own callbacks stand before those that entry points attach.
+    If there are several, only the first stays: a user's callbacks come before those that entry points attach.
     """
     if evaluator not in callbacks:
-        return callbacks  # another one has stayed
+        return callbacks  # another one has replaced it
     others = [c for c in callbacks if not isinstance(c, PerCategoryEvaluator)]
     behind = max((i + 1 for i, c in enumerate(others) if isinstance(c, (PostProcessor, Evaluator))), default=0)
     return [*others[:behind], evaluator, *others[behind:]]
 
 
 def _monitored(trainer: Trainer) -> set[str]:
-    """Find the metrics of categories, or of their mean, that callbacks or learning rate schedules select by.
+    """Return the names of the per-category or mean metrics that callbacks or learning rate schedules monitor.
 
-    A name of nothing that speaks of a figure counts as well: Lightning refuses it, and lists all that was logged.
+    An unknown name that looks like a metric also switches metrics on: Lightning then rejects it with a list of all
+    logged names.
     """
     asking = [*trainer.callbacks, *trainer.lr_scheduler_configs]  # type: ignore[attr-defined]
     keys = {str(getattr(one, "monitor", None) or "") for one in asking}
@@ -290,7 +290,7 @@ def _check(batch: Any) -> None:  # noqa: ANN401
 
 
 def _split(batch: Any, keep: int, fields: Sequence[str]) -> dict[str, Predictions]:  # noqa: ANN401
-    """Sort fields of the first images of a batch by category."""
+    """Group fields of the first ``keep`` images of a batch by category."""
     members = defaultdict(list)
     for index, category in enumerate(batch.category[:keep]):
         members[category].append(index)

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The few test images of a category that are worth looking at, in bounded memory."""
+"""Example images of the report: the highest and lowest scores of each category, in bounded memory."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ EXAMPLES = 4
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image that may become an :class:`Example`: its map and mask are kept small, its pixels are left in the file.
+    """Image that may become an :class:`Example`, with downsampled map and masks; its pixels stay in the file.
 
     Attributes:
-        anomaly_map: (h, w) float16, at most 160 pixels a side.
-        mask: (h, w) bool, ``None`` where there is none.
-        ignored: (h, w) bool, pixels that are not judged, ``None`` where all are.
+        anomaly_map: (h, w) float16, at most 160 pixels per side.
+        mask: (h, w) bool, ``None`` if there is none.
+        ignored: (h, w) bool, ignored pixels, ``None`` if there are none.
     """
 
     path: str
@@ -40,18 +40,18 @@ class Candidate:
 
 @dataclass
 class TopExamples:
-    """The candidates with the highest (or lowest) scores so far; ties go by path, whatever the order of arrival."""
+    """The candidates with the highest (or lowest) scores so far; ties are broken by path, not by order of arrival."""
 
     highest: bool
     size: int = EXAMPLES
     candidates: list[Candidate] = field(default_factory=list)
 
     def admits(self, score: float, path: str) -> bool:
-        """Whether an image would be kept."""
+        """Return whether an image would be kept."""
         return len(self.candidates) < self.size or self._key(score, path) < self._rank(self.candidates[-1])
 
     def add(self, *candidates: Candidate) -> None:
-        """Keep candidates as far as they belong here, in order."""
+        """Insert candidates in order, and keep the first ``size``."""
         self.candidates = sorted([*self.candidates, *candidates], key=self._rank)[: self.size]
 
     def _rank(self, candidate: Candidate) -> tuple[float, str]:
@@ -69,10 +69,10 @@ def candidate(
     mask: Tensor | None,
     ignored: Tensor | None = None,
 ) -> Candidate:
-    """Shrink the map ``(H, W)`` of one image, and its masks ``(H, W)``, bool."""
+    """Build a candidate from the map ``(H, W)`` of one image and its bool masks ``(H, W)``, all downsampled."""
     size = _fit(anomaly_map.shape[-2], anomaly_map.shape[-1])
     small = functional.interpolate(anomaly_map[None, None].float(), size=size, mode="bilinear", antialias=True)
-    # A maximum, so that a defect of one pixel stays visible.
+    # The maximum keeps a defect of one pixel visible.
     marked, left_out = (
         None if pixels is None else functional.adaptive_max_pool2d(pixels[None].float(), size)[0].bool().cpu().numpy()
         for pixels in (mask, ignored)
@@ -81,17 +81,16 @@ def candidate(
 
 
 def load_example(found: Candidate, low: float = 0.0, high: float = 1.0, files: FileFormat = AS_THEY_SAY) -> Example:
-    """Read the image of a candidate and bring map and mask to the thumbnail's size.
+    """Read the image of a candidate and resize map and mask to the thumbnail.
 
-    Values of the map from ``low`` to ``high`` are shown as 0 to 1; the longer side of the thumbnail has at most 160
-    pixels.
+    Map values from ``low`` to ``high`` are scaled to [0, 1]. The longer side of the thumbnail has at most 160 pixels.
 
     Raises:
-        FileNotFoundError: If the image is no longer there.
+        FileNotFoundError: If the image no longer exists.
     """
     with open_up_to(Path(found.path), files.max_pixels) as file:
         file.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
-        file.load()  # a turned file may have another size until then
+        file.load()  # the size of a rotated image may change on loading
         height, width = _fit(file.height, file.width)
         picture = picture_of(file, (height, width), files.bits)
     if found.ignored is not None:
@@ -113,6 +112,6 @@ def _resize(values: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
 
 
 def _fit(height: int, width: int) -> tuple[int, int]:
-    """Shrink a size so that its longer side has at most 160 pixels."""
+    """Scale a size down so that its longer side has at most 160 pixels."""
     scale = min(1.0, THUMBNAIL / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))

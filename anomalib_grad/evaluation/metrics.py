@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""anomalib's metrics, one set for every category."""
+"""Per-category metrics: one set of anomalib's metrics for each category."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PIXEL_FIELDS = ("anomaly_map", "gt_mask")
 
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions and the truth of some images of one category, under anomalib's field names.
+    """Predictions and ground truth of images of one category, under anomalib's field names.
 
     Attributes:
         pred_score: (B,) float image scores.
@@ -48,7 +48,7 @@ class Predictions:
 
     @classmethod
     def empty(cls, map_size: tuple[int, int] | None, device: torch.device) -> Predictions:
-        """Build predictions of no image at all."""
+        """Build predictions for zero images."""
         image = torch.zeros(0, device=device)
         if map_size is None:
             return cls(image, image.bool())
@@ -58,14 +58,14 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Counts:
-    """What was seen of one category.
+    """Numbers of images and pixels seen of one category.
 
     Attributes:
         n_normal: Normal images.
         n_anomalous: Anomalous images.
         n_unmarked: Anomalous images whose mask is missing or empty.
         marked_pixels: Anomalous pixels.
-        normal_pixels: Pixels outside of the masks, of images that have an anomaly map and a mask.
+        normal_pixels: Pixels outside the masks, in images that have an anomaly map and a mask.
         map_size: Height and width of the anomaly maps, ``None`` if no pixel was seen.
     """
 
@@ -77,7 +77,7 @@ class Counts:
     map_size: tuple[int, int] | None = None
 
     def __add__(self, other: Counts) -> Counts:
-        """Join the counts of two sets of images."""
+        """Add the counts of two sets of images."""
         return Counts(
             self.n_normal + other.n_normal,
             self.n_anomalous + other.n_anomalous,
@@ -117,14 +117,14 @@ def count(predictions: Predictions) -> Counts:
 class CategoryMetrics:
     """Image AUROC, image F1Max, pixel AUROC and pixel AUPRO of every category.
 
-    The states are torchmetrics' and are synchronised across processes by torchmetrics; a process that has seen no
-    image of a category takes part with empty states.
+    torchmetrics keeps the states and synchronises them across processes. A process that has seen no image of a category
+    takes part with empty states.
 
-    The metrics are kept out of any ``nn.Module``, so that no checkpoint depends on the categories tested.
+    The metrics belong to no ``nn.Module``, so that no checkpoint depends on the tested categories.
 
     Args:
-        binned: Number of bins of the pixel metrics; ``None`` keeps every pixel, which is exact.
-        device: Where the states are kept.
+        binned: Number of bins of the pixel metrics; ``None`` keeps every pixel and is exact.
+        device: Device of the states.
     """
 
     def __init__(self, binned: int | None = None, device: torch.device | str = "cpu") -> None:
@@ -138,30 +138,30 @@ class CategoryMetrics:
         """Add images of one category.
 
         Raises:
-            ValueError: If binned metrics meet an anomaly map that leaves [0, 1].
+            ValueError: If pixel metrics are binned and an anomaly map has values outside [0, 1].
         """
         predictions = predictions.to(self.device)
         self.counts[category] = self.counts.get(category, Counts()) + count(predictions)
         self._update(category, predictions)
 
     def gather_counts(self, categories: Iterable[str] = ()) -> dict[str, Counts]:
-        """Join the counts of all processes by category, sorted by name, also of those that none saw; collective."""
+        """Sum the counts of all processes by category, sorted by name, including ``categories``; a collective call."""
         seen = all_gather(self.counts)
         names = {*categories, *(name for counts in seen for name in counts)}
         return {name: sum((counts.get(name, Counts()) for counts in seen), Counts()) for name in sorted(names)}
 
     def compute(self, counts: Mapping[str, Counts]) -> dict[str, dict[str, float]]:
-        """Compute every metric of every category and forget the states; collective.
+        """Compute every metric of every category and drop the states; a collective call.
 
         Returns:
-            Category -> metric -> value in [0, 1]. nan: image metrics of a category without a normal or without an
-            anomalous image, pixel metrics of a category without an anomalous or without a normal pixel.
+            Category -> metric -> value in [0, 1]. Image metrics are NaN without normal or without anomalous images,
+            pixel metrics without normal or without anomalous pixels.
         """
         return {category: self._compute(category, total) for category, total in counts.items()}
 
     def _update(self, category: str, predictions: Predictions) -> None:
         if category not in self._image:
-            # Without the sigmoid that torchmetrics applies, batch by batch, to scores outside of [0, 1].
+            # normalization=None avoids the sigmoid that torchmetrics applies, batch by batch, to scores outside [0, 1].
             self._image[category] = self._collection(
                 image_AUROC=AUROC(fields=IMAGE_FIELDS, normalization=None), image_F1Max=F1Max(fields=IMAGE_FIELDS)
             )
@@ -194,21 +194,21 @@ class CategoryMetrics:
 
 
 def mean_over_categories(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Average every metric over the categories in which it is defined; nan where it is defined in none."""
+    """Average each metric over the categories in which it is defined; NaN if there are none."""
     defined = {name: [v[name] for v in values if not math.isnan(v[name])] for name in METRIC_NAMES}
     return {name: sum(found) / len(found) if found else math.nan for name, found in defined.items()}
 
 
 class RankRawScores(Callback):
-    """Has metrics rank scores as they are.
+    """Makes metrics rank scores without a sigmoid.
 
-    Validation has raw ones: thresholds and ranges are known only after it. torchmetrics takes scores outside of [0, 1]
-    for logits and applies a sigmoid, batch by batch: raw scores, far above 1, all become 1 in float32, and the AUROC
-    0.5, whatever the model.
+    Validation has raw scores, since thresholds and ranges are known only after it. torchmetrics treats scores outside
+    [0, 1] as logits and applies a sigmoid, batch by batch. Raw scores far above 1 all become 1 in float32, so the AUROC
+    is 0.5 for any model.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Look for such metrics in the model and among the callbacks."""
+        """Switch the sigmoid off in all metrics of the model and the callbacks."""
         owners = [owner for owner in (pl_module, *trainer.callbacks) if isinstance(owner, nn.Module)]  # type: ignore[attr-defined]
         for module in (module for owner in owners for module in owner.modules()):
             if getattr(module, "normalization", None) == "sigmoid":

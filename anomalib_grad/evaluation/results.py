@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""From metrics and collected images to the report, and from there to files."""
+"""Test report: built from metrics and collected images, and written to files."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def build_report(
     collector: Collector,
     post_processor: PostProcessor | None,
 ) -> TestReport:
-    """Join what is known about a test: counts and metrics are by category, those also of ``mean``.
+    """Build the report of a test; ``counts`` and ``values`` are by category, ``values`` also has ``mean``.
 
     Raises:
-        FileNotFoundError: If the file of a test image is no longer there.
+        FileNotFoundError: If the file of an example image no longer exists.
     """
     raw = {name: _raw_threshold(post_processor, name) for name in counts}
     total = sum(counts.values(), Counts())
@@ -67,9 +67,9 @@ def build_report(
 
 
 def write_report(report: TestReport, folder: Path, module: nn.Module) -> None:
-    """Write ``per_category.csv``, ``per_category.json`` and ``report.html`` to a folder, which is made if missing.
+    """Write ``per_category.csv``, ``per_category.json`` and ``report.html`` to a folder, created if missing.
 
-    If the Lightning module under test has grids, the page draws their cells.
+    If the tested Lightning module has grids, the page draws their cells.
     """
     from anomalib_grad.report.html import write_html  # noqa: PLC0415  # loads matplotlib and jinja2
 
@@ -85,7 +85,7 @@ def write_report(report: TestReport, folder: Path, module: nn.Module) -> None:
 
 
 def is_normalized(post_processor: PostProcessor | None) -> TypeGuard[PostProcessor]:
-    """Whether the post-processor brings scores and maps to [0, 1]."""
+    """Return whether the post-processor normalises scores and maps to [0, 1]."""
     if post_processor is None or not post_processor.enable_normalization:
         return False
     return not bool(torch.isnan(post_processor.image_min))
@@ -100,7 +100,7 @@ def _raw_threshold(post_processor: PostProcessor | None, category: str) -> float
 
 
 def _raw_range(post_processor: PostProcessor | None, category: str) -> tuple[float, float, float] | None:
-    """Scores of the model that are normalised to 0, 1 and 0.5; ``None`` if they are not normalised."""
+    """Return the raw scores that are normalised to 0, 1 and 0.5; ``None`` without normalisation."""
     if not is_normalized(post_processor) or not isinstance(post_processor, PerCategoryPostProcessor):
         return None
     (row_of_category,) = post_processor.table[post_processor.indices_of([category])].tolist()
@@ -114,7 +114,7 @@ def _threshold_notes(post_processor: PostProcessor | None, categories: list[str]
     if not post_processor.enable_thresholding:
         return ["There are no thresholds: the model's post-processor has enable_thresholding=False."]
     own = dict(zip(post_processor.categories, post_processor.category_image_threshold.tolist(), strict=True))
-    fitted = [name for name, threshold in own.items() if not math.isnan(threshold)]  # of these data or not
+    fitted = [name for name, threshold in own.items() if not math.isnan(threshold)]  # in this test or not
     others = [name for name in categories if name not in fitted]
     if torch.isnan(post_processor.image_threshold):
         return [*threshold_notes(fitted, []), *_note("No threshold is known for {}: validate the model.", others)]
@@ -122,13 +122,13 @@ def _threshold_notes(post_processor: PostProcessor | None, categories: list[str]
 
 
 def _resolution(module: nn.Module, name: str) -> int | None:
-    """Cells per axis of a grid of the model; ``None`` without such a grid, or if its axes differ."""
+    """Return the cells per axis of a grid of the model; ``None`` without such a grid, or if its axes differ."""
     cells = find(module, f"{name}.cells")  # (1, C, cells of each axis...)
     return cells.shape[2] if isinstance(cells, Tensor) and len(set(cells.shape[2:])) == 1 else None
 
 
 def data_notes(counts: Mapping[str, Counts]) -> list[str]:
-    """Say which metrics are not defined for which categories, and why."""
+    """Return sentences on the metrics that are undefined for some categories, with the reasons."""
     seen = {name: c for name, c in counts.items() if c.n_normal + c.n_anomalous}
     no_pixels = [name for name, c in seen.items() if c.n_anomalous and not c.ranks_pixels]
     unmarked = {name: c for name, c in seen.items() if c.n_unmarked and c.ranks_pixels}
@@ -148,7 +148,7 @@ def data_notes(counts: Mapping[str, Counts]) -> list[str]:
 
 
 def threshold_notes(fitted: Sequence[str], pooled: Sequence[str]) -> list[str]:
-    """Say which categories have thresholds of their own."""
+    """Return sentences on the categories that have their own thresholds and those that use the pooled one."""
     notes = _note("Thresholds fitted for {}; extends adds a product.", fitted)
     if pooled:
         notes += _note("The pooled threshold is used for {}: fit again with their validation images.", pooled)
@@ -156,7 +156,7 @@ def threshold_notes(fitted: Sequence[str], pooled: Sequence[str]) -> list[str]:
 
 
 def recognition_notes(records: Sequence[CategoryRecord]) -> list[str]:
-    """Say how often the model recognised the category of an image by itself, and what it took the others for."""
+    """Return a sentence on how many test images the model assigned to the right, a wrong or no known category."""
     named = [(record.category, record.recognised) for record in records if record.recognised is not None]
     total = sum(len(names) for _, names in named)
     if not total:

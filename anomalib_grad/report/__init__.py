@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is shown of a test: table, CSV, HTML page, heatmaps. Names are imported when first used."""
+"""Test and prediction reports: table, CSV, HTML page, heatmaps. Names are imported when first used."""
 
 from typing import TYPE_CHECKING
 

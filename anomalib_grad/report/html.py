@@ -1,8 +1,8 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The test report as one HTML page that needs no network.
+"""Test report as one HTML page that needs no network.
 
-This module decides what the page says; ``plots`` draws the figures and ``report_template.html`` lays them out.
+This module prepares the content; ``plots`` draws the figures, and ``report_template.html`` lays out the page.
 """
 
 import base64
@@ -32,10 +32,10 @@ from . import plots
 from .records import METRIC_NAMES, CategoryRecord, CategoryResult, Example, TestReport
 
 _THUMBNAIL_SIDE = 192  # pixels, twice what the page shows
-_COLOURED_CURVES = 10  # more colours than that cannot be told apart in one figure
+_COLOURED_CURVES = 10  # more colours cannot be distinguished in one figure
 _LISTED_CONFUSIONS = 10
 _DASH = "\N{EN DASH}"
-_DRAWN_POINTS = 3000  # per category and grid; more only cover each other
+_DRAWN_POINTS = 3000  # per category and grid; more would only overlap
 
 
 def write_html(
@@ -45,13 +45,13 @@ def write_html(
     local_resolution: int | None = None,
     global_resolution: int | None = None,
 ) -> None:
-    """Write the report as one self-contained HTML page, of which no reader ever sees half.
+    """Write the report as one self-contained HTML page; the file is written whole or not at all.
 
     Args:
-        report: What the test found.
-        path: The page's file; its folder is created if it is missing.
-        local_resolution: Cells per dimension of the model's local grid, to draw their borders.
-        global_resolution: The same for the global grid.
+        report: The test's results.
+        path: File of the page; its folder is created if it is missing.
+        local_resolution: Cells per dimension of the model's local grid, whose borders are drawn.
+        global_resolution: Cells per dimension of the global grid.
 
     Raises:
         ValueError: If the categories' coordinates have different dimensions.
@@ -93,12 +93,12 @@ def render_html(
 
 
 def _written(value: float, how: str) -> str:
-    """Format a value; a dash where it is not defined."""
+    """Format a value; return a dash if it is not finite."""
     return format(value, how) if np.isfinite(value) else _DASH
 
 
 def _order(value: float) -> str:
-    """Write a value for sorting: empty where it is not defined."""
+    """Format a value as a sort key; return an empty string if it is not finite."""
     return repr(float(value)) if np.isfinite(value) else ""
 
 
@@ -108,14 +108,14 @@ def _quality(value: float) -> float:
 
 
 def _finite(record: CategoryRecord) -> tuple[np.ndarray, np.ndarray]:
-    """Scores that can be drawn, and their labels."""
+    """Return the finite scores, which can be drawn, and their labels."""
     scores = np.asarray(record.scores, dtype=float)
     keep = np.isfinite(scores)
     return scores[keep], np.asarray(record.anomalous, dtype=bool)[keep]
 
 
 def _left_out(records: Sequence[CategoryRecord]) -> list[str]:
-    """One sentence for every category whose scores cannot all be drawn."""
+    """Return a sentence for each category with scores that cannot be drawn."""
     counts = ((record.category, len(record.scores) - len(_finite(record)[0])) for record in records)
     return [
         f"{category}: {count} scores are not finite and are left out of the figures."
@@ -127,7 +127,7 @@ def _left_out(records: Sequence[CategoryRecord]) -> list[str]:
 def _roc(
     records: Sequence[CategoryRecord], results: dict[str, CategoryResult], colours: dict[str, str]
 ) -> dict[str, Any] | None:
-    """All ROC curves in one figure; with many categories only the lowest ones in colour."""
+    """Draw all ROC curves in one figure; if there are many categories, only those of lowest AUROC in colour."""
     ranked = []
     for record in records:
         scores, anomalous = _finite(record)
@@ -150,7 +150,7 @@ def _roc(
 
 
 def _scores(record: CategoryRecord, result: CategoryResult) -> dict[str, Any]:
-    """Histograms of one category, what its threshold does to the test images, and what neighbouring ones would."""
+    """Return the score histograms of one category, and the outcomes of its threshold and neighbouring ones."""
     scores, anomalous = _finite(record)
     return {
         "category": record.category,
@@ -162,9 +162,9 @@ def _scores(record: CategoryRecord, result: CategoryResult) -> dict[str, Any]:
 
 
 def _neighbours(record: CategoryRecord) -> list[dict[str, Any]]:
-    """What thresholds near a category's do to its test images, the strictest last; nothing where its own is unknown.
+    """Return the test outcomes of thresholds near a category's own, strictest last; empty if its own is unknown.
 
-    They stand in the unit of the model's scores, as ``python -m anomalib_grad.thresholds set --threshold`` takes them.
+    The thresholds are raw scores of the model, as ``python -m anomalib_grad.thresholds set --threshold`` takes them.
     """
     images = [KnownImage("", bool(truth), float(score)) for score, truth in zip(*_finite(record), strict=True)]
     return [
@@ -180,7 +180,7 @@ def _neighbours(record: CategoryRecord) -> list[dict[str, Any]]:
 
 
 def _recognition(records: Sequence[CategoryRecord]) -> dict[str, Any] | None:
-    """Confusion matrix of the recognised categories, None where nothing was recognised."""
+    """Return the confusion matrix of the recognised categories; ``None`` if none were recognised."""
     counts = {
         record.category: Counter(str(name) for name in record.recognised)
         for record in records
@@ -221,7 +221,7 @@ def _recognition(records: Sequence[CategoryRecord]) -> dict[str, Any] | None:
 def _grid(
     kind: Literal["local", "global"], records: Sequence[CategoryRecord], colours: dict[str, str], resolution: int | None
 ) -> dict[str, Any] | None:
-    """Coordinates of all categories on one grid, and of each before the others; None for models without them."""
+    """Draw the coordinates of all categories on one grid, and highlight each in turn; ``None`` without coordinates."""
     labelled = [(record.category, *labels) for record in records if (labels := _coordinates(kind, record)) is not None]
     if not labelled:
         return None
@@ -259,7 +259,7 @@ def _grid(
 
 
 def _coordinates(kind: Literal["local", "global"], record: CategoryRecord) -> tuple[np.ndarray, np.ndarray] | None:
-    """Finite coordinates (n, D) and labels (n,) of one category, a sample of many; None where there are none."""
+    """Return finite coordinates (n, D) and labels (n,) of a category, sampled if there are many, or ``None``."""
     coordinates = record.global_coordinates if kind == "global" else record.local_coordinates
     labels = record.anomalous if kind == "global" else record.local_anomalous
     if coordinates is None:
@@ -272,7 +272,7 @@ def _coordinates(kind: Literal["local", "global"], record: CategoryRecord) -> tu
 
 
 def _gallery(record: CategoryRecord, result: CategoryResult) -> dict[str, Any] | None:
-    """Example images of one category; None where there are none."""
+    """Return the example images of one category; ``None`` if there are none."""
     sections = [
         ("Clearest anomalies", record.best),
         ("Missed or nearly missed", record.worst),
@@ -285,7 +285,7 @@ def _gallery(record: CategoryRecord, result: CategoryResult) -> dict[str, Any] |
 
 
 def _tile(example: Example, threshold: float) -> dict[str, Any]:
-    """One example: thumbnail, overlay and caption."""
+    """Return one example: thumbnail, overlay and caption."""
     thumbnail = Image.fromarray(example.image).convert("RGB")
     thumbnail.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     overlay = plots.heatmap_overlay(np.asarray(thumbnail), example.anomaly_map, example.mask)
@@ -301,7 +301,7 @@ def _tile(example: Example, threshold: float) -> dict[str, Any]:
 
 
 def _verdict(example: Example, threshold: float) -> str:
-    """Say what the threshold makes of an image; empty where there is no threshold."""
+    """Name the outcome of an image at the threshold; empty without a finite score and threshold."""
     if not (np.isfinite(threshold) and np.isfinite(example.score)):
         return ""
     if example.score > threshold:

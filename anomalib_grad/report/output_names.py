@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Names of result images: each input has one of its own, in the run and beside those of earlier runs.
+"""Unique names of result images, within a run and among the results of earlier runs.
 
-anomalib names a result by the folders between the data set's and the image, or by the image's last folder alone, under
-which ``x/good/a.png`` and ``y/good/a.png`` are one.
+anomalib names a result by the folders between the data set and the image, or by the image's last folder alone, so that
+``x/good/a.png`` and ``y/good/a.png`` collide.
 """
 
 import json
@@ -17,7 +17,7 @@ from anomalib_grad.data.listing import IMAGE_SUFFIXES
 from anomalib_grad.files.atomic import write_text
 
 RECORD = "inputs.json"
-"""File beside the results that says which input each was made of."""
+"""File beside the results that maps each result to its input."""
 
 
 def output_names(
@@ -25,13 +25,14 @@ def output_names(
 ) -> dict[str, str]:
     """Name the results of a run.
 
-    The first of these is used under which no two inputs share a name, and none has that of an earlier run's other
-    input: anomalib's name, the path below the folder that all inputs lie in, the whole path.
+    Three schemes are tried in turn: anomalib's name, the path below the inputs' common folder, and the whole path. The
+    first without a collision is used: no two inputs share a name, and no name belongs to another input of an earlier
+    run.
 
     Args:
         inputs: Paths of the images.
-        taken: Inputs of earlier runs, absolute, by the names of their results.
-        dataset: Name of the data set's folder, where there is one.
+        taken: Absolute paths of the inputs of earlier runs, by the names of their results.
+        dataset: Name of the data set's folder, if there is one.
         category: Name of the category's folder in it.
 
     Returns:
@@ -60,10 +61,10 @@ def _tell_apart(names: Mapping[str, str], files: Mapping[str, Path], taken: Mapp
 
 
 def read_record(folder: Path) -> dict[str, str]:
-    """Read which inputs the results in a folder were made of.
+    """Read the record of inputs by result name in a folder; empty if there is none.
 
     Raises:
-        ValueError: If the record is damaged; names it.
+        ValueError: If the record is damaged.
     """
     file = folder / RECORD
     if not file.is_file():
@@ -75,6 +76,6 @@ def read_record(folder: Path) -> dict[str, str]:
 
 
 def write_record(folder: Path, record: Mapping[str, str], names: Mapping[str, str]) -> None:
-    """Note the inputs of a run beside those of earlier ones."""
+    """Add the inputs of a run to the record of earlier runs."""
     made = {name: os.path.abspath(path) for path, name in names.items()}  # noqa: PTH100
     write_text(folder / RECORD, json.dumps({**record, **made}, indent=1))

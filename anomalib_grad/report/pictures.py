@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Images for people to look at, with the pixels that the model has seen."""
+"""Images for display, with the same pixels as the model's input."""
 
 from typing import Any
 
@@ -13,23 +13,23 @@ from anomalib_grad.data.unreadable import datasets_of
 
 
 def hatched(picture: Image.Image, ignored: np.ndarray) -> Image.Image:
-    """Hatch the pixels of a picture that are not judged: ``(h, w)`` bool, of any size."""
+    """Hatch the ignored region of an image, given as bool ``(h, w)`` at any resolution."""
     pixels = np.array(picture)
     region = np.asarray(Image.fromarray(ignored.astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)) > 0
     rows, columns = np.indices(region.shape)
     stripe = (rows + columns) // 2 % 4
-    pixels[region & (stripe == 0)] = 255  # a light line beside a dark one reads on any background
+    pixels[region & (stripe == 0)] = 255  # a light line beside a dark one is visible on any background
     pixels[region & (stripe == 1)] = 20
     return Image.fromarray(pixels)
 
 
 def picture_of(file: Image.Image, size: tuple[int, int], bits: int = AS_THEY_SAY.bits) -> Image.Image:
-    """Give an opened image as RGB of 8 bits; Pillow's own conversion cuts 16 bits off at 255, which is white.
+    """Convert an opened image to 8-bit RGB; Pillow's own conversion clips 16-bit values at 255, which is white.
 
     Args:
-        file: The image; one of 16 bits is resized before it is given colours, which take twelve times its memory.
-        size: Height and width of the picture.
-        bits: Bits that a file of 16 uses.
+        file: The image; a 16-bit one is resized before the conversion to RGB, which takes twelve times its memory.
+        size: Height and width of the result.
+        bits: Number of bits that a 16-bit file actually uses.
     """
     if read_wrongly_by_anomalib(file):
         return Image.fromarray((255 * rgb_pixels(file, size, bits)).round().astype(np.uint8))
@@ -37,6 +37,6 @@ def picture_of(file: Image.Image, size: tuple[int, int], bits: int = AS_THEY_SAY
 
 
 def file_format_of(loaders: Any) -> FileFormat:  # noqa: ANN401  # whatever Lightning was given
-    """What the data sets behind a run's loaders say of their files."""
+    """Return the file format that the data sets of a run's loaders declare, or the default."""
     found = (getattr(dataset, "file_format", None) for dataset in datasets_of(loaders))
     return next(filter(None, found), AS_THEY_SAY)

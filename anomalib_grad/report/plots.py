@@ -3,8 +3,8 @@
 """Figures of the test report.
 
 Everything is drawn with matplotlib's object-oriented API (no pyplot state), so a report can be written from any thread
-and without a display. Figures carry numbers and fixed English labels only: names of categories and files belong to the
-page, which knows every script and escapes them.
+and without a display. Figures contain only numbers and fixed English labels: names of categories and files belong to
+the page, which renders every script and escapes them.
 """
 
 import colorsys
@@ -40,7 +40,7 @@ _DISTINCT = (
 
 
 def category_colours(count: int) -> list[str]:
-    """Give every category a colour of its own.
+    """Return a distinct colour for each category.
 
     Returns:
         ``count`` colours as ``#rrggbb``; neighbours in the list differ clearly.
@@ -57,12 +57,12 @@ def category_colours(count: int) -> list[str]:
 
 @dataclass(frozen=True)
 class PlanarCoordinates:
-    """Coordinates of any dimension, brought to a plane for drawing.
+    """Coordinates of any dimension, projected to a plane for drawing.
 
     Attributes:
         points: (n, 2) positions.
-        dimensions: D, the dimension that the coordinates had.
-        explained: Share of the variance that the plane shows, in [0, 1]; 1 for D <= 2.
+        dimensions: Original dimension D of the coordinates.
+        explained: Share of the variance that the plane explains, in [0, 1]; 1 for D <= 2.
     """
 
     points: np.ndarray
@@ -71,10 +71,10 @@ class PlanarCoordinates:
 
 
 def planar_coordinates(coordinates: np.ndarray, group: np.ndarray, groups: int) -> PlanarCoordinates:
-    """Bring (n, D) coordinates to a plane.
+    """Project (n, D) coordinates to a plane.
 
-    D = 2 stays as it is. For D = 1 the height only separates the groups. For D >= 3 the plane is spanned by the first
-    two principal components.
+    D = 2 is unchanged. For D = 1, the height only separates the groups. For D >= 3, the first two principal components
+    span the plane.
 
     Args:
         coordinates: (n, D) finite values.
@@ -100,14 +100,14 @@ def planar_coordinates(coordinates: np.ndarray, group: np.ndarray, groups: int) 
 
 
 def roc_points(scores: np.ndarray, anomalous: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Compute the corners of a ROC curve.
+    """Compute the corners of an ROC curve.
 
     Args:
         scores: (n,) finite anomaly scores.
         anomalous: (n,) bool labels.
 
     Returns:
-        False positive rates and true positive rates in [0, 1], or None unless both classes are there.
+        False positive rates and true positive rates in [0, 1]; ``None`` unless both classes are present.
     """
     if anomalous.all() or not anomalous.any():
         return None
@@ -117,7 +117,7 @@ def roc_points(scores: np.ndarray, anomalous: np.ndarray) -> tuple[np.ndarray, n
 
 @dataclass(frozen=True)
 class RocCurve:
-    """One curve of :func:`roc_figure`; without a colour it is drawn in grey behind the others."""
+    """A curve of :func:`roc_figure`, drawn in grey behind the others if ``colour`` is ``None``."""
 
     scores: np.ndarray
     anomalous: np.ndarray
@@ -125,7 +125,7 @@ class RocCurve:
 
 
 def roc_figure(curves: Sequence[RocCurve]) -> Figure:
-    """Draw the ROC curves of many categories into one square figure."""
+    """Draw the ROC curves of many categories in one square figure."""
     figure, axes = _square_figure(4.6)
     _prepare_roc(axes)
     for curve in sorted(curves, key=lambda curve: curve.colour is not None):  # coloured curves on top
@@ -187,13 +187,13 @@ def coordinate_figure(
         planar: (n, 2) points.
         anomalous: (n,) bool labels.
         colours: n colours, one for every point.
-        resolution: Cells of the grid per dimension; their borders are drawn where the plane is the grid's own (D <= 2).
+        resolution: Cells of the grid per dimension; their borders are drawn if D <= 2.
         point_size: Area of a disc in square points.
     """
     figure, axes = _square_figure(5.0)
     _prepare_grid(axes, planar.dimensions, resolution)
     colour = np.asarray(colours, dtype=object)
-    order = np.random.default_rng(0).permutation(len(planar.points))  # else the last category would cover the others
+    order = np.random.default_rng(0).permutation(len(planar.points))  # no category covers the others
     for flag, marker, size, alpha in ((False, "o", point_size, 0.55), (True, "x", 1.5 * point_size, 0.9)):
         chosen = order[anomalous[order] == flag]
         axes.scatter(
@@ -209,12 +209,12 @@ def coordinate_figure(
 
 
 def highlight_figure(planar: PlanarCoordinates, anomalous: np.ndarray, chosen: np.ndarray, colour: str) -> Figure:
-    """Draw one category's coordinates in colour before a sample of the others in grey.
+    """Draw one category's coordinates in colour, in front of a grey sample of the others.
 
     Args:
         planar: (n, 2) points of all categories.
         anomalous: (n,) bool labels.
-        chosen: (n,) bool, the points of the category.
+        chosen: (n,) bool, whether a point belongs to the category.
         colour: The category's colour.
     """
     figure, axes = _square_figure(1.7)
@@ -233,14 +233,14 @@ def highlight_figure(planar: PlanarCoordinates, anomalous: np.ndarray, chosen: n
 
 
 def heatmap_overlay(image: np.ndarray, anomaly_map: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """Lay an anomaly map over its image and draw the outline of the ground truth.
+    """Overlay an anomaly map on its image and draw the outline of the ground truth.
 
-    Where the map is low the image shows through unchanged, so that the eye goes to what the model found.
+    Where the map is low, the image is unchanged, so that the detected regions stand out.
 
     Args:
         image: (h, w, 3) uint8.
-        anomaly_map: (h', w') in [0, 1]; values outside are clipped, another size is resized to the image's.
-        mask: (h'', w'') bool ground truth, or None.
+        anomaly_map: (h', w') in [0, 1], resized to the image; values outside the range are clipped.
+        mask: (h'', w'') bool ground truth, or ``None``.
 
     Returns:
         (h, w, 3) uint8.
@@ -255,7 +255,7 @@ def heatmap_overlay(image: np.ndarray, anomaly_map: np.ndarray, mask: np.ndarray
         region = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.NEAREST)
         inner = np.asarray(region.filter(ImageFilter.MaxFilter(3))) > 0
         outer = np.asarray(region.filter(ImageFilter.MaxFilter(5))) > 0
-        overlay[outer & ~inner] = 20  # a dark line outside the light one reads on any background
+        overlay[outer & ~inner] = 20  # a dark line outside the light one is visible on any background
         overlay[inner & (np.asarray(region) == 0)] = 255
     return overlay
 
@@ -279,7 +279,7 @@ def figure_bytes(figure: Figure, file_format: Literal["svg", "webp"]) -> bytes:
 
 
 def _figure(width: float, height: float) -> Figure:
-    """Open a figure of the given size in inches that needs no display."""
+    """Create a figure of the given size in inches that needs no display."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr, call-arg]
     return figure
@@ -293,7 +293,7 @@ def _square_figure(side: float) -> tuple[Figure, Axes]:
 
 
 def _style(axes: Axes) -> None:
-    """Quiet axes: thin lines, small text, no box."""
+    """Apply the common style to axes: thin lines, small text, no box."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set(color=_FAINT, linewidth=0.8)
     axes.tick_params(labelsize=7.5, colors=_INK, length=2.5, width=0.7)
@@ -309,7 +309,7 @@ def _prepare_roc(axes: Axes) -> None:
 
 
 def _prepare_grid(axes: Axes, dimensions: int, resolution: int | None) -> None:
-    """Axes, limits and cell borders of a coordinate figure."""
+    """Set the axes, limits and cell borders of a coordinate figure."""
     _style(axes)
     if dimensions > 2:  # noqa: PLR2004
         axes.set_aspect("equal", adjustable="datalim")

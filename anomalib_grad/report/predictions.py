@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a model says of images, as a table: the names of its columns, and the file of a prediction."""
+"""Table of predictions: its columns, and the CSV file that a prediction run writes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from anomalib_grad.files.atomic import write_text
 
 PREDICTIONS = "predictions.csv"
 RIGHT_LABEL = "right_label"
-"""Column that people fill in: what would have been right, ``normal`` or ``anomalous``; empty where nobody looked."""
+"""Column for reviewers to fill in: the right label, ``normal`` or ``anomalous``; empty if nobody has looked."""
 
 
 class Prediction(NamedTuple):
-    """What is said of an image; the names of the columns, wherever a table of predictions is written or read.
+    """Prediction for one image; its fields name the columns wherever a table of predictions is written or read.
 
     Attributes:
-        path: The image.
-        pred_score: Anomaly score, in [0, 1] where the model normalises.
-        pred_label: Whether it is anomalous; ``None`` without a threshold.
-        category: The product by which it is judged, recognised or told; ``None`` if the model knows none.
+        path: Path of the image.
+        pred_score: Anomaly score, in [0, 1] if the model normalises.
+        pred_label: Whether the image is anomalous; ``None`` without a threshold.
+        category: The image's product, recognised or given; ``None`` if the model knows none.
     """
 
     path: str
@@ -37,16 +37,16 @@ class Prediction(NamedTuple):
 
 
 def write_predictions(predictions: Collection[Prediction], path: Path) -> Path | None:
-    """Write predictions as CSV, whole or not at all, with an empty column for people's verdicts.
+    """Write predictions as CSV, whole or not at all, with an empty column for reviewers' labels.
 
-    Scores have the digits of single precision, texts are quoted. Names of files that are no UTF-8 stay as they are. An
-    earlier table of other images, or with verdicts in it, is kept beside the new one, numbered.
+    Scores are written in single precision, and text is quoted. File names that are not valid UTF-8 keep their bytes. An
+    earlier table that lists other images, or has reviewers' labels, is kept under a numbered name.
 
     Returns:
-        Where an earlier table is now, ``None`` if none was kept.
+        New path of the earlier table; ``None`` if none was kept.
 
     Raises:
-        CannotWriteError: If the folder cannot be written to, or is full.
+        CannotWriteError: If the folder is not writable, or the disk is full.
     """
     text = StringIO()
     table = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
@@ -63,10 +63,10 @@ def write_predictions(predictions: Collection[Prediction], path: Path) -> Path |
 
 
 def _says_more(table: Path, paths: set[str]) -> bool:
-    """Tell whether a table says something that predictions on these images do not."""
+    """Return whether a table has images other than ``paths``, or reviewers' labels."""
     try:
         with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = list(csv.DictReader(file))
-    except csv.Error:  # people have written it anew
+    except csv.Error:  # edited by hand
         return True
     return any(row.get("path") not in paths or row.get(RIGHT_LABEL) for row in rows)

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a test over many categories leaves behind: plain values, handed from the evaluator to the report."""
+"""Results of a test over many categories: plain values, passed from the evaluator to the report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ METRIC_NAMES = ("image_AUROC", "image_F1Max", "pixel_AUROC", "pixel_AUPRO")
 
 @dataclass(frozen=True)
 class CategoryResult:
-    """One row of the result table; nan where a value is not defined.
+    """One row of the result table; undefined values are NaN.
 
     Attributes:
         category: Name of the category, ``mean`` for the last row of the table.
@@ -24,7 +24,7 @@ class CategoryResult:
         image_F1Max: Largest F1 over all image thresholds, in [0, 1].
         pixel_AUROC: Area under the pixel-level ROC curve, in [0, 1].
         pixel_AUPRO: Area under the per-region-overlap curve up to a false positive rate of 0.3, in [0, 1].
-        threshold: Image threshold on the scale of the model's raw scores.
+        threshold: Image threshold in the unit of the model's raw scores.
     """
 
     category: str
@@ -39,15 +39,15 @@ class CategoryResult:
 
 @dataclass(frozen=True)
 class Example:
-    """One test image worth looking at.
+    """One test image that the report shows.
 
     Attributes:
-        path: The image's file.
+        path: Path of the image.
         anomalous: Its label.
-        score: Its anomaly score, as the metrics saw it.
+        score: Its anomaly score, as used by the metrics.
         image: (h, w, 3) uint8 thumbnail.
         anomaly_map: (h, w) float32 in [0, 1].
-        mask: (h, w) bool, ``None`` where there is none.
+        mask: (h, w) bool, ``None`` if there is none.
     """
 
     path: str
@@ -60,22 +60,21 @@ class Example:
 
 @dataclass(frozen=True)
 class CategoryRecord:
-    """What the report draws for one category.
+    """Data that the report draws for one category.
 
     Attributes:
         category: Name of the category.
-        scores: (n,) image scores as the metrics saw them.
+        scores: (n,) image scores, as used by the metrics.
         anomalous: (n,) bool labels.
-        threshold: Image threshold on the scale of ``scores``, nan if unknown.
-        raw: Scores of the model that stand for 0, 1 and 0.5 on the scale of ``scores``; ``None`` without such a scale.
+        threshold: Image threshold on the scale of ``scores``, NaN if unknown.
+        raw: Raw model scores that become 0, 1 and 0.5 on the scale of ``scores``; ``None`` without normalisation.
         best: Anomalous images with the highest scores, highest first.
         worst: Anomalous images with the lowest scores, lowest first.
         false_alarms: Normal images with the highest scores, highest first.
         global_coordinates: (n, D) in [-1, 1], ``None`` for models without them.
         local_coordinates: (m, D) in [-1, 1] of sampled pixels, ``None`` for models without them.
         local_anomalous: (m,) bool, whether the sampled pixel is anomalous.
-        recognised: (n,) names of the categories that the model took the images for, ``None`` where it does not
-            recognise.
+        recognised: (n,) names of the recognised categories, ``None`` if the model recognises none.
     """
 
     category: str
@@ -94,17 +93,17 @@ class CategoryRecord:
 
 @dataclass(frozen=True)
 class TestReport:
-    """A whole test: the table's rows, what the pictures need, and remarks in words.
+    """A whole test: rows of the result table, data for the figures, and notes.
 
     Attributes:
         model: Name of the model.
-        results: One row a category, sorted by name.
-        mean: Mean over the categories in which the value is defined; its threshold is nan.
-        records: What to draw, in the order of ``results``; a category without any test image has none.
-        notes: Sentences that a reader of the numbers should know.
+        results: One row per category, sorted by name.
+        mean: Mean over the categories in which a value is defined; its threshold is NaN.
+        records: Data for the figures, in the order of ``results``; categories without test images have no record.
+        notes: Sentences that qualify the results.
     """
 
-    __test__ = False  # not a test class, whatever pytest makes of its name
+    __test__ = False  # not a test class, despite its name
 
     model: str
     results: list[CategoryResult]
@@ -113,12 +112,12 @@ class TestReport:
     notes: list[str]
 
     def defined_in(self, level: str) -> int:
-        """Count the categories that have metrics of a level, ``"image"`` or ``"pixel"``: the mean is of them."""
+        """Count the categories in the mean of a level, ``"image"`` or ``"pixel"``: those whose AUROC is defined."""
         return sum(not math.isnan(getattr(row, f"{level}_AUROC")) for row in self.results)
 
     @property
     def mean_of(self) -> str:
-        """Of how many of the categories the mean is: ``"4"``, ``"1 of 4"``, or ``"1 (image), 2 (pixel) of 4"``."""
+        """Number of categories in the mean: ``"4"``, ``"1 of 4"``, or ``"1 (image), 2 (pixel) of 4"``."""
         image, pixel, total = self.defined_in("image"), self.defined_in("pixel"), len(self.results)
         some = str(image) if image == pixel else f"{image} (image), {pixel} (pixel)"
         return some if image == pixel == total else f"{some} of {total}"

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The result table: in the terminal, as CSV and as JSON."""
+"""Result table for the terminal, as CSV and as JSON."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ LEVELS = ("image", "pixel")
 
 
 def results_frame(report: TestReport) -> pd.DataFrame:
-    """Lay out the results: one row a category, last row ``mean``, columns as in :class:`CategoryResult`.
+    """Return the results as a data frame: one row per category, then ``mean``; columns as in :class:`CategoryResult`.
 
-    The columns after them say of how many categories the image and the pixel metrics of the row are: 1 or 0 in a
-    category's own.
+    Two more columns count the categories that enter the row's image and pixel metrics: 1 or 0 in a category's own row.
     """
     frame = pd.DataFrame([asdict(row) for row in (*report.results, report.mean)])
     for level in LEVELS:
@@ -34,17 +33,17 @@ def results_frame(report: TestReport) -> pd.DataFrame:
 
 
 def write_csv(report: TestReport, path: Path) -> None:
-    """Write the results as CSV with full precision, whole or not at all; what is not defined is an empty cell."""
+    """Write the results as CSV with full precision, whole or not at all; undefined values are empty cells."""
     write_text(path, results_frame(report).to_csv(index=False))
 
 
 def write_json(report: TestReport, path: Path) -> None:
-    """Write the results as a JSON list of rows, whole or not at all; a value that is not defined is ``null``."""
+    """Write the results as a JSON list of rows, whole or not at all; undefined values are ``null``."""
     write_text(path, results_frame(report).to_json(orient="records", indent=2, double_precision=15))
 
 
 def results_table(report: TestReport) -> Table:
-    """Lay out the results for the terminal: metrics in percent, a dash where a value is not defined."""
+    """Return the results as a terminal table: metrics in percent, undefined values as dashes."""
     table = Table(title=f"{report.model}: results per category (metrics in %)", box=SIMPLE_HEAD, caption_justify="left")
     table.add_column("category", overflow="fold")
     headers = ("normal", "anomalous", *(name.replace("_", "\n") for name in METRIC_NAMES), "threshold")
@@ -60,7 +59,7 @@ def results_table(report: TestReport) -> Table:
 
 
 def _cells(row: CategoryResult) -> list[str | Text]:
-    """Lay out a row; the name as it is, whatever brackets it has, which rich would take for markup."""
+    """Return the cells of a row; the name is a ``Text``, since rich would read brackets in it as markup."""
     metrics = [_cell(100 * getattr(row, name), ".1f") for name in METRIC_NAMES]
     return [Text(row.category), str(row.n_normal), str(row.n_anomalous), *metrics, _cell(row.threshold, ".4g")]
 

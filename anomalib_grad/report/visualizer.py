@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Result images: anomalib's, each under a name of its own and with the image as the model has read it."""
+"""Visualiser: anomalib's result images under unique names, with each image as the model has read it."""
 
 import logging
 import os
@@ -32,16 +32,15 @@ T = TypeVar("T")
 
 
 class DistinctImageVisualizer(ImageVisualizer):
-    """anomalib's ``ImageVisualizer`` (arguments, pictures) with a result for each input.
+    """anomalib's ``ImageVisualizer``, with the same arguments and images, but a separate result file for each input.
 
-    Equal file names in different folders, and those of an earlier run into the same folder, do not overwrite one
-    another: see ``output_names.py``. ``inputs.json`` beside the results says which input each was made of. Images of 16
-    bits are shown as they are read, where anomalib's are white. Without ``output_dir`` the results of each run go to
-    the folder ``images`` of that run. A prediction leaves its scores there as well, in ``predictions.csv``,
-    and the table of an earlier one under another name.
+    Inputs of the same file name, in different folders or earlier runs, do not overwrite one another's results: see
+    ``output_names.py``. ``inputs.json`` beside the results maps each result to its input. 16-bit images appear as the
+    model reads them; anomalib shows them white. Without ``output_dir``, results go to the folder ``images`` of the run.
+    A prediction also writes its scores there, to ``predictions.csv``, and may keep an earlier table under another name.
 
-    A test whose results have no room goes on to its figures and fails at its end. A prediction, of which the results
-    are what the command line gives, fails at once.
+    If results cannot be written, a test still computes its metrics, and fails at its end. A prediction fails at once:
+    on the command line, the results are its only output.
     """
 
     _names: dict[str, str]
@@ -61,7 +60,7 @@ class DistinctImageVisualizer(ImageVisualizer):
         self._start(trainer, trainer.predict_dataloaders)
 
     def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # anomalib's
-        """Write the results of a batch, unless an earlier one could not be written."""
+        """Write the results of a batch, unless writing an earlier one failed."""
         if self._unwritten is not None:
             return
         try:
@@ -81,18 +80,18 @@ class DistinctImageVisualizer(ImageVisualizer):
         """Write the results of a batch.
 
         Raises:
-            CannotWriteError: If the folder cannot be written to, or is full.
+            CannotWriteError: If the folder is not writable, or the disk is full.
         """
         paths = self._write(trainer, pl_module, outputs, *args, **kwargs)
         self._predictions += predictions_of(pl_module, outputs, paths)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the scores of all processes and say where the results are: the command line shows nothing else.
+        """Write the scores of all processes and log where the results are: the command line shows nothing else.
 
         Raises:
-            CannotWriteError: If the folder cannot be written to, or is full.
+            CannotWriteError: If the folder is not writable, or the disk is full.
         """
-        rounds = zip_longest(*all_gather(self._predictions))  # Lightning deals images out to the processes in turn
+        rounds = zip_longest(*all_gather(self._predictions))  # Lightning assigns images to the processes in turn
         predictions = [prediction for prediction in chain.from_iterable(rounds) if prediction is not None]
         self._predictions = []
         if not predictions or not trainer.is_global_zero:
@@ -107,10 +106,10 @@ class DistinctImageVisualizer(ImageVisualizer):
             logger.info("the table of an earlier prediction there is now %s", kept.name)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Have a test without its results fail, now that its figures are printed.
+        """Raise the error of a test that could not write its results, now that its metrics are printed.
 
         Raises:
-            CannotWriteError: What the first result failed on.
+            CannotWriteError: The error of the first failed result.
         """
         error, self._unwritten = self._unwritten, None
         if error is not None:
@@ -125,7 +124,7 @@ class DistinctImageVisualizer(ImageVisualizer):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> list[str]:
-        """Write the results of a batch, and tell what its images are called; arguments are Lightning's."""
+        """Write the results of a batch and return the paths of its images; the arguments are Lightning's."""
         ignored = getattr(pl_module, "ignored_pixels", lambda _: None)(batch)
         paths = batch.image_path or [f"{dataloader_idx}_{batch_idx}_{number}.png" for number in range(len(batch))]
         folder = self._folder(trainer)
@@ -154,7 +153,7 @@ class DistinctImageVisualizer(ImageVisualizer):
         self._name(trainer, _inputs(loaders))
 
     def _name(self, trainer: pl.Trainer, inputs: list[str]) -> None:
-        """Name the results of inputs."""
+        """Choose names for the results of ``inputs``."""
         record = {**read_record(self._folder(trainer)), **{name: path for path, name in self._names.items()}}
         data: Any = getattr(trainer, "datamodule", None)
         names = output_names(inputs, record, getattr(data, "name", None), getattr(data, "category", None))
@@ -162,9 +161,9 @@ class DistinctImageVisualizer(ImageVisualizer):
         self._unrecorded |= names
 
     def _as_read(self, item: ImageItem, ignored: np.ndarray | None) -> ImageItem:
-        """Give an item with a picture of its image in the place of the file, which anomalib would open another way.
+        """Return an item with the image's pixels instead of its path, since anomalib would decode the file differently.
 
-        What is ignored, ``(H, W)`` bool, is hatched.
+        The region ``ignored``, ``(H, W)`` bool, is hatched.
         """
         if item.image_path is None:
             return item
@@ -178,7 +177,7 @@ class DistinctImageVisualizer(ImageVisualizer):
 
 
 def predictions_of(module: pl.LightningModule, batch: ImageBatch, paths: Sequence[str]) -> list[Prediction]:
-    """Tell what a model says of the images of a batch, which its post-processor has been applied to."""
+    """Return the predictions for a batch that the model's post-processor has processed."""
     nothing = [None] * len(batch)
     own = keeping_categories(getattr(module, "post_processor", None))
     category = None if own is None else own.category_index(batch)
@@ -191,13 +190,13 @@ def predictions_of(module: pl.LightningModule, batch: ImageBatch, paths: Sequenc
 
 
 def _inputs(loaders: Any) -> list[str]:  # noqa: ANN401  # whatever Lightning was given
-    """List the images that loaders will draw, as far as their data sets do, with the paths that batches have."""
+    """List the images that loaders will draw, if their data sets list them, with the same paths as in batches."""
     files = chain.from_iterable(map(files_of, datasets_of(loaders)))
     return [str(Path(path).resolve()) for path, is_mask in files if not is_mask]
 
 
 def distinct(visualizer: T) -> T | DistinctImageVisualizer:
-    """Give ours for anomalib's own visualiser, whose results of equal names overwrite one another; others unchanged."""
+    """Replace anomalib's own visualiser, whose results can overwrite one another; return others unchanged."""
     if type(visualizer) is not ImageVisualizer:
         return visualizer
     ours = DistinctImageVisualizer()

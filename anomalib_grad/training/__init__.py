@@ -1,3 +1,3 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""How a model is trained: loss, rates, length, precision, and what a run says when it ends."""
+"""Training: loss, learning rates, length, precision, extension by new products, and messages at the end of a run."""

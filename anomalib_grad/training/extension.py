@@ -1,14 +1,15 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""A product more: a training that starts from an old model, and keeps its products alive where their images are gone.
+"""Extend an old model with new products, and preserve its products even if their images are gone.
 
-A checkpoint carries a small sample of each product's features (``feature_sample.py``). Training sees images of new
-products alone; every step draws half as many rows of that sample as there are new ones, and holds the head to what the
-old one makes of them (``old_head.py``); what is usual for the old products, and how they are recognised, is learnt from
-it again. With the images of old products in it as well a training of as many steps learns the new ones less, and holds
-the old ones no better. Scores drift all the same, and those of new images otherwise than those of images that were
-trained on: thresholds of old products are fitted on the validation images that there are, or follow those of which the
-checkpoint carries features.
+A checkpoint carries a small sample of each product's features (``feature_sample.py``). Training uses images of new
+products only. Every step also draws sampled features of old products, half as many rows as there are new images. It
+penalises the difference between the new and the old head on them (``old_head.py``). Distance units and the recogniser
+learn the old products from the same sample. Training leaves out images of old products even if they are available: in
+the same number of steps, they slow down learning the new products and preserve the old ones no better.
+
+Scores of old products drift all the same, and unseen images drift differently from training images. Thresholds of old
+products are therefore fitted on validation images, or adapted to the validation images whose features are stored.
 """
 
 import logging
@@ -41,26 +42,26 @@ logger = logging.getLogger(__name__)
 KEPT = "grad_kept_products"
 OLD_HEAD = "grad_old_head"
 HOLD = 4.0
-"""Weight of the head's drift from the old one beside the loss on new products."""
+"""Weight of the head's drift from the old head, relative to the loss on new products."""
 
 
 def products_to_keep(
     old: Sequence[str], new: Sequence[str], replaced: Sequence[str], sampled: Sequence[str]
 ) -> list[str]:
-    """Settle which products of an old model live on without images.
+    """Return the products of an old model that must be preserved without images.
 
     Args:
         old: Products of the old model.
-        new: Products of the data.
-        replaced: Products of the old model that those of the data may take the place of.
-        sampled: Products of which the old model has a sample.
+        new: Products in the data.
+        replaced: Products of the old model that the data may replace.
+        sampled: Products whose features the old model has sampled.
 
     Returns:
-        Names of the old products that the data do not hold; none where they hold all.
+        Names of the old products that the data lack, in the order of ``old``.
 
     Raises:
-        ValueError: If the data name no products, hold some old ones and lack others, there is no sample of those that
-            they lack, or the old model does not know what is replaced.
+        ValueError: If the data name no products, contain some old products that are not replaced but lack others, or
+            lack one without a sample. Also if the old model does not know a replaced product.
     """
     if old and not new:
         raise ValueError(
@@ -92,31 +93,32 @@ def products_to_keep(
 def products_to_hold(
     old: Sequence[str], new: Sequence[str], replaced: Sequence[str], sampled: Sequence[str]
 ) -> list[str]:
-    """Settle which products of an old model, of all of which there are images, are held to what it makes of them.
+    """Return the products that are preserved by their sampled features, if the data contain all old products.
 
-    Arguments are those of :func:`products_to_keep`.
+    The arguments are those of :func:`products_to_keep`.
 
     Returns:
-        Names of all that are not replaced; none where there is nothing else to learn, or no sample of one.
+        Names of all old products that are not replaced; empty if there is no other product to learn, or if one of them
+        has no sample.
     """
     held = [name for name in old if name not in replaced]
     return held if set(new) - set(held) and set(held) <= set(sampled) else []
 
 
 class Extending(BeforeThresholds):
-    """Starts a training from an old checkpoint, replays old products, and samples the products that are trained on.
+    """Starts training from an old checkpoint, replays features of old products, and samples those of trained products.
 
     Args:
         path: The old checkpoint; ``None`` starts afresh.
-        replaces: Products of the old model that those of the data may take the place of.
-        sample: Features of products: those of the old model, later those of this one.
+        replaces: Products of the old model that the data may replace.
+        sample: Sampled features by product: first those of the old model, later those of this one.
 
     Attributes:
-        held: Old products that training sees no image of.
-        kept: Those of them of which there are none.
+        held: Old products that training preserves by their sampled features, without their images.
+        kept: Products of ``held`` that are not in the data at all.
 
     Raises:
-        ValueError: If something is to be replaced and there is no old checkpoint.
+        ValueError: If ``replaces`` names products and there is no old checkpoint.
     """
 
     def __init__(
@@ -144,11 +146,11 @@ class Extending(BeforeThresholds):
     # ------------------------------------------------------------------ starting
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take what the old model knows, unless this training goes on from a checkpoint of its own.
+        """Load the old model, unless this training resumes from its own checkpoint.
 
         Raises:
-            ValueError: If it cannot be extended by these data; see :func:`products_to_keep`. If this model has been
-                extended already, by products that these data do not hold: it would start without them.
+            ValueError: If these data cannot extend the old model (see :func:`products_to_keep`), or if this model has
+                already been extended by products that these data lack: it would start again without them.
         """
         if stage != "fit":
             return
@@ -177,12 +179,12 @@ class Extending(BeforeThresholds):
         held = products_to_hold(old, new, self.replaces, sampled) if told_apart else []
         self._hold(trainer, pl_module, kept or held)
         if kept and post_processor is not None:
-            # Nothing is left of products that are replaced.
+            # "" drops what is known of a replaced product.
             network_of(pl_module).rearrange([name if name in kept else "" for name in old], sorted({*kept, *new}))
             post_processor.rearrange(kept, sorted({*kept, *new}))
 
     def _hold(self, trainer: pl.Trainer, pl_module: pl.LightningModule, held: list[str]) -> None:
-        """Hold products to what the head makes of them now, and have the datamodule train on images of others alone."""
+        """Preserve products as the current head represents them, and exclude their images from training."""
         self.held = held
         self.kept = [name for name in held if name not in products_of(trainer)]
         self._old.keep(network_of(pl_module).head if held else None)
@@ -200,28 +202,28 @@ class Extending(BeforeThresholds):
             )
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the datamodule all of its images back."""
+        """Restore the datamodule's full training data."""
         if self._images is not None:
             trainer.datamodule.train_data, self._images = self._images, None  # type: ignore[attr-defined]
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the datamodule all of its images back."""
+        """Restore the datamodule's full training data."""
         self.teardown(trainer, pl_module, "fit")
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Note the old products and head, for a training that goes on."""
+        """Save the old products and the old head, for a training that resumes."""
         checkpoint[KEPT] = self.held
         checkpoint[OLD_HEAD] = None if self._old.head is None else self._old.head.state_dict()
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on with the old products and head; checkpoints of before have only the head that they came to.
+        """Load the old products and the old head; if an early checkpoint has no old head, its current head is used.
 
         Raises:
-            CheckpointConfigurationError: If they are no names of products of which there is a sample, or no such head.
+            CheckpointConfigurationError: If there is no sample of a product, or the weights do not fit the head.
         """
         if trainer.state.fn != "fit":
             return
@@ -239,30 +241,30 @@ class Extending(BeforeThresholds):
     # ------------------------------------------------------------------ replaying
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: object) -> None:
-        """Keep statistics that the old head has learnt."""
+        """Freeze the batch statistics that the old head has learnt."""
         if self.held:
             fix_statistics(network_of(pl_module).head)
 
     def draw(self, backbone: FrozenBackbone, beside: int) -> Tensor:
-        """Features ``(B, C, h, w)`` of old products for a training step on ``beside`` new images: half as many."""
+        """Draw features ``(B, C, h, w)`` of old products for a training step on ``beside`` new images, half as many."""
         return features_of(self._sample.draw(self.held, -(-beside // 2)), backbone)
 
     def forgetting(self, network: GradModel, drawn: Tensor) -> Tensor:
-        """What a training step adds to the loss: how far the head drifts on features of old products."""
+        """Return the term that preserves old products in the loss: the head's weighted drift on their features."""
         return HOLD * self._old.drift(network, drawn)
 
     def replayed(self) -> list[FeatureBatch]:
-        """All rows of old products."""
+        """Return all sampled rows of old products."""
         return self._sample.batches(self.held, BATCH)
 
     # ------------------------------------------------------------------ thresholds
 
     def note(self, batch: Any, maps: Sequence[Tensor]) -> None:  # noqa: ANN401  # anomalib's
-        """Take into the sample what the backbone makes of a validation batch, as far as its images are wanted."""
+        """Note the feature maps of those images of a validation batch that were chosen for the sample."""
         self._noting.note(batch, maps)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Judge the sampled validation images once more; thresholds of old products follow."""
+        """Score the sampled validation images again, and adapt the thresholds of old products to the new scores."""
         post_processor = keeping_categories(pl_module.post_processor)
         if trainer.state.fn != "fit" or trainer.sanity_checking or post_processor is None:
             return
@@ -294,9 +296,9 @@ class Extending(BeforeThresholds):
 
     @torch.no_grad()
     def look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take features of each product in the data, evenly from its images, up to the limit.
+        """Sample features of each product in the data, evenly from its images, up to the size limit.
 
-        At most half of it is for validation images, the rest for training images.
+        Validation images take at most half of the limit, training images the rest.
         """
         first, self._first = self._first, False
         if first:
@@ -322,5 +324,5 @@ class Extending(BeforeThresholds):
 
 
 def products_of(trainer: pl.Trainer) -> list[str]:
-    """Names of the products in a trainer's data; none where the data do not name any."""
+    """Return the names of the products in a trainer's data; empty if the data name none."""
     return list(getattr(getattr(trainer, "datamodule", None), "categories", ()))

@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Features of a few images of each product, which stand for its images once those are gone.
+"""Sample of a product's features, which stands in for its images once those are gone.
 
-Those of training images are trained on. Training never sees those of validation images, so that whatever becomes of a
-network, it can judge them once more: their scores tell what becomes of the scores of new images.
+Features of training images are replayed in training. Features of validation images are never trained on: scored again
+by a changed network, they show how the scores of unseen images have changed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,21 +24,21 @@ from anomalib_grad.torch_model import GradModel, in_eval_mode
 from .feature_statistics import evenly
 
 SAMPLE = "grad_feature_sample"
-"""Where a checkpoint has rows of training images."""
+"""Checkpoint key of the features of training images."""
 JUDGED = "grad_judged_sample"
-"""Where a checkpoint has those of validation images."""
+"""Checkpoint key of the features of validation images."""
 BYTES = 2
-"""Of a value in float16."""
+"""Bytes of a float16 value."""
 BATCH = 32
-"""Rows that are judged together."""
+"""Rows in a batch when they are scored again."""
 
 
 class Judged(NamedTuple):
-    """Validation images of a product.
+    """Sampled validation images of a product.
 
     Attributes:
         features: Features of each image, flattened to a row: float16, shape (N, F).
-        images: The same N images, with scores of the network that the thresholds belong to.
+        images: The same N images, with scores of the network for which the thresholds were fitted.
     """
 
     features: Tensor
@@ -46,12 +46,12 @@ class Judged(NamedTuple):
 
 
 def to_checkpoint(judged: Mapping[str, Judged]) -> dict[str, Any]:
-    """Give samples as plain data."""
+    """Convert samples to plain data."""
     return {name: {"features": one.features, "images": to_plain(one.images)} for name, one in judged.items()}
 
 
 def from_checkpoint(stored: Any, row_length: int) -> dict[str, Judged]:  # noqa: ANN401  # whatever a file holds
-    """Read what :func:`to_checkpoint` gave, or ``None``; anything else is a LookupError, TypeError or ValueError."""
+    """Invert :func:`to_checkpoint`; ``None`` is empty, anything else raises LookupError, TypeError or ValueError."""
     found = {}
     for name, one in ({} if stored is None else stored).items():
         features, images = one["features"], from_plain(one["images"])
@@ -62,11 +62,11 @@ def from_checkpoint(stored: Any, row_length: int) -> dict[str, Judged]:  # noqa:
 
 
 class FeatureSample:
-    """Keeps rows of the backbone's features by the name of their product.
+    """Keeps backbone features by product name.
 
     Attributes:
-        rows: Features of a product's training images, each image's maps flattened to a row: float16, shape (N, F).
-        judged: Features of its validation images.
+        rows: Features of each product's training images, one flattened row per image: float16, shape (N, F).
+        judged: Features and scores of each product's validation images.
     """
 
     def __init__(self) -> None:
@@ -74,25 +74,25 @@ class FeatureSample:
         self.judged: dict[str, Judged] = {}
 
     def __reduce__(self) -> "tuple[type[FeatureSample], tuple[()]]":
-        """Leave the rows out of exports, which are not trained."""
+        """Pickle without the rows: exports do not need them."""
         return FeatureSample, ()
 
     def __deepcopy__(self, memo: dict[int, object]) -> "FeatureSample":
-        """Copy the rows, which never change, with the model."""
+        """Share the rows with the copy, since they never change."""
         copy = FeatureSample()
         copy.rows, copy.judged = dict(self.rows), dict(self.judged)
         return copy
 
     def load(self, stored: object, row_length: int, judged: object = None) -> None:
-        """Take what a checkpoint brings.
+        """Load the samples of a checkpoint.
 
         Args:
-            stored: What :attr:`rows` was; ``None`` where there were none.
-            row_length: Values F of a row.
-            judged: Plain data of :attr:`judged`; ``None`` where there were none.
+            stored: The saved :attr:`rows`; ``None`` if there were none.
+            row_length: Number F of values in a row.
+            judged: Plain data of :attr:`judged`; ``None`` if there were none.
 
         Raises:
-            CheckpointConfigurationError: If it is anything else.
+            CheckpointConfigurationError: If ``stored`` or ``judged`` is anything else.
         """
         rows = {} if stored is None else stored
         if not isinstance(rows, dict) or not all(
@@ -107,15 +107,15 @@ class FeatureSample:
         self.rows, self.judged = dict(rows), kept
 
     def keep(self, names: Sequence[str]) -> None:
-        """Forget all products but some."""
+        """Drop all products except ``names``."""
         self.rows = {name: part for name, part in self.rows.items() if name in names}
         self.judged = {name: part for name, part in self.judged.items() if name in names}
 
     def draw(self, names: Sequence[str], count: int) -> FeatureBatch:
-        """Draw rows at random, with replacement, from products that come equally often on average.
+        """Draw rows of training images at random with replacement; every product is equally likely.
 
         Args:
-            names: Products of which there are rows, at least one.
+            names: One or more products that have rows.
             count: Number B of rows.
         """
         products = torch.randint(len(names), (count,)).tolist()
@@ -124,19 +124,19 @@ class FeatureSample:
         return FeatureBatch(torch.stack(picks), chosen)
 
     def batches(self, names: Sequence[str], size: int) -> list[FeatureBatch]:
-        """All rows of some products, in batches of at most ``size``."""
+        """Return all rows of some products, in batches of at most ``size``."""
         return [FeatureBatch(part, [name] * len(part)) for name in names for part in self.rows[name].split(size)]
 
 
 class Noting:
-    """Notes features of some validation images as validation computes them."""
+    """Collects features of chosen validation images as validation computes them."""
 
     def __init__(self) -> None:
         self._wanted: set[str] = set()
         self._found: dict[str, tuple[str, Tensor, KnownImage]] = {}
 
     def choose(self, trainer: pl.Trainer, most: int) -> int:
-        """Choose at most ``most`` images of each product, evenly from all; returns the largest number of one."""
+        """Choose up to ``most`` images of each product at even intervals; return the largest count of any product."""
         self._wanted, self._found = set(), {}
         samples = getattr(getattr(trainer.val_dataloaders, "dataset", None), "samples", None)
         if samples is None or "category" not in samples:
@@ -146,7 +146,7 @@ class Noting:
         return max(map(len, paths), default=0)
 
     def note(self, batch: Any, maps: Sequence[Tensor]) -> None:  # noqa: ANN401  # anomalib's
-        """Note the chosen images of a batch, of which the backbone makes ``maps``; no scores yet."""
+        """Store the backbone's ``maps`` of the chosen images in a batch, without scores yet."""
         names = getattr(batch, "category", None)
         places = [place for place, path in enumerate(batch.image_path or ()) if str(path) in self._wanted]
         if names is None or not places:
@@ -157,7 +157,7 @@ class Noting:
             self._found[path] = names[place], row, KnownImage.of(path, 0.0, 0.0, anomalous=truth)
 
     def take(self) -> dict[str, Judged]:
-        """Give what was noted in all processes, and forget it."""
+        """Return the samples of all processes and clear them; drop a product whose features overflow float16."""
         found: dict[str, tuple[str, Tensor, KnownImage]] = {}
         for part in all_gather(self._found):
             found |= part
@@ -174,7 +174,7 @@ class Noting:
 
 @torch.no_grad()
 def judge_again(network: GradModel, judged: Judged, category: int) -> Judged:
-    """Give the images the scores that a network makes of them, by the index of their category."""
+    """Replace the images' scores by those that a network computes, given the index of their category."""
     device = network.anomaly_map_generator.map_height.device
     values: list[tuple[float, float]] = []
     with in_eval_mode(network):

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What is learnt from training features beside the weights: how to whiten them, ``k``, and what is usual."""
+"""Statistics of training features: whitening, the threshold ``k``, and each category's unit of distance."""
 
 import logging
 from collections import defaultdict
@@ -29,29 +29,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SCALE_IMAGES = 100
-"""Training images of a category that suffice to tell what is usual for it."""
+"""Training images per category that suffice to estimate its unit of distance."""
 
 
 class LearnFromFeatures(BeforeThresholds):
-    """Learns from training features what the method takes as given, unless a checkpoint brought it.
+    """Estimates statistics of training features; keeps whitening and ``k`` if a checkpoint provides them.
 
-    Every process learns from the same images, so all learn the same.
+    Every process reads the same images, so all arrive at the same values.
 
     Args:
-        replayed: Gives features of categories that the training data do not hold.
+        replayed: Returns features of categories that the training data lack.
     """
 
     def __init__(self, replayed: Callable[[], Iterable[FeatureBatch]]) -> None:
         self._replayed = replayed
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Forget what was usual for the categories of an earlier training; a checkpoint to go on from comes later."""
+        """Reset the units of an earlier training's categories; a checkpoint to resume from is loaded after this."""
         scale = network_of(pl_module).normal_scale
         if stage == "fit" and scale is not None:
             scale.reset()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Learn to whiten features, and the threshold ``k`` where it is ``"auto"``."""
+        """Fit the whitening, and estimate the threshold ``k`` if it is ``"auto"``."""
         network = network_of(pl_module)
         whitening, threshold = network.whitening, network.head.mse_threshold
 
@@ -70,7 +70,7 @@ class LearnFromFeatures(BeforeThresholds):
 
     @torch.no_grad()
     def look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Learn what distance is usual."""
+        """Fit each category's unit of distance to the scores of its training images."""
         network, own = network_of(pl_module), keeping_categories(pl_module.post_processor)
         categories = [] if own is None else own.categories
         if network.normal_scale is None:
@@ -101,7 +101,7 @@ class LearnFromFeatures(BeforeThresholds):
 def training_batches(
     trainer: pl.Trainer, module: pl.LightningModule, indices: Sequence[int]
 ) -> "Iterator[Batch | FeatureBatch]":
-    """Batches of some training images, or of their cached features, pre-processed as for a training step."""
+    """Yield batches of some training images, or of their cached features, pre-processed as for a training step."""
     loader: Any = trainer.train_dataloader
     for batch in batches_of(loader, indices):
         on_device = trainer.strategy.batch_to_device(batch)
@@ -111,12 +111,12 @@ def training_batches(
 
 
 def spread(trainer: pl.Trainer, most: int) -> list[int]:
-    """Indices of at most ``most`` training images, evenly from the whole data set."""
+    """Return indices of at most ``most`` training images, spread evenly over the data set."""
     return evenly(range(len(dataset_of(trainer))), most)
 
 
 def spread_by_category(trainer: pl.Trainer, most: int) -> list[int]:
-    """Indices of at most ``most`` training images of each category; twice as many where the data have none."""
+    """Return indices of up to ``most`` training images per category; up to twice as many in all without categories."""
     samples = getattr(dataset_of(trainer), "samples", None)
     if samples is None or "category" not in samples:
         return spread(trainer, 2 * most)
@@ -127,7 +127,7 @@ def spread_by_category(trainer: pl.Trainer, most: int) -> list[int]:
 
 
 def count_images(trainer: pl.Trainer) -> dict[str | None, int]:
-    """Count the training images of each category, ``None`` where the data have none; not the copies of one."""
+    """Count the distinct training images of each category, under ``None`` if the data have no categories."""
     samples = getattr(dataset_of(trainer), "samples", None)
     if samples is None:
         return {}
@@ -137,12 +137,12 @@ def count_images(trainer: pl.Trainer) -> dict[str | None, int]:
 
 
 def evenly(indices: Sequence[int], most: int) -> list[int]:
-    """Take at most ``most`` of some indices, evenly from all of them."""
+    """Return at most ``most`` of the given indices, evenly spaced."""
     places = np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int)
     return [indices[place] for place in places]
 
 
 def dataset_of(trainer: pl.Trainer) -> Any:  # noqa: ANN401  # anomalib's, or of cached features
-    """The data set that is trained on."""
+    """Return the training data set."""
     loader: Any = trainer.train_dataloader
     return loader.dataset

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Learns to recognise categories while a model trains, from what its backbone sees in the first epoch."""
+"""Fit the category recogniser during training, on backbone features of the first epoch."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,16 +20,16 @@ from anomalib_grad.torch_model import network_of
 logger = logging.getLogger(__name__)
 
 FEATURES = "features"
-"""Where a training step's result has the backbone's features ``(B, C, H, W)`` of its batch."""
+"""Key of a batch's backbone features ``(B, C, H, W)`` in the output of a training step."""
 
 
 class LearnToRecognise(Callback):
     """Fits the recogniser on pooled features of training batches that name their categories.
 
-    They are there anyway, frozen, and known after one epoch.
+    Training computes these features anyway. The backbone is frozen, so one epoch shows all of them.
 
     Args:
-        replayed: Gives features of categories that the training data do not hold.
+        replayed: Returns features of categories that the training data lack.
     """
 
     def __init__(self, replayed: Callable[[], Iterable[FeatureBatch]]) -> None:
@@ -38,10 +38,10 @@ class LearnToRecognise(Callback):
         self._seen: list[tuple[Tensor, Sequence[str]]] = []  # pooled features (B, C), and the names of their categories
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Learn afresh, unless the fit goes on from a checkpoint that knows the categories."""
+        """Start afresh, unless the fit resumes from a checkpoint with a fitted recogniser."""
         own, self._seen = keeping_categories(pl_module.post_processor), []
         self._learning = own is not None and not (trainer.ckpt_path is not None and own.recogniser.fitted)
-        if self._learning and trainer.is_global_zero:  # what processes keep is joined
+        if self._learning and trainer.is_global_zero:  # features of all processes are joined later
             backbone = network_of(pl_module).backbone
             for batch in self._replayed():
                 self._seen.append((pool(features_of(batch, backbone)).float(), batch.category or ()))
@@ -54,23 +54,23 @@ class LearnToRecognise(Callback):
         batch: Any,  # noqa: ANN401  # anomalib's, or one of the feature cache
         batch_idx: int,
     ) -> None:
-        """Keep the pooled features of a batch, while they are needed."""
+        """Keep the pooled features of a batch until the recogniser is fitted."""
         names = getattr(batch, "category", None)
         if self._learning and names is not None and isinstance(outputs, Mapping):
             self._seen.append((pool(outputs[FEATURES]).float(), names))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Fit before the thresholds are: the epoch's checkpoint is written right after them."""
+        """Fit before the thresholds are fitted: the epoch's checkpoint is written right after them."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._fit(pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Fit on the whole epoch; if a category is still missing, go on collecting in the next."""
+        """Fit on the whole epoch; if a category is still missing, keep collecting in the next epoch."""
         if self._fit(pl_module):
             self._learning, self._seen = False, []
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say which categories training never showed."""
+        """Warn about categories of which training showed no image."""
         own = keeping_categories(pl_module.post_processor)
         if not self._learning or own is None:
             return
@@ -83,7 +83,7 @@ class LearnToRecognise(Callback):
             )
 
     def _fit(self, pl_module: pl.LightningModule) -> bool:
-        """Fit on the images seen so far, once there is one of each category; alike in all processes."""
+        """Fit identically in all processes once every category has been seen; return whether it was fitted."""
         own = keeping_categories(pl_module.post_processor)
         if own is None or not self._learning or not own.categories:
             return False
@@ -96,7 +96,7 @@ class LearnToRecognise(Callback):
         return True
 
     def _gather(self) -> tuple[Tensor, list[str]]:
-        """Give all features ``(N, C)`` on the CPU and their N names, the same in every process."""
+        """Return all features ``(N, C)`` on the CPU and their N category names, the same in every process."""
         features = torch.cat([pooled for pooled, _ in self._seen]).cpu() if self._seen else torch.empty(0, 0)
         parts = all_gather((features, [name for _, names in self._seen for name in names]))
         filled = [part for part, _ in parts if len(part)]

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""How long Grad trains if nobody says: its own epochs, or its steps on the data at hand."""
+"""Training length if the trainer sets no limit: the settings' epochs, or their steps converted to epochs."""
 
 import logging
 import math
@@ -15,15 +15,15 @@ logger = logging.getLogger(__name__)
 
 
 def find_timer(trainer: pl.Trainer) -> Timer | None:
-    """The callback that ends a training after some time, if there is one."""
+    """Return the callback that limits the training time, or ``None``."""
     return next((callback for callback in getattr(trainer, "callbacks", []) if isinstance(callback, Timer)), None)
 
 
 class OwnLength:
-    """The model's own length for a trainer without any limit, which would get Lightning's 1000 epochs else.
+    """Applies the model's own length to a trainer without a limit, instead of Lightning's default of 1000 epochs.
 
     Attributes:
-        limit: The setting that ends the training, in words; ``None`` where the trainer's limit does.
+        limit: The setting that ends the training, in words; ``None`` if the trainer's limit does.
     """
 
     def __init__(self) -> None:
@@ -31,19 +31,18 @@ class OwnLength:
         self.limit: str | None = None
 
     def begin(self, trainer: pl.Trainer, settings: TrainingSettings) -> None:
-        """See whether a trainer has a limit when the model is attached to it.
+        """Check whether a trainer has a limit when the model is attached to it.
 
-        Lightning fills in its own before the first hook, so this is the only moment that tells an unset limit from one
-        that the user wants.
+        Lightning fills in its default before the first hook, so an unset limit can be told from the user's only now.
         """
         self._counts = trainer.max_epochs is None and trainer.max_steps == -1 and find_timer(trainer) is None
         if self._counts:
             set_epochs(trainer, settings.max_epochs or least_epochs(settings))
 
     def settle(self, trainer: pl.Trainer, settings: TrainingSettings) -> None:
-        """Set the epochs once the data are there and a checkpoint has brought its settings.
+        """Set the number of epochs, once the data are available and a checkpoint's settings are loaded.
 
-        Whole epochs, so that training ends where epochs are validated and saved.
+        Training lasts whole epochs, so that it ends where epochs are validated and saved.
         """
         self.limit = None
         if not self._counts:
@@ -74,20 +73,20 @@ class OwnLength:
 
 
 def least_epochs(settings: TrainingSettings) -> int:
-    """Epochs of a training at the least."""
+    """Return the smallest number of epochs of a training."""
     return settings.least_passes or 1
 
 
 def set_epochs(trainer: pl.Trainer, epochs: int) -> None:
-    """End the training after some epochs, or those that the user wants at the least."""
+    """End the training after ``epochs``, but not before the user's minimum."""
     trainer.fit_loop.max_epochs = max(epochs, trainer.min_epochs or 0)
 
 
 def training_steps(trainer: pl.Trainer) -> float:
-    """Number of steps of the whole training; where time ends it, as many as there will be at the pace so far.
+    """Return the number of steps of the whole training, extrapolated from the pace so far if a timer ends it.
 
     Raises:
-        ValueError: If it has no end that is known.
+        ValueError: If the training has no known end.
     """
     total = float(trainer.estimated_stepping_batches)
     timer = find_timer(trainer)

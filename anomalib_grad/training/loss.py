@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What training lowers (method section 7)."""
+"""Training loss: MSE over features, optionally weighted towards hard cells (method section 7)."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 def training_loss(features: Tensor, refined: Tensor, *, hard_mining: bool = False) -> Tensor:
-    """Compare features and their refinement, both ``(B, C, H, W)``: ``MSE(x_hat, x)``, the mean over all elements.
+    """Return ``MSE(x_hat, x)`` of features and their refinement, both ``(B, C, H, W)``: the mean over all elements.
 
     With ``hard_mining``, which is not in the paper, the mean over cells is :func:`hard_mean`.
     """
@@ -18,6 +18,6 @@ def training_loss(features: Tensor, refined: Tensor, *, hard_mining: bool = Fals
 
 
 def hard_mean(errors: Tensor) -> Tensor:
-    """Mean of squared errors of any shape, each weighed by its root, so that easy cells, the most, do not rule it."""
+    """Return the mean of squared errors of any shape, weighted by their roots to emphasise the few hard cells."""
     weights = errors.detach().sqrt()
     return (weights * errors).mean() / weights.mean().clamp(min=torch.finfo(errors.dtype).tiny)

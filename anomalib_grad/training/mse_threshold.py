@@ -3,7 +3,7 @@
 """The threshold ``k`` of the similarity's indicator, on the scale of the backbone's features (method section 6).
 
 The authors' ``k = 10`` is of the order of the mean square of EfficientNet-B4's features. Other backbones' features are
-up to twenty times smaller or larger, and the indicator would always say the same.
+up to twenty times smaller or larger: with the same ``k``, the indicator would be constant.
 """
 
 import math
@@ -16,17 +16,17 @@ from anomalib_grad.backbone.frozen import is_faithful
 
 AUTHORS_MSE_THRESHOLD = 10.0
 AUTO_SHARE = 0.6
-"""Share of the features' mean square that ``"auto"`` takes.
+"""Share of the features' mean square that ``"auto"`` uses as ``k``.
 
 The choice hardly matters: on four real products in one model, six epochs, shares of 0.3, 0.6 and 1.2 gave a mean image
-AUROC of 93.3, 93.9 and 94.2, where seeds differ by about 0.5 (``tests/benchmarks/mse_threshold_share.py``).
+AUROC of 93.3, 93.9 and 94.2. Seeds differ by about 0.5 (``tests/benchmarks/mse_threshold_share.py``).
 """
 AUTO_IMAGES = 256
 """Training images that suffice for the estimate."""
 
 
 def resolve_mse_threshold(mse_threshold: float | str | None, backbone: str) -> float:
-    """Turn the user's ``mse_threshold`` into a number, nan where it is to be estimated from training features.
+    """Convert the user's ``mse_threshold`` to a number, NaN if it is to be estimated from training features.
 
     Args:
         mse_threshold: A positive number, ``"auto"``, or ``None`` for 10.0 with the authors' backbone and ``"auto"``
@@ -34,7 +34,7 @@ def resolve_mse_threshold(mse_threshold: float | str | None, backbone: str) -> f
         backbone: timm model name.
 
     Raises:
-        ValueError: If it is neither a positive, finite number nor ``"auto"``.
+        ValueError: If it is anything else, or not positive and finite.
     """
     if mse_threshold is None:
         mse_threshold = AUTHORS_MSE_THRESHOLD if is_faithful(backbone) else "auto"
@@ -50,7 +50,7 @@ def estimate_mse_threshold(features: Iterable[Tensor], share: float = AUTO_SHARE
     """Estimate ``k`` as a share of the mean square of training features.
 
     Args:
-        features: Batches of features ``(B, C, H, W)``; only as many are drawn as needed.
+        features: Batches of features ``(B, C, H, W)``; only as many as needed are read.
         share: Share of the mean square.
         images: Number of images after which the estimate stops, in whole batches.
 
@@ -58,7 +58,7 @@ def estimate_mse_threshold(features: Iterable[Tensor], share: float = AUTO_SHARE
         ``k`` in squared feature units, shape ``()``.
 
     Raises:
-        ValueError: If there is not one image.
+        ValueError: If there are no images.
     """
     sums: list[Tensor] = []
     seen = 0

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What lowers the loss, and at which rates (method section 7)."""
+"""Optimiser and learning-rate schedules (method section 7)."""
 
 import math
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from anomalib_grad.settings import TrainingSettings
 
 
 def build_optimizer(head: GradHead, settings: TrainingSettings, steps: Callable[[], float]) -> OptimizerLRScheduler:
-    """AdamW with a rate for the networks and one for the grids, lowered by a schedule.
+    """Build AdamW with separate learning rates for networks and grids, and its schedule.
 
     Args:
-        head: What is trained.
-        settings: Complete ones.
-        steps: Tells the number of steps of the whole training; asked from the second step on, when it is known.
+        head: The head to train.
+        settings: Settings without missing values.
+        steps: Returns the number of steps of the whole training; called from the second step on, when it is known.
     """
     complete: Any = settings
     optimizer = torch.optim.AdamW(
@@ -39,9 +39,9 @@ def build_optimizer(head: GradHead, settings: TrainingSettings, steps: Callable[
 
 
 def authors_step_decay(optimizer: Optimizer, step: int = 40, gamma: float = 0.1) -> LambdaLR:
-    """Drop all learning rates by ``gamma`` every ``step`` epochs, at the epochs at which the authors' loop does.
+    """Multiply all learning rates by ``gamma`` every ``step`` epochs, in the same epochs as the authors' loop.
 
-    That steps its ``StepLR(40)`` one epoch late: with ``step`` 40 the drops fall at 0-based epochs 41, 81, ...
+    That loop steps its ``StepLR(40)`` one epoch late: with ``step`` 40, the drops fall at 0-based epochs 41, 81, ...
     """
     return LambdaLR(optimizer, lambda epoch: gamma ** (max(epoch - 1, 0) // step))
 
@@ -54,7 +54,7 @@ def cosine_decay(optimizer: Optimizer, warmup: int, total: Callable[[], float]) 
     Args:
         optimizer: The optimiser.
         warmup: Steps until the full learning rates.
-        total: Tells the number of steps of the whole training; asked from the second step on, when it is known.
+        total: Returns the number of steps of the whole training; called from the second step on, when it is known.
     """
 
     def factor(step: int) -> float:

@@ -1,10 +1,10 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""In which numbers a training computes its steps, where the user leaves that to the machine.
+"""Precision of training steps, if the user leaves it to the machine.
 
-bfloat16 halves the time of a step where the processor or GPU computes in it, and takes several times as long where it
-is emulated (``tests/benchmarks/head_step.py`` prints the ratio). Weights and optimiser stay in float32, so a checkpoint
-of one machine trains on any other.
+bfloat16 halves the time of a step on a processor or GPU with native support, but is several times slower if emulated;
+``tests/benchmarks/head_step.py`` prints the ratio. Weights and optimiser stay in float32, so training can resume from a
+checkpoint on any other machine.
 """
 
 import lightning.pytorch as pl
@@ -12,16 +12,16 @@ import torch
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Tell whether a device has arithmetic for bfloat16, and does not emulate it."""
+    """Return whether a device supports bfloat16 natively, without emulation."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def takes_bfloat16(precision: str, module: pl.LightningModule) -> bool:
-    """Settle whether steps are computed in bfloat16, and say so where there is a choice.
+    """Decide whether steps are computed in bfloat16, and print the decision.
 
-    There is one where neither the settings (``training.precision``) nor the trainer's arguments make it.
+    Return ``False`` silently if the settings (``training.precision``) or the trainer's arguments choose a precision.
     """
     if precision != "auto" or module.trainer.precision != "32-true":
         return False

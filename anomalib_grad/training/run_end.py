@@ -1,8 +1,8 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""How a run that does not end well says so: by its exit status, its last checkpoint, and the command that goes on.
+"""Exit status of an interrupted or failed run, and the message with its last checkpoint and the command to resume.
 
-Lightning ends a run that is told to stop (SIGTERM, as job schedulers send it) with exit status 0.
+Left to itself, Lightning ends a run that receives SIGTERM, as job schedulers send it, with exit status 0.
 """
 
 import logging
@@ -27,24 +27,24 @@ logger = logging.getLogger(__name__)
 PROGRAM = "anomalib"
 TRAINING = {"train", "fit"}
 COMMANDS = {*TRAINING, "validate", "test", "predict"}
-"""Those that take a checkpoint; of a benchmark, one run is gone on with in Python."""
+"""Commands that take a checkpoint. A benchmark does not: its runs are resumed in Python, one by one."""
 CHECKPOINT = "--ckpt_path"
 
 
 class SayHowToGoOn(Callback):
-    """Gives a run that was stopped its exit status, and names the checkpoint and the command that goes on from it.
+    """Sets the exit status of a stopped run, and names its last checkpoint and the command to resume from it.
 
-    A training that has ended is not gone on with by resuming it: that does nothing, and says so.
+    Resuming a training that has reached its limit does nothing; a warning says so.
     """
 
     def __init__(self) -> None:
         self._trained = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Note that nothing has been done yet.
+        """Reset the state of an earlier run.
 
         Raises:
-            ValueError: If the trainer has ended another training, whose end it would take for that of this one.
+            ValueError: If the trainer has finished an earlier training: it would treat this one as finished, too.
         """
         self._trained = False
         if stage == "fit" and trainer.ckpt_path is None and trainer.global_step and trainer.fit_loop.done:
@@ -54,12 +54,12 @@ class SayHowToGoOn(Callback):
             )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Expect a training, unless a checkpoint is of one that was stopped early: Lightning trains another epoch."""
+        """Stop at once if the checkpoint's training was stopped early: Lightning would train another epoch."""
         if trainer.ckpt_path is not None and any(map(has_stopped, trainer.early_stopping_callbacks)):
             trainer.should_stop = True
 
     def on_train_batch_start(self, *_: object) -> None:
-        """Note that there is a training."""
+        """Note that training has started."""
         self._trained = True
 
     def on_predict_batch_end(
@@ -71,12 +71,12 @@ class SayHowToGoOn(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Stop a prediction that is told to, unless it is done: of all runs Lightning leaves these to go on."""
+        """Stop an unfinished prediction after SIGTERM: predictions are the only runs that Lightning does not stop."""
         if trainer.received_sigterm and batch_idx + 1 < trainer.num_predict_batches[dataloader_idx]:
             raise SIGTERMException
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say so where a checkpoint was of a training that had ended."""
+        """Warn if the checkpoint's training had already reached its limit."""
         if trainer.ckpt_path is not None and not self._trained and trainer.is_global_zero:
             logger.warning(
                 "nothing is left to train: the training of checkpoint %s has %s to train longer.",
@@ -85,7 +85,7 @@ class SayHowToGoOn(Callback):
             )
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Set the exit status, name a folder that cannot be written to, and tell how to go on."""
+        """Set the exit status, name a folder that cannot be written to, and say how to resume."""
         if isinstance(exception, SIGTERMException):
             exception.code = 128 + signal.SIGTERM
         if isinstance(exception, OSError) and is_of_disk(exception):
@@ -99,17 +99,17 @@ class SayHowToGoOn(Callback):
             without = "no checkpoint was written yet" if function == TrainerFn.FITTING else "start it again"
             advice = f"go on with: {way}" if way else without
             logger.warning("%s stopped before its end (%s); %s", function, stop, advice)
-        elif way and (self._trained or str(checkpoint) != str(trainer.ckpt_path)):  # the same again would end the same
+        elif way and (self._trained or str(checkpoint) != str(trainer.ckpt_path)):  # same start, same failure
             _add_note(exception, f"Go on from the last checkpoint with: {way}")
 
 
 def has_stopped(early: EarlyStopping) -> bool:
-    """Tell whether early stopping has ended a training, and would do so again."""
+    """Return whether early stopping has ended a training, and would end it again."""
     return early.stopped_epoch > 0 and early.wait_count >= early.patience
 
 
 def reached_limit(trainer: pl.Trainer, own_limit: str | None) -> str:
-    """Describe the limit that a training has reached, and what to do."""
+    """Describe the limit that a training has reached, and how to lift it."""
     if any(map(has_stopped, trainer.early_stopping_callbacks)):
         return "been stopped by EarlyStopping; leave that out"
     limit = f"max_steps={trainer.max_steps}" if trainer.max_steps != -1 else f"max_epochs={trainer.max_epochs}"
@@ -117,10 +117,10 @@ def reached_limit(trainer: pl.Trainer, own_limit: str | None) -> str:
 
 
 def last_checkpoint(trainer: pl.Trainer) -> Path | None:
-    """Find the newest checkpoint on this machine that a run has written, or started from; ``None`` if there is none."""
+    """Return the newest checkpoint on this machine that a run has written or started from, or ``None``."""
     started_from = Path(trainer.ckpt_path) if trainer.ckpt_path else None
     if started_from is not None and trainer.state.fn != TrainerFn.FITTING:
-        return started_from  # callbacks know the paths of the training that wrote it
+        return started_from  # the callbacks' paths are those of the training that wrote it
     saving = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
     written = [path for each in saving for path in (each.best_model_path, each.last_model_path, *each.best_k_models)]
     files = [path for path in map(Path, filter(None, written)) if path.is_file()]
@@ -128,7 +128,7 @@ def last_checkpoint(trainer: pl.Trainer) -> Path | None:
 
 
 def command(function: str, checkpoint: Path, arguments: list[str]) -> str:
-    """Give what goes on from a checkpoint with a function of the trainer's: a command line as this one, or Python."""
+    """Return the command line, or the Python call, that resumes a trainer's function from a checkpoint."""
     program, *given = arguments
     if Path(program).stem != PROGRAM or not COMMANDS.intersection(given):
         return f"engine.{function}(model, ..., ckpt_path={str(checkpoint)!r})"
@@ -142,7 +142,7 @@ def command(function: str, checkpoint: Path, arguments: list[str]) -> str:
 
 
 def _add_note(exception: BaseException, note: str) -> None:
-    """Have the last line of a traceback say it; of Python 3.10, which has no notes, the line before."""
+    """Add a note as the last line of the traceback; Python 3.10 has no notes, so log it before the traceback there."""
     if hasattr(exception, "add_note"):
         exception.add_note(note)
     else:

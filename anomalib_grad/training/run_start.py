@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a training settles before its first batch is drawn: weights, length and random numbers."""
+"""Setup before the first training batch: backbone weights, training length and random state."""
 
 from typing import Any, cast
 
@@ -18,11 +18,11 @@ from .extension import products_of
 from .length import OwnLength
 
 RANDOM_STATE = "grad_random_state"
-"""Where a checkpoint notes how far the random numbers have been drawn."""
+"""Checkpoint key of the random state."""
 
 
 class SettleStart(Callback):
-    """Settles it; a training that goes on draws the random numbers that the interrupted one would have drawn."""
+    """Prepares a training; one that resumes draws the random numbers that the interrupted one would have drawn."""
 
     def __init__(self) -> None:
         self._random_state: Tensor | None = None
@@ -30,22 +30,23 @@ class SettleStart(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Note where the random numbers stand."""
+        """Save the random state."""
         checkpoint[RANDOM_STATE] = torch.get_rng_state()
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Remember where they stood."""
+        """Read the random state, which is restored when the fit starts."""
         self._random_state = checkpoint.get(RANDOM_STATE)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Read the weights before anything is computed: a machine that cannot have them says so at once.
+        """Load the backbone's weights first, so that missing weights fail at once, then set length and random state.
 
         Raises:
-            BackboneWeightsError: If they cannot be had.
-            CheckpointConfigurationError: If the checkpoint to go on from notes no state of random numbers.
-            ValueError: If a callback averages more than weights, or a process takes the names of products with it.
+            BackboneWeightsError: If the weights are not available.
+            CheckpointConfigurationError: If the checkpoint's random state is invalid.
+            ValueError: If a callback averages more than weights, or the strategy's processes would not return the names
+                of products.
         """
         if products_of(trainer) and isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
             raise ValueError(
@@ -59,7 +60,7 @@ class SettleStart(Callback):
                 f"for weights; give StochasticWeightAveraging in its place."
             )
         network_of(pl_module).backbone.ensure_weights()
-        settings = cast("Settings", pl_module.settings)  # those of a checkpoint where one is gone on from
+        settings = cast("Settings", pl_module.settings)  # the checkpoint's when resuming
         cast("OwnLength", pl_module.own_length).settle(trainer, settings.training)
         if trainer.ckpt_path is not None and self._random_state is not None:
             with restoring(f"{RANDOM_STATE!r}"):

@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Weights that no image must be judged by: those that a model begins with, and those that are no longer numbers.
+"""Callbacks that reject unusable weights: untrained and diverged ones.
 
-The former are what a forgotten checkpoint leaves. A model with the latter scores every image NaN, and NaN is above no
-threshold: it would pass every defect.
+A model is untrained if the user forgot its checkpoint. A diverged model gives every image the score NaN, which exceeds
+no threshold: every defect would pass.
 """
 
 import logging
@@ -21,45 +21,45 @@ NEVER_TRAINED = (
     "Python ckpt_path=...), or train first (anomalib train, in Python engine.fit)."
 )
 WIDE = ("32-true", "bf16-mixed")
-"""Precisions whose numbers are as large as any that a training meets."""
+"""Precisions with the full range of float32, which do not overflow in training."""
 
 
 class RefuseUntrained(Callback):
-    """Refuses to test and to predict by a head that nobody has trained or loaded, and warns of its validation.
+    """Refuses to test or predict with a head that was neither trained nor loaded; in validation, warns.
 
-    To be called before whatever says what such a model lacks besides.
+    It must run before callbacks that report what else an untrained model lacks.
     """
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the head, as a checkpoint has been loaded before; a ValueError if it is as it was drawn."""
+        """Raise a ValueError if the head still has its initial weights; a checkpoint is loaded before this hook."""
         if network_of(pl_module).head.is_as_drawn():
             raise ValueError(NEVER_TRAINED)
 
     on_predict_start = on_test_start
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say so in a validation by itself, which a training may be compared with."""
+        """Warn in a stand-alone validation, which may be wanted as a baseline for training."""
         if trainer.state.fn == "validate" and network_of(pl_module).head.is_as_drawn():
             logger.warning(NEVER_TRAINED)
 
 
 class DivergenceError(RuntimeError):
-    """Training led to weights that are infinite or not a number."""
+    """Training led to infinite or NaN weights."""
 
 
 class StopDiverged(Callback):
-    """Ends a training whose weights are no longer numbers, before they are validated or saved.
+    """Ends a training whose weights are infinite or NaN, before they are validated or saved.
 
-    It looks at them when an epoch ends; checkpoints of earlier epochs stay as they are.
+    It checks the weights at the end of each epoch; checkpoints of earlier epochs stay as they are.
     """
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look before the weights are validated, and saved for how well they do."""
+        """Check before the weights are validated, and saved for their metrics."""
         if trainer.state.fn == "fit":
             self._check(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look before the weights are saved; Lightning calls what saves them last."""
+        """Check before the weights are saved; Lightning calls checkpoint callbacks last."""
         self._check(trainer, pl_module)
 
     @staticmethod

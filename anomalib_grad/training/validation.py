@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""When training validates: once, at its end, unless someone needs more.
+"""Validation schedule: once, at the end of training, unless the user or a callback needs more.
 
 Validation fits thresholds and ranges, which nothing reads before training ends.
 """
@@ -15,11 +15,11 @@ from lightning.pytorch.callbacks import Callback
 from anomalib_grad.settings import Settings
 
 NOW, NOT_NOW = 1, sys.maxsize
-"""Batches between two validations, as Lightning counts them."""
+"""Values of Lightning's ``val_check_batch``: validate after this batch, or never."""
 
 
 def wants_validation(trainer: pl.Trainer) -> bool:
-    """Tell whether the trainer's arguments ask for validation at some time, or a callback reads figures of epochs."""
+    """Return whether the trainer's arguments schedule validation, or a callback monitors a metric."""
     by_arguments = trainer.check_val_every_n_epoch != 1 or (
         trainer.val_check_interval is not None
         and (not isinstance(trainer.val_check_interval, float) or trainer.val_check_interval != 1.0)
@@ -28,23 +28,23 @@ def wants_validation(trainer: pl.Trainer) -> bool:
 
 
 class ValidateAtEnd(Callback):
-    """Skips the validation of epochs after which training goes on.
+    """Skips validation in all epochs but the last, unless the user or a callback asks for more.
 
     A training that ends early by ``max_steps``, ``max_time`` or ``trainer.should_stop`` is validated as well.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """See what the user asked for."""
+        """Read the validation schedule that the user asked for."""
         self._every = cast("Settings", pl_module.settings).training.validate_every
         self._chooses = self._every is not None or not wants_validation(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:  # noqa: ANN401
-        """Decide whether validation follows; Lightning asks right after this."""
+        """Decide whether validation follows; Lightning checks right after this hook."""
         if self._chooses:
             trainer.val_check_batch = NOW if self._is_due(trainer) else NOT_NOW
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
-        """Tell whether these are the last steps of the training, or of an epoch that is to be validated."""
+        """Return whether this is the last step of the training, or of an epoch that is to be validated."""
         if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
             return True
         if not trainer.is_last_batch:
@@ -55,18 +55,18 @@ class ValidateAtEnd(Callback):
 
 
 class BeforeThresholds(Callback, ABC):
-    """Looks at the trained network before thresholds are fitted and the checkpoint is written."""
+    """Base of callbacks that read the trained network before thresholds are fitted and the checkpoint is written."""
 
     @abstractmethod
     def look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take from the network what is needed, at every validation of a training, or once where none follows."""
+        """Read the network, at every validation during training, or once at the end if validation is disabled."""
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look before thresholds are fitted."""
+        """Read the network before thresholds are fitted."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.look(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look where no validation follows."""
+        """Read the network if no validation follows."""
         if not trainer.enable_validation:
             self.look(trainer, pl_module)

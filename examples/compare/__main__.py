@@ -1,12 +1,13 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Compare Grad with any image model of anomalib, in one model of all products: accuracy, training, size, latency.
+"""Compare Grad with any image model of anomalib, each one model for all products: accuracy, training, size, latency.
 
 python examples/compare --root ../shared/data --weights mobilenetv2_100=../shared/weights/mobilenetv2_100.safetensors
 python examples/compare --root products --models Stfpm --side 256 --steps 500 --random-encoders    # any of anomalib's
 
-Encoders come from local files. Data, masks and metrics are the same for all; size and budget are what is given, beside
-what is recommended. Finished rows are stored; the same command goes on where it stopped, and times all exports anew.
+Encoders are read from local files. Data, masks and metrics are the same for all models. Image size and training length
+are as given; table.csv also lists the recommended ones. Finished rows are stored: run the same command again to resume.
+Every run measures the latency of all exports again.
 """
 
 import argparse
@@ -36,7 +37,7 @@ PACKAGES = ("anomalib", "anomalib-grad", "torch", "timm", "openvino")
 
 
 def origin() -> dict[str, str]:
-    """Where and when figures were taken, and with which versions."""
+    """Return machine, package versions and date of a measurement."""
     info = Path("/proc/cpuinfo")
     names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     return {
@@ -47,7 +48,7 @@ def origin() -> dict[str, str]:
 
 
 def data_of(args: argparse.Namespace) -> MultiCategory:
-    """The products, the same for every row."""
+    """Build the datamodule, the same for every row."""
     data = MultiCategory(
         root=args.root,
         categories=args.categories or "all",
@@ -60,19 +61,19 @@ def data_of(args: argparse.Namespace) -> MultiCategory:
 
 
 def conditions_of(args: argparse.Namespace) -> dict[str, str]:
-    """What a row depends on beside its file's name."""
+    """Return the conditions of a row that its file name does not contain."""
     names = ("root", "categories", "batch", "cells", "precision", "random_encoders")
     return {name: str(getattr(args, name)) for name in names}
 
 
 def length_of(row: Row, model: Any, args: argparse.Namespace) -> dict[str, int]:  # noqa: ANN401  # any of anomalib's
-    """How long to train, as arguments of the Engine.
+    """Return the training length as arguments of the Engine.
 
     Raises:
-        ValueError: If neither the command line nor the model says.
+        ValueError: If neither the command line nor the model defines it.
     """
     if row.model == "Grad" or "max_epochs" in model.trainer_arguments:
-        return {}  # they know
+        return {}  # they set it themselves
     if row.trains and args.steps is not None:
         return {"max_steps": args.steps}
     if not row.length:
@@ -81,7 +82,7 @@ def length_of(row: Row, model: Any, args: argparse.Namespace) -> dict[str, int]:
 
 
 def run(name: str, args: argparse.Namespace, memory: Memory | None) -> dict[str, Any]:
-    """Train, test and export one row; what goes wrong is noted in it, under ``problem``."""
+    """Train, test and export one row; an error is recorded in it under ``problem``."""
     row, data = row_of(name), data_of(args)
     side = row.size or args.side
     steps = args.steps if row.trains else None
@@ -96,7 +97,7 @@ def run(name: str, args: argparse.Namespace, memory: Memory | None) -> dict[str,
             model = build(row, side, steps, len(data.train_data), args.cells, args.weights)
         result["random_encoder"] = bool(served.random)
         attempt = "train"
-        # Without a validation thresholds stay open; of the metrics none depends on them.
+        # Without validation, thresholds are not fitted; no metric depends on them.
         common: dict[str, Any] = {"default_root_dir": args.out / slug(name), "limit_val_batches": 0, "logger": False}
         precision = args.precision if row.trains else "32-true"
         length = length_of(row, model, args)
@@ -122,12 +123,12 @@ def run(name: str, args: argparse.Namespace, memory: Memory | None) -> dict[str,
 
 
 def slug(text: str) -> str:
-    """A text as a file's name."""
+    """Convert a text to a file name."""
     return "_".join("".join(letter if letter.isalnum() else " " for letter in text).lower().split())
 
 
 def timed(rows: list[dict[str, Any]], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows with latency and peak memory of their exports, all taken now."""
+    """Return the rows with latency and peak memory of their exports, all measured now."""
     exports = {row["model"]: (Path(row["export"]), row["side"] or 224) for row in rows if "export" in row}
     measured: dict[str, dict[str, float]] = {name: {} for name in exports}
     for threads in args.threads:
@@ -139,16 +140,16 @@ def timed(rows: list[dict[str, Any]], args: argparse.Namespace) -> list[dict[str
 
 
 def memory_of(args: argparse.Namespace) -> Memory | None:
-    """The memory of the transformer's tokens, where one is asked for."""
+    """Return the store of the transformer's tokens, if ``--memory`` is given."""
     if args.memory is None:
         return None
-    with local_weights(args.weights):  # through anomalib: from here on timm interpolates positions in anomalib's way
+    with local_weights(args.weights):  # created by anomalib, which changes how timm interpolates positions from here on
         extractor: Any = TimmFeatureExtractor(DINO, ["blocks.0"], output_fmt="NLC")
     return Memory(extractor.feature_extractor, args.memory)
 
 
 def weight_file(text: str) -> tuple[str, Path]:
-    """Read ``name=file``."""
+    """Parse ``name=file``."""
     name, equals, file = text.partition("=")
     if not equals or not Path(file).is_file():
         raise argparse.ArgumentTypeError(f"{text!r} is not TIMM_NAME=FILE with a file that is there")
@@ -156,7 +157,7 @@ def weight_file(text: str) -> tuple[str, Path]:
 
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder with one MVTec-AD-style folder per product")
     parser.add_argument("--categories", nargs="+", help="some of them; default: all, in one model")
@@ -181,7 +182,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Run what is not yet stored, time all exports, write ``table.csv`` and ``table.md``; gives the rows."""
+    """Run the rows that are not stored yet, time all exports, write ``table.csv`` and ``table.md``; return the rows."""
     rows, memory = [], memory_of(args)
     for name in args.models:
         row = row_of(name)
@@ -193,7 +194,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
         if found["conditions"] != fixed["conditions"]:
             raise SystemExit(f"{file} was made under other conditions, {found['conditions']}: give another --out")
         if str(found.get("problem")).startswith("build"):
-            file.unlink()  # what was missing may be there the next time
+            file.unlink()  # missing files may be available the next time
         rows.append(found)
     if args.threads:
         rows = timed(rows, args)
@@ -205,7 +206,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Compare, then print the table."""
+    """Compare the models and print the table."""
     args = arguments()
     compare(args)
     print(f"\n{(args.out / 'table.md').read_text()}\ntorch: {torch.get_num_threads()} threads; {origin()['machine']}")

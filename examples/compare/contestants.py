@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Who takes part: rows with a known recommendation, and any other image model of anomalib by its name."""
+"""Models to compare: rows with known recommendations, and any other image model of anomalib by its class name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,14 +30,14 @@ class Row:
     """A row of the table.
 
     Attributes:
-        model: Name of the class, anomalib's or of this package.
-        arguments: Of the model, beside its size.
-        encoder: timm name, for the table.
-        recommended: What paper and anomalib's documentation advise: pixels, training, batch.
-        size: Side of the images in pixels where it is not that of the command line.
-        trains: Whether it learns in steps; a memory bank or a statistic sees every image once.
-        length: How long it trains, as arguments of the Engine, where the model does not know by itself.
-        bank: Cells that an image of 224 pixels has, for models that keep a share of all cells.
+        model: Name of the class, in anomalib or this package.
+        arguments: Arguments of the model, except its image size.
+        encoder: timm name of the encoder.
+        recommended: Image size, training and batch size that paper and anomalib's documentation recommend.
+        size: Side of the images in pixels, if it differs from the command line's.
+        trains: Whether the model learns in steps; a memory bank or a statistic reads every image once.
+        length: Training length as arguments of the Engine, if the model does not set it by itself.
+        bank: Cells per image of 224 pixels, for models that keep a share of all cells.
     """
 
     model: str
@@ -95,17 +95,17 @@ ROWS = {
     ),
     "Grad plus, DINOv2-S": Row("Grad", {"recipe": "plus", "backbone": DINO}, DINO, "224 px, 600 steps of 16"),
 }
-"""Recommendations: the papers of PatchCore (2106.08265), PaDiM (2011.08785), AnomalyDINO (2405.14529), Dinomaly
-(2405.14325) and INP-Former (2503.02424), and what anomalib's models take by themselves."""
+"""Sources of the recommendations: the papers of PatchCore (2106.08265), PaDiM (2011.08785), AnomalyDINO (2405.14529),
+Dinomaly (2405.14325) and INP-Former (2503.02424), and the defaults of anomalib's models."""
 
 
 def row_of(name: str) -> Row:
-    """A row by its label, or any image model of anomalib by its class."""
+    """Return a row by its label, or a new one for any image model of anomalib by its class."""
     return ROWS.get(name) or Row(name)
 
 
 def resized(transform: Transform, side: int) -> Transform:
-    """A model's own transform at another size, without crop: every model is to see, and be judged on, all pixels."""
+    """Return a model's own transform at another size, without crop, so that all pixels of an image are evaluated."""
     steps = transform.transforms if isinstance(transform, Compose) else [transform]
     kept = [Resize((side, side), antialias=True) if isinstance(step, Resize) else step for step in steps]
     return Compose([step for step in kept if not isinstance(step, CenterCrop)])
@@ -114,9 +114,9 @@ def resized(transform: Transform, side: int) -> Transform:
 def build(row: Row, side: int | None, steps: int | None, images: int, cells: int, weights: Mapping[str, Path]) -> Any:  # noqa: ANN401
     """Build a row's model.
 
-    Side of its images in pixels and steps of training are what the model takes by itself where they are ``None``. A
-    memory bank that takes a share of the training images' cells takes ``cells``. Of the files of weights, by timm name,
-    the models of this package read theirs by themselves.
+    If image side (in pixels) or training steps are ``None``, the model's defaults apply. A memory bank that keeps a
+    share of the training images' cells keeps ``cells`` of them. ``weights`` are files by timm name, which only the
+    models of this package read here.
     """
     arguments: dict[str, Any] = dict(row.arguments)
     components: dict[str, Any] = {"evaluator": False, "visualizer": False}
@@ -137,25 +137,25 @@ def build(row: Row, side: int | None, steps: int | None, images: int, cells: int
 
 
 class StepSchedule(pl.Callback):
-    """Learning rates of Dinomaly and INP-Former follow steps, as in their papers.
+    """Makes the learning rates of Dinomaly and INP-Former follow steps, as in their papers.
 
-    anomalib 2.7 counts the same schedule in epochs, of which the first has a rate of 0.
+    anomalib 2.7 counts the same schedule in epochs, so that the first epoch has a learning rate of 0.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Have the schedule move on after every batch."""
+        """Advance the schedule after every batch."""
         del pl_module
         for config in trainer.lr_scheduler_configs:
             config.interval = "step"
 
 
 def callbacks_of(row: Row) -> list[pl.Callback]:
-    """What a row's training needs beside its model."""
+    """Return the callbacks that a row's training needs."""
     return [StepSchedule()] if row.model in SCHEDULED else []
 
 
 def short_warm_up(row: Row, steps: int | None) -> Any:  # noqa: ANN401  # a patch to enter
-    """A tenth of a short training to warm up in the place of 100 steps, while the block runs."""
+    """Return a context manager that shortens the warm-up to a tenth of the training, if that is below 100 steps."""
     if steps is None or row.model not in SCHEDULED:
         return mock.patch.dict({})
     scheduler = SCHEDULED[row.model].TRAINING_CONFIG["scheduler"]

@@ -1,8 +1,8 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Exports side by side: size, latency in turns, peak memory of a process that does nothing else.
+"""Costs of exported models: size, latency measured in turns, and peak memory of a separate process.
 
-python examples/compare/costs.py model.xml 224     prints that process's peak memory in MB; on Linux
+python examples/compare/costs.py model.xml 224     prints the peak memory of such a process in MB; Linux only
 """
 
 import subprocess
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 MB = 1e6
 PRECISION = "f32"
-"""Of all rows: OpenVINO would pick bf16 where the CPU has it, which costs one model more than another."""
+"""Precision of all rows: OpenVINO would choose bf16 if the CPU supports it, which affects models differently."""
 
 
 def size_mb(model: Path) -> float:
-    """Size of an export and the weights beside it, in MB."""
+    """Return the size of an export and its weights file, in MB."""
     return sum(file.stat().st_size for file in (model, model.with_suffix(".bin"))) / MB
 
 
@@ -32,18 +32,17 @@ def compiled(model: Path, threads: int) -> ov.CompiledModel:
 
 
 def example(model: ov.CompiledModel, side: int) -> NDArray[np.float32]:
-    """One random image ``(1, 3, side, side)``, or as many as the export wants: anomalib's PatchCore takes two."""
+    """Return one random image ``(1, 3, side, side)``, or the export's fixed batch: anomalib's PatchCore takes two."""
     batch = model.input(0).partial_shape[0]
     images = batch.get_length() if batch.is_static else 1
     return np.random.default_rng(0).random((images, 3, side, side), dtype=np.float32)
 
 
 def latencies(exports: Mapping[str, tuple[Path, int]], threads: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Median milliseconds of an image for every export, on the clock (``ms``) and of the CPU (``cpu_ms``).
+    """Return the median milliseconds per image of every export, in wall time (``ms``) and CPU time (``cpu_ms``).
 
-    Exports are files and the sides of their images in pixels, by name. Round after round in turns, so that what else
-    the machine does hits all alike, each after a run that is not counted. On a machine that others use as well the
-    CPU's milliseconds are what compares.
+    ``exports`` are files and the sides of their images in pixels, by name. In every round, exports take turns, each
+    after an untimed run, so that other load on the machine affects all alike. On a shared machine, compare CPU times.
     """
     models = {name: compiled(file, threads) for name, (file, _) in exports.items()}
     images = {name: example(models[name], side) for name, (_, side) in exports.items()}
@@ -60,18 +59,18 @@ def latencies(exports: Mapping[str, tuple[Path, int]], threads: int, rounds: int
 
 
 def reset_peak() -> None:
-    """Have the kernel count this process's peak memory anew; on Linux."""
+    """Reset the kernel's record of this process's peak memory; Linux only."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_mb() -> float:
-    """Largest resident memory of this process, in MB; on Linux."""
+    """Return the peak resident memory of this process, in MB; Linux only."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) * 1024 / MB
 
 
 def inference_peak_mb(model: Path, side: int) -> float:
-    """Peak memory in MB of a process that judges one image."""
+    """Return the peak memory in MB of a process that predicts on one image."""
     command = [sys.executable, __file__, str(model), str(side)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)  # noqa: S603
 

@@ -1,11 +1,11 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Hand timm a local weight file in the place of its hub, whoever asks, and refuse what no file was given for.
+"""Local weight files for timm instead of downloads, for all callers; encoders without a file are refused.
 
 with local_weights({"vit_small_patch14_dinov2": Path("dinov2.safetensors")}) as served:
     model = Dinomaly(encoder_name="vit_small_patch14_dinov2")
 
-anomalib's models ask ``timm.create_model`` for pretrained encoders and have no argument for a file; timm has one.
+anomalib's models get pretrained encoders from ``timm.create_model``, and have no argument for a file; timm has one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,16 +20,16 @@ from torch import nn
 
 
 class NoWeightsError(OSError):
-    """A pretrained encoder was asked for and no file of it was given."""
+    """A pretrained encoder was requested without a weight file."""
 
 
 @dataclass
 class Served:
-    """What encoders were asked for in the block.
+    """Pretrained encoders that were requested in the block.
 
     Attributes:
-        files: timm names that were read from a file.
-        random: timm names that stayed random, since that was allowed.
+        files: timm names of encoders read from a file.
+        random: timm names of encoders that stayed random, if allowed.
     """
 
     files: set[str] = field(default_factory=set)
@@ -38,17 +38,17 @@ class Served:
 
 @contextmanager
 def local_weights(files: Mapping[str, Path], *, random_encoders: bool = False) -> Iterator[Served]:
-    """Serve pretrained encoders from files, by their timm names without a tag, while the block runs.
+    """Load pretrained encoders from files inside the block, by their timm names without a tag.
 
     Args:
-        files: timm name to weight file (safetensors or pth), in timm's own names.
-        random_encoders: Leave encoders random for which there is no file. Never silently: see the attribute ``random``.
+        files: Weight files (safetensors or pth) with timm's tensor names, by timm name.
+        random_encoders: Leave encoders without a file random; they are listed in ``random``.
 
     Yields:
-        Which encoders were served, and how.
+        Encoders from files and random ones.
 
     Raises:
-        NoWeightsError: In the block, where an encoder without a file is asked for.
+        NoWeightsError: In the block, if an encoder without a file is requested.
     """
     served, create = Served(), timm.create_model
 

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The floor of the comparison: how far the features of an image's cells lie from the nearest of training's."""
+"""Baseline of the comparison: cosine distance from each cell's features to the nearest training cell."""
 
 from typing import Any, ClassVar
 
@@ -18,18 +18,18 @@ from anomalib_grad.recipes import find_recipe
 
 
 def unit_cells(features: Tensor) -> Tensor:
-    """Cells of features ``(B, C, h, w)``, of unit length: ``(B, h * w, C)``."""
+    """Return the cells of features ``(B, C, h, w)``, normalised to unit length: ``(B, h * w, C)``."""
     return functional.normalize(features.flatten(2).transpose(1, 2), dim=2)
 
 
 def distance_to(known: Tensor, features: Tensor) -> Tensor:
-    """Cosine distance ``(B, 1, h, w)`` of features ``(B, C, h, w)`` to the nearest of known cells ``(N, C)``."""
+    """Return the cosine distance ``(B, 1, h, w)`` of features ``(B, C, h, w)`` to the nearest known cell ``(N, C)``."""
     nearest = (unit_cells(features) @ known.T).amax(dim=2)
     return (1 - nearest).clamp(min=0).unflatten(1, features.shape[2:]).unsqueeze(1)
 
 
 class NearestModel(nn.Module):
-    """Cosine distance to the nearest of some cells, and the anomaly map of the recipe ``plus``."""
+    """Cosine distance to the nearest known cell, with the anomaly map of the recipe ``plus``."""
 
     def __init__(self, backbone: FrozenBackbone) -> None:
         super().__init__()
@@ -51,14 +51,14 @@ class NearestModel(nn.Module):
 
 
 class NearestNeighbours(MemoryBankMixin, AnomalibModule):
-    """Nearest neighbours on frozen features; no training, no choice of cells but chance.
+    """Nearest neighbours on frozen features, without training; the kept cells are chosen at random.
 
     Args:
         backbone: timm name.
         pre_trained: Weight file.
         image_size: Height and width in pixels.
-        layers: As Grad's.
-        cells: How many cells of the training images are kept.
+        layers: As in Grad.
+        cells: Number of cells of the training images to keep.
     """
 
     def __init__(  # as anomalib's models
@@ -78,23 +78,23 @@ class NearestNeighbours(MemoryBankMixin, AnomalibModule):
         self._rows: list[Tensor] = []
 
     def training_step(self, batch: Batch, *_: int) -> Tensor:
-        """Note the cells of a batch."""
+        """Collect the cells of a batch."""
         with torch.no_grad():
             self._rows.append(unit_cells(self.model.backbone(batch.image)).flatten(0, 1))
         return torch.zeros((), requires_grad=True, device=self.device)
 
     def fit(self) -> None:
-        """Keep some of the cells that were seen."""
+        """Keep a random sample of the collected cells."""
         rows = torch.cat(self._rows)
         self.model.known = rows[torch.randperm(len(rows))[: self.number]].clone()
         self._rows.clear()
 
     def validation_step(self, batch: Batch, *_: int) -> Batch:
-        """Judge a batch."""
+        """Predict on a batch."""
         return batch.update(**self.model(batch.image)._asdict())
 
     def configure_optimizers(self) -> None:
-        """Nothing is optimised."""
+        """Return no optimiser: nothing is trained."""
 
     learning_type = LearningType.ONE_CLASS  # from normal images only
     trainer_arguments: ClassVar[dict[str, Any]] = {"max_epochs": 1, "num_sanity_val_steps": 0}

@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens of a frozen vision transformer, computed once for an image, whichever model asks for which block.
+"""Cache for the tokens of a frozen vision transformer, computed once per image for all models and blocks.
 
-On a CPU the encoder is nearly all that a comparison of models on one encoder costs. What is kept are the tokens of
-every block in float16, an image a file under the hash of its pixels: an image that was changed is another image.
+On a CPU, the encoder dominates the cost of comparing models on one encoder. The tokens of every block are stored in
+float16, one file per image. Its name is the hash of the pixels, so that a changed image is a new entry.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ TOLERANCE = 0.02
 
 
 class Memory:
-    """Tokens of one encoder.
+    """Cache for the tokens of one encoder.
 
     Args:
         encoder: The whole pretrained encoder.
-        folder: Where its tokens are kept; of this encoder and nothing else.
+        folder: Folder of the cache, for this encoder only.
 
     Attributes:
-        seconds: CPU seconds that reading saved: what the encoder would have taken for the images that were asked for.
+        seconds: CPU seconds saved: the encoder's time for all requested images, less the time actually spent on it.
     """
 
     def __init__(self, encoder: VisionTransformer, folder: Path) -> None:
@@ -41,7 +41,7 @@ class Memory:
         self._cost = folder / "seconds.txt"
 
     def tokens(self, images: Tensor) -> Tensor:
-        """Tokens ``(B, blocks, prefix + N, C)`` of images ``(B, 3, H, W)``, prefix tokens first."""
+        """Return the tokens ``(B, blocks, prefix + N, C)`` of images ``(B, 3, H, W)``, prefix tokens first."""
         files = [self.folder / f"{hashlib.blake2b(image.numpy().tobytes()).hexdigest()[:32]}.npy" for image in images]
         missing = [number for number, file in enumerate(files) if not file.exists()]
         if missing:
@@ -64,7 +64,7 @@ class Memory:
 
 
 def all_tokens(encoder: VisionTransformer, images: Tensor, blocks: Sequence[int]) -> Tensor:
-    """Tokens ``(B, blocks, prefix + N, C)`` behind some blocks, as they leave them."""
+    """Return the tokens ``(B, blocks, prefix + N, C)`` after some blocks, without the final norm."""
     parts = type(encoder).forward_intermediates(
         encoder, images, indices=list(blocks), return_prefix_tokens=True, output_fmt="NLC", intermediates_only=True
     )
@@ -72,7 +72,7 @@ def all_tokens(encoder: VisionTransformer, images: Tensor, blocks: Sequence[int]
 
 
 class Remembering:
-    """Stands for ``forward_intermediates`` of an encoder, with the arguments of timm's."""
+    """Replaces an encoder's ``forward_intermediates``, with the same arguments as in timm."""
 
     def __init__(self, encoder: VisionTransformer, memory: Memory) -> None:
         self.encoder = encoder
@@ -88,7 +88,7 @@ class Remembering:
         output_fmt: str = "NCHW",
         **_: Any,  # noqa: ANN401  # the final tokens, which no caller here asks for
     ) -> list[Any]:
-        """Tokens of some blocks, as timm gives them with ``intermediates_only``."""
+        """Return the tokens of some blocks, as timm does with ``intermediates_only``."""
         tokens = self.memory.tokens(x)[:, list(indices)]
         if not self._checked:
             self._check(x[:1], tokens[:1], indices)
@@ -105,7 +105,7 @@ class Remembering:
 
     @torch.no_grad()
     def _check(self, image: Tensor, tokens: Tensor, indices: Sequence[int]) -> None:
-        """Compare an image with what the model's own encoder gives: it has to be the remembered one."""
+        """Raise a ValueError unless the model's own encoder gives the cached tokens for an image."""
         with torch.autocast("cpu", enabled=False):
             own = all_tokens(self.encoder, image, indices)
         if float((own - tokens).abs().max()) > TOLERANCE * float(own.abs().max()):
@@ -115,7 +115,7 @@ class Remembering:
 
 @contextmanager
 def remembering(model: nn.Module, memory: Memory) -> Iterator[None]:
-    """Have every vision transformer in a model read its tokens from a memory while the block runs."""
+    """Make every vision transformer in a model read its tokens from the cache inside the block."""
     encoders = [module for module in model.modules() if isinstance(module, VisionTransformer)]
     for encoder in encoders:
         encoder.forward_intermediates = Remembering(encoder, memory)  # type: ignore[method-assign]
@@ -123,4 +123,4 @@ def remembering(model: nn.Module, memory: Memory) -> Iterator[None]:
         yield
     finally:
         for encoder in encoders:
-            del encoder.forward_intermediates  # the class's own is back
+            del encoder.forward_intermediates  # restores the class's method

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Figures that took long are stored as they are found."""
+"""Storage of results that take long to compute."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from anomalib_grad.files.atomic import write_text
 
 
 def stored(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Read a finished row, or make and store it."""
+    """Read a finished row, or compute and store it."""
     if not path.exists():
         write_text(path, json.dumps(make(), indent=2))
     return json.loads(path.read_text())

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The comparison as a CSV of everything and as a markdown table to read."""
+"""Tables of the comparison: all values as CSV, a selection in markdown."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,16 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def with_worst(row: Mapping[str, Any], categories: Sequence[str]) -> dict[str, Any]:
-    """A row and, of every metric, its worst product."""
+    """Return a row with the worst product's value of each metric added."""
     worst = {}
     for metric in METRICS:
         found = pd.Series([row.get(f"{name}/{metric}") for name in categories], dtype=float)
-        worst[f"worst/{metric}"] = found.min()  # of those that are defined; NaN without any
+        worst[f"worst/{metric}"] = found.min()  # ignores NaN; NaN if there are no others
     return {**row, **worst}
 
 
 def to_csv(rows: Rows, categories: Sequence[str]) -> str:
-    """All figures: metrics in [0, 1], CPU seconds, MB and milliseconds; empty where there is none."""
+    """Return all values as CSV: metrics in [0, 1], CPU seconds, MB and milliseconds; missing values are empty."""
     figures = [f"{name}/{metric}" for metric in METRICS for name in (*categories, "mean", "worst")]
     written = [{name: _written(value) for name, value in with_worst(row, categories).items()} for row in rows]
     table = pd.DataFrame(written, columns=[*CONDITIONS, *figures, *COSTS, *ORIGIN], dtype=object)
@@ -39,7 +39,7 @@ def _written(value: Any) -> Any:  # noqa: ANN401  # text, or a number to round
 
 
 def to_markdown(rows: Rows, categories: Sequence[str]) -> str:
-    """Image AUROC of every product, the other metrics' means, and costs; metrics in percent."""
+    """Return a table of each product's image AUROC, the means of other metrics, and costs; metrics in percent."""
     heads = ["model", *categories, "mean", "worst", "F1Max", "pixel AUROC", "AUPRO"]
     heads += ["train CPU s", "peak MB", "export MB", "CPU ms", "ms, 1 thread", "2 threads", "peak MB"]
     lines = [heads, ["---"] * len(heads)]
@@ -50,7 +50,7 @@ def to_markdown(rows: Rows, categories: Sequence[str]) -> str:
         label = f"{row['model']}, random encoder" if row.get("random_encoder") else row["model"]
         cells = [_shown(full.get(figure), 100, 1) for figure in figures]
         cells += [_shown(full.get(cost), 1, 0 if cost.endswith(("_s", "peak_mb")) else 1) for cost in COSTS]
-        if "problem" in row:  # where its first figure is missing
+        if "problem" in row:  # shown in the first empty cell
             missing = cells.index("")
             cells[missing] = row["problem"].replace("|", "/")
         lines.append([label, *cells])

@@ -3,10 +3,10 @@
 """Compare recipes of Grad on many products in one model: each product, mean and worst, over several seeds.
 
 python examples/study --root ../shared/data --weights ../shared/weights/mobilenetv2_100.safetensors
-python examples/study --generated results/generated ...      # two generated products that nothing was chosen on
+python examples/study --generated results/generated ...      # two generated products that informed no choice
 
-A choice made on a product says nothing about that product: the last table leaves each out of the choice in turn.
-Figures are stored as they are found; the same command goes on where it stopped.
+A recipe's result is biased on the products on which it was chosen. One table therefore holds out each product in turn.
+Results are stored as they are computed: run the same command again to resume.
 """
 
 import argparse
@@ -25,7 +25,7 @@ BACKBONE = "mobilenetv2_100"
 
 
 def run(rows: dict[str, Row], seed: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Train once and score in the way of every row; gives the figures of each."""
+    """Train once, score with every row's method, and return each row's metrics."""
     model, data, seconds = train(next(iter(rows.values())), seed, args)
     data.setup("test")
     sample = training_sample(model, data)
@@ -37,7 +37,7 @@ def run(rows: dict[str, Row], seed: int, args: argparse.Namespace) -> dict[str, 
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, help="folder with one MVTec-AD-style folder per product")
     parser.add_argument("--generated", type=Path, help="write two generated products here and take them for the root")
@@ -61,7 +61,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run what is asked for and is not yet stored, then print the tables."""
+    """Run the requested rows that are not stored yet, then print the tables."""
     args = arguments()
     group = GROUPS[args.group]
     chosen = [name for name in group if name in (args.only or group)]
@@ -79,7 +79,7 @@ def main() -> None:
     baselines = [name for name in (FAITHFUL, NEAREST) if name in rows]
     if baselines:
         tables.append(baseline_table(rows, categories, baselines))
-        if len(categories) > 1:  # one leaves nothing to choose on
+        if len(categories) > 1:  # a single one cannot be held out
             tables.append(held_out_table(rows, categories, [*baselines, *({PLUS} & set(rows))]))
     stressed = {name: runs for name, runs in rows.items() if not group[name].scoring}
     tables.append(stress_table(stressed, categories, list(STRESSES)))

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a trained model, under several ways of scoring and with test images that were made harder."""
+"""Evaluation of a trained model with several scoring methods, also on degraded test images."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -24,23 +24,23 @@ from anomalib_grad.evaluation.metrics import CategoryMetrics, Predictions, mean_
 from anomalib_grad.report.records import METRIC_NAMES
 from anomalib_grad.training.feature_statistics import SCALE_IMAGES, evenly
 
-sys.path.append(str(Path(__file__).parents[1] / "compare"))  # where the study finds storing as well
+sys.path.append(str(Path(__file__).parents[1] / "compare"))  # also for storing, which __main__ imports
 from nearest import distance_to, unit_cells
 
 BINS = 4000
 NEIGHBOURS = 20_000
-"""Training cells that a cell of a test image is compared with."""
+"""Number of training cells with which each cell of a test image is compared."""
 
 
 def shifted(images: Tensor) -> Tensor:
-    """Move images ``(B, 3, H, W)`` by 2 % of their sides; the edge is continued."""
+    """Shift images ``(B, 3, H, W)`` by 2 % of their sides; edge pixels are repeated."""
     down, right = (round(0.02 * side) for side in images.shape[-2:])
     padded = functional.pad(images, (right, 0, down, 0), mode="replicate")
     return padded[..., : images.shape[-2], : images.shape[-1]]
 
 
 def blurred(images: Tensor) -> Tensor:
-    """Blur images a little: a standard deviation of 0.2 % of the longer side."""
+    """Blur images slightly, with a standard deviation of 0.2 % of the longer side."""
     sigma = max(images.shape[-2:]) / 450
     return transforms.gaussian_blur(images, kernel_size=2 * int(3 * sigma) + 3, sigma=sigma)
 
@@ -51,16 +51,16 @@ STRESSES: dict[str, Callable[[Tensor], Tensor]] = {
     "blurred": blurred,
     "shifted": shifted,
 }
-"""What a lamp, a lens and a conveyor do to test images."""
+"""Changes of test images as by lighting, lens and conveyor."""
 
 Sample = list[tuple[Tensor, list[int]]]
 """Batches of features ``(B, C, h, w)`` of training images, and the indices of their categories."""
 Scorer = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Features ``(B, C, h, w)`` and indices of categories ``(B,)`` to maps ``(B, 1, H, W)`` and scores ``(B,)``."""
+"""Maps features ``(B, C, h, w)`` and category indices ``(B,)`` to maps ``(B, 1, H, W)`` and scores ``(B,)``."""
 
 
 def prepared(model: Grad, loader: Any, change: Callable[[Tensor], Tensor] | None = None) -> Iterator[Batch]:  # noqa: ANN401  # a data loader
-    """Batches as the model sees them, changed before they are pre-processed."""
+    """Yield pre-processed batches; ``change`` is applied to the images before."""
     for batch in loader:
         if change is not None:
             batch.image = change(batch.image)
@@ -69,7 +69,7 @@ def prepared(model: Grad, loader: Any, change: Callable[[Tensor], Tensor] | None
 
 
 def training_sample(model: Grad, data: MultiCategory) -> Sample:
-    """Backbone features of at most 100 training images of each category, and the categories' indices."""
+    """Return backbone features of at most 100 training images per category, with category indices."""
     names = list(data.train_data.samples["category"])
     rows = [evenly([i for i, own in enumerate(names) if own == name], SCALE_IMAGES) for name in data.categories]
     chosen = torch.utils.data.Subset(data.train_data, [index for own in rows for index in own])
@@ -83,7 +83,7 @@ def training_sample(model: Grad, data: MultiCategory) -> Sample:
 
 @torch.no_grad()
 def network_scorer(model: Grad, scoring: dict[str, Any], sample: Sample) -> Scorer:
-    """Score by the model's own network, under other settings of the map."""
+    """Return a scorer with the model's own network and other settings of the map."""
     network, settings = deepcopy(model.model), replace(model.settings.map, **scoring)
     network.distance = settings.distance
     network.anomaly_map_generator = AnomalyMapGenerator(
@@ -110,20 +110,20 @@ def network_scorer(model: Grad, scoring: dict[str, Any], sample: Sample) -> Scor
 
 
 def nearest_scorer(model: Grad, sample: Sample) -> Scorer:
-    """Score by the cosine distance to the nearest of many training cells: what the features give without a head."""
+    """Return a scorer by cosine distance to the nearest training cell: a baseline on the features, without a head."""
     rows = torch.cat([unit_cells(features).flatten(0, 1) for features, _ in sample])
     known = rows[torch.randperm(len(rows))[:NEIGHBOURS]]
 
     def score(features: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         del indices
-        distances = [distance_to(known, image) for image in features.split(1)]  # all at once need much memory
+        distances = [distance_to(known, image) for image in features.split(1)]  # one by one to save memory
         return model.model.anomaly_map_generator(torch.cat(distances))
 
     return score
 
 
 class Seen(NamedTuple):
-    """A test batch behind the backbone."""
+    """Features and ground truth of a test batch."""
 
     features: Tensor  # (B, C, h, w)
     categories: list[str]
@@ -132,11 +132,11 @@ class Seen(NamedTuple):
 
 
 SEEN: dict[tuple[Any, ...], list[Seen]] = {}
-"""Test images behind the backbone; all trainings on one kind of features are judged by the same."""
+"""Cache of test features, shared by all trainings with the same features."""
 
 
 def seen(model: Grad, data: MultiCategory, stress: str | None) -> list[Seen]:
-    """Run the backbone over the test images, unless that was done before."""
+    """Return the features of the test images, computed on the first call only."""
     backbone = model.model.backbone
     key = (data.root, backbone.name, *backbone.layers, backbone.image_size, backbone.feature_size, stress)
     if key not in SEEN:
@@ -148,7 +148,7 @@ def seen(model: Grad, data: MultiCategory, stress: str | None) -> list[Seen]:
 
 
 def masks_of(batch: Batch, model: Grad) -> Tensor | None:
-    """Masks ``(B, H, W)`` of the size of the anomaly maps, where there are any."""
+    """Return masks ``(B, H, W)`` at the size of the anomaly maps, or ``None`` if there are none."""
     if batch.gt_mask is None:
         return None
     return functional.interpolate(batch.gt_mask[:, None].float(), model.model.backbone.image_size)[:, 0].bool()
@@ -156,11 +156,11 @@ def masks_of(batch: Batch, model: Grad) -> Tensor | None:
 
 @torch.no_grad()
 def figures(model: Grad, data: MultiCategory, scorer: Scorer, *, stressed: bool) -> dict[str, float]:
-    """Compare with the truth, also on test images made harder where ``stressed``.
+    """Compute metrics on the test images, and if ``stressed``, also on degraded ones.
 
     Returns:
-        ``category/metric``, ``mean/metric``, ``category/stress/image_AUROC``, and the mean F1 of one threshold for each
-        category and of one for all; all in [0, 1].
+        ``category/metric``, ``mean/metric``, ``category/stress/image_AUROC``, the mean F1 with one threshold per
+        category and with one for all, and the image AUROC of all categories pooled; all in [0, 1].
     """
     plain = seen(model, data, None)
     results = accuracy(plain, judged(plain, scorer, data))
@@ -173,25 +173,25 @@ def figures(model: Grad, data: MultiCategory, scorer: Scorer, *, stressed: bool)
 
 
 def judged(batches: list[Seen], scorer: Scorer, data: MultiCategory) -> Iterator[tuple[Tensor, Tensor]]:
-    """Maps and scores of batches."""
+    """Yield maps and scores of batches."""
     for batch in batches:
         yield scorer(batch.features.float(), torch.tensor([data.categories.index(name) for name in batch.categories]))
 
 
 def by_category(batches: list[Seen], scores: Tensor) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Scores and labels of each category."""
+    """Return scores and labels by category."""
     names = np.array([name for batch in batches for name in batch.categories])
     labels = torch.cat([batch.labels for batch in batches]).numpy()
     return {name: (scores.numpy()[names == name], labels[names == name]) for name in sorted(set(names))}
 
 
 def accuracy(batches: list[Seen], found: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
-    """Every metric of every category, their means, and the mean F1 with thresholds of its own and with one for all."""
+    """Return every metric of every category, their means, and the values of :func:`thresholds`."""
     metrics, every_score, middle = CategoryMetrics(binned=BINS), [], None
     for batch, (maps, scores) in zip(batches, found, strict=True):
         every_score.append(scores)
         middle = maps.median() if middle is None else middle
-        squeezed = maps[:, 0] / (maps[:, 0] + middle)  # the binned metrics want [0, 1]; the order is kept
+        squeezed = maps[:, 0] / (maps[:, 0] + middle)  # binned metrics need [0, 1]; this keeps the order
         for name in sorted(set(batch.categories)):
             rows = torch.tensor([own == name for own in batch.categories])
             masks = None if batch.masks is None else batch.masks[rows]
@@ -207,7 +207,7 @@ def accuracy(batches: list[Seen], found: Iterable[tuple[Tensor, Tensor]]) -> dic
 
 
 def thresholds(products: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """Mean of the best F1 of each product, and best mean of their F1 with one threshold for all."""
+    """Return mean F1 with each product's best threshold and with the best shared one, and the pooled image AUROC."""
     own = []
     for scores, labels in products:
         precision, recall, _ = precision_recall_curve(labels, scores)

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Two generated products of kinds that no choice was made on: a texture turned freely, a part in changing light.
+"""Two generated products that informed no choice: a freely rotated texture, and a part in changing light.
 
 python examples/study/generated.py FOLDER     writes them in MVTec AD's layout
 """
@@ -22,11 +22,11 @@ SIZE = 256
 COUNTS = {"train/good": 120, "test/good": 40}
 DEFECTS_EACH = 15
 STRENGTH = (0.08, 0.3)
-"""Share of a defect's contrast that is seen: at full strength every method finds all of them."""
+"""Range of a defect's opacity: at full strength, every method finds all defects."""
 
 
 def weave(rng: Generator) -> Pixels:
-    """Draw a fabric of threads over and under each other, turned by any angle."""
+    """Draw a woven fabric at a random angle."""
     turn, phase = rng.uniform(0, 2 * np.pi), rng.uniform(0, 2 * np.pi, 2)
     y, x = np.mgrid[:SIZE, :SIZE]
     u, v = (np.cos(turn) * x + np.sin(turn) * y) / 7 + phase[0], (-np.sin(turn) * x + np.cos(turn) * y) / 7 + phase[1]
@@ -38,7 +38,7 @@ def weave(rng: Generator) -> Pixels:
 
 
 def nut(rng: Generator) -> Pixels:
-    """Draw a hexagon nut that lies anywhere and turned on an empty background, under light that changes."""
+    """Draw a hexagon nut at a random position and angle on an empty background, under random light."""
     scale = 4
     picture = np.full((scale * SIZE, scale * SIZE, 3), 206.0)
     centre, turn = scale * (SIZE / 2 + rng.uniform(-18, 18, 2)), rng.uniform(0, 2 * np.pi)
@@ -56,7 +56,7 @@ def nut(rng: Generator) -> Pixels:
 
 
 def to_pixels(values: NDArray[np.float64]) -> Pixels:
-    """Round to 8 bits."""
+    """Round and clip to 8 bits."""
     return np.clip(np.round(values), 0, 255).astype(np.uint8)
 
 
@@ -65,7 +65,7 @@ DEFECTS = {"hole": hole, "scratch": scratch, "stain": stain}
 
 
 def write(root: Path) -> None:
-    """Write all products below ``root``; the same pictures every time. Defects keep their exact masks."""
+    """Write all products below ``root``, with exact masks of the defects; the images are the same every time."""
     for number, (name, draw) in enumerate(PRODUCTS.items()):
         rng = np.random.default_rng(number)
         for kind, count in (COUNTS | {f"test/{defect}": DEFECTS_EACH for defect in DEFECTS}).items():

@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of the study: how each is trained, and how it scores."""
+"""Rows of the study: training and scoring of each."""
 
 import argparse
 import tempfile
@@ -18,13 +18,12 @@ BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class Row:
-    """A training, and what is done with its errors; rows of one training share its weights.
+    """A training and a scoring method; rows with the same training share its weights.
 
     Attributes:
-        recipe: Recipe of the package that makes the weights.
-        arguments: Those of Grad in which the training differs from the recipe.
-        scoring: Settings of the map in which the row differs from the training's own; ``None`` for nearest neighbours,
-            whatever the training.
+        recipe: The package's recipe for the training.
+        arguments: Arguments of Grad that differ from the recipe.
+        scoring: Map settings that differ from those of the training; ``None`` scores by nearest neighbours instead.
     """
 
     recipe: str
@@ -33,9 +32,9 @@ class Row:
 
 
 def train(row: Row, seed: int, args: argparse.Namespace) -> tuple[Grad, MultiCategory, float]:
-    """Train without validation; gives the model, its data and the CPU seconds.
+    """Train without validation; return the model, its data and the CPU seconds of training.
 
-    Features of the same images are computed once for all rows.
+    A cache on disk shares the features of the training images among rows.
     """
     seed_everything(seed, verbose=False)
     data = MultiCategory(
@@ -60,7 +59,7 @@ def train(row: Row, seed: int, args: argparse.Namespace) -> tuple[Grad, MultiCat
 
 
 def steps(number: int, **training: Any) -> dict[str, Any]:  # noqa: ANN401  # settings of training
-    """Arguments of a training of some steps, whatever the number of images."""
+    """Return the arguments of a training with a fixed number of steps, for any number of images."""
     return {"training": {"steps": number, "least_passes": 1, **training}}
 
 
@@ -77,7 +76,7 @@ FAST = {
     "cosine, 300 steps, rates x 3": Row("fast", steps(300)),
     "cosine, 400 steps, 4 blocks, rates x 3": Row("fast", steps(400) | FOUR),
 }
-"""How the published accuracy is had in less time."""
+"""Ways to reach the published accuracy in less time."""
 
 BETTER = {
     FAITHFUL: Row("fast", steps(500)),
@@ -95,10 +94,10 @@ BETTER = {
     "plus, 300 steps": Row("plus", steps(300)),
     "plus, no copies, 1000 steps": Row("plus", steps(1000, copies=0)),
     "plus, no patches": Row("plus", {"training": {"pasted_patches": 0}}),
-    "plus, no copy turned": Row("plus", {"training": {"turned_below": 0}}),  # differs where products have few images
+    "plus, no copy turned": Row("plus", {"training": {"turned_below": 0}}),  # matters only for products with few images
     "plus, all copies turned": Row("plus", {"training": {"turned_below": 10_000}}),
 }
-"""What makes ``plus`` hold on many products, and what does not."""
+"""Ablations of ``plus`` on many products, and baselines."""
 
 PLAIN = {"training": {"copies": 0}}
 TRANSFORMER = {
@@ -110,6 +109,6 @@ TRANSFORMER = {
     "no copies, block 5": Row("plus", PLAIN | {"layers": ["blocks.4"]}),
     "three copies": Row("plus", {"training": {"copies": 3}}),
 }
-"""At which depth of a ViT ``plus`` takes its features, and from how many copies of its images; blocks of 12."""
+"""Depth of the features of ``plus`` in a ViT of 12 blocks, and number of copies of its images."""
 
 GROUPS = {"better": BETTER, "fast": FAST, "transformer": TRANSFORMER}

@@ -1,33 +1,33 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The study's tables: means over seeds, distance to the better baseline, the choice that leaves a product out."""
+"""Tables of the study: means over seeds, difference from the better baseline, and choice with a product held out."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 Rows = Mapping[str, Sequence[Mapping[str, float]]]
-"""Figures of every seed, by row."""
+"""Metrics of every seed, by row."""
 
 
 def mean_of(runs: Sequence[Mapping[str, float]], figure: str) -> float:
-    """Mean of a figure over the seeds, in percent."""
+    """Return the mean of a metric over the seeds, in percent."""
     return 100 * float(np.mean([run[figure] for run in runs]))
 
 
 def spread_of(runs: Sequence[Mapping[str, float]], figure: str) -> str:
-    """Mean and standard deviation of a figure over the seeds, in percent."""
+    """Return mean and standard deviation of a metric over the seeds, in percent."""
     values = [100 * run[figure] for run in runs]
     return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
 
 
 def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A markdown table."""
+    """Format a markdown table."""
     return "\n".join("| " + " | ".join(line) + " |" for line in (heads, ["---"] * len(heads), *lines))
 
 
 def main_table(rows: Rows, categories: Sequence[str]) -> str:
-    """Image AUROC of every product, mean and worst, and the means of the other figures."""
+    """Return a table of each product's image AUROC, their mean and worst, and the means of other metrics."""
     heads = [
         "row",
         "seeds",
@@ -51,7 +51,7 @@ def main_table(rows: Rows, categories: Sequence[str]) -> str:
 
 
 def pixel_table(rows: Rows, categories: Sequence[str]) -> str:
-    """Pixel AUROC and AUPRO of every product that has masks."""
+    """Return a table of pixel AUROC and AUPRO of every product with masks."""
     first = next(iter(rows.values()))
     masked = [category for category in categories if not np.isnan(first[0][f"{category}/pixel_AUROC"])]
     lines = [
@@ -65,7 +65,7 @@ FIGURES = ("pixel_AUROC", "pixel_AUPRO")
 
 
 def baseline_table(rows: Rows, categories: Sequence[str], baselines: Sequence[str]) -> str:
-    """Image AUROC of every product less that of the better baseline."""
+    """Return a table of each product's image AUROC minus that of the better baseline."""
     better = {own: max(mean_of(rows[name], f"{own}/image_AUROC") for name in baselines) for own in categories}
     lines = []
     for name, runs in rows.items():
@@ -75,7 +75,7 @@ def baseline_table(rows: Rows, categories: Sequence[str], baselines: Sequence[st
 
 
 def stress_table(rows: Rows, categories: Sequence[str], stresses: Sequence[str]) -> str:
-    """Mean image AUROC on changed test images, less that on the images as they are."""
+    """Return a table of the mean image AUROC on degraded test images, minus that on the unchanged ones."""
     lines = []
     for name, runs in rows.items():
         plain = mean_of(runs, "mean/image_AUROC")
@@ -87,7 +87,7 @@ def stress_table(rows: Rows, categories: Sequence[str], stresses: Sequence[str])
 
 
 def held_out_table(rows: Rows, categories: Sequence[str], baselines: Sequence[str]) -> str:
-    """Choose a row by the mean image AUROC of all products but one, and see what it gives on that one."""
+    """Choose a row by the mean image AUROC of all products but one, and report it on the held-out product."""
     auroc = {name: {own: mean_of(runs, f"{own}/image_AUROC") for own in categories} for name, runs in rows.items()}
     lines, found = [], []
     for left_out in categories:

@@ -14,7 +14,7 @@ from .distil import Distillation, Recipe, export
 
 
 class Progress:
-    """Prints unexplained variance, speed and remaining time every ``every`` steps; saves the state now and then."""
+    """Prints unexplained variance, speed and remaining time every ``every`` steps; saves every ``save_every`` steps."""
 
     def __init__(
         self, distillation: Distillation, checkpoint: Path, *, until: int, every: int, save_every: int
@@ -25,7 +25,7 @@ class Progress:
         self.start, self.first = time.monotonic(), distillation.step
 
     def __call__(self, step: int, losses: list[float]) -> None:
-        """Take note of one step."""
+        """Record one step, and print and save if due."""
         self.sums = [total + loss for total, loss in zip(self.sums, losses, strict=True)]
         self.count += 1
         if step % self.every == 0 or step == self.until:
@@ -42,14 +42,14 @@ class Progress:
 
 
 def save(distillation: Distillation, checkpoint: Path) -> None:
-    """Write the state so that an interruption leaves either the old or the new file."""
+    """Write the state; an interruption leaves either the old or the new file."""
     partial = checkpoint.with_suffix(".partial")
     torch.save(distillation.state_dict(), partial)
     partial.replace(checkpoint)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.distil_grad_tiny", description=__doc__)
     parser.add_argument("--teacher", type=Path, required=True, help="timm weights of mobilenetv2_100 (safetensors)")
     parser.add_argument("--out", type=Path, required=True, help="folder for state.pt and grad_tiny.safetensors")

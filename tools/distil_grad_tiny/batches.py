@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Augmented training crops; the batch of a step depends on seed and step alone, so that a resumed run sees the same."""
+"""Augmented training crops; each batch depends only on seed and step, so that a resumed run sees the same crops."""
 
 import cv2
 import numpy as np
@@ -11,20 +11,20 @@ from torch import Tensor
 from .pictures import Image, load_pictures, pyramid
 from .procedural import render
 
-# crop size in pixels and crops a batch: about the same number of pixels each
+# crop size in pixels and crops per batch, with a similar number of pixels per batch
 SIZES = ((96, 64), (128, 36), (192, 16))
 POOL = 192
 REFRESH_EVERY = 4
 
 
 class CropSource:
-    """Draws batches of crops from bundled pictures and from a slowly renewed pool of procedural ones.
+    """Draws batches of crops from bundled images and from a slowly renewed pool of procedural ones.
 
     Args:
-        seed: Seed of everything drawn.
-        pool: Number of procedural pictures held at a time; one is replaced every ``REFRESH_EVERY`` steps.
+        seed: Random seed.
+        pool: Number of procedural images in memory; one is replaced every ``REFRESH_EVERY`` steps.
         sizes: Crop sizes with their batch sizes; one is drawn for each step.
-        grain_from: First step whose pool holds pictures of grain.
+        grain_from: First step whose pool contains images of grain.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class CropSource:
         self.grain_from = grain_from
         self.sizes = sizes
         self.pictures = [pyramid(picture) for picture in load_pictures()]
-        # a picture counts by the square root of its area: large ones hold more to see
+        # an image is drawn in proportion to the square root of its area: large ones have more content
         areas = np.array([np.sqrt(levels[0].shape[0] * levels[0].shape[1]) for levels in self.pictures])
         self.weights = areas / areas.sum()
         self.pool: list[list[Image]] = [[] for _ in range(pool)]
         self.drawn = [(-1, False)] * pool
 
     def batch(self, step: int) -> Tensor:
-        """Crops of one step, ``(B, 3, size, size)`` float32 in [0, 1]."""
+        """Return the crops of one step, ``(B, 3, size, size)`` float32 in [0, 1]."""
         self._renew(step)
         rng = np.random.default_rng([self.seed, 1, step])
         size, count = self.sizes[rng.integers(len(self.sizes))]
@@ -50,7 +50,7 @@ class CropSource:
         return _mix(_recolour(images, rng), rng)
 
     def _renew(self, step: int) -> None:
-        """Bring the pool to its state at ``step``: slot i holds the newest picture k with k = i modulo its size."""
+        """Bring the pool to its state at ``step``: slot i holds the newest image k with k = i modulo the pool size."""
         newest = len(self.pool) - 1 + step // REFRESH_EVERY
         grain = step >= self.grain_from
         for slot in range(len(self.pool)):
@@ -89,7 +89,7 @@ def _per_image(values: np.ndarray) -> Tensor:
 
 
 def _recolour(images: Tensor, rng: Generator) -> Tensor:
-    """Jitter hue, saturation, contrast, brightness and gamma of each image; grey, inverted and noisy ones at times."""
+    """Jitter hue, saturation, contrast, brightness and gamma of each image; make some grey, inverted or noisy."""
     count = len(images)
     grey = images.mean(dim=1, keepdim=True)  # (B, 1, H, W)
     saturation = rng.uniform(0.3, 1.8, count)

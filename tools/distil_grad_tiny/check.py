@@ -1,11 +1,11 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Are the features good for anomaly detection? Two checks without GRAD, student against teacher.
+"""Two checks of the features for anomaly detection, without GRAD: student against teacher.
 
 ``python -m tools.distil_grad_tiny.check --data ROOT --teacher mobilenetv2_100.safetensors``, where ROOT has one
-folder per category in MVTec AD's layout. Nearest neighbour: distance of each position's features to 8000 ones drawn
-from the category's training images. Unified PaDiM: one Gaussian for each position over all categories' training
-images, at most 100 a category.
+folder per category in MVTec AD's layout. Nearest neighbour: distance from each position's features to the nearest of
+8000 features drawn from the category's training images. Unified PaDiM: one Gaussian per position, fitted to the
+training images of all categories, about 100 per category.
 """
 
 import argparse
@@ -33,7 +33,7 @@ BANK = 8000
 
 @dataclass(frozen=True)
 class Category:
-    """Images of one category: features of normal training images and of test images, with the test's ground truth."""
+    """Features of one category's training and test images, with the ground truth of the test images."""
 
     name: str
     train: Tensor  # (n, C, h, w)
@@ -57,7 +57,7 @@ def load_category(folder: Path, backbone: Callable[[Tensor], list[Tensor]]) -> C
 
 
 def nearest_neighbour(category: Category) -> Tensor:
-    """Distances (m, h, w) to the nearest normal features, channels brought to unit variance."""
+    """Return distances (m, h, w) to the nearest normal features, with channels scaled to unit variance."""
     scale = category.train.std(dim=(0, 2, 3), keepdim=True)
     normal = (category.train / scale).permute(0, 2, 3, 1).flatten(0, 2)  # (n h w, C)
     chosen = torch.randperm(len(normal), generator=torch.Generator().manual_seed(0))[:BANK]
@@ -67,7 +67,7 @@ def nearest_neighbour(category: Category) -> Tensor:
 
 
 def unified_padim(categories: list[Category]) -> list[Tensor]:
-    """Mahalanobis distances (m, h, w) of each category's test images to one model of all."""
+    """Return Mahalanobis distances (m, h, w) of each category's test images to one model of all categories."""
     train = torch.cat([category.train for category in categories])
     count, channels, height, width = train.shape
     mean = train.mean(dim=0)
@@ -83,7 +83,7 @@ def unified_padim(categories: list[Category]) -> list[Tensor]:
 
 
 def aurocs(distances: Tensor, category: Category) -> tuple[float, float]:
-    """Image and pixel AUROC in percent, with GRAD's smoothing and image score (method section 8)."""
+    """Return image and pixel AUROC in percent, with GRAD's smoothing and image score (method section 8)."""
     full = functional.interpolate(distances[:, None], (SIZE, SIZE), mode="bilinear", align_corners=True)
     smooth = functional.avg_pool2d(full, 21, stride=1, padding=10)
     scores = functional.avg_pool2d(smooth, 32, stride=1).amax(dim=(1, 2, 3))

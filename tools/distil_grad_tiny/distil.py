@@ -1,9 +1,9 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""The distillation itself: the student imitates the teacher's feature maps on random crops.
+"""Distillation: the student learns to reproduce the teacher's feature maps on random crops.
 
-What counts are the maps at strides 8 and 16. The one at stride 4 guides the student's early layers on their way (Romero
-et al., "FitNets: Hints for Thin Deep Nets", 2015).
+The maps at strides 8 and 16 are the goal. The map at stride 4 is a hint for the student's early layers (Romero et al.,
+"FitNets: Hints for Thin Deep Nets", 2015).
 """
 
 import math
@@ -25,19 +25,19 @@ from anomalib_grad.backbone.tiny import create_grad_tiny
 from .batches import CropSource
 
 WARMUP_STEPS = 500
-GUIDE_CHANNELS = 24  # the teacher's at stride 4
+GUIDE_CHANNELS = 24  # of the teacher at stride 4
 SHARES = (0.2, 0.4, 0.4)
-"""Shares in the loss of the maps at strides 4, 8 and 16."""
+"""Weights of the maps at strides 4, 8 and 16 in the loss."""
 STATISTICS_BATCHES = 60
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the resulting weights, apart from library versions and the processor.
+    """Hyperparameters, which determine the weights up to library versions and the processor.
 
-    The learning rate stays constant until ``cooldown`` steps before the end, then falls to zero as 1 - sqrt: as good as
-    a cosine (Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations", 2024), and
-    the end can be moved while the run goes on.
+    The learning rate is constant until ``cooldown`` steps before the end, then falls to zero as 1 - sqrt. This is as
+    good as a cosine (Hägele et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations", 2024),
+    and the end can be changed during the run.
     """
 
     steps: int
@@ -49,7 +49,7 @@ class Recipe:
     bfloat16: bool = True
 
     def rate_at(self, step: int) -> float:
-        """Learning rate of a step."""
+        """Return the learning rate of a step."""
         warmup = min(WARMUP_STEPS, self.steps // 10)
         start = self.steps - self.cooldown
         if step < warmup:
@@ -58,7 +58,7 @@ class Recipe:
 
 
 class Teacher(nn.Module):
-    """timm's ``mobilenetv2_100`` up to stride 16, frozen, its channels brought to zero mean and unit variance.
+    """timm's ``mobilenetv2_100`` up to stride 16, frozen, with channels normalised to zero mean and unit variance.
 
     Args:
         weights: Local safetensors file with timm's weights.
@@ -74,7 +74,7 @@ class Teacher(nn.Module):
             pretrained=True,
             pretrained_cfg_overlay=overlay,
         )
-        network.blocks = network.blocks[:5]  # timm would run the stages behind stride 16 for nothing
+        network.blocks = network.blocks[:5]  # saves timm the stages behind stride 16
         self.network = network
         for index, channels in enumerate(network.feature_info.channels()):
             self.register_buffer(f"mean{index}", torch.zeros(1, channels, 1, 1))
@@ -85,13 +85,13 @@ class Teacher(nn.Module):
         self.eval()
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Normalise images in [0, 1] for teacher and student; ``(B, 3, H, W)``."""
+        """Normalise images ``(B, 3, H, W)`` in [0, 1] for teacher and student."""
         images = (images - self.get_buffer("image_mean")) / self.get_buffer("image_std")
         return images.contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised images to maps of zero mean and unit variance, at strides 4, 8 and 16.
+        """Compute feature maps of normalised images at strides 4, 8 and 16, with zero mean and unit variance.
 
         Their shapes are ``(B, 24, H/4, W/4)``, ``(B, 32, H/8, W/8)`` and ``(B, 96, H/16, W/16)``.
         """
@@ -102,7 +102,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def measure(self, batches: list[Tensor]) -> None:
-        """Set the channels' means and standard deviations from batches of images in [0, 1]."""
+        """Estimate the channels' means and standard deviations from batches of images in [0, 1]."""
         maps = [self.network(self.normalise(images)) for images in batches]
         for index, stage in enumerate(zip(*maps, strict=True)):
             values = torch.cat([features.transpose(0, 1).flatten(1) for features in stage], dim=1)  # (C, n)
@@ -120,18 +120,18 @@ class GuidedStudent(nn.Module):
         self.guide = nn.Conv2d(width, GUIDE_CHANNELS, kernel_size=1)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map normalised images to maps like the teacher's."""
+        """Compute maps of normalised images, in the shapes of the teacher's."""
         shallow, fine, coarse = self.student.trunk(images)
         return [self.guide(shallow), self.student.adapter8(fine), self.student.adapter16(coarse)]
 
 
 class Distillation:
-    """Student, optimiser and data with the step that they have reached.
+    """State of the distillation: student, optimiser, data and current step.
 
     Args:
         teacher_weights: Local weights of the teacher.
         recipe: Schedule and seed.
-        source: Where the crops come from.
+        source: Source of crops.
     """
 
     def __init__(self, teacher_weights: Path, recipe: Recipe, source: CropSource) -> None:
@@ -152,7 +152,7 @@ class Distillation:
         self.step = 0
 
     def run(self, until: int, report: Callable[[int, list[float]], None]) -> None:
-        """Train up to step ``until``; ``report`` gets every step and its unexplained variance at both strides."""
+        """Train up to step ``until``; pass ``report`` each step and its unexplained variance at strides 8 and 16."""
         if self.step == 0:
             self.teacher.measure([self.source.batch(step) for step in range(STATISTICS_BATCHES)])
         while self.step < until:
@@ -176,7 +176,7 @@ class Distillation:
         return [loss.item() for loss in losses[1:]]
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a later process needs to go on as if there had been no interruption."""
+        """Return the state from which another process can resume as if without interruption."""
         return {
             "step": self.step,
             "student": self.student.state_dict(),
@@ -186,16 +186,16 @@ class Distillation:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Resume from a saved state."""
         self.step = state["step"]
         self.student.load_state_dict(state["student"])
         self.average.module.load_state_dict(state["average"])
-        self.teacher.load_state_dict(state["teacher"], strict=False)  # the network is read from its own file
+        self.teacher.load_state_dict(state["teacher"], strict=False)  # its network comes from its own file
         self.optimiser.load_state_dict(state["optimiser"])
 
 
 def export(distillation: Distillation, file: Path) -> None:
-    """Write the averaged student as float16 safetensors, the file that the package ships."""
+    """Write the averaged student as float16 safetensors: the file that the package ships."""
     state = distillation.average.module.student.state_dict()
     half = {
         name: (value.half() if value.is_floating_point() else value).contiguous()
@@ -204,4 +204,4 @@ def export(distillation: Distillation, file: Path) -> None:
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(half, file, metadata={"format": "pt", "license": "Apache-2.0", "steps": str(distillation.step)})
-    file.chmod(0o644)  # safetensors makes files that only their owner can read
+    file.chmod(0o644)  # safetensors creates files that only their owner can read

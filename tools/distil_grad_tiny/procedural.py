@@ -1,8 +1,8 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Procedural pictures: textured shapes that occlude each other, gratings, cells, grain, writing.
+"""Procedural images: textured shapes that occlude each other, gratings, cells, grain, writing.
 
-Noise and "dead leaves" pictures teach useful features: Baradad et al., "Learning to See by Looking at Noise", 2021.
+Noise and "dead leaves" images teach useful features: Baradad et al., "Learning to See by Looking at Noise", 2021.
 """
 
 import cv2
@@ -15,7 +15,7 @@ SIZE = 320
 
 
 def render(rng: Generator, *, grain: bool = True) -> Image:
-    """Draw one picture, ``(SIZE, SIZE, 3)`` uint8; a third of them are grain without shapes, unless switched off."""
+    """Draw an image, ``(SIZE, SIZE, 3)`` uint8; with ``grain``, about a third of them are grain without shapes."""
     if rng.random() < 0.35 and grain:  # noqa: PLR2004
         return np.clip(_light(_grain(rng), rng), 0, 255).astype(np.uint8)
     picture = _texture(rng)
@@ -37,7 +37,7 @@ def _colour(rng: Generator) -> np.ndarray:
 
 
 def _noise(rng: Generator) -> np.ndarray:
-    """Power-law noise (SIZE, SIZE), zero mean, unit variance, optionally stretched along one axis."""
+    """Draw power-law noise (SIZE, SIZE) of zero mean and unit variance, sometimes stretched along one axis."""
     frequency = np.hypot(*np.meshgrid(np.fft.rfftfreq(SIZE), np.fft.fftfreq(SIZE) * rng.choice([1.0, 1.0, 6.0])))
     exponent = rng.uniform(0.4, 2.2)
     spectrum = np.fft.rfft2(rng.standard_normal((SIZE, SIZE))) / np.maximum(frequency, 1 / SIZE) ** exponent
@@ -47,7 +47,7 @@ def _noise(rng: Generator) -> np.ndarray:
 
 
 def _grating(rng: Generator) -> np.ndarray:
-    """Stripes or a lattice (SIZE, SIZE) in about [-1, 1], bent by smooth noise."""
+    """Draw stripes or a lattice (SIZE, SIZE) in [-1, 1], bent by smooth noise."""
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
     angle, waves = rng.uniform(0, np.pi), np.exp(rng.uniform(np.log(4), np.log(60)))
     bend = rng.choice([0.0, 0.02, 0.1]) * cv2.GaussianBlur(rng.standard_normal((SIZE, SIZE)), (0, 0), 24) * 24
@@ -59,7 +59,7 @@ def _grating(rng: Generator) -> np.ndarray:
 
 
 def _texture(rng: Generator) -> np.ndarray:
-    """A whole textured picture (SIZE, SIZE, 3), float32 in 0 to 255."""
+    """Draw a texture (SIZE, SIZE, 3), float32, about in [0, 255]."""
     base, other = _colour(rng), _colour(rng)
     kind = rng.random()
     if kind < 0.15:  # noqa: PLR2004
@@ -74,7 +74,7 @@ def _texture(rng: Generator) -> np.ndarray:
 
 
 def _grain(rng: Generator) -> np.ndarray:
-    """Fine grain without any shape in it, as of brushed or cast metal, paper or cloth; at times spots and hairlines."""
+    """Draw fine grain as of brushed or cast metal, paper or cloth, sometimes with spots and hairlines."""
     field = np.zeros((SIZE, SIZE))
     for _ in range(rng.integers(1, 4)):
         along, across = np.exp(rng.uniform(np.log(0.4), np.log([6.0, 2.0])))
@@ -92,7 +92,7 @@ def _grain(rng: Generator) -> np.ndarray:
 
 
 def _hairline(rng: Generator) -> np.ndarray:
-    """A crack or scratch (SIZE, SIZE) in [0, 1]: a thin line that wanders."""
+    """Draw a crack or scratch (SIZE, SIZE) in [0, 1]: a thin, winding line."""
     count, angle = int(rng.integers(10, 80)), rng.uniform(0, 2 * np.pi)
     turns = angle + np.cumsum(rng.normal(0, rng.uniform(0, 0.4), count))
     steps = rng.uniform(2, 6) * np.stack([np.cos(turns), np.sin(turns)], axis=1)
@@ -103,7 +103,7 @@ def _hairline(rng: Generator) -> np.ndarray:
 
 
 def _leaves(picture: np.ndarray, rng: Generator, count: int) -> np.ndarray:
-    """Cover a picture with ellipses, rectangles, polygons and rings of power-law sizes, textured and shaded."""
+    """Cover an image with ellipses, rectangles, polygons and rings of power-law sizes, textured and shaded."""
     textures = [_texture(rng) for _ in range(3)]
     smallest = rng.uniform(4, 30)
     for _ in range(count):
@@ -140,7 +140,7 @@ def _shape(rng: Generator, centre: np.ndarray, radius: float) -> np.ndarray:
 
 
 def _cells(picture: np.ndarray, rng: Generator) -> np.ndarray:
-    """Voronoi cells: tiles, stones or bubbles with seams."""
+    """Overlay Voronoi cells: tiles, stones or bubbles with seams."""
     count = int(np.exp(rng.uniform(np.log(10), np.log(400))))
     seeds = np.ones((SIZE, SIZE), np.uint8)
     seeds[rng.integers(0, SIZE, count), rng.integers(0, SIZE, count)] = 0
@@ -151,8 +151,8 @@ def _cells(picture: np.ndarray, rng: Generator) -> np.ndarray:
 
 
 def _strokes(picture: np.ndarray, rng: Generator) -> np.ndarray:
-    """Thin lines and writing."""
-    canvas = np.ascontiguousarray(np.clip(picture, 0, 255).astype(np.uint8))  # OpenCV writes on 8-bit images only
+    """Draw thin lines and text."""
+    canvas = np.ascontiguousarray(np.clip(picture, 0, 255).astype(np.uint8))  # OpenCV draws text only on 8-bit images
     for _ in range(rng.integers(1, 25)):
         start, end = rng.integers(0, SIZE, 2).tolist(), rng.integers(0, SIZE, 2).tolist()
         colour = _colour(rng).tolist()
@@ -165,7 +165,7 @@ def _strokes(picture: np.ndarray, rng: Generator) -> np.ndarray:
 
 
 def _light(picture: np.ndarray, rng: Generator) -> np.ndarray:
-    """Uneven lighting: a ramp and a highlight."""
+    """Apply uneven lighting: a ramp and a highlight."""
     y, x = np.mgrid[:SIZE, :SIZE].astype(np.float32) / SIZE
     ramp = 1 + rng.uniform(-0.5, 0.5) * (x - 0.5) + rng.uniform(-0.5, 0.5) * (y - 0.5)
     spot = np.exp(-((x - rng.random()) ** 2 + (y - rng.random()) ** 2) / rng.uniform(0.005, 0.3))
