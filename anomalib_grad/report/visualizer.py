@@ -92,7 +92,15 @@ class DistinctImageVisualizer(ImageVisualizer):
             CannotWriteError: If the folder is not writable, or the disk is full.
         """
         rounds = zip_longest(*all_gather(self._predictions))  # Lightning assigns images to the processes in turn
-        predictions = [prediction for prediction in chain.from_iterable(rounds) if prediction is not None]
+        self._write_table(trainer, [prediction for prediction in chain.from_iterable(rounds) if prediction is not None])
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Write the scores so far of a prediction that ends early, without waiting for other processes."""
+        if trainer.predicting and not isinstance(exception, CannotWriteError):
+            self._write_table(trainer, getattr(self, "_predictions", []))  # none before a prediction starts
+
+    def _write_table(self, trainer: pl.Trainer, predictions: Sequence[Prediction]) -> None:
+        """Write predictions to the table and log where the results are."""
         self._predictions = []
         if not predictions or not trainer.is_global_zero:
             return

@@ -20,6 +20,7 @@ from torch.multiprocessing import ProcessRaisedException
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.files.faults import find_fault
 from anomalib_grad.lightning_model import Grad
+from anomalib_grad.report import DistinctImageVisualizer
 from anomalib_grad.training.run_end import command
 from helpers import TINY, tiny
 from whole_run import Process
@@ -183,7 +184,8 @@ def test_runs_that_judge_are_stopped_as_trainings_are(
         on_test_batch_start = on_predict_batch_start
 
     data = MultiCategory(root=shop, eval_batch_size=1, num_workers=0)
-    engine = Engine(callbacks=[StopInSecond()], default_root_dir=tmp_path, accelerator="cpu", logger=False)
+    callbacks = [StopInSecond(), DistinctImageVisualizer()]
+    engine = Engine(callbacks=callbacks, default_root_dir=tmp_path, accelerator="cpu", logger=False)
     of_tests = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # in whose place Lightning puts none of its own
     try:
         with pytest.raises(SystemExit) as stopped:
@@ -192,6 +194,9 @@ def test_runs_that_judge_are_stopped_as_trainings_are(
         signal.signal(signal.SIGTERM, of_tests)
     assert (stopped.value.code, len(judged)) == (status, 2)
     assert f"{stage} stopped before its end ({name}); start it again" in caplog.text
+    tables = [len(file.read_text().splitlines()) for file in tmp_path.rglob("predictions.csv")]
+    images = 1 if number == signal.SIGINT else 2  # SIGTERM lets a batch end
+    assert tables == ([1 + images] if stage == "predict" else []), "a header and the images judged so far"
 
 
 def test_a_checkpoint_is_not_advised_where_nothing_goes_on_from_it(shop: Path, tmp_path: Path) -> None:
