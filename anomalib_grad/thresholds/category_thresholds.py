@@ -27,10 +27,10 @@ from .validation_scores import ScoreSummary, gather_summaries, merge_all, select
 logger = logging.getLogger(__name__)
 
 VALIDATE = (
-    "run engine.validate(model, datamodule=...) on data with validation images, fit them in the checkpoint (python -m "
-    "anomalib_grad.thresholds fit), or go on with the training."
+    "run engine.validate(model, datamodule=...) on data with validation images, fit thresholds in the checkpoint "
+    "(python -m anomalib_grad.thresholds fit), or resume the training."
 )
-UNLIMITED = "leave that out and run engine.validate(model, datamodule=...)."
+UNLIMITED = "remove it and run engine.validate(model, datamodule=...)."
 MORE_IMAGES = "add images, or raise the datamodule's test_split_ratio or val_split_ratio, and train again."
 
 UNNAMED = ""
@@ -104,7 +104,7 @@ class CategoryStatistics(PostProcessor):
         names = list(names)
         repeated = [name for name, count in Counter(names).items() if count > 1]
         if repeated:
-            raise ValueError(f"Give every category a name of its own; {repeated} occur more than once.")
+            raise ValueError(f"Category names must be unique; {repeated} occur more than once.")
         self.categories = names
         self.records = {}
         with torch.inference_mode(mode=False):  # validation runs in it, and inference tensors cannot be changed later
@@ -132,8 +132,9 @@ class CategoryStatistics(PostProcessor):
     def named_index(self, name: str) -> int:
         """Return a category's index in :attr:`categories`; raise a ValueError that lists them if it is unknown."""
         if name not in self.categories:
-            known = ", ".join(self.categories) or "none; train or validate on data with categories first, naming none"
-            raise ValueError(f"No category is called {name!r}; choose one of those known: {known}.")
+            known = f"choose one of: {', '.join(self.categories)}"
+            none = "the model knows none yet, so train or validate it on data with categories first, without `category`"
+            raise ValueError(f"There is no category {name!r}; {known if self.categories else none}.")
         return self.categories.index(name)
 
     # ------------------------------------------------------------------ fitting
@@ -165,8 +166,8 @@ class CategoryStatistics(PostProcessor):
         forgotten = [name for name in self.categories if name not in taken]
         if forgotten:
             logger.warning(
-                "The data of this training do not name %s: the model forgets what it knew of them. Give its checkpoint "
-                "as extends to keep them.",
+                "The training data do not name %s, so the model forgets them. To keep them, pass its checkpoint as "
+                "extends.",
                 ", ".join(forgotten),
             )
         if taken != self.categories:
@@ -201,7 +202,7 @@ class CategoryStatistics(PostProcessor):
         of_some = bool(absent and summaries) and not self.image_threshold.isnan() and trainer.state.fn == "validate"
         if of_some:
             logger.warning(
-                "The validation data hold no %s: the thresholds of all products together, which judge unknown ones, "
+                "The validation data hold no images of %s, so the pooled thresholds, which judge unknown products, "
                 "stay as they were.",
                 ", ".join(absent),
             )
@@ -276,8 +277,8 @@ class CategoryStatistics(PostProcessor):
             self._seen = {}
             new = ", ".join(sorted(set(seen) - set(self.categories)))
             raise ValueError(
-                f"The validation data hold {new}, which the model was not trained on; train it on all the categories, "
-                f"or validate on those that it knows: {', '.join(self.categories)}."
+                f"The model was not trained on {new}, which the validation data hold; train it on all categories, or "
+                f"validate only on the known ones: {', '.join(self.categories)}."
             )
         names = list(getattr(datamodule, "categories", None) or ())
         self.set_categories(names if set(seen) <= set(names) else seen)
@@ -300,11 +301,11 @@ class CategoryStatistics(PostProcessor):
         """Warn once what a category's validation data lack and which rule fills the gap."""
         if rule is not None and name not in self._explained:
             self._explained.add(name)
-            owner = f"Category {name!r} has" if name != UNNAMED else "The validation data have"
+            owner = f"Category {name!r} has" if name != UNNAMED else "The data have"
             other = (
-                "" if self.false_alarm_rate else ", or set the model's false_alarm_rate, which needs only normal ones"
+                "" if self.false_alarm_rate else ", or set the model's false_alarm_rate, which needs only normal images"
             )
-            logger.warning("%s %s. Add such validation images for a better one%s.", owner, rule, other)
+            logger.warning("%s %s. Add some for a better threshold%s.", owner, rule, other)
 
 
 def lacking(post_processor: nn.Module | None) -> str | None:
@@ -316,7 +317,7 @@ def lacking(post_processor: nn.Module | None) -> str | None:
     if torch.isnan(own).all():
         return "no thresholds, so its labels mean nothing"
     names = [name for name, threshold in zip(post_processor.categories, own, strict=True) if torch.isnan(threshold)]  # type: ignore[union-attr, arg-type]  # there are some
-    return f"no threshold for {', '.join([*names, UNKNOWN])}, so labels of theirs mean nothing"
+    return f"no threshold for {', '.join([*names, UNKNOWN])}, so its labels for these mean nothing"
 
 
 def cause_of(trainer: Trainer) -> tuple[str, str] | None:

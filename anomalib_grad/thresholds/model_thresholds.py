@@ -24,8 +24,8 @@ ALL = "all"
 """Name for all images of a model without categories."""
 MOVED = ", moved"
 NO_RANGE = (
-    "The model knows no range of scores yet, so a threshold alone would mean nothing: validate the checkpoint and "
-    "export it again, or fit the threshold on images (fit)."
+    "The model has no score range yet, so a threshold alone would mean nothing: validate the checkpoint and export it "
+    "again, or fit the threshold on images (command fit)."
 )
 LEVELS = ("image", "pixel")
 LARGEST = float(np.finfo(np.float32).max)
@@ -152,7 +152,7 @@ class ModelThresholds:
         """
         if not abs(threshold) <= LARGEST:
             raise ValueError(
-                f"A threshold must be a finite number of 32 bits, as models compute in, got {threshold:g}."
+                f"A threshold must be a finite float32 number, because models compute in float32, got {threshold:g}."
             )
         self._change(product, Fit(threshold, math.nan, f"threshold {threshold:g}"))
 
@@ -164,7 +164,9 @@ class ModelThresholds:
                 or the sensitivity is not in [0, 1].
         """
         if not 0 <= sensitivity <= 1:
-            raise ValueError(f"A sensitivity must lie between 0 and 1, got {sensitivity:g}; 0.5 is the fitted one.")
+            raise ValueError(
+                f"A sensitivity must lie between 0 and 1, got {sensitivity:g}; 0.5 is the fitted threshold."
+            )
         if not self.normalized:
             raise ValueError("The model does not normalise scores, so it has no sensitivity; set a --threshold.")
         fitted, row = self._known(product).fitted, self.row(product)
@@ -182,7 +184,9 @@ class ModelThresholds:
         old = self._known(product)
         images = self.images(product)
         if not scores_of(images, anomalous=False):
-            raise ValueError(f"No normal image of {self._called(product)} is known; fit the threshold on some (fit).")
+            raise ValueError(
+                f"The file records no normal image of {self._called(product)}; fit the threshold on some (command fit)."
+            )
         found = fit(images, rate)
         self._change(product, found, replace(old, fitted=found.image, rate=rate))
 
@@ -257,7 +261,7 @@ class ModelThresholds:
         found = Fit(moved(image, *normal), moved(pixel, peaks_of(before), peaks_of(after)), rule)
         new = ThresholdRecord.of(found.rule, AFTERWARDS, moved(old.fitted, *normal), list(after))
         if old.source not in {VALIDATION, AFTERWARDS}:  # the scores of those images by this network are unknown
-            new = ThresholdRecord.of(found.rule, f"{old.source}, as of an earlier network", new.fitted, [])
+            new = ThresholdRecord.of(found.rule, f"{old.source}, scored by an earlier network", new.fitted, [])
         elif self._is_as_fitted(product, old):
             if old.rate is not None:
                 found = fit([*after, *more], old.rate)
@@ -302,8 +306,8 @@ class ModelThresholds:
             scale = sum(extents(low, high, middle))
         if not max(abs(middle), scale) <= LARGEST:
             raise ValueError(
-                f"The threshold {threshold:g} is too far from the scores for models that compute in 32 bits; give "
-                "another, or fit it on other images."
+                f"The threshold {threshold:g} is too far from the scores for models that compute in float32; choose "
+                "another threshold, or fit it on other images."
             )
         for part, value in (("threshold", middle), ("min", low), ("max", high)):
             self.table[row, STATISTICS.index(f"{level}_{part}")] = value
@@ -332,8 +336,8 @@ class ModelThresholds:
             raise ValueError(NO_RANGE)
         if record is None or math.isnan(record.fitted):
             raise ValueError(
-                f"The file does not say which images the threshold of {self._called(product)} comes from; validate the "
-                "checkpoint and export it again, fit it on images (fit), or set a --threshold."
+                f"The file does not record which images the threshold of {self._called(product)} comes from; validate "
+                "the checkpoint and export it again, fit the threshold on images (command fit), or set a --threshold."
             )
         return record
 

@@ -64,8 +64,8 @@ def placed(threshold: float, level: float, low: float, high: float) -> tuple[flo
         return low, threshold, high
     if level >= 1:
         raise ValueError(
-            "The model calls nothing anomalous, as its sensitivity is 0: set image_sensitivity of the checkpoint's "
-            "post-processor to more and export again."
+            "The model calls nothing anomalous because its sensitivity is 0: raise image_sensitivity of the "
+            "checkpoint's post-processor and export it again."
         )
     extent = high - low if high > low else 1.0
     low, high = low if low < threshold else threshold - extent, high if high > threshold else threshold + extent

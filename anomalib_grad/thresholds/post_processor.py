@@ -188,7 +188,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
         for name in sorted(set(names) - set(self.categories) - self._warned):
             self._warned.add(name)
             if not torch.isnan(self.image_threshold):  # without any threshold, the run has warned at its start
-                logger.warning("Category %r has no threshold of its own: the pooled one is used.", name)
+                logger.warning("Category %r has no threshold of its own, so the pooled one is used.", name)
         return self.indices_of(names)
 
     def category_index(self, batch: Batch) -> Tensor | None:

@@ -107,14 +107,15 @@ class ScoreSummary:
         normal = len(self.normal("image"))
         if normal == 0 or not extrapolates(rate, normal):
             return None
-        return f"{normal} normal images: a false_alarm_rate below {1 / (normal + 1):.2g} is extrapolated from them"
+        shown = f"{1 / (normal + 1):.2g}"
+        return f"only {normal} normal validation images, from which a false_alarm_rate below {shown} is extrapolated"
 
     def shortage(self) -> str | None:
         """Say what the data lack for thresholds of best F1, and which rule fills the gap; ``None`` if they suffice."""
         image, pixel = self.has_scores("image"), self.has_scores("pixel")
         if image and not self.counts["anomalous_image"]:
-            return "no anomalous image: its threshold is its highest normal score"
-        return None if image and pixel else "no masks: its pixels are judged by the pooled threshold"
+            return "no anomalous validation images, so the highest normal score is the threshold"
+        return None if image and pixel else "no validation masks, so the pooled threshold judges its pixels"
 
     def _extend(self, extremes: dict[str, float]) -> None:
         for name, value in extremes.items():
