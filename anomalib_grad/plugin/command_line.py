@@ -101,11 +101,11 @@ def describe(message: str) -> str | None:
     if unknown is not None:
         given = ".".join(filter(None, unknown.groups()))
         alike = nearest(given, arguments(class_type))
-        advice = f"did you mean --{option}.{alike}?" if alike else "add -h -v to the command to see what it has."
+        advice = f"did you mean --{option}.{alike}?" if alike else "add -h -v to the command to list them."
         return f"{name} has no argument --{option}.{given}; {advice}"
     unreadable = _UNREADABLE.search(cause)
     if unreadable is not None:
-        settings = "settings as '{name: value}', with a blank behind each colon, or the file of them"
+        settings = "settings as '{name: value}', with a space after each colon, or a file of settings"
         return f"--{option}.{unreadable[1]} cannot be {unreadable[2]!r}; it takes {settings}."
     if not keys or value is None:
         return None

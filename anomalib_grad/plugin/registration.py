@@ -78,7 +78,7 @@ def _accept_import_path(models: ModuleType) -> None:
 def _attach(registry: ModuleType, name: str, member: type) -> None:
     if getattr(registry, name, member) is not member:
         raise RegistrationError(
-            f"{registry.__name__} of anomalib {version('anomalib')} has another {name}; "
+            f"{registry.__name__} of anomalib {version('anomalib')} already has another {name}; "
             f"use the full name {member.__module__}.{name}."
         )
     setattr(registry, name, member)

@@ -33,7 +33,7 @@ def explain_faults() -> None:
             if is_of_disk(error) or not link or Path(link).name != LINK:
                 raise cannot_write(root, error, setting="default_root_dir") from error
             newest = max(root.glob("v*"), key=lambda path: int(path.name[1:]) if path.name[1:].isdigit() else -1)
-            logger.warning("%s cannot link to %s (%s); results are there.", link, newest, error.strerror)
+            logger.warning("Cannot link %s to %s (%s); the results are in %s.", link, newest, error.strerror, newest)
             return newest.resolve()
 
     for module in (paths, sys.modules.get("anomalib.engine.engine")):  # the engine has its own reference once imported
