@@ -66,7 +66,7 @@ class FeatureCaching(ReplacesTrainingLoader):
             if left <= 0 or trainer.should_stop:
                 return images
             if is_automatic(self.place) and left <= 1:
-                reason = "the training sees no image twice"
+                reason = "training sees no image more than once"
         if reason is not None or not isinstance(images, DataLoader):
             level = logging.INFO if is_automatic(self.place) else logging.WARNING
             logger.log(level, "The feature cache is off: %s.", reason)

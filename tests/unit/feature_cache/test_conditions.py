@@ -76,7 +76,9 @@ def test_a_dataset_that_reads_images_in_its_own_way_has_no_cache(tmp_path: Path)
     data.train_data.__class__ = Cropped
     joined = DataLoader(MultiCategoryDataset({"nut": data.train_data}))
     for loader in (data.train_dataloader(), joined):
-        assert obstacle(loader, None).endswith("Cropped.__getitem__ may make another image of a file every time")
+        assert obstacle(loader, None).endswith(
+            "Cropped.__getitem__ may return a different image of the same file every time"
+        )
 
 
 def test_an_image_replaced_under_its_old_size_and_time_is_another(tmp_path: Path) -> None:
@@ -132,8 +134,8 @@ def test_a_cache_stands_in_memory_or_on_disk_as_there_is_room(
 def test_a_cache_above_its_bound_is_off_or_refused_if_it_was_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert choose_place(CacheSettings(gib=1), "auto", 2**31, processes=1) is None
-    assert "take 2.00 GiB and cache.gib allows 1" in caplog.text
-    with pytest.raises(ValueError, match=r"raise it, or halve them with cache.dtype float16"):
+    assert "take 2.00 GiB, but cache.gib allows only 1" in caplog.text
+    with pytest.raises(ValueError, match=r"raise cache.gib, or halve their size with cache.dtype float16"):
         choose_place(CacheSettings(gib=1), "disk", 2**31, processes=1)
 
 
