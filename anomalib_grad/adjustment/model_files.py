@@ -37,7 +37,7 @@ TRUST = "TRUST_REMOTE_CODE"
 POST_CONFIGURATION = "anomalib_post_processor_config"
 
 
-class Scored(NamedTuple):
+class ImageScore(NamedTuple):
     """Score of an image of a product.
 
     Attributes:
@@ -94,10 +94,10 @@ class _Export:
     def _inferencer(self) -> CategoryOpenVINOInferencer:
         return CategoryOpenVINOInferencer(self.path, device="CPU")
 
-    def score(self, image: Path, product: str | None) -> Scored:
+    def score(self, image: Path, product: str | None) -> ImageScore:
         found = self._inferencer.raw_scores(image, product)
         recognised = None if found.recognised is None else found.recognised[0]
-        return Scored(float(found.scores[0]), float(found.peaks[0]), recognised)
+        return ImageScore(float(found.scores[0]), float(found.peaks[0]), recognised)
 
 
 class _TorchExport:
@@ -137,7 +137,7 @@ class _TorchExport:
         with writing(self.path) as unfinished:
             unfinished.write_bytes(content.getbuffer())
 
-    def score(self, image: Path, product: str | None) -> Scored:
+    def score(self, image: Path, product: str | None) -> ImageScore:
         return score_by(self._model, image, product)
 
 
@@ -180,7 +180,7 @@ class _Checkpoint:
     def _model(self) -> Grad:
         return Grad.load_from_checkpoint(self.path, map_location="cpu")
 
-    def score(self, image: Path, product: str | None) -> Scored:
+    def score(self, image: Path, product: str | None) -> ImageScore:
         return score_by(self._model, image, product)
 
 
@@ -195,7 +195,7 @@ def _post_processor(found: PerCategoryPostProcessor | None, path: Path) -> PerCa
 
 
 @torch.inference_mode()
-def score_by(model: Grad, image: Path, product: str | None) -> Scored:
+def score_by(model: Grad, image: Path, product: str | None) -> ImageScore:
     """Score an image of a product, of any size, as an export does."""
     model.eval()
     size = resized_to(getattr(model.pre_processor, "transform", None))
@@ -205,7 +205,7 @@ def score_by(model: Grad, image: Path, product: str | None) -> Scored:
     judged = judge(model.pre_processor, model.model, model.post_processor, images, index)[1]
     found = cast("torch.Tensor", judged.raw.pred_score), cast("torch.Tensor", judged.raw.anomaly_map)
     seen = None if own is None or judged.recognised is None else own.category_names(judged.recognised)[0]
-    return Scored(float(found[0]), float(found[1].max()), seen)
+    return ImageScore(float(found[0]), float(found[1].max()), seen)
 
 
 def score_images(

@@ -25,7 +25,7 @@ def in_words(corrected: Corrected) -> list[str]:
             continue
         verb = "is now" if corrected.written else "would be"
         lines.append(f"{name}: the threshold {verb} {after:.6g}; it was {before:.6g}.")
-        lines += [f"  {line}" for line in _of_images(own)]
+        lines += [f"  {line}" for line in _image_sentences(own)]
         changed = corrected.changed[product]
         for truth, called in ((False, "false alarms"), (True, "missed")):
             of_kind = [one for one in changed if one.anomalous == truth]
@@ -40,7 +40,7 @@ def in_words(corrected: Corrected) -> list[str]:
     return lines
 
 
-def _of_images(corrections: Iterable[Correction]) -> Iterator[str]:
+def _image_sentences(corrections: Iterable[Correction]) -> Iterator[str]:
     for one in corrections:
         truth = "anomalous" if one.image.anomalous else "normal"
         if one.after == one.image.anomalous:

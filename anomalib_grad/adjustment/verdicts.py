@@ -77,10 +77,10 @@ def _from_folder(source: Path, product: str | None) -> Verdicts:
         places = {one.name: one for one in sorted(source.iterdir()) if one.is_dir()}
     for name, place in places.items():
         images = [(image, image.relative_to(place).parts[0]) for image in list_images(place)]
-        astray = next((image for image, verdict in images if verdict not in (FALSE_ALARMS, MISSED)), None)
-        if astray is not None:
+        misplaced = next((image for image, verdict in images if verdict not in (FALSE_ALARMS, MISSED)), None)
+        if misplaced is not None:
             raise ValueError(
-                f"{astray} is not in a folder of verdicts, so nothing was changed; in {place}, move images into "
+                f"{misplaced} is not in a folder of verdicts, so nothing was changed; in {place}, move images into "
                 f"folders called {FALSE_ALARMS} or {MISSED}."
             )
         if images:
