@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 
 from anomalib_grad import Grad
 from anomalib_grad.data.dataset import MultiCategoryDataset
-from anomalib_grad.feature_cache.conditions import choose_place, first_augmentation, obstacle, passes
+from anomalib_grad.feature_cache.conditions import choose_place, first_augmentation, passes, reason_against_caching
 from anomalib_grad.feature_cache.fingerprint import hash_images
 from anomalib_grad.settings import CacheSettings
 from helpers import tiny, write_category
@@ -56,11 +56,10 @@ def test_images_that_change_when_a_batch_is_made_are_not_cached(tmp_path: Path) 
     write_category(tmp_path / "nut", train=2)
     data = MVTecAD(tmp_path, "nut", num_workers=0)
     data.setup()
-    assert obstacle(data.train_dataloader(), None) is None
+    assert reason_against_caching(data.train_dataloader(), None) is None
     data.external_collate_fn = cut_into_tiles
-    assert (
-        obstacle(data.train_dataloader(), None) == "batches are made by cut_into_tiles, which may change their images"
-    )
+    reason = reason_against_caching(data.train_dataloader(), None)
+    assert reason == "batches are made by cut_into_tiles, which may change their images"
 
 
 def test_a_dataset_that_reads_images_in_its_own_way_has_no_cache(tmp_path: Path) -> None:
@@ -76,7 +75,7 @@ def test_a_dataset_that_reads_images_in_its_own_way_has_no_cache(tmp_path: Path)
     data.train_data.__class__ = Cropped
     joined = DataLoader(MultiCategoryDataset({"nut": data.train_data}))
     for loader in (data.train_dataloader(), joined):
-        assert obstacle(loader, None).endswith(
+        assert reason_against_caching(loader, None).endswith(
             "Cropped.__getitem__ may return a different image of the same file every time"
         )
 
