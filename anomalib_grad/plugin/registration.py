@@ -58,7 +58,7 @@ def _register_model(models: ModuleType) -> None:
     command_line = vars(sys.modules.get("anomalib.cli.cli", models))  # partly imported, as it imports the models
     if "ArgumentParser" in command_line:
         command_line["ArgumentParser"] = import_module("anomalib_grad.plugin.command_line").CommandLineParser
-    import_module("anomalib_grad.plugin.results_folder").explain_faults()
+    import_module("anomalib_grad.plugin.results_folder").explain_folder_errors()
 
 
 def _accept_import_path(models: ModuleType) -> None:

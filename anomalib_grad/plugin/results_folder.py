@@ -16,7 +16,7 @@ MAKER = "create_versioned_dir"
 LINK = "latest"
 
 
-def explain_faults() -> None:
+def explain_folder_errors() -> None:
     """Make anomalib's engine name a results folder that it cannot make and the setting, and go on without its link."""
     paths = import_module("anomalib.utils.path")
     make = getattr(paths, MAKER, None)
