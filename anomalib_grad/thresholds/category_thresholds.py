@@ -26,17 +26,17 @@ from .validation_scores import ScoreSummary, gather_summaries, merge_all, select
 
 logger = logging.getLogger(__name__)
 
-VALIDATE = (
+FIT_THRESHOLDS = (
     "run engine.validate(model, datamodule=...) on data with validation images, fit thresholds in the checkpoint "
     "(python -m anomalib_grad.thresholds fit), or resume the training."
 )
-UNLIMITED = "remove it and run engine.validate(model, datamodule=...)."
+REMOVE_LIMIT = "remove it and run engine.validate(model, datamodule=...)."
 MORE_IMAGES = "add images, or raise the datamodule's test_split_ratio or val_split_ratio, and train again."
 
 UNNAMED = ""
 """Stands for the category of images in batches without category names."""
-ENDS = ("image_min", "image_max", "pixel_min", "pixel_max")
-STATISTICS = ("image_threshold", "pixel_threshold", *ENDS)
+RANGE_STATISTICS = ("image_min", "image_max", "pixel_min", "pixel_max")
+STATISTICS = ("image_threshold", "pixel_threshold", *RANGE_STATISTICS)
 """Statistics of each category, in units of the model's scores and maps."""
 UNKNOWN = "unknown"
 """Name of categories that training did not see; the pooled statistics judge them."""
@@ -211,24 +211,24 @@ class CategoryStatistics(PostProcessor):
         else:
             self._fit_pooled(everywhere)
         if unnamed is not None and unnamed.has_scores("image") and not unnamed.counts["anomalous_image"]:
-            self._explain(UNNAMED, unnamed.shortage() if self.false_alarm_rate is None else None)
+            self._warn_about_gap(UNNAMED, unnamed.shortage() if self.false_alarm_rate is None else None)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn at once if training ended before thresholds were fitted."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        self._miss_thresholds(trainer, "training ended without a validation")
+        self._warn_without_thresholds(trainer, "training ended without a validation")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn if there are no thresholds, as in checkpoints of an unfinished training."""
-        self._miss_thresholds(trainer, "no validation fitted them")
+        self._warn_without_thresholds(trainer, "no validation fitted them")
 
     on_predict_start = on_test_start
 
-    def _miss_thresholds(self, trainer: Trainer, reason: str) -> None:
-        lack = lacking(self)
+    def _warn_without_thresholds(self, trainer: Trainer, reason: str) -> None:
+        lack = missing_thresholds(self)
         if lack is not None:
-            cause, advice = cause_of(trainer) or (reason, VALIDATE)
+            cause, advice = cause_of_missing_thresholds(trainer) or (reason, FIT_THRESHOLDS)
             logger.warning("The model has %s: %s; %s", lack, cause, advice)
 
     def _widen_pooled(self, some: ScoreSummary) -> None:
@@ -288,27 +288,27 @@ class CategoryStatistics(PostProcessor):
         index = self.categories.index(name)
         if self.enable_thresholding:
             rate = self.false_alarm_rate
-            self._explain(name, summary.shortage() if rate is None else summary.extrapolation(rate))
+            self._warn_about_gap(name, summary.shortage() if rate is None else summary.extrapolation(rate))
             for level, row in (("image", self.category_image_threshold), ("pixel", self.category_pixel_threshold)):
                 known = summary.has_scores(level) if rate is None else summary.normal(level)
                 row[index] = self._threshold(level, summary) if known else math.nan
             self.records[name] = self._record(summary, float(self.category_image_threshold[index]), summary.known)
         if self.enable_normalization:
-            for statistic in ENDS:
+            for statistic in RANGE_STATISTICS:
                 getattr(self, "category_" + statistic)[index] = summary.extremes.get(statistic, math.nan)
 
-    def _explain(self, name: str, rule: str | None) -> None:
+    def _warn_about_gap(self, name: str, gap: str | None) -> None:
         """Warn once what a category's validation data lack and which rule fills the gap."""
-        if rule is not None and name not in self._explained:
+        if gap is not None and name not in self._explained:
             self._explained.add(name)
             owner = f"Category {name!r} has" if name != UNNAMED else "The data have"
             other = (
                 "" if self.false_alarm_rate else ", or set the model's false_alarm_rate, which needs only normal images"
             )
-            logger.warning("%s %s. Add some for a better threshold%s.", owner, rule, other)
+            logger.warning("%s %s. Add some for a better threshold%s.", owner, gap, other)
 
 
-def lacking(post_processor: nn.Module | None) -> str | None:
+def missing_thresholds(post_processor: nn.Module | None) -> str | None:
     """Say which thresholds a post-processor lacks and what follows; ``None`` if it has all, or needs none."""
     pooled = getattr(post_processor, "image_threshold", None)
     if pooled is None or not getattr(post_processor, "enable_thresholding", False) or not torch.isnan(pooled):
@@ -320,10 +320,10 @@ def lacking(post_processor: nn.Module | None) -> str | None:
     return f"no threshold for {', '.join([*names, UNKNOWN])}, so its labels for these mean nothing"
 
 
-def cause_of(trainer: Trainer) -> tuple[str, str] | None:
+def cause_of_missing_thresholds(trainer: Trainer) -> tuple[str, str] | None:
     """Say why a run cannot fit thresholds and what to do; ``None`` if no reason is known."""
     if trainer.limit_val_batches == 0:
-        return "limit_val_batches is 0", UNLIMITED
+        return "limit_val_batches is 0", REMOVE_LIMIT
     datamodule = getattr(trainer, "datamodule", None)
     if not isinstance(datamodule, AnomalibDataModule) or len(getattr(datamodule, "val_data", ())):
         return None

@@ -10,7 +10,7 @@ from rich.table import Table
 from anomalib_grad.files.refusals import enumerated
 
 from .category_thresholds import UNKNOWN
-from .error_rates import extrapolates, in_words, outcome, percent
+from .error_rates import extrapolates, outcome, percent, rate_in_words
 from .labelled_scores import scores_of
 from .model_thresholds import ModelThresholds
 from .normalization import HALF
@@ -42,7 +42,7 @@ def thresholds_table(thresholds: ModelThresholds) -> Table:
             table.add_row(name, shown, "unknown", "unknown", "unknown", "unknown")
             continue
         found = outcome(thresholds.images(name), threshold)
-        source = _of_all_products(thresholds, record) if name == UNKNOWN and not record.images else record.source
+        source = _pooled_source(thresholds, record) if name == UNKNOWN and not record.images else record.source
         rate = thresholds.promise(name)
         promised = "" if rate is None else f"promised {100 * rate:.3g} %; "
         table.add_row(
@@ -50,13 +50,13 @@ def thresholds_table(thresholds: ModelThresholds) -> Table:
             shown,
             record.rule,
             f"{found.normal} normal, {found.anomalous} anomalous ({source})",
-            promised + in_words(found.false_alarms, found.normal),
-            in_words(found.missed, found.anomalous),
+            promised + rate_in_words(found.false_alarms, found.normal),
+            rate_in_words(found.missed, found.anomalous),
         )
     return table
 
 
-def _of_all_products(thresholds: ModelThresholds, pooled: ThresholdRecord) -> str:
+def _pooled_source(thresholds: ModelThresholds, pooled: ThresholdRecord) -> str:
     """Say which images the pooled threshold comes from, and which products changed after it was fitted."""
     last = max((change.when for change in pooled.history), default="")
     histories = {name: record.history for name in thresholds.products if (record := thresholds.record(name))}
@@ -71,11 +71,11 @@ def remarks(thresholds: ModelThresholds) -> list[str]:
     for name in thresholds.names:
         record = thresholds.record(name)
         if record is not None:
-            said += [f"{name}: {sentence}" for sentence in _about(record, thresholds, name)]
+            said += [f"{name}: {sentence}" for sentence in _remarks_on(record, thresholds, name)]
     return said
 
 
-def _about(record: ThresholdRecord, thresholds: ModelThresholds, name: str) -> list[str]:
+def _remarks_on(record: ThresholdRecord, thresholds: ModelThresholds, name: str) -> list[str]:
     said = []
     images = thresholds.images(name)
     normal = len(scores_of(images, anomalous=False))

@@ -63,7 +63,7 @@ def interval(count: int, total: int) -> tuple[float, float]:
     return float(bounds.low), float(bounds.high)
 
 
-def in_words(count: int, total: int) -> str:
+def rate_in_words(count: int, total: int) -> str:
     """Write a count with its share and the bounds of the true share: ``"1 of 40: 2.5 % (0.063 to 13 %)"``."""
     if not total:
         return "unknown: no such images"

@@ -59,11 +59,11 @@ class ScoreSummary:
                 low, high = (float(value) for value in torch.aminmax(values))
                 self._extend({level + "_min": low, level + "_max": high})
         if scores.gt_label is not None:
-            self._know(scores, scores.gt_label.bool().tolist())
+            self._add_labelled(scores, scores.gt_label.bool().tolist())
         if scores.anomaly_map is not None and scores.gt_mask is not None:
             self.pixels.update(scores.anomaly_map, scores.gt_mask.bool())
 
-    def _know(self, scores: Scores, truths: list[bool]) -> None:
+    def _add_labelled(self, scores: Scores, truths: list[bool]) -> None:
         """Add images whose labels are known."""
         maps, names = scores.anomaly_map, scores.image_path or [""] * len(truths)
         peaks = [math.nan] * len(truths) if maps is None else maps.reshape(len(maps), -1).amax(dim=1).tolist()
