@@ -115,7 +115,7 @@ def test_a_model_that_knows_no_product_yet_learns_of_them_as_it_is_told_to(shop:
     ):
         run.validate(model, datamodule=data(shop))
     model.post_processor.category = None
-    with pytest.raises(ValueError, match=r"tell apart: .* validate it without the mask first"):
+    with pytest.raises(ValueError, match=r"does not distinguish: .* validate it without the mask first"):
         run.validate(model, datamodule=data(shop, ignore={"nut": str(mask)}))
     run.validate(model, datamodule=data(shop))
     run.validate(model, datamodule=data(shop, ignore={"nut": str(mask)}))
