@@ -25,7 +25,7 @@ _HOME = {
     "register": "plugin",
 }
 
-former_names.follow()
+former_names.install()
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # the type of whichever public name is asked for

@@ -40,7 +40,7 @@ from .thresholds.post_processor import (
     judge,
     keeping_categories,
     score_batch,
-    tell,
+    set_only_category,
 )
 from .torch_model import GradModel, in_eval_mode
 from .training.extension import Extending
@@ -153,7 +153,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         self._extending = Extending(extends, replaces or (), self._sample)
         self._take(model, recipe, settings)
         if category is not None:
-            tell(self.post_processor, category)
+            set_only_category(self.post_processor, category)
 
     def _take(self, network: GradModel, recipe: str, settings: Settings) -> None:
         """Adopt a network and its settings: training and cache follow them, checkpoints hold them as plain data."""

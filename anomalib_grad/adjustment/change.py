@@ -107,7 +107,7 @@ def set_threshold(
     """
     given = [value is not None for value in (threshold, sensitivity, false_alarms)]
     if sum(given) != 1:
-        raise ValueError("Give one of threshold, sensitivity and false_alarms.")
+        raise ValueError("Give exactly one of threshold, sensitivity and false_alarms.")
     with changing(path) as (model, thresholds):
         if threshold is not None:
             thresholds.set_threshold(product, threshold)
@@ -154,7 +154,7 @@ def fit(
         known = score_images(model, files, product, progress=progress)
         for folder, truth in ((images, False), (anomalous, True)):
             if folder and not any(image.anomalous == truth for image in known):
-                raise ValueError(f"no image in {folder} can be read, so nothing was changed; give others.")
+                raise ValueError(f"no image in {folder} can be read, so nothing was changed; give other images.")
         source = str(images) if anomalous is None else f"{images}, {anomalous}"
         thresholds.fit(product, known, source, false_alarms)
         model.write(thresholds)
@@ -185,7 +185,7 @@ def correct(path: str | Path, verdicts: Verdicts, *, write: bool = True, progres
         for product, files in verdicts.items():
             images = score_images(model, files, product, progress=progress)
             if not images:
-                raise ValueError("none of the corrected images can be read, so nothing was changed; give others.")
+                raise ValueError("none of the corrected images can be read, so nothing was changed; give other images.")
             _correct(thresholds, product, images, corrected)
         if write and any(one.was_wrong for one in corrected.corrections):
             model.write(thresholds)
@@ -235,5 +235,5 @@ def changing(path: str | Path) -> Iterator[tuple[ModelFile, ModelThresholds]]:
                         lock.unlink(missing_ok=True)  # while held: a waiting process notices, and makes a new one
         except Timeout as error:
             raise ValueError(
-                f"another process is changing the thresholds of {model.path}; wait until it has ended and start again."
+                f"another process is changing the thresholds of {model.path}; wait until it ends and start again."
             ) from error

@@ -37,7 +37,7 @@ TRUST = "TRUST_REMOTE_CODE"
 POST_CONFIGURATION = "anomalib_post_processor_config"
 
 
-class Scored(NamedTuple):
+class ImageScore(NamedTuple):
     """Score of an image of a product.
 
     Attributes:
@@ -94,10 +94,10 @@ class _Export:
     def _inferencer(self) -> CategoryOpenVINOInferencer:
         return CategoryOpenVINOInferencer(self.path, device="CPU")
 
-    def score(self, image: Path, product: str | None) -> Scored:
+    def score(self, image: Path, product: str | None) -> ImageScore:
         found = self._inferencer.raw_scores(image, product)
         recognised = None if found.recognised is None else found.recognised[0]
-        return Scored(float(found.scores[0]), float(found.peaks[0]), recognised)
+        return ImageScore(float(found.scores[0]), float(found.peaks[0]), recognised)
 
 
 class _TorchExport:
@@ -106,8 +106,8 @@ class _TorchExport:
     def __init__(self, path: Path) -> None:
         if os.environ.get(TRUST, "0").lower() not in {"1", "true"}:
             raise ValueError(
-                f"Opening {path} runs code that it may hold: set {TRUST}=1 if you trust it, as for anomalib's "
-                "TorchInferencer, or use the checkpoint, an ONNX or an OpenVINO export."
+                f"Opening the torch export {path} can run code hidden in it: set {TRUST}=1 if you trust the file, as "
+                "for anomalib's TorchInferencer, or use the checkpoint, an ONNX or an OpenVINO export."
             )
         self.path = path
 
@@ -120,7 +120,7 @@ class _TorchExport:
         except Exception as error:  # whatever unpickling a damaged file raises
             raise ValueError(f"cannot read the torch export {self.path} ({error}); export or copy it again.") from error
         if not isinstance(content, dict) or not isinstance(content.get("model"), Grad):
-            raise ValueError(f"{self.path} is no torch export of Grad; give one of its to_torch.")  # noqa: TRY004
+            raise ValueError(f"{self.path} is not a torch export of Grad; give a file that to_torch wrote.")  # noqa: TRY004
         return content
 
     @property
@@ -137,7 +137,7 @@ class _TorchExport:
         with writing(self.path) as unfinished:
             unfinished.write_bytes(content.getbuffer())
 
-    def score(self, image: Path, product: str | None) -> Scored:
+    def score(self, image: Path, product: str | None) -> ImageScore:
         return score_by(self._model, image, product)
 
 
@@ -180,7 +180,7 @@ class _Checkpoint:
     def _model(self) -> Grad:
         return Grad.load_from_checkpoint(self.path, map_location="cpu")
 
-    def score(self, image: Path, product: str | None) -> Scored:
+    def score(self, image: Path, product: str | None) -> ImageScore:
         return score_by(self._model, image, product)
 
 
@@ -190,12 +190,12 @@ ModelFile = _Export | _TorchExport | _Checkpoint
 def _post_processor(found: PerCategoryPostProcessor | None, path: Path) -> PerCategoryPostProcessor:
     """Return the post-processor of a model; raise a ValueError if it keeps no thresholds per product."""
     if found is None:
-        raise ValueError(f"{path} has none of Grad's own thresholds; train with post_processor=True, the default.")
+        raise ValueError(f"{path} holds no thresholds of Grad; train with post_processor=True, the default.")
     return found
 
 
 @torch.inference_mode()
-def score_by(model: Grad, image: Path, product: str | None) -> Scored:
+def score_by(model: Grad, image: Path, product: str | None) -> ImageScore:
     """Score an image of a product, of any size, as an export does."""
     model.eval()
     size = resized_to(getattr(model.pre_processor, "transform", None))
@@ -205,7 +205,7 @@ def score_by(model: Grad, image: Path, product: str | None) -> Scored:
     judged = judge(model.pre_processor, model.model, model.post_processor, images, index)[1]
     found = cast("torch.Tensor", judged.raw.pred_score), cast("torch.Tensor", judged.raw.anomaly_map)
     seen = None if own is None or judged.recognised is None else own.category_names(judged.recognised)[0]
-    return Scored(float(found[0]), float(found[1].max()), seen)
+    return ImageScore(float(found[0]), float(found[1].max()), seen)
 
 
 def score_images(
@@ -237,13 +237,15 @@ def score_images(
         if found.recognised not in {None, product}:
             others[str(found.recognised)] += 1
     if faults:
-        logger.warning("left out, %d of %d images:\n%s", len(faults), len(images), "\n".join(faults))
+        logger.warning(
+            "left out %d of %d images, which cannot be read:\n%s", len(faults), len(images), "\n".join(faults)
+        )
     if others:
         logger.warning(
-            "%d of %d images are taken for %s, not for %s, whose threshold has no effect on them where the model "
-            "recognises products by itself, as in anomalib's inferencers: name the product where they are judged "
-            "(category=%r), or fit those products as well.",
+            "The model recognises %d of %d images as %s, not as %s. Where it recognises products by itself, as in "
+            "anomalib's inferencers, the threshold of %s has no effect on them: name the product for inference "
+            "(category=%r), or fit the other products as well.",
             others.total(), len(known), ", ".join(f"{name} ({count})" for name, count in others.most_common()),
-            product, product,
+            product, product, product,
         )  # fmt: skip
     return known

@@ -21,11 +21,11 @@ def in_words(corrected: Corrected) -> list[str]:
         name = product or "all images"
         own = [one for one in corrected.corrections if one.product == product]
         if not any(one.was_wrong for one in own):
-            lines.append(f"{name}: the threshold stays {before:.6g}; it judges all {len(own)} images rightly.")
+            lines.append(f"{name}: the threshold stays at {before:.6g}; it judges all {len(own)} images correctly.")
             continue
         verb = "is now" if corrected.written else "would be"
-        lines.append(f"{name}: the threshold {verb} {after:.6g}, it was {before:.6g}.")
-        lines += [f"  {line}" for line in _of_images(own)]
+        lines.append(f"{name}: the threshold {verb} {after:.6g}; it was {before:.6g}.")
+        lines += [f"  {line}" for line in _image_sentences(own)]
         changed = corrected.changed[product]
         for truth, called in ((False, "false alarms"), (True, "missed")):
             of_kind = [one for one in changed if one.anomalous == truth]
@@ -40,7 +40,7 @@ def in_words(corrected: Corrected) -> list[str]:
     return lines
 
 
-def _of_images(corrections: Iterable[Correction]) -> Iterator[str]:
+def _image_sentences(corrections: Iterable[Correction]) -> Iterator[str]:
     for one in corrections:
         truth = "anomalous" if one.image.anomalous else "normal"
         if one.after == one.image.anomalous:
@@ -49,14 +49,14 @@ def _of_images(corrections: Iterable[Correction]) -> Iterator[str]:
         elif one.against:
             other = "normal" if one.image.anomalous else "anomalous"
             yield (
-                f"{one.image.name}: NO THRESHOLD MENDS IT (score {one.image.score:.6g}); one that calls it {truth} is "
-                f"wrong about {len(one.against)} {other} images: {listed(one.against)}"
+                f"{one.image.name}: NO THRESHOLD CAN CORRECT THIS (score {one.image.score:.6g}); any that calls it "
+                f"{truth} also misjudges {len(one.against)} {other} images: {listed(one.against)}"
             )
         else:
-            side = "below" if one.image.anomalous else "from"
+            side = "below" if one.image.anomalous else "of at least"
             yield (
                 f"{one.image.name}: is still not called {truth}; a threshold {side} {one.image.score:.6g} would "
-                "(set --threshold)"
+                "correct this (set --threshold)"
             )
 
 

@@ -52,7 +52,7 @@ def read_verdicts(source: Path, product: str | None = None) -> Verdicts:
         ValueError: If it is something else, holds no verdict, or holds images in folders of other names.
     """
     if not source.exists():
-        raise FileNotFoundError(f"there is nothing at {source}; give a folder or a table of predictions.")
+        raise FileNotFoundError(f"{source} does not exist; give a folder of verdicts or a table of predictions.")
     is_table = source.is_file() or any(source.glob("*.parquet"))
     found = _from_table(source, product) if is_table else _from_folder(source, product)
     verdicts = {name: images for name, images in found.items() if product in {None, name}}
@@ -60,13 +60,13 @@ def read_verdicts(source: Path, product: str | None = None) -> Verdicts:
     if others:
         listed = ", ".join(f"{name} ({count})" for name, count in others.items())
         logger.warning(
-            "left out of %s: %d verdicts on others than %s: %s", source, sum(others.values()), product, listed
+            "Ignored in %s: %d verdicts on products other than %s: %s", source, sum(others.values()), product, listed
         )
     if not verdicts:
         whose = "" if product is None else f" on {product}"
-        column = f"normal or anomalous in column {RIGHT_LABEL!r}"
-        wanted = column if is_table else f"{FALSE_ALARMS} or {MISSED}"
-        raise ValueError(f"{source} holds no verdicts{whose}: it needs {wanted}.")
+        column = f"write normal or anomalous into its column {RIGHT_LABEL!r}"
+        wanted = column if is_table else f"put images into its folders {FALSE_ALARMS} and {MISSED}"
+        raise ValueError(f"{source} holds no verdicts{whose}: {wanted}.")
     return verdicts
 
 
@@ -77,11 +77,11 @@ def _from_folder(source: Path, product: str | None) -> Verdicts:
         places = {one.name: one for one in sorted(source.iterdir()) if one.is_dir()}
     for name, place in places.items():
         images = [(image, image.relative_to(place).parts[0]) for image in list_images(place)]
-        astray = next((image for image, verdict in images if verdict not in (FALSE_ALARMS, MISSED)), None)
-        if astray is not None:
+        misplaced = next((image for image, verdict in images if verdict not in (FALSE_ALARMS, MISSED)), None)
+        if misplaced is not None:
             raise ValueError(
-                f"{astray} is in no folder of verdicts, so nothing was changed; call those of {place} {FALSE_ALARMS} "
-                f"or {MISSED}."
+                f"{misplaced} is not in a folder of verdicts, so nothing was changed; in {place}, move images into "
+                f"folders called {FALSE_ALARMS} or {MISSED}."
             )
         if images:
             verdicts[name] = [(image, verdict == MISSED) for image, verdict in images]
@@ -93,7 +93,7 @@ def _from_table(source: Path, product: str | None) -> Verdicts:
         table = _read_csv(source) if source.suffix == ".csv" else pd.read_parquet(source)
     except (ValueError, OSError, ImportError) as error:
         raise ValueError(
-            f"cannot read the table of predictions {source} ({error}); give a .csv in UTF-8, or a .parquet."
+            f"cannot read the table of predictions {source} ({error}); give a .csv in UTF-8, or a .parquet file."
         ) from error
     missing = [name for name in ("path", RIGHT_LABEL) if name not in table]
     if missing:
@@ -130,5 +130,7 @@ def _read_csv(source: Path) -> pd.DataFrame:
 def _truth(value: Any, source: Path) -> bool:  # noqa: ANN401  # whatever a table holds
     word = str(value).strip().lower()
     if word not in _TRUTHS:
-        raise ValueError(f"{value!r} in column {RIGHT_LABEL!r} of {source} is no verdict; write normal or anomalous.")
+        raise ValueError(
+            f"{value!r} in column {RIGHT_LABEL!r} of {source} is not a verdict; write normal or anomalous."
+        )
     return _TRUTHS[word]

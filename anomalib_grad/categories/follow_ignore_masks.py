@@ -47,13 +47,13 @@ class FollowIgnoreMasks(Callback):
         masks = ignore_masks(getattr(trainer, "datamodule", None))
         network, categories = network_of(pl_module), cast("list[str]", pl_module.categories)
         if categories and "" in masks:
-            logger.warning("%s is not followed: nothing says which of the model's products it is of.", masks.pop(""))
+            logger.warning("The ignore mask %s is not used: the data do not name its product.", masks.pop(""))
         if not masks:
             return
         if not categories and "" not in masks:
             raise ValueError(
-                f"{next(iter(masks.values()))} belongs to one of several products, which this model does not tell "
-                f"apart: train it on them with its post_processor left at True, validate it without the mask first, or "
-                f"take the mask away."
+                f"The ignore mask {next(iter(masks.values()))} belongs to one of several products, which this model "
+                f"does not distinguish: train it on them with post_processor=True, validate it without the mask first, "
+                f"or remove the mask."
             )
         network.ignore({name: kept_pixels(path, network.image_size) for name, path in masks.items()}, categories)

@@ -138,7 +138,9 @@ class CategoryRecogniser(nn.Module):
         counts = torch.bincount(labels, minlength=num_categories)  # (K,)
         if (counts == 0).any():
             missing = torch.nonzero(counts == 0).flatten().tolist()
-            raise ValueError(f"Give every category at least one training image; none has the index {missing}.")
+            raise ValueError(
+                f"Every category needs at least one training image; the categories with index {missing} have none."
+            )
 
         sums = features.new_zeros(num_categories, features.shape[1]).index_add_(0, labels, features)
         self.means = sums / counts.unsqueeze(1)  # (K, C)

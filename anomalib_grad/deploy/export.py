@@ -28,7 +28,7 @@ from torchmetrics import Metric
 from anomalib_grad.backbone.frozen import check_size
 from anomalib_grad.data.resizing import resized_to
 from anomalib_grad.files.atomic import folder_beside, make_folder, naming_disk, naming_temporary_folder
-from anomalib_grad.thresholds.category_thresholds import lacking
+from anomalib_grad.thresholds.category_thresholds import missing_thresholds
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor, judge
 from anomalib_grad.torch_model import GradModel
@@ -162,7 +162,7 @@ class CategoryExportMixin(ExportMixin):
 
     def _warn(self) -> None:
         """Warn if the model is untrained or lacks thresholds; it may be exported only to measure its speed."""
-        lack = lacking(self.post_processor)
+        lack = missing_thresholds(self.post_processor)
         if cast("GradModel", self.model).head.is_as_drawn():
             logger.warning(NEVER_TRAINED)
         elif lack is not None:

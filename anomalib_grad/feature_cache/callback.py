@@ -15,7 +15,7 @@ from anomalib_grad.backbone.tiling import describe
 from anomalib_grad.data.training_loader import ReplacesTrainingLoader
 from anomalib_grad.settings import CacheSettings
 
-from .conditions import PLACES, choose_place, is_automatic, obstacle, passes
+from .conditions import PLACES, choose_place, is_automatic, passes, reason_against_caching
 from .dataset import CachedFeatures, cached_loader
 from .filling import FeatureSource, fill, fill_shared
 from .fingerprint import fingerprint, hash_images, hash_weights
@@ -60,13 +60,13 @@ class FeatureCaching(ReplacesTrainingLoader):
         if not self.place:
             return images
         source = self._source()
-        reason = obstacle(images, source.transform)
+        reason = reason_against_caching(images, source.transform)
         if reason is None:
             left = passes(trainer, len(images))  # type: ignore[arg-type]
             if left <= 0 or trainer.should_stop:
                 return images
             if is_automatic(self.place) and left <= 1:
-                reason = "the training sees no image twice"
+                reason = "training sees no image more than once"
         if reason is not None or not isinstance(images, DataLoader):
             level = logging.INFO if is_automatic(self.place) else logging.WARNING
             logger.log(level, "The feature cache is off: %s.", reason)

@@ -21,7 +21,7 @@ from .store import ADVICE, GIB
 
 logger = logging.getLogger(__name__)
 
-UNCHANGING = (
+DETERMINISTIC = (
     v2.Compose,
     v2.Resize,
     v2.CenterCrop,
@@ -34,7 +34,7 @@ UNCHANGING = (
     nn.Identity,
 )
 """Deterministic transforms."""
-READERS = ("anomalib.", "anomalib_grad.")
+DETERMINISTIC_PACKAGES = ("anomalib.", "anomalib_grad.")
 """Packages whose datasets read the same image from a file every time, apart from their augmentations."""
 PLACES = ("auto", "memory", "disk", True, False)
 MEMORY_SHARE = 0.5
@@ -46,7 +46,7 @@ def first_augmentation(transforms: Iterable[nn.Module | None]) -> str | None:
     for transform in transforms:
         if transform is None:
             continue
-        if type(transform) not in UNCHANGING:
+        if type(transform) not in DETERMINISTIC:
             return type(transform).__name__
         inner = first_augmentation(getattr(transform, "transforms", ()))
         if inner is not None:
@@ -54,25 +54,25 @@ def first_augmentation(transforms: Iterable[nn.Module | None]) -> str | None:
     return None
 
 
-def obstacle(loader: object, pre_processing: nn.Module | None) -> str | None:
+def reason_against_caching(loader: object, pre_processing: nn.Module | None) -> str | None:
     """Say why a loader's features, after ``pre_processing`` and backbone, cannot be cached; ``None`` if they can."""
     if not isinstance(loader, DataLoader):
         return f"the training data come from a {type(loader).__name__}, not from one DataLoader"
     samples = getattr(loader.dataset, "samples", None)
     if samples is None or "image_path" not in samples or len(samples) != len(loader.dataset):  # type: ignore[arg-type]
-        return f"{type(loader.dataset).__name__} has no list of its image files"
+        return f"{type(loader.dataset).__name__} does not list its image files"
     readers = [type(dataset).__getitem__ for dataset in getattr(loader.dataset, "parts", [loader.dataset])]
-    strange = next((reader for reader in readers if not reader.__module__.startswith(READERS)), None)
-    if strange is not None:
-        return f"{strange.__qualname__} may make another image of a file every time"
+    unknown = next((reader for reader in readers if not reader.__module__.startswith(DETERMINISTIC_PACKAGES)), None)
+    if unknown is not None:
+        return f"{unknown.__qualname__} may return a different image of the same file every time"
     if loader.collate_fn != getattr(loader.dataset, "collate_fn", loader.collate_fn):
-        maker = getattr(loader.collate_fn, "__name__", type(loader.collate_fn).__name__)
-        return f"batches are made by {maker}, which may change their images"
+        collate = getattr(loader.collate_fn, "__name__", type(loader.collate_fn).__name__)
+        return f"batches are made by {collate}, which may change their images"
     augmentation = first_augmentation([getattr(loader.dataset, "augmentations", None), pre_processing])
     if augmentation is not None:
         return f"training images are augmented ({augmentation})"
     missing = next((path for path in dict.fromkeys(samples["image_path"]) if not Path(path).is_file()), None)
-    return f"{missing} is no file" if missing is not None else None
+    return f"{missing} is not a file" if missing is not None else None
 
 
 def passes(trainer: pl.Trainer, batches: int) -> float:
@@ -105,8 +105,8 @@ def choose_place(settings: CacheSettings, place: bool | str, size: int, processe
     """
     if size > settings.limit * GIB:
         problem = (
-            f"the features take {size / GIB:.2f} GiB and cache.gib allows {settings.limit:g}: raise it, or halve them "
-            f"with cache.dtype float16"
+            f"the features take {size / GIB:.2f} GiB, but cache.gib allows only {settings.limit:g}: raise cache.gib, "
+            f"or halve their size with cache.dtype float16"
         )
         if not is_automatic(place):
             raise ValueError(f"{problem}, or set feature_cache to false.")
@@ -125,8 +125,8 @@ def choose_place(settings: CacheSettings, place: bool | str, size: int, processe
     if size <= free:
         return "disk"
     logger.warning(
-        "The feature cache is off, so every epoch computes all features: %.2f GiB fit neither into memory nor "
-        "into %s; %s",
+        "The feature cache is off, so every epoch computes all features again: they take %.2f GiB and fit neither "
+        "into memory nor into %s; %s",
         size / GIB,
         settings.resolved_folder,
         ADVICE,

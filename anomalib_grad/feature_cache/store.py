@@ -84,7 +84,7 @@ class CacheFile:
     def _is_undamaged(self) -> bool:
         computed, stored = check_sums(self.path, self.name)
         if computed != stored:
-            logger.warning("The feature cache %s is damaged; its features are computed again.", self.path)
+            logger.warning("The feature cache %s is damaged, so its features are computed again.", self.path)
         return computed == stored
 
     def begin(self, limit: int) -> bool:
@@ -102,7 +102,7 @@ class CacheFile:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.is_dir():
-                raise IsADirectoryError(f"{self.path.name} is a folder, remove it")
+                raise IsADirectoryError(f"{self.path.name} is a folder; remove it")
             remove_unfinished(self.path.parent)
             self._lock.acquire()
         except OSError as error:

@@ -29,7 +29,7 @@ def create_callbacks() -> "list[Callback]":
         return [PerCategoryEvaluator()]
     except Exception as fault:  # noqa: BLE001  # Lightning calls this for every model, also those that are not ours
         warnings.warn(
-            f"Results will lack metrics per category ({type(fault).__name__}: {fault}); reinstall anomalib-grad.",
+            f"Results will lack metrics per category ({type(fault).__name__}: {fault}). Reinstall anomalib-grad.",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -41,8 +41,8 @@ def _warn_if_hook_did_not_run() -> None:
     hook_ran = "_anomalib_grad_startup" in sys.modules
     if "anomalib.models" in sys.modules and not hook_ran and "ANOMALIB_GRAD_DISABLE" not in os.environ:
         warnings.warn(
-            "anomalib-grad is installed but its start-up hook did not run, so anomalib does not know the name Grad; "
-            "reinstall anomalib-grad or call anomalib_grad.register().",
+            "anomalib-grad is installed but its start-up hook did not run, so anomalib does not know the name Grad. "
+            "Reinstall anomalib-grad or call anomalib_grad.register().",
             RuntimeWarning,
             stacklevel=3,
         )

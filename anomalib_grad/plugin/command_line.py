@@ -63,10 +63,10 @@ class CommandLineParser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with one sentence about the error, or with jsonargparse's message; arguments are jsonargparse's."""
         sentence = (
-            describe(message)
-            or unnamed(message)
-            or misnamed(message)
-            or unrecognised(message, list(self._option_string_actions))
+            explain_argument(message)
+            or ask_for_class(message)
+            or suggest_class(message)
+            or suggest_option(message, list(self._option_string_actions))
         )
         if sentence is None or not self.exit_on_error:
             super().error(message, ex)
@@ -89,7 +89,7 @@ def shorten_refusals() -> None:
     sys.excepthook = print_error
 
 
-def describe(message: str) -> str | None:
+def explain_argument(message: str) -> str | None:
     """Say what jsonargparse found wrong with an argument of this package's classes; ``None`` for other classes."""
     problem = _PROBLEM.search(message)
     if problem is None or problem[2].partition(".")[0] != PACKAGE:
@@ -101,11 +101,11 @@ def describe(message: str) -> str | None:
     if unknown is not None:
         given = ".".join(filter(None, unknown.groups()))
         alike = nearest(given, arguments(class_type))
-        advice = f"did you mean --{option}.{alike}?" if alike else "add -h -v to the command to see what it has."
+        advice = f"did you mean --{option}.{alike}?" if alike else "add -h -v to the command to list them."
         return f"{name} has no argument --{option}.{given}; {advice}"
     unreadable = _UNREADABLE.search(cause)
     if unreadable is not None:
-        settings = "settings as '{name: value}', with a blank behind each colon, or the file of them"
+        settings = "settings as '{name: value}', with a space after each colon, or a file of settings"
         return f"--{option}.{unreadable[1]} cannot be {unreadable[2]!r}; it takes {settings}."
     if not keys or value is None:
         return None
@@ -117,13 +117,13 @@ def describe(message: str) -> str | None:
     return f"--{option}.{argument} cannot be {value[1]!r}; it takes {wanted}."
 
 
-def unnamed(message: str) -> str | None:
+def ask_for_class(message: str) -> str | None:
     """Ask for the class name if an argument was given before it or without it; ``None`` if one was named."""
     found = _CLASSLESS.search(message)
     return f"--{found[1]}.{found[3]} needs a --{found[1]} NAME before it." if found else None
 
 
-def misnamed(message: str) -> str | None:
+def suggest_class(message: str) -> str | None:
     """Suggest the model or datamodule most similar to an unknown name; ``None`` if none is similar."""
     found = _MISNAMED.search(message)
     if found is None:
@@ -134,7 +134,7 @@ def misnamed(message: str) -> str | None:
     return f"there is no {option} {given}; did you mean --{option} {alike}?" if alike else None
 
 
-def unrecognised(message: str, options: list[str]) -> str | None:
+def suggest_option(message: str, options: list[str]) -> str | None:
     """Suggest the option most similar to one that the command does not have; ``None`` if none is similar."""
     found = _UNRECOGNISED.match(message)
     alike = nearest(found[1], options) if found else None

@@ -55,7 +55,7 @@ class FormerNames(MetaPathFinder, Loader):
         sys.modules[module.__name__] = import_module(f"{PACKAGE}.{NEW_NAMES[name]}")
 
 
-def follow() -> None:
+def install() -> None:
     """Install the import hook once, after Python's own finders."""
     if not any(isinstance(finder, FormerNames) for finder in sys.meta_path):
         sys.meta_path.append(FormerNames())

@@ -58,7 +58,7 @@ def _register_model(models: ModuleType) -> None:
     command_line = vars(sys.modules.get("anomalib.cli.cli", models))  # partly imported, as it imports the models
     if "ArgumentParser" in command_line:
         command_line["ArgumentParser"] = import_module("anomalib_grad.plugin.command_line").CommandLineParser
-    import_module("anomalib_grad.plugin.results_folder").explain_faults()
+    import_module("anomalib_grad.plugin.results_folder").explain_folder_errors()
 
 
 def _accept_import_path(models: ModuleType) -> None:
@@ -78,7 +78,7 @@ def _accept_import_path(models: ModuleType) -> None:
 def _attach(registry: ModuleType, name: str, member: type) -> None:
     if getattr(registry, name, member) is not member:
         raise RegistrationError(
-            f"{registry.__name__} of anomalib {version('anomalib')} has another {name}; "
+            f"{registry.__name__} of anomalib {version('anomalib')} already has another {name}; "
             f"use the full name {member.__module__}.{name}."
         )
     setattr(registry, name, member)

@@ -16,7 +16,7 @@ MAKER = "create_versioned_dir"
 LINK = "latest"
 
 
-def explain_faults() -> None:
+def explain_folder_errors() -> None:
     """Make anomalib's engine name a results folder that it cannot make and the setting, and go on without its link."""
     paths = import_module("anomalib.utils.path")
     make = getattr(paths, MAKER, None)
@@ -33,7 +33,7 @@ def explain_faults() -> None:
             if is_of_disk(error) or not link or Path(link).name != LINK:
                 raise cannot_write(root, error, setting="default_root_dir") from error
             newest = max(root.glob("v*"), key=lambda path: int(path.name[1:]) if path.name[1:].isdigit() else -1)
-            logger.warning("%s cannot link to %s (%s); results are there.", link, newest, error.strerror)
+            logger.warning("Cannot link %s to %s (%s); the results are in %s.", link, newest, error.strerror, newest)
             return newest.resolve()
 
     for module in (paths, sys.modules.get("anomalib.engine.engine")):  # the engine has its own reference once imported

@@ -109,7 +109,7 @@ class RegistrationHook:
         self._remove()
         warnings.warn(
             f"GRAD could not be registered with anomalib ({type(fault).__name__}: {fault}). Install versions of "
-            f"anomalib-grad and anomalib that fit each other, or set {SWITCH}=1 to go without GRAD.",
+            f"anomalib-grad and anomalib that fit each other, or set {SWITCH}=1 to use anomalib without GRAD.",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from anomalib_grad.files.atomic import write_text
-from anomalib_grad.thresholds.error_rates import in_words, neighbours
+from anomalib_grad.thresholds.error_rates import neighbours, rate_in_words
 from anomalib_grad.thresholds.labelled_scores import KnownImage
 from anomalib_grad.thresholds.normalization import denormalize
 from anomalib_grad.thresholds.post_processor import UNKNOWN
@@ -172,8 +172,8 @@ def _neighbours(record: CategoryRecord) -> list[dict[str, Any]]:
             "raw": threshold if record.raw is None else denormalize(threshold, *record.raw),
             "current": threshold == record.threshold,
             "outcome": found,
-            "false_alarms": in_words(found.false_alarms, found.normal),
-            "missed": in_words(found.missed, found.anomalous),
+            "false_alarms": rate_in_words(found.false_alarms, found.normal),
+            "missed": rate_in_words(found.missed, found.anomalous),
         }
         for threshold, found in neighbours(images, record.threshold)
     ]

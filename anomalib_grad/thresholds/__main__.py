@@ -75,7 +75,7 @@ def _correct(options: argparse.Namespace, console: Console) -> None:
 
     folders = options.false_alarms_folder, options.missed
     if (options.verdicts is None) is (folders == (None, None)):
-        raise ValueError("Give verdicts, or --false-alarms-folder and --missed.")
+        raise ValueError("Give either a folder or table of verdicts, or --false-alarms-folder, --missed or both.")
     if options.verdicts is None:
         verdicts = from_folders(*folders, options.product)
     else:
@@ -113,44 +113,56 @@ def _number(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m anomalib_grad.thresholds",
-        description="See and change the thresholds of a trained model, in a checkpoint (.ckpt) or an export (OpenVINO "
+        description="Show and change the thresholds of a trained model in a checkpoint (.ckpt) or an export (OpenVINO "
         ".xml, ONNX .onnx, torch .pt).",
     )
     commands = parser.add_subparsers(required=True)
 
-    show = commands.add_parser("show", help="a row per product: its threshold, and what it does to known images")
+    show = commands.add_parser("show", help="show each product's threshold and its error rates on known images")
     show.set_defaults(run=_show)
 
-    change = commands.add_parser("set", help="be more strict or more lenient with a product")
+    change = commands.add_parser("set", help="make a product's threshold stricter or more lenient")
     change.set_defaults(run=_set)
     measure = change.add_mutually_exclusive_group(required=True)
-    measure.add_argument("--false-alarms", type=_number, metavar="SHARE", help="0.01: one in a hundred normal images")
-    measure.add_argument("--sensitivity", type=_number, metavar="0..1", help="0.5 is the fitted one, 1 the strictest")
-    measure.add_argument("--threshold", type=_number, metavar="SCORE", help="in the unit that `show` prints")
+    measure.add_argument(
+        "--false-alarms",
+        type=_number,
+        metavar="SHARE",
+        help="share of normal images that may be called anomalous; 0.01 is one in a hundred",
+    )
+    measure.add_argument(
+        "--sensitivity", type=_number, metavar="0..1", help="0.5 is the fitted threshold, 1 the strictest"
+    )
+    measure.add_argument("--threshold", type=_number, metavar="SCORE", help="threshold in the unit that `show` prints")
 
-    fit = commands.add_parser("fit", help="fit a product's threshold on images of the line, by the model itself")
+    fit = commands.add_parser("fit", help="fit a product's threshold on images from the line, which the model scores")
     fit.set_defaults(run=_fit)
     fit.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="images of good parts")
     fit.add_argument("--anomalous", type=Path, metavar="FOLDER", help="images of bad parts, if there are any")
-    fit.add_argument("--false-alarms", type=_number, metavar="SHARE", help="as of set; as before if it is left out")
+    fit.add_argument(
+        "--false-alarms",
+        type=_number,
+        metavar="SHARE",
+        help="as for `set`; by default best F1 if --anomalous is given, else the rate promised before",
+    )
 
-    correct = commands.add_parser("correct", help="fit again with parts that were judged wrongly")
+    correct = commands.add_parser("correct", help="fit thresholds again with parts that were judged wrongly")
     correct.set_defaults(run=_correct)
 
     for command in (show, change, fit, correct):
         command.add_argument("model", type=Path, help="checkpoint or exported model")
     for command in (change, fit, correct):
-        command.add_argument("--product", metavar="NAME", help="left out where the model knows but one")
+        command.add_argument("--product", metavar="NAME", help="product name; omit it if the model has no products")
     correct.add_argument(
         "verdicts",
         type=Path,
         nargs="?",
-        help="folder with false_alarms/ and missed/ per product, or the predictions.csv of a prediction, or what "
-        "examples/batch_inference.py writes, with normal, anomalous or nothing in a column right_label",
+        help="folder with false_alarms/ and missed/ for each product; or a table, such as predictions.csv or what "
+        "examples/batch_inference.py writes, whose column right_label holds normal, anomalous or nothing",
     )
     correct.add_argument("--false-alarms-folder", type=Path, metavar="FOLDER", help="good parts that were stopped")
     correct.add_argument("--missed", type=Path, metavar="FOLDER", help="bad parts that passed")
-    correct.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
+    correct.add_argument("--dry-run", action="store_true", help="report what would change, but change nothing")
     return parser
 
 

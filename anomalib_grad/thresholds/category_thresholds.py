@@ -26,17 +26,17 @@ from .validation_scores import ScoreSummary, gather_summaries, merge_all, select
 
 logger = logging.getLogger(__name__)
 
-VALIDATE = (
-    "run engine.validate(model, datamodule=...) on data with validation images, fit them in the checkpoint (python -m "
-    "anomalib_grad.thresholds fit), or go on with the training."
+FIT_THRESHOLDS = (
+    "run engine.validate(model, datamodule=...) on data with validation images, fit thresholds in the checkpoint "
+    "(python -m anomalib_grad.thresholds fit), or resume the training."
 )
-UNLIMITED = "leave that out and run engine.validate(model, datamodule=...)."
+REMOVE_LIMIT = "remove it and run engine.validate(model, datamodule=...)."
 MORE_IMAGES = "add images, or raise the datamodule's test_split_ratio or val_split_ratio, and train again."
 
 UNNAMED = ""
 """Stands for the category of images in batches without category names."""
-ENDS = ("image_min", "image_max", "pixel_min", "pixel_max")
-STATISTICS = ("image_threshold", "pixel_threshold", *ENDS)
+RANGE_STATISTICS = ("image_min", "image_max", "pixel_min", "pixel_max")
+STATISTICS = ("image_threshold", "pixel_threshold", *RANGE_STATISTICS)
 """Statistics of each category, in units of the model's scores and maps."""
 UNKNOWN = "unknown"
 """Name of categories that training did not see; the pooled statistics judge them."""
@@ -104,7 +104,7 @@ class CategoryStatistics(PostProcessor):
         names = list(names)
         repeated = [name for name, count in Counter(names).items() if count > 1]
         if repeated:
-            raise ValueError(f"Give every category a name of its own; {repeated} occur more than once.")
+            raise ValueError(f"Category names must be unique; {repeated} occur more than once.")
         self.categories = names
         self.records = {}
         with torch.inference_mode(mode=False):  # validation runs in it, and inference tensors cannot be changed later
@@ -132,8 +132,9 @@ class CategoryStatistics(PostProcessor):
     def named_index(self, name: str) -> int:
         """Return a category's index in :attr:`categories`; raise a ValueError that lists them if it is unknown."""
         if name not in self.categories:
-            known = ", ".join(self.categories) or "none; train or validate on data with categories first, naming none"
-            raise ValueError(f"No category is called {name!r}; choose one of those known: {known}.")
+            known = f"choose one of: {', '.join(self.categories)}"
+            none = "the model knows none yet, so train or validate it on data with categories first, without `category`"
+            raise ValueError(f"There is no category {name!r}; {known if self.categories else none}.")
         return self.categories.index(name)
 
     # ------------------------------------------------------------------ fitting
@@ -165,8 +166,8 @@ class CategoryStatistics(PostProcessor):
         forgotten = [name for name in self.categories if name not in taken]
         if forgotten:
             logger.warning(
-                "The data of this training do not name %s: the model forgets what it knew of them. Give its checkpoint "
-                "as extends to keep them.",
+                "The training data do not name %s, so the model forgets them. To keep them, pass its checkpoint as "
+                "extends.",
                 ", ".join(forgotten),
             )
         if taken != self.categories:
@@ -201,7 +202,7 @@ class CategoryStatistics(PostProcessor):
         of_some = bool(absent and summaries) and not self.image_threshold.isnan() and trainer.state.fn == "validate"
         if of_some:
             logger.warning(
-                "The validation data hold no %s: the thresholds of all products together, which judge unknown ones, "
+                "The validation data hold no images of %s, so the pooled thresholds, which judge unknown products, "
                 "stay as they were.",
                 ", ".join(absent),
             )
@@ -210,24 +211,24 @@ class CategoryStatistics(PostProcessor):
         else:
             self._fit_pooled(everywhere)
         if unnamed is not None and unnamed.has_scores("image") and not unnamed.counts["anomalous_image"]:
-            self._explain(UNNAMED, unnamed.shortage() if self.false_alarm_rate is None else None)
+            self._warn_about_gap(UNNAMED, unnamed.shortage() if self.false_alarm_rate is None else None)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn at once if training ended before thresholds were fitted."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        self._miss_thresholds(trainer, "training ended without a validation")
+        self._warn_without_thresholds(trainer, "training ended without a validation")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn if there are no thresholds, as in checkpoints of an unfinished training."""
-        self._miss_thresholds(trainer, "no validation fitted them")
+        self._warn_without_thresholds(trainer, "no validation fitted them")
 
     on_predict_start = on_test_start
 
-    def _miss_thresholds(self, trainer: Trainer, reason: str) -> None:
-        lack = lacking(self)
+    def _warn_without_thresholds(self, trainer: Trainer, reason: str) -> None:
+        lack = missing_thresholds(self)
         if lack is not None:
-            cause, advice = cause_of(trainer) or (reason, VALIDATE)
+            cause, advice = cause_of_missing_thresholds(trainer) or (reason, FIT_THRESHOLDS)
             logger.warning("The model has %s: %s; %s", lack, cause, advice)
 
     def _widen_pooled(self, some: ScoreSummary) -> None:
@@ -276,8 +277,8 @@ class CategoryStatistics(PostProcessor):
             self._seen = {}
             new = ", ".join(sorted(set(seen) - set(self.categories)))
             raise ValueError(
-                f"The validation data hold {new}, which the model was not trained on; train it on all the categories, "
-                f"or validate on those that it knows: {', '.join(self.categories)}."
+                f"The model was not trained on {new}, which the validation data hold; train it on all categories, or "
+                f"validate only on the known ones: {', '.join(self.categories)}."
             )
         names = list(getattr(datamodule, "categories", None) or ())
         self.set_categories(names if set(seen) <= set(names) else seen)
@@ -287,27 +288,27 @@ class CategoryStatistics(PostProcessor):
         index = self.categories.index(name)
         if self.enable_thresholding:
             rate = self.false_alarm_rate
-            self._explain(name, summary.shortage() if rate is None else summary.extrapolation(rate))
+            self._warn_about_gap(name, summary.shortage() if rate is None else summary.extrapolation(rate))
             for level, row in (("image", self.category_image_threshold), ("pixel", self.category_pixel_threshold)):
                 known = summary.has_scores(level) if rate is None else summary.normal(level)
                 row[index] = self._threshold(level, summary) if known else math.nan
             self.records[name] = self._record(summary, float(self.category_image_threshold[index]), summary.known)
         if self.enable_normalization:
-            for statistic in ENDS:
+            for statistic in RANGE_STATISTICS:
                 getattr(self, "category_" + statistic)[index] = summary.extremes.get(statistic, math.nan)
 
-    def _explain(self, name: str, rule: str | None) -> None:
+    def _warn_about_gap(self, name: str, gap: str | None) -> None:
         """Warn once what a category's validation data lack and which rule fills the gap."""
-        if rule is not None and name not in self._explained:
+        if gap is not None and name not in self._explained:
             self._explained.add(name)
-            owner = f"Category {name!r} has" if name != UNNAMED else "The validation data have"
+            owner = f"Category {name!r} has" if name != UNNAMED else "The data have"
             other = (
-                "" if self.false_alarm_rate else ", or set the model's false_alarm_rate, which needs only normal ones"
+                "" if self.false_alarm_rate else ", or set the model's false_alarm_rate, which needs only normal images"
             )
-            logger.warning("%s %s. Add such validation images for a better one%s.", owner, rule, other)
+            logger.warning("%s %s. Add some for a better threshold%s.", owner, gap, other)
 
 
-def lacking(post_processor: nn.Module | None) -> str | None:
+def missing_thresholds(post_processor: nn.Module | None) -> str | None:
     """Say which thresholds a post-processor lacks and what follows; ``None`` if it has all, or needs none."""
     pooled = getattr(post_processor, "image_threshold", None)
     if pooled is None or not getattr(post_processor, "enable_thresholding", False) or not torch.isnan(pooled):
@@ -316,13 +317,13 @@ def lacking(post_processor: nn.Module | None) -> str | None:
     if torch.isnan(own).all():
         return "no thresholds, so its labels mean nothing"
     names = [name for name, threshold in zip(post_processor.categories, own, strict=True) if torch.isnan(threshold)]  # type: ignore[union-attr, arg-type]  # there are some
-    return f"no threshold for {', '.join([*names, UNKNOWN])}, so labels of theirs mean nothing"
+    return f"no threshold for {', '.join([*names, UNKNOWN])}, so its labels for these mean nothing"
 
 
-def cause_of(trainer: Trainer) -> tuple[str, str] | None:
+def cause_of_missing_thresholds(trainer: Trainer) -> tuple[str, str] | None:
     """Say why a run cannot fit thresholds and what to do; ``None`` if no reason is known."""
     if trainer.limit_val_batches == 0:
-        return "limit_val_batches is 0", UNLIMITED
+        return "limit_val_batches is 0", REMOVE_LIMIT
     datamodule = getattr(trainer, "datamodule", None)
     if not isinstance(datamodule, AnomalibDataModule) or len(getattr(datamodule, "val_data", ())):
         return None

@@ -63,10 +63,10 @@ def interval(count: int, total: int) -> tuple[float, float]:
     return float(bounds.low), float(bounds.high)
 
 
-def in_words(count: int, total: int) -> str:
+def rate_in_words(count: int, total: int) -> str:
     """Write a count with its share and the bounds of the true share: ``"1 of 40: 2.5 % (0.063 to 13 %)"``."""
     if not total:
-        return "unknown: no such image"
+        return "unknown: no such images"
     low, high = interval(count, total)
     return f"{count} of {total}: {percent(count / total)} % ({percent(low)} to {percent(high)} %)"
 

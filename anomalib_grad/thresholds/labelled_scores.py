@@ -30,10 +30,10 @@ class KnownImage(NamedTuple):
     def of(cls, path: str, score: float, peak: float, *, anomalous: bool) -> "KnownImage":
         """Record an image at ``path``, with numbers rounded to the digits of float32."""
         name = "/".join(PurePath(path).parts[-2:])
-        return cls(name, anomalous, math.inf if math.isnan(score) else shortened(score), shortened(peak))
+        return cls(name, anomalous, math.inf if math.isnan(score) else rounded(score), rounded(peak))
 
 
-def shortened(value: float) -> float:
+def rounded(value: float) -> float:
     """Round a number to the digits that float32 holds."""
     return float(f"{value:.9g}")
 

@@ -15,17 +15,17 @@ import torch
 
 from .category_thresholds import STATISTICS, UNKNOWN
 from .labelled_scores import KnownImage, peaks_of, scores_of, thinned
-from .normalization import HALF, along, denormalize, extents, placed
+from .normalization import HALF, denormalize, extents, place_range, score_at
 from .post_processor import PerCategoryPostProcessor
 from .rules import Fit, check_rate, fit, moved
-from .threshold_record import AFTERWARDS, VALIDATION, ThresholdRecord
+from .threshold_record import RESCORED, VALIDATION, ThresholdRecord
 
 ALL = "all"
 """Name for all images of a model without categories."""
 MOVED = ", moved"
 NO_RANGE = (
-    "The model knows no range of scores yet, so a threshold alone would mean nothing: validate the checkpoint and "
-    "export it again, or fit the threshold on images (fit)."
+    "The model has no score range yet, so a threshold alone would mean nothing: validate the checkpoint and export it "
+    "again, or fit the threshold on images (command fit)."
 )
 LEVELS = ("image", "pixel")
 LARGEST = float(np.finfo(np.float32).max)
@@ -113,7 +113,7 @@ class ModelThresholds:
     def images(self, product: str | None) -> tuple[KnownImage, ...]:
         """Return the known images of a product; for ``"unknown"`` those of all products, unless it has its own."""
         record = self.record(product)
-        if record is None or self._called(product) != UNKNOWN or record.images:
+        if record is None or self._name_of(product) != UNKNOWN or record.images:
             return () if record is None else record.images
         return tuple(image for name in self.products if name in self.records for image in self.records[name].images)
 
@@ -152,7 +152,7 @@ class ModelThresholds:
         """
         if not abs(threshold) <= LARGEST:
             raise ValueError(
-                f"A threshold must be a finite number of 32 bits, as models compute in, got {threshold:g}."
+                f"A threshold must be a finite float32 number, because models compute in float32, got {threshold:g}."
             )
         self._change(product, Fit(threshold, math.nan, f"threshold {threshold:g}"))
 
@@ -164,12 +164,14 @@ class ModelThresholds:
                 or the sensitivity is not in [0, 1].
         """
         if not 0 <= sensitivity <= 1:
-            raise ValueError(f"A sensitivity must lie between 0 and 1, got {sensitivity:g}; 0.5 is the fitted one.")
+            raise ValueError(
+                f"A sensitivity must lie between 0 and 1, got {sensitivity:g}; 0.5 is the fitted threshold."
+            )
         if not self.normalized:
             raise ValueError("The model does not normalise scores, so it has no sensitivity; set a --threshold.")
-        fitted, row = self._known(product).fitted, self.row(product)
+        fitted, row = self._fitted_record(product).fitted, self.row(product)
         low, high = (self._value(row, f"image_{end}") for end in ("min", "max"))
-        threshold = along(1 - sensitivity, low, high, fitted)
+        threshold = score_at(1 - sensitivity, low, high, fitted)
         self._change(product, Fit(threshold, math.nan, f"sensitivity {sensitivity:g}"))
 
     def set_false_alarms(self, product: str | None, rate: float) -> None:
@@ -179,10 +181,12 @@ class ModelThresholds:
             ValueError: If there is no such product, no normal image of it is known, or the rate is not in (0, 1).
         """
         check_rate(rate)
-        old = self._known(product)
+        old = self._fitted_record(product)
         images = self.images(product)
         if not scores_of(images, anomalous=False):
-            raise ValueError(f"No normal image of {self._called(product)} is known; fit the threshold on some (fit).")
+            raise ValueError(
+                f"The file has no normal image of {self._name_of(product)}; fit the threshold on some (command fit)."
+            )
         found = fit(images, rate)
         self._change(product, found, replace(old, fitted=found.image, rate=rate))
 
@@ -212,7 +216,7 @@ class ModelThresholds:
         Raises:
             ValueError: If there is no such product, or its threshold has no record.
         """
-        old = self._known(product)
+        old = self._fitted_record(product)
         corrected = {(image.name, float(f"{image.score:.3g}")) for image in corrections}  # counted once if known
         known = (one for one in self.images(product) if (one.name, float(f"{one.score:.3g}")) not in corrected)
         images = [*known, *corrections]
@@ -255,9 +259,9 @@ class ModelThresholds:
             return
         rule = f"{old.rule.removesuffix(MOVED)}{MOVED}"
         found = Fit(moved(image, *normal), moved(pixel, peaks_of(before), peaks_of(after)), rule)
-        new = ThresholdRecord.of(found.rule, AFTERWARDS, moved(old.fitted, *normal), list(after))
-        if old.source not in {VALIDATION, AFTERWARDS}:  # the scores of those images by this network are unknown
-            new = ThresholdRecord.of(found.rule, f"{old.source}, as of an earlier network", new.fitted, [])
+        new = ThresholdRecord.of(found.rule, RESCORED, moved(old.fitted, *normal), list(after))
+        if old.source not in {VALIDATION, RESCORED}:  # the scores of those images by this network are unknown
+            new = ThresholdRecord.of(found.rule, f"{old.source}, scored by an earlier network", new.fitted, [])
         elif self._is_as_fitted(product, old):
             if old.rate is not None:
                 found = fit([*after, *more], old.rate)
@@ -265,7 +269,7 @@ class ModelThresholds:
                 found = fit([*after, *more], None)._replace(pixel=found.pixel)
             else:
                 found = found._replace(image=moved(image, *([one.score for one in part] for part in (before, after))))
-            new = ThresholdRecord.of(found.rule, AFTERWARDS, found.image, [*after, *more], old.rate)
+            new = ThresholdRecord.of(found.rule, RESCORED, found.image, [*after, *more], old.rate)
         if product == UNKNOWN:  # the records of the products hold its images
             new = replace(new, images=())
         self._move_range(row, [*after, *more], found)
@@ -298,12 +302,12 @@ class ModelThresholds:
         middle, scale = threshold, 0.0
         low, high = (self._value(row, f"{level}_{end}") for end in ("min", "max"))
         if self.normalized and not math.isnan(low):
-            low, middle, high = placed(threshold, 1 - getattr(self, f"{level}_sensitivity"), low, high)
+            low, middle, high = place_range(threshold, 1 - getattr(self, f"{level}_sensitivity"), low, high)
             scale = sum(extents(low, high, middle))
         if not max(abs(middle), scale) <= LARGEST:
             raise ValueError(
-                f"The threshold {threshold:g} is too far from the scores for models that compute in 32 bits; give "
-                "another, or fit it on other images."
+                f"The threshold {threshold:g} is too far from the scores for models that compute in float32; choose "
+                "another threshold, or fit it on other images."
             )
         for part, value in (("threshold", middle), ("min", low), ("max", high)):
             self.table[row, STATISTICS.index(f"{level}_{part}")] = value
@@ -326,26 +330,26 @@ class ModelThresholds:
             self.table[row, STATISTICS.index(f"{level}_min")] = low
             self.table[row, STATISTICS.index(f"{level}_max")] = max(*finite, threshold + beyond)
 
-    def _known(self, product: str | None) -> ThresholdRecord:
+    def _fitted_record(self, product: str | None) -> ThresholdRecord:
         record = self.record(product)
         if self._lacks_range(self.row(product)):
             raise ValueError(NO_RANGE)
         if record is None or math.isnan(record.fitted):
             raise ValueError(
-                f"The file does not say which images the threshold of {self._called(product)} comes from; validate the "
-                "checkpoint and export it again, fit it on images (fit), or set a --threshold."
+                f"The file does not record which images the threshold of {self._name_of(product)} comes from; validate "
+                "the checkpoint and export it again, fit the threshold on images (command fit), or set a --threshold."
             )
         return record
 
     def _lacks_range(self, row: int) -> bool:
         return self.normalized and math.isnan(self._value(row, "image_min"))
 
-    def _called(self, product: str | None) -> str:
+    def _name_of(self, product: str | None) -> str:
         return self.names[self.row(product)]
 
     def _key(self, product: str | None) -> str:
         """Return the key of a product in ``records``."""
-        return self._called(product) if self.products else UNKNOWN
+        return self._name_of(product) if self.products else UNKNOWN
 
 
 def pooled(post_processor: PerCategoryPostProcessor, name: str) -> torch.Tensor:

@@ -19,7 +19,7 @@ ROUNDING = 2.0**-20
 """Distance below the level at which a threshold is placed: libraries that compute in float32 differ by less."""
 
 
-def along(value: float, norm_min: float, norm_max: float, threshold: float) -> float:
+def score_at(value: float, norm_min: float, norm_max: float, threshold: float) -> float:
     """Return the score at a position in a range: 0 is its lowest, 0.5 the threshold, 1 its highest, linear between."""
     below, above = extents(norm_min, norm_max, threshold)
     return threshold + (2 * value - 1) * (below if value < HALF else above)
@@ -35,8 +35,8 @@ def extents(norm_min: float, norm_max: float, threshold: float) -> tuple[float, 
 def denormalize(value: float, norm_min: float, norm_max: float, threshold: float) -> float:
     """Return the raw score that a post-processor with this range and threshold normalises to a value in [0, 1]."""
     if value <= KNEE:
-        return along(value, norm_min, norm_max, threshold)
-    return along(KNEE, norm_min, norm_max, threshold) + sum(extents(norm_min, norm_max, threshold)) * _excess(value)
+        return score_at(value, norm_min, norm_max, threshold)
+    return score_at(KNEE, norm_min, norm_max, threshold) + sum(extents(norm_min, norm_max, threshold)) * _excess(value)
 
 
 def _excess(value: float) -> float:
@@ -44,7 +44,7 @@ def _excess(value: float) -> float:
     return (value - KNEE) / (1 - value) if value < 1 else math.inf
 
 
-def placed(threshold: float, level: float, low: float, high: float) -> tuple[float, float, float]:
+def place_range(threshold: float, level: float, low: float, high: float) -> tuple[float, float, float]:
     """Place a range so that a score is normalised to a level.
 
     Args:
@@ -64,8 +64,8 @@ def placed(threshold: float, level: float, low: float, high: float) -> tuple[flo
         return low, threshold, high
     if level >= 1:
         raise ValueError(
-            "The model calls nothing anomalous, as its sensitivity is 0: set image_sensitivity of the checkpoint's "
-            "post-processor to more and export again."
+            "The model calls nothing anomalous because its sensitivity is 0: raise image_sensitivity of the "
+            "checkpoint's post-processor and export it again."
         )
     extent = high - low if high > low else 1.0
     low, high = low if low < threshold else threshold - extent, high if high > threshold else threshold + extent

@@ -23,7 +23,7 @@ from anomalib_grad.data.ignore_masks import of_the_rest
 from anomalib_grad.files.configuration import check_post_processing
 from anomalib_grad.torch_model import GradModel
 
-from .category_thresholds import ENDS, STATISTICS, UNKNOWN, CategoryStatistics
+from .category_thresholds import RANGE_STATISTICS, STATISTICS, UNKNOWN, CategoryStatistics
 from .normalization import HALF, KNEE
 from .threshold_record import ThresholdRecord
 
@@ -112,7 +112,7 @@ def keeping_categories(post_processor: object) -> "PerCategoryPostProcessor | No
     return post_processor if isinstance(post_processor, PerCategoryPostProcessor) else None
 
 
-def tell(post_processor: nn.Module | None, category: str) -> None:
+def set_only_category(post_processor: nn.Module | None, category: str) -> None:
     """Make a post-processor judge all images as one category; raise a ValueError if it keeps none."""
     own = keeping_categories(post_processor)
     if own is None:
@@ -188,7 +188,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
         for name in sorted(set(names) - set(self.categories) - self._warned):
             self._warned.add(name)
             if not torch.isnan(self.image_threshold):  # without any threshold, the run has warned at its start
-                logger.warning("Category %r has no threshold of its own: the pooled one is used.", name)
+                logger.warning("Category %r has no threshold of its own, so the pooled one is used.", name)
         return self.indices_of(names)
 
     def category_index(self, batch: Batch) -> Tensor | None:
@@ -239,7 +239,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
         """All :data:`STATISTICS` in their order, a row for each category, then the pooled row: (K + 1, 6)."""
         if self.fixed_table is not None:
             return self.fixed_table
-        rows = (first_known(getattr(self, f"category_{end}"), pooled=getattr(self, end)) for end in ENDS)
+        rows = (first_known(getattr(self, f"category_{end}"), pooled=getattr(self, end)) for end in RANGE_STATISTICS)
         return torch.stack([self.image_thresholds, self.pixel_thresholds, *rows], dim=1)
 
     @contextmanager

@@ -10,7 +10,7 @@ from .labelled_scores import KnownImage, from_plain, thinned, to_plain
 
 VALIDATION = "validation"
 """Source of a threshold fitted in training."""
-AFTERWARDS = "validation, judged again after products were added"
+RESCORED = "validation, judged again after products were added"
 """Source of a threshold fitted on features of validation images that a checkpoint carried."""
 
 

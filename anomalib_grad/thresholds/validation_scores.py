@@ -59,11 +59,11 @@ class ScoreSummary:
                 low, high = (float(value) for value in torch.aminmax(values))
                 self._extend({level + "_min": low, level + "_max": high})
         if scores.gt_label is not None:
-            self._know(scores, scores.gt_label.bool().tolist())
+            self._add_labelled(scores, scores.gt_label.bool().tolist())
         if scores.anomaly_map is not None and scores.gt_mask is not None:
             self.pixels.update(scores.anomaly_map, scores.gt_mask.bool())
 
-    def _know(self, scores: Scores, truths: list[bool]) -> None:
+    def _add_labelled(self, scores: Scores, truths: list[bool]) -> None:
         """Add images whose labels are known."""
         maps, names = scores.anomaly_map, scores.image_path or [""] * len(truths)
         peaks = [math.nan] * len(truths) if maps is None else maps.reshape(len(maps), -1).amax(dim=1).tolist()
@@ -107,14 +107,15 @@ class ScoreSummary:
         normal = len(self.normal("image"))
         if normal == 0 or not extrapolates(rate, normal):
             return None
-        return f"{normal} normal images: a false_alarm_rate below {1 / (normal + 1):.2g} is extrapolated from them"
+        shown = f"{1 / (normal + 1):.2g}"
+        return f"only {normal} normal validation images, from which a false_alarm_rate below {shown} is extrapolated"
 
     def shortage(self) -> str | None:
         """Say what the data lack for thresholds of best F1, and which rule fills the gap; ``None`` if they suffice."""
         image, pixel = self.has_scores("image"), self.has_scores("pixel")
         if image and not self.counts["anomalous_image"]:
-            return "no anomalous image: its threshold is its highest normal score"
-        return None if image and pixel else "no masks: its pixels are judged by the pooled threshold"
+            return "no anomalous validation images, so the highest normal score is the threshold"
+        return None if image and pixel else "no validation masks, so the pooled threshold judges its pixels"
 
     def _extend(self, extremes: dict[str, float]) -> None:
         for name, value in extremes.items():

@@ -140,10 +140,11 @@ def test_a_sensitivity_is_of_the_fitted_threshold_whatever_the_model_has(model: 
 @pytest.mark.parametrize("model", ["checkpoint", "quantised"], indirect=True)
 def test_images_of_another_product_are_counted(model: Path, shop: Path, caplog: pytest.LogCaptureFixture):
     fit(model, shop / "nut/train/good", "nut")
-    assert "taken for" not in caplog.text
+    assert "The model recognises" not in caplog.text
     fit(model, shop / "nut/train/good", "pin")
-    (said,) = [record.getMessage() for record in caplog.records if "taken for" in record.getMessage()]
-    assert said.startswith("6 of 6 images are taken for nut (6), not for pin, whose threshold has no effect on them")
+    (said,) = [message for message in caplog.messages if "recognises" in message]
+    assert said.startswith("The model recognises 6 of 6 images as nut (6), not as pin. Where it recognises products")
+    assert "the threshold of pin has no effect on them" in said
 
 
 @pytest.mark.parametrize("model", ["checkpoint", "quantised"], indirect=True)
@@ -187,7 +188,8 @@ def test_a_promise_beyond_the_images_is_called_extrapolated(model: Path, capsys:
     assert main(["set", str(model), "--product", "nut", "--false-alarms", "0.01"]) == 0
     printed = capsys.readouterr().out
     assert "promised 1 %" in printed
-    assert "nut: WARNING: 1 % false alarms are extrapolated: 2 normal images show no less than 33 %" in printed
+    said = "nut: WARNING: the false alarm rate of 1 % is extrapolated: 2 normal images can show no rate below 33 %"
+    assert said in printed
     assert main(["set", str(model), "--product", "nut", "--sensitivity", "0.5"]) == 0  # of what was fitted by it
     assert "false alarms 0.01" in capsys.readouterr().out  # the history
 
@@ -200,14 +202,14 @@ def test_a_promise_beyond_the_images_is_called_extrapolated(model: Path, capsys:
             "no product 'cup'; choose one of: nut, pin, unknown.",
         ),
         (["set", "MODEL", "--threshold", "1"], "Name the product; choose one of: nut, pin, unknown."),
-        (["set", "MODEL", "--product", "nut", "--threshold", "nan"], "must be a finite number"),
-        (["set", "MODEL", "--product", "nut", "--threshold", "1e300"], "must be a finite number"),
-        (["set", "MODEL", "--product", "nut", "--threshold", "-1e300"], "must be a finite number"),
+        (["set", "MODEL", "--product", "nut", "--threshold", "nan"], "must be a finite float32 number"),
+        (["set", "MODEL", "--product", "nut", "--threshold", "1e300"], "must be a finite float32 number"),
+        (["set", "MODEL", "--product", "nut", "--threshold", "-1e300"], "must be a finite float32 number"),
         (["set", "MODEL", "--product", "nut", "--sensitivity", "-1e-3"], "must lie between 0 and 1"),
         (["set", "MODEL", "--product", "nut", "--false-alarms", "1.5"], "must lie between 0 and 1"),
         (["set", "MODEL", "--product", "nut", "--sensitivity", "-1"], "must lie between 0 and 1"),
         (["fit", "MODEL", "--product", "nut", "--images", "nowhere"], "no image or folder nowhere"),
-        (["correct", "MODEL", "nowhere"], "nothing at nowhere"),
+        (["correct", "MODEL", "nowhere"], "nowhere does not exist; give a folder of verdicts"),
         (["show", "nowhere.xml"], "no model nowhere.xml"),
         (["show", "model.h5"], "Pass a checkpoint (.ckpt) or an export"),
     ],
@@ -235,7 +237,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out(
     folder = darkened(shop, tmp_path / "dark")
     (folder / "half.png").write_bytes((folder / "000.png").read_bytes()[:300])
     fit(model, folder, "nut")
-    assert "left out, 1 of 7 images" in caplog.text
+    assert "left out 1 of 7 images, which cannot be read:" in caplog.text
     assert "half.png" in caplog.text
     before = model.read_bytes()
     only = tmp_path / "only"
@@ -336,4 +338,4 @@ def test_corrections_are_followed_and_what_they_cost_is_said(
     assert model.stat().st_mtime_ns == written
     assert again.thresholds == {"nut": (after, after)}, "nothing was judged wrongly"
     assert read_thresholds(model).record("nut").rule == "best F1, corrected by 6 false alarms and 1 missed images"
-    assert in_words(again) == [f"nut: the threshold stays {after:.6g}; it judges all {len(right)} images rightly."]
+    assert in_words(again) == [f"nut: the threshold stays at {after:.6g}; it judges all {len(right)} images correctly."]

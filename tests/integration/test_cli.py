@@ -223,7 +223,7 @@ def test_many_categories_from_a_file_of_the_recipes_kind_and_one_named_at_predic
     assert stored["global_step"] == 2  # two passes at the least
     assert stored["hyper_parameters"]["recipe"] == "plus"
     assert refused != 0
-    assert "No category is called 'bottel'; choose one of those known: bottle, cookie." in one_line(failed)
+    assert "There is no category 'bottel'; choose one of: bottle, cookie." in one_line(failed)
 
 
 def test_without_weights_or_network_the_error_is_one_sentence_and_no_traceback(

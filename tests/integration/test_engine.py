@@ -278,7 +278,8 @@ def test_a_training_on_data_without_products_forgets_those_of_before(
     folders = {"normal_dir": "train/good", "normal_test_dir": "test/good", "abnormal_dir": "test/spot"}
     data = Folder(name="nut", root=shop / "nut", **folders, train_batch_size=4, num_workers=0)
     engine(tmp_path, max_epochs=1).fit(model, datamodule=data)
-    assert "do not name nut, pin: the model forgets what it knew of them. Give its checkpoint as extends" in caplog.text
+    said = "do not name nut, pin, so the model forgets them. To keep them, pass its checkpoint as extends"
+    assert said in caplog.text
     assert "cannot recognise" not in caplog.text
     assert model.categories == []
     judged = model.eval()(torch.rand(1, 3, 64, 64))

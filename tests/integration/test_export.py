@@ -367,7 +367,7 @@ def test_a_half_precision_model_without_categories_exports_in_float32_and_stays_
         inferencer.predict(image, category="bottle")
     assert_same(exported, infer(pickled, image))
 
-    with pytest.raises(ValueError, match="no range of scores yet"):
+    with pytest.raises(ValueError, match="no score range yet"):
         set_threshold(path, threshold=1.0)
     Image.fromarray(image).save(tmp_path / "image.png")
     score = fit(path, tmp_path / "image.png").threshold(None)

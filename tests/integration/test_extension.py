@@ -23,7 +23,7 @@ from anomalib_grad.files.configuration import CheckpointConfigurationError
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.rules import fit as fit_thresholds
-from anomalib_grad.thresholds.threshold_record import AFTERWARDS
+from anomalib_grad.thresholds.threshold_record import RESCORED
 from anomalib_grad.training.extension import OLD_HEAD
 from anomalib_grad.training.feature_sample import JUDGED, SAMPLE
 from helpers import tiny, write_category
@@ -113,7 +113,7 @@ def test_thresholds_of_old_products_rest_on_what_the_new_network_makes_of_their_
     thresholds = ModelThresholds.of(model.post_processor)
     for name in OLD:
         record = thresholds.records[name]
-        assert (record.source, record.seen) == (AFTERWARDS, (2, 2))
+        assert (record.source, record.seen) == (RESCORED, (2, 2))
         found = {image.name: score_by(model, shop / name / "test" / image.name, name).score for image in record.images}
         assert {image.name: image.score for image in record.images} == pytest.approx(found, rel=2e-3)
         errors = [

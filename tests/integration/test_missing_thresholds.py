@@ -65,7 +65,7 @@ def test_a_limit_of_no_validation_batches_is_the_reason(
 ) -> None:
     model = as_if_trained(Grad(**TINY))
     engine(tmp_path, limit_val_batches=0).predict(model, datamodule=data(shop))
-    assert "mean nothing: limit_val_batches is 0; leave that out and run engine.validate" in caplog.text
+    assert "mean nothing: limit_val_batches is 0; remove it and run engine.validate" in caplog.text
 
 
 def test_products_without_a_threshold_are_named_beside_one_that_has_one(
@@ -75,7 +75,8 @@ def test_products_without_a_threshold_are_named_beside_one_that_has_one(
     model.post_processor.set_categories(["nut", "pin"])
     model.post_processor.category_image_threshold[0] = 1.0  # as fitted on images of the line
     engine(tmp_path).predict(model, datamodule=data(shop))
-    assert "The model has no threshold for pin, unknown, so labels of theirs mean nothing: no validation" in caplog.text
+    said = "The model has no threshold for pin, unknown, so its labels for these mean nothing: no validation"
+    assert said in caplog.text
 
 
 def test_a_validation_of_some_products_leaves_the_threshold_of_unknown_ones(
@@ -90,7 +91,7 @@ def test_a_validation_of_some_products_leaves_the_threshold_of_unknown_ones(
     nut, pin, unknown = model.post_processor.image_thresholds - fitted
     assert (nut, pin, unknown) == (pytest.approx(1.0), pytest.approx(0.0, abs=1e-6), 0)
     (said,) = own(caplog)
-    assert said.startswith("The validation data hold no nut: ")
+    assert said.startswith("The validation data hold no images of nut, ")
 
 
 def test_thresholds_that_are_switched_off_are_not_missed(
@@ -110,11 +111,11 @@ def test_a_model_that_knows_no_product_yet_learns_of_them_as_it_is_told_to(shop:
     Image.fromarray(np.tile(np.repeat(np.uint8([255, 0]), 36), (72, 1))).save(mask)
     model, run = as_if_trained(Grad(**TINY, category="nut")), engine(tmp_path)
     with pytest.raises(
-        ValueError, match="those known: none; train or validate on data with categories first, naming none"
+        ValueError, match="knows none yet, so train or validate it on data with categories first, without `category`"
     ):
         run.validate(model, datamodule=data(shop))
     model.post_processor.category = None
-    with pytest.raises(ValueError, match=r"tell apart: .* validate it without the mask first"):
+    with pytest.raises(ValueError, match=r"does not distinguish: .* validate it without the mask first"):
         run.validate(model, datamodule=data(shop, ignore={"nut": str(mask)}))
     run.validate(model, datamodule=data(shop))
     run.validate(model, datamodule=data(shop, ignore={"nut": str(mask)}))

@@ -208,7 +208,7 @@ def test_a_checkpoint_is_not_advised_where_nothing_goes_on_from_it(shop: Path, t
     assert not getattr(error.value, "__notes__", [])
     engine = Engine(default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", devices=1, logger=False)
     moved = shutil.copy(tmp_path / "last.ckpt", tmp_path / "moved.ckpt")
-    with pytest.raises(ValueError, match="No category is called 'cup'") as error:  # with whichever checkpoint
+    with pytest.raises(ValueError, match="There is no category 'cup'") as error:  # with whichever checkpoint
         engine.predict(Grad(**TINY, category="cup"), data_path=shop / "nut/test/good", ckpt_path=moved)
     assert not getattr(error.value, "__notes__", [])
     engine.fit(Grad.load_from_checkpoint(weights), datamodule=MultiCategory(root=shop, num_workers=0))

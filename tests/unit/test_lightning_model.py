@@ -98,7 +98,7 @@ def test_a_category_named_by_the_caller_reaches_the_post_processor() -> None:
     assert model.post_processor.category == "nut"
     with pytest.raises(ValueError, match=r"'nut' needs thresholds per category.*PerCategoryPostProcessor"):
         Grad(**TINY, category="nut", post_processor=PostProcessor())
-    with pytest.raises(ValueError, match="choose one of those known: none"):
+    with pytest.raises(ValueError, match="There is no category 'nut'; the model knows none yet"):
         model.eval()(torch.rand(1, 3, 64, 64))
 
 

@@ -28,7 +28,7 @@ def test_folders_per_product_and_of_one_product(tmp_path: Path):
 @pytest.mark.parametrize("stray", ["nut/false_alarm/2.png", "nut/2.png", "false_alarms/2.png", "cup/Missed/a/2.png"])
 def test_images_that_are_in_no_folder_of_verdicts_are_refused(tmp_path: Path, stray: str):
     touch(tmp_path / "nut/false_alarms/1.png", tmp_path / stray)
-    with pytest.raises(ValueError, match=r"is in no folder of verdicts.* false_alarms or missed") as refusal:
+    with pytest.raises(ValueError, match=r"is not in a folder of verdicts.* false_alarms or missed") as refusal:
         read_verdicts(tmp_path)
     assert "2.png" in str(refusal.value) or stray.startswith("false_alarms")  # beside which nut is the stray one
 
@@ -36,12 +36,12 @@ def test_images_that_are_in_no_folder_of_verdicts_are_refused(tmp_path: Path, st
 def test_other_products_than_the_one_that_is_named_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     touch(tmp_path / "pin/missed/1.png", tmp_path / "nut/missed/2.png", tmp_path / "nut/false_alarms/3.png")
     assert list(read_verdicts(tmp_path, "pin")) == ["pin"]
-    said = f"left out of {tmp_path}: 2 verdicts on others than pin: nut (2)"
+    said = f"Ignored in {tmp_path}: 2 verdicts on products other than pin: nut (2)"
     assert [record.getMessage() for record in caplog.records] == [said]
     file = tmp_path / "table.csv"
     file.write_text("path,category,right_label\na.png,nut,normal\nb.png,pin,normal\nc.png,,bad\nd.png,cup,bad\n")
     assert read_verdicts(file, "pin") == {"pin": [(Path("b.png"), False), (Path("c.png"), True)]}
-    assert f"left out of {file}: 2 verdicts on others than pin: nut (1), cup (1)" in caplog.text
+    assert f"Ignored in {file}: 2 verdicts on products other than pin: nut (1), cup (1)" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

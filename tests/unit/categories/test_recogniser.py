@@ -122,7 +122,7 @@ def test_state_dict_carries_the_fit_into_a_fresh_recogniser() -> None:
     [
         (torch.rand(4, 3), torch.zeros(3, dtype=torch.int64), 1, "of shape"),
         (torch.rand(4, 3), torch.tensor([0, 1, 2, 3]), 3, "labels from 0 to 2"),
-        (torch.rand(2, 3), torch.tensor([0, 2]), 3, r"none has the index \[1\]"),
+        (torch.rand(2, 3), torch.tensor([0, 2]), 3, r"categories with index \[1\] have none"),
     ],
 )
 def test_wrong_input_is_refused(

@@ -59,4 +59,4 @@ def test_what_is_not_known_is_not_guessed(tmp_path: Path):
     thresholds.set_threshold(None, 5.0)
     cells = [next(iter(column.cells)) for column in thresholds_table(thresholds).columns]
     assert cells[1:3] == ["5", "threshold 5"]
-    assert cells[4:] == ["unknown: no such image"] * 2
+    assert cells[4:] == ["unknown: no such images"] * 2

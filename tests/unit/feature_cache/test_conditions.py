@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 
 from anomalib_grad import Grad
 from anomalib_grad.data.dataset import MultiCategoryDataset
-from anomalib_grad.feature_cache.conditions import choose_place, first_augmentation, obstacle, passes
+from anomalib_grad.feature_cache.conditions import choose_place, first_augmentation, passes, reason_against_caching
 from anomalib_grad.feature_cache.fingerprint import hash_images
 from anomalib_grad.settings import CacheSettings
 from helpers import tiny, write_category
@@ -56,11 +56,10 @@ def test_images_that_change_when_a_batch_is_made_are_not_cached(tmp_path: Path) 
     write_category(tmp_path / "nut", train=2)
     data = MVTecAD(tmp_path, "nut", num_workers=0)
     data.setup()
-    assert obstacle(data.train_dataloader(), None) is None
+    assert reason_against_caching(data.train_dataloader(), None) is None
     data.external_collate_fn = cut_into_tiles
-    assert (
-        obstacle(data.train_dataloader(), None) == "batches are made by cut_into_tiles, which may change their images"
-    )
+    reason = reason_against_caching(data.train_dataloader(), None)
+    assert reason == "batches are made by cut_into_tiles, which may change their images"
 
 
 def test_a_dataset_that_reads_images_in_its_own_way_has_no_cache(tmp_path: Path) -> None:
@@ -76,7 +75,9 @@ def test_a_dataset_that_reads_images_in_its_own_way_has_no_cache(tmp_path: Path)
     data.train_data.__class__ = Cropped
     joined = DataLoader(MultiCategoryDataset({"nut": data.train_data}))
     for loader in (data.train_dataloader(), joined):
-        assert obstacle(loader, None).endswith("Cropped.__getitem__ may make another image of a file every time")
+        assert reason_against_caching(loader, None).endswith(
+            "Cropped.__getitem__ may return a different image of the same file every time"
+        )
 
 
 def test_an_image_replaced_under_its_old_size_and_time_is_another(tmp_path: Path) -> None:
@@ -132,8 +133,8 @@ def test_a_cache_stands_in_memory_or_on_disk_as_there_is_room(
 def test_a_cache_above_its_bound_is_off_or_refused_if_it_was_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert choose_place(CacheSettings(gib=1), "auto", 2**31, processes=1) is None
-    assert "take 2.00 GiB and cache.gib allows 1" in caplog.text
-    with pytest.raises(ValueError, match=r"raise it, or halve them with cache.dtype float16"):
+    assert "take 2.00 GiB, but cache.gib allows only 1" in caplog.text
+    with pytest.raises(ValueError, match=r"raise cache.gib, or halve their size with cache.dtype float16"):
         choose_place(CacheSettings(gib=1), "disk", 2**31, processes=1)
 
 

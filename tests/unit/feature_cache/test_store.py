@@ -170,7 +170,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_in_the_place_of_a_cache_is_named(tmp_path: Path) -> None:
     CacheFile(tmp_path, "name", ROWS.shape, FLOAT32).path.mkdir()
-    with pytest.raises(OSError, match=r"caches to .* \(name\.features\.npy is a folder, remove it\); .*to false"):
+    with pytest.raises(OSError, match=r"caches to .* \(name\.features\.npy is a folder; remove it\); .*to false"):
         filled(tmp_path)
 
 

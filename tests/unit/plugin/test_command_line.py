@@ -88,7 +88,7 @@ OURS = "--model=anomalib_grad.example.Ours"
     ("given", "sentence"),
     [
         ("bakcbone=x", "Ours has no argument --model.bakcbone; did you mean --model.backbone?"),
-        ("zzz=x", "Ours has no argument --model.zzz; add -h -v to the command to see what it has."),
+        ("zzz=x", "Ours has no argument --model.zzz; add -h -v to the command to list them."),
         (
             "training.learning_rte=1",
             "Ours has no argument --model.training.learning_rte; did you mean --model.training.learning_rate?",
@@ -100,8 +100,8 @@ OURS = "--model=anomalib_grad.example.Ours"
         ("training.steps=many", "--model.training.steps cannot be 'many'; it takes int | None."),
         (
             "training={steps:3}",
-            "--model.training cannot be '{steps:3}'; it takes settings as '{name: value}', with a blank behind each "
-            "colon, or the file of them.",
+            "--model.training cannot be '{steps:3}'; it takes settings as '{name: value}', with a space after each "
+            "colon, or a file of settings.",
         ),
         ("training.learning_rate=high", "--model.training.learning_rate cannot be 'high'; it takes float."),
         ("backbone=smal", "unknown backbone 'smal'; choose tiny."),

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from anomalib_grad.thresholds.error_rates import extrapolates, in_words, interval, neighbours, outcome
+from anomalib_grad.thresholds.error_rates import extrapolates, interval, neighbours, outcome, rate_in_words
 from anomalib_grad.thresholds.labelled_scores import KnownImage, from_plain, thinned, to_plain
 
 
@@ -19,10 +19,10 @@ def test_intervals_are_those_of_clopper_and_pearson():
     assert interval(0, 20) == pytest.approx((0, 0.1684), abs=1e-4)  # the rule of tables: 1 - 0.025 ** (1 / 20)
     assert interval(1, 10) == pytest.approx((0.00253, 0.44502), abs=1e-5)
     assert interval(0, 0) == (0.0, 1.0)
-    assert in_words(0, 0) == "unknown: no such image"
-    assert in_words(1, 10).startswith("1 of 10: 10 % (0.25 to 45 %)")
-    assert in_words(7, 7) == "7 of 7: 100 % (59 to 100 %)"
-    assert in_words(997, 1000) == "997 of 1000: 99.7 % (99.1 to 99.9 %)"
+    assert rate_in_words(0, 0) == "unknown: no such images"
+    assert rate_in_words(1, 10).startswith("1 of 10: 10 % (0.25 to 45 %)")
+    assert rate_in_words(7, 7) == "7 of 7: 100 % (59 to 100 %)"
+    assert rate_in_words(997, 1000) == "997 of 1000: 99.7 % (99.1 to 99.9 %)"
 
 
 def test_a_score_at_the_threshold_is_normal():

@@ -58,7 +58,7 @@ def test_of_many_changes_the_latest_are_shown_and_how_to_see_the_others():
     for number in range(10, 15):
         model.set_threshold("cup", 2 + number)
     said, *shown = remarks(model)
-    assert said.startswith("cup: 5 earlier changes")
+    assert said.startswith("cup: the file also holds 5 earlier changes; ")
     assert said.endswith("read_thresholds(file).record('cup').history lists all.")
     assert [remark.split("threshold ")[1].split(" ")[0] for remark in shown] == [str(2 + n) for n in range(5, 15)]
 
@@ -73,7 +73,7 @@ def test_a_threshold_by_which_scores_would_be_no_numbers_is_refused(threshold: f
         model.set_threshold("cup", threshold)
         assert model.threshold("cup") == pytest.approx(threshold)
         return
-    said = "too far from the scores" if abs(threshold) < 3.4e38 else "must be a finite number of 32 bits"
+    said = "too far from the scores" if abs(threshold) < 3.4e38 else "must be a finite float32 number"
     with pytest.raises(ValueError, match=said):
         model.set_threshold("cup", threshold)
     np.testing.assert_array_equal(model.table, before)
@@ -138,14 +138,14 @@ def shown(model: ModelThresholds, product: str) -> str:
 def test_show_says_that_the_pooled_threshold_is_not_of_images_that_came_later(change: str):
     model = thresholds()
     model.records["unknown"] = ThresholdRecord.of("best F1", "validation", 8.0, [])
-    assert "9 normal, 2 anomalous (those of all products)" in shown(model, "unknown")
+    assert "9 normal, 2 anomalous (images of all products)" in shown(model, "unknown")
     if change == "fit":
         model.fit("cup", NORMAL[:5] + BAD, "line", None)
     else:
         model.correct("cup", [KnownImage("new.png", anomalous=True, score=1.5)], "corrected by 1 missed images")
-    assert "anomalous (those of all products; cup changed after it was fitted)" in shown(model, "unknown")
+    assert "anomalous (images of all products; cup changed after this fit)" in shown(model, "unknown")
     model.set_false_alarms("unknown", 0.2)
-    assert "anomalous (those of all products) " in shown(model, "unknown")
+    assert "anomalous (images of all products) " in shown(model, "unknown")
 
 
 def test_a_promise_is_kept_when_images_of_other_light_come_in():
@@ -202,7 +202,7 @@ def test_a_threshold_that_someone_set_keeps_its_place_among_the_normal_scores():
     elsewhere.follow("cup", NORMAL, in_other_units(NORMAL))
     assert elsewhere.threshold("cup") == 16 * 17 / 8  # beyond them: in proportion to the highest
     assert elsewhere.images("cup") == (), "nobody knows what the network makes of those"
-    assert elsewhere.record("cup").source == "line, as of an earlier network"
+    assert elsewhere.record("cup").source == "line, scored by an earlier network"
 
 
 def test_a_correction_is_counted_once():
@@ -253,7 +253,7 @@ def test_thresholds_are_set_whatever_the_sensitivity_of_the_model(sensitivity: f
 def test_what_is_fitted_is_not_promised_where_the_model_moves_it():
     model = thresholds(rate=0.2, image_sensitivity=0.7)
     assert (model.threshold("cup"), model.promise("cup")) == (pytest.approx(4.8), None)
-    assert "cup: 8 was fitted; image_sensitivity=0.7 of the model moves it." in remarks(model)
+    assert "cup: the fitted threshold is 8; the model's image_sensitivity=0.7 moves it." in remarks(model)
     model.set_false_alarms("cup", 0.3)
     assert (model.threshold("cup"), model.promise("cup")) == (pytest.approx(6.0, rel=1e-5), 0.3)
     assert not [line for line in remarks(model) if "moves it" in line]
@@ -271,7 +271,7 @@ def test_unknown_products_have_the_images_of_all():
     ("settings", "change", "said"),
     [
         ({}, lambda model: model.set_threshold("cup", math.inf), "finite"),
-        ({}, lambda model: model.set_false_alarms("pin", 0.1), "does not say which images"),
+        ({}, lambda model: model.set_false_alarms("pin", 0.1), "does not record which images"),
         ({"enable_normalization": False}, lambda model: model.set_sensitivity("cup", 0.6), "does not normalise"),
         ({"image_sensitivity": 0.0}, lambda model: model.set_threshold("cup", 1.0), "calls nothing anomalous"),
     ],
@@ -301,6 +301,6 @@ def test_a_model_that_was_never_validated_is_not_told_to_do_what_it_refuses(chan
     model = thresholds()
     model.table[:], model.records = math.nan, {}
     assert remarks(model) == [NO_THRESHOLDS]
-    with pytest.raises(ValueError, match=r"no range of scores yet.* or fit the threshold on images") as error:
+    with pytest.raises(ValueError, match=r"no score range yet.* or fit the threshold on images") as error:
         change(model)
     assert "--threshold" not in str(error.value)

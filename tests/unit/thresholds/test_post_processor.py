@@ -185,7 +185,7 @@ def test_new_category_is_refused_where_others_are_recognised_and_nothing_is_lost
     fitted.recogniser.fit(torch.tensor([[0.0], [0.1], [5.0], [5.1]]), torch.tensor([0, 0, 1, 1]), 2)
     before = {name: value.clone() for name, value in fitted.state_dict().items()}
     unseen = make_batch(["dish", "cap"], [5.0, 9.0], [0, 1])
-    with pytest.raises(ValueError, match=r"hold dish, which the model was not trained on; .* that it knows: bolt"):
+    with pytest.raises(ValueError, match=r"not trained on dish, which the validation data hold; .* known ones: bolt"):
         fit([unseen], fitted)
     assert fitted.categories == ["bolt", "cap"]
     assert all(torch.equal(value, before[name]) for name, value in fitted.state_dict().items() if "category" in name)
@@ -198,14 +198,14 @@ def test_a_named_category_that_is_not_trained_on_is_refused_before_training() ->
     post_processor = PerCategoryPostProcessor()
     post_processor.category = "cog"
     trainer = SimpleNamespace(datamodule=SimpleNamespace(categories=["bolt", "cap"]))
-    with pytest.raises(ValueError, match="No category is called 'cog'; choose one of those known: bolt, cap"):
+    with pytest.raises(ValueError, match="There is no category 'cog'; choose one of: bolt, cap"):
         post_processor.on_fit_start(trainer, None)
 
 
 def test_a_named_category_is_refused_before_training_on_data_that_name_none() -> None:
     post_processor = PerCategoryPostProcessor()
     post_processor.category = "cog"
-    with pytest.raises(ValueError, match="No category is called 'cog'; choose one of those known: none"):
+    with pytest.raises(ValueError, match="There is no category 'cog'; the model knows none yet"):
         post_processor.on_fit_start(TRAINER, None)
 
 
@@ -247,9 +247,8 @@ def test_category_without_anomalies_takes_its_highest_normal_score(caplog: pytes
     assert fitted.category_threshold("rivet") == 120.0
     assert float(fitted.category_pixel_threshold[2]) == 120.0
     assert [record.message for record in caplog.records if "rivet" in record.message] == [
-        "Category 'rivet' has no anomalous image: its threshold is its highest normal score. "
-        "Add such validation images for a better one, or set the model's false_alarm_rate, which needs only normal "
-        "ones."
+        "Category 'rivet' has no anomalous validation images, so the highest normal score is the threshold. "
+        "Add some for a better threshold, or set the model's false_alarm_rate, which needs only normal images."
     ]
 
 
@@ -266,7 +265,7 @@ def test_category_without_masks_takes_the_pooled_pixel_threshold(
     assert fitted.category_pixel_threshold[2].isnan()
     assert fitted.pixel_thresholds[2] == fitted.pixel_threshold
     assert not fitted.category_pixel_threshold[:2].isnan().any()
-    assert sum("'rivet' has no masks" in record.message for record in caplog.records) == 1
+    assert sum("'rivet' has no validation masks" in record.message for record in caplog.records) == 1
 
 
 def test_no_masks_at_all_means_image_thresholds_for_pixels() -> None:
