@@ -45,18 +45,18 @@ def find_fault_of_arguments(content: Mapping[str, Any], size: int) -> str | None
     arguments = {name: value for key in ARGUMENTS for name, value in (content.get(key) or {}).items()}
     called = next((name for name in CALLABLES if name in arguments), None)
     if called is not None:
-        return f"it asks for {arguments[called]!r} to be called, which could do anything"
+        return f"it names a function to call, {arguments[called]!r}, which could run any code"
     strange = next((name for name, value in arguments.items() if not is_plain(value)), None)
     if strange is not None:
-        return f"its argument {strange!r} is no plain value"
+        return f"its argument {strange!r} is not a plain value, such as a number or a string"
     groups = {name: value for group in arguments.values() if isinstance(group, dict) for name, value in group.items()}
     sizes = groups | arguments
     for name, stored in LEAST_BYTES.items():
         dims = sizes.get(name.replace("resolution", "dims"), 2) if name.endswith("resolution") else 1
         if _product(sizes.get(name), dims) * stored > size:
-            return f"it holds no model of the size that its {name} calls for"
+            return f"its {name} asks for a larger model than the file can hold"
     if is_oversized(arguments.get("backbone"), size):
-        return "it holds no model of the size that its backbone calls for"
+        return "its backbone asks for a larger model than the file can hold"
     return None
 
 
@@ -69,9 +69,9 @@ def find_fault_of_transform(settings: Mapping[str, Any], size: int) -> str | Non
     """
     for name, value in _numbers(settings):
         if name in {"size", "max_size"} and value < 1:  # transforms' names of a height, a width or both
-            return "its pre-processor makes images of no size"
+            return "its pre-processor makes images with a height or width below 1 pixel"
         if not value * value <= size:
-            return "its pre-processor makes images of more pixels than its model could have been made for"
+            return "its pre-processor makes images with more pixels than its model can take"
     return None
 
 

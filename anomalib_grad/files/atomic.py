@@ -106,9 +106,9 @@ def naming_temporary_folder() -> Iterator[None]:
         yield
     except CannotWriteError as error:
         number = error.errno or errno.EIO
-        advice = "make room there, or set TMPDIR to a folder that has some"
+        advice = "make room there, or set TMPDIR to a folder on a disk with free space"
         if number == errno.EFBIG:
-            advice = "allow larger files (ulimit -f), or set TMPDIR to a folder that takes them"
+            advice = "allow larger files (ulimit -f), or set TMPDIR to a folder on a disk that allows them"
         raise CannotWriteError(
             number,
             f"cannot write to {gettempdir()!r}, the folder for temporary files ({os.strerror(number)}); {advice}, then "
@@ -141,8 +141,8 @@ def cannot_write(target: Path, error: OSError, setting: str | None = None) -> Ca
     """
     return CannotWriteError(
         error.errno,
-        f"cannot write {str(target)!r} ({error.strerror}), and what stood there is unchanged; make room or name a "
-        f"folder that can be written to{f' ({setting})' if setting else ''}, then start again.",
+        f"cannot write {str(target)!r} ({error.strerror}); anything that was there before is unchanged. Make room, or "
+        f"choose a writable folder{f' ({setting})' if setting else ''}, then start again.",
     )
 
 

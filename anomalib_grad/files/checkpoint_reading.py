@@ -92,8 +92,8 @@ def reading(source: str | Path | IO[bytes], extra_safe_globals: Sequence[Any]) -
             raise CheckpointFileError(f"cannot read checkpoint {source}: it is a folder; give the .ckpt file in it.")
         if not path.exists():
             raise FileNotFoundError(
-                f"there is no checkpoint {source}; give a .ckpt file, such as weights/lightning/model.ckpt of a "
-                f"training."
+                f"there is no checkpoint {source}; give a .ckpt file, such as weights/lightning/model.ckpt in the "
+                f"results of a training."
             )
         fault = find_fault(path, extra_safe_globals)
         if fault is not None and fault != OTHER_MODEL:  # the comparison of configurations reports it
@@ -120,11 +120,12 @@ def describe_failure(path: str | Path, exception: BaseException) -> str | None:
     if RESTORING in modules and isinstance(exception, AttributeError | LookupError | TypeError):
         if "optimizer_states" not in load_mapped(Path(path)):
             return (
-                f"cannot go on from checkpoint {path}: it holds weights alone (ModelCheckpoint's save_weights_only); "
-                f"give one of a whole training, or train Grad.load_from_checkpoint({str(path)!r}) anew."
+                f"cannot resume from checkpoint {path}: it holds only weights (save_weights_only of ModelCheckpoint). "
+                f"Give a checkpoint with the state of the training, or start a new training of "
+                f"Grad.load_from_checkpoint({str(path)!r})."
             )
         cause = f"{type(exception).__name__}: {exception}"
-        return f"cannot go on from checkpoint {path}: its states are not what a training wrote ({cause}); give another."
+        return f"cannot resume from checkpoint {path}: its training state is not complete ({cause}); give another one."
     checked = any(module.startswith(CHECKING) for module in modules)
     if not (checked or READING in modules) or not Path(path).is_file():
         return None
@@ -140,5 +141,5 @@ def sentence(path: Path, fault: str, name: object) -> str:
     beside = (other for other in files if other != path and other.is_file() and os.access(other, os.R_OK))
     newest_first = sorted(beside, key=lambda other: other.stat().st_mtime, reverse=True)
     whole = next((repr(other.name)[1:-1] for other in newest_first if find_fault(other) is None), None)
-    advice = "give one that Grad's training wrote" if whole is None else f"go on from {whole}, which is whole"
+    advice = "give another checkpoint of Grad" if whole is None else f"use {whole}, which is undamaged"
     return f"cannot read checkpoint {name}: {fault}; copy it again, or {advice}."

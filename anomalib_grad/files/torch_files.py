@@ -66,12 +66,12 @@ def check_file(path: Path, allowed: Collection[str] = ()) -> None:
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
         if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-            raise UnsafeFileError("it is compressed, which PyTorch's files never are")
+            raise UnsafeFileError("it is compressed, and PyTorch never compresses its files")
         if sum(part.file_size for part in parts) > path.stat().st_size:
-            raise UnsafeFileError("its parts claim more bytes than it has")
+            raise UnsafeFileError("its parts claim more bytes than the file has")
         pickles = [part for part in parts if part.filename.endswith("/data.pkl")]
         if len(pickles) != 1:
-            raise UnsafeFileError("it is a zip archive of something else than PyTorch's data")
+            raise UnsafeFileError("it is a zip archive that PyTorch did not write")
         check_pickle(archive.read(pickles[0]), allowed)
         if (damaged := archive.testzip()) is not None:  # torch does not compare checksums
             raise zipfile.BadZipFile(f"its part {damaged!r} is damaged")
@@ -89,7 +89,7 @@ def check_pickle(content: bytes | IO[bytes], allowed: Collection[str] = ()) -> N
     collections, shared, is_collection = set(), 0, False
     for opcode, argument, _ in genops(content):
         if opcode.proto > _PROTOCOL:
-            raise UnsafeFileError("it is not pickled as PyTorch does")
+            raise UnsafeFileError("it uses a newer pickle protocol than PyTorch")
         if opcode.name == "GLOBAL":
             name = str(argument).replace(" ", ".")
             if name not in allowed and not PLAIN.fullmatch(name):
@@ -98,7 +98,7 @@ def check_pickle(content: bytes | IO[bytes], allowed: Collection[str] = ()) -> N
             is_collection = argument in collections
             shared += is_collection
             if shared > MOST_SHARED:
-                raise UnsafeFileError("it holds the same collections more often than any training writes")
+                raise UnsafeFileError("it refers to the same collections more often than any training does")
         elif not opcode.name.endswith("PUT"):
             is_collection = opcode.name not in _NO_COLLECTIONS
         elif is_collection:

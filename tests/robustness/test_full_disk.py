@@ -95,7 +95,7 @@ def test_a_file_above_the_quota_leaves_the_old_one_whole(tmp_path: Path, write: 
     target = tmp_path / "file"
     write(target, 10)
     before = target.read_bytes()
-    with files_up_to(len(before) + 1000), pytest.raises(OSError, match=rf"cannot write '{target}' .*make room"):
+    with files_up_to(len(before) + 1000), pytest.raises(OSError, match=rf"cannot write '{target}' .*Make room"):
         write(target, 100_000)
     assert target.read_bytes() == before
     assert list(tmp_path.iterdir()) == [target]
@@ -132,7 +132,7 @@ def test_an_export_without_room_names_its_folder_and_leaves_the_old_one_whole(
 
     folder = publish(export, tmp_path, kind, 10).parent
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    with files_up_to(2**16), pytest.raises(CannotWriteError, match=rf"cannot write '{folder}' .*make room"):
+    with files_up_to(2**16), pytest.raises(CannotWriteError, match=rf"cannot write '{folder}' .*Make room"):
         publish(export, tmp_path, kind, 2**18, size=2**20)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -164,7 +164,7 @@ def test_an_export_to_openvino_names_the_full_disk_of_temporary_files(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
     model = as_if_trained(Grad(**tiny()))
-    advice = "make room there, or set TMPDIR to a folder that has some"
+    advice = "make room there, or set TMPDIR to a folder on a disk with free space"
     without_room_for_temporary_files(model, tmp_path, "No space left on device", advice, monkeypatch)
 
 
