@@ -56,7 +56,7 @@ class NormalScale(nn.Module):
             ValueError: If there are no images.
         """
         if not scores:
-            raise ValueError("what is usual cannot be learnt without training images, and there is none.")
+            raise ValueError("scaled distances are fitted to training images, but there are none; add some.")
         own = {index: usual(values) for index, values in scores.items()}
         weights = {index: len(values) / (len(values) + PRIOR_IMAGES) for index, values in scores.items()}
         every = geometric_mean(list(own.values()), list(weights.values()))
