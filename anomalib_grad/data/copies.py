@@ -137,8 +137,8 @@ def with_copies(loader: object, copies: int, turned_below: int = 0) -> object:
     if versions.turned:
         whose = f" of {', '.join(versions.turned)}" if any(versions.turned) else ""
         logger.info(
-            "Training images%s are few: copies of them are turned as well; set training.turned_below to 0 where a part "
-            "that lies turned is a defect.",
+            "There are few training images%s, so their copies are turned as well; set training.turned_below to 0 if a "
+            "turned part is a defect.",
             whose,
         )
     return DataLoader(

@@ -161,7 +161,7 @@ def _frame(category: str, index: int, part: AnomalibDataset) -> pd.DataFrame:
     unmasked = frame[has_mask & (labels == int(LabelName.ABNORMAL)) & (frame["mask_path"] == "")]
     if len(unmasked):
         raise ValueError(
-            f"category '{category}': {len(unmasked)} anomalous images have no mask although others have "
+            f"category '{category}': {len(unmasked)} anomalous images have no mask, but others have "
             f"(first: {unmasked['image_path'].iloc[0]}); add their masks, or remove all masks of this category",
         )
     return frame

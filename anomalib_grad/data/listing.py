@@ -64,7 +64,7 @@ def list_images(folder: str | Path) -> list[Path]:
     others = [path for path in found if path.suffix.lower() in OTHER_PICTURES]
     if others:
         logger.warning(
-            "left out of %s, as their formats are not read: %s (first: %s); save them as PNG",
+            "left out of %s, as their formats are not supported: %s (first: %s); save them as PNG",
             folder,
             counted_by_folder(others, Path(folder)),
             others[0].name,

@@ -244,7 +244,7 @@ class MultiCategory(AnomalibDataModule):
         homeless = mask_in(self.root)
         if homeless is not None and any(folder and folder.parent == self.root for folder in folders.values()):
             raise ValueError(
-                f"{homeless} lies beside the products; put it into the folder of one, or give it as ignore"
+                f"{homeless} lies beside the products' folders; move it into one of them, or give its path as ignore"
             )
         return masks
 
@@ -295,7 +295,7 @@ class MultiCategory(AnomalibDataModule):
             folder = Path(getattr(datamodule, "root", None) or self.root) / datamodule.category
             if len(datasets.get(name, ())) > 0:
                 if isinstance(datasets[name], (AnomalibDepthDataset, AnomalibVideoDataset)):
-                    raise TypeError(f"category '{name}' is no image dataset; join image datasets only")
+                    raise TypeError(f"category '{name}' is not an image dataset; join image datasets only")
                 if subset == "test" and not datasets[name].has_anomalous:
                     logger.warning("category '%s' has no anomalous test image, so it has no AUROC", name)
             elif subset == "val":
@@ -307,7 +307,7 @@ class MultiCategory(AnomalibDataModule):
             else:
                 without = ", or set test_split_mode='none' to train without testing it" if subset == "test" else ""
                 raise ValueError(
-                    f"category '{name}' has no {subset} image in {folder}; add some or leave it out{without}"
+                    f"category '{name}' has no {subset} image in {folder}; add images, or remove the category{without}"
                 )
         return MultiCategoryDataset(datasets, self._file_format)
 
@@ -353,7 +353,7 @@ class MultiCategory(AnomalibDataModule):
         if hasattr(self, "val_data"):
             return self._evaluation_dataloader(self.val_data)
         if self.trainer is not None and self.trainer.state.fn == "validate":
-            logger.warning("there is nothing to validate on: %s", TAKE_IMAGES)
+            logger.warning("there are no validation images: %s", TAKE_IMAGES)
         return []
 
     def test_dataloader(self) -> EVAL_DATALOADERS:

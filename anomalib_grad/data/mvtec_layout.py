@@ -103,7 +103,7 @@ class MVTecLayout(Layout, MVTecAD):
         if unmasked and mask_files:
             raise ValueError(
                 f"{len(unmasked)} anomalous test images have no mask in {folder / 'ground_truth'} (first: "
-                f"{unmasked[0]}); add the masks, or remove all of them to count the category in image metrics only",
+                f"{unmasked[0]}); add the masks, or remove all masks to evaluate the category by image metrics only",
             )
         unused = sorted(set(masks.values()) - missing)
         if unused:
@@ -131,7 +131,7 @@ def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
                 others.append(path)
     if others:
         logger.warning(
-            "left out of %s, as they are neither in train/%s nor in a folder of test: %s; move those that count",
+            "left out of %s, as they are neither in train/%s nor in a subfolder of test: %s; move them if they count",
             folder,
             _NORMAL,
             counted_by_folder(others, folder),
@@ -150,8 +150,8 @@ def _check_defects(images: Sequence[Path], folder: Path) -> None:
     meant = next((kind for kind in kinds if kind != _NORMAL and kind.strip().casefold() in _MEANT_FOR_NORMAL), None)
     if meant is not None:
         raise ValueError(
-            f"{folder / 'test' / meant} ({kinds[meant]} images) would be counted as a kind of defect; rename it to "
-            f"{_NORMAL} if its images are normal, and to what is wrong with them if not"
+            f"{folder / 'test' / meant} ({kinds[meant]} images) would count as a kind of defect; rename it to "
+            f"{_NORMAL} if its images are normal, else to the name of their defect"
         )
 
 
@@ -163,8 +163,8 @@ def links_to_nothing(files: Sequence[Path], skip: bool) -> set[Path]:
     """
     missing = sorted(path for path in files if not path.exists())
     if missing and not skip:
-        raise ValueError(f"{missing[0]} is a link to {missing[0].resolve()}, which is not there; repair or remove it")
+        raise ValueError(f"{missing[0]} is a link to {missing[0].resolve()}, which does not exist; repair or remove it")
     if missing:
         listed = "\n".join(f"  {path} -> {path.resolve()}" for path in missing)
-        logger.warning("left out, %d links to files that are not there:\n%s", len(missing), listed)
+        logger.warning("left out %d links to files that do not exist:\n%s", len(missing), listed)
     return set(missing)

@@ -55,7 +55,7 @@ class PredictImages(PredictDataset):
             faulty = list_faulty(files_of(self), self.file_format)
             self.image_filenames = [image for image in self.image_filenames if (str(image), False) not in faulty]
             if not self.image_filenames:
-                raise ValueError(f"no image in {path} can be read; see the list of what is wrong with them")
+                raise ValueError(f"no image in {path} can be read; see the warning above for what is wrong with each")
 
     def __getitem__(self, index: int) -> ImageItem:
         """Read an image.
@@ -74,7 +74,9 @@ class PredictImages(PredictDataset):
         Raises:
             AttributeError: Says how to pass them.
         """
-        raise AttributeError("PredictImages is no datamodule; call engine.predict(model, dataset=PredictImages(...)).")
+        raise AttributeError(
+            "PredictImages is not a datamodule; call engine.predict(model, dataset=PredictImages(...))."
+        )
 
     @property
     def collate_fn(self) -> Callable[[list[ImageItem]], ImageBatch]:
@@ -95,9 +97,7 @@ def images_at(path: Path) -> list[Path]:
         return [path]
     images = list_images(path)
     if not images:
-        raise ValueError(
-            f"there is no image in {path}, that is, no file that ends in {', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
+        raise ValueError(f"there is no image in {path}: no file ends in {', '.join(sorted(IMAGE_SUFFIXES))}")
     return images
 
 

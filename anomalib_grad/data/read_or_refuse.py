@@ -44,9 +44,9 @@ class FileFormat(NamedTuple):
             ValueError: If a value is out of range; says what is possible.
         """
         if self.bits not in _BITS:
-            raise ValueError(f"bits must be {_BITS[0]} to {_BITS[-1]}, got {self.bits!r}; those of 8 bits need none.")
+            raise ValueError(f"bits must be {_BITS[0]} to {_BITS[-1]}, got {self.bits!r}; 8-bit files need no bits.")
         if self.max_pixels is not None and self.max_pixels < 1:
-            raise ValueError(f"max_pixels must be a number of pixels, got {self.max_pixels!r}.")
+            raise ValueError(f"max_pixels must be at least 1, got {self.max_pixels!r}.")
         return self
 
 
@@ -83,12 +83,12 @@ def blamed(name: str) -> Iterator[None]:
     except Exception as error:
         cause = message(error) or type(error).__name__
         if isinstance(error, Image.DecompressionBombError):
-            cause += " (max_pixels of MultiCategory, PredictImages and CategoryOpenVINOInferencer allows more)"
+            cause += " (to allow more, set max_pixels of MultiCategory, PredictImages or CategoryOpenVINOInferencer)"
         advice = "check the path" if isinstance(error, FileNotFoundError) else "remove or replace it"
         if isinstance(error, PermissionError):
             advice = GIVE_RIGHT
         if isinstance(error, IsADirectoryError):
-            advice = "name an image in it, or rename it"
+            advice = "give an image in it, or rename the folder"
         raise UnreadableImageError(f"could not read {name}: {cause}; {advice}") from error
 
 
@@ -120,7 +120,7 @@ def refuse_pipes(path: Path) -> None:
     """
     mode = path.stat().st_mode
     if not (S_ISREG(mode) or S_ISDIR(mode)):
-        raise OSError(f"'{path}' is a pipe or a device, no file; remove it")
+        raise OSError(f"'{path}' is a pipe or a device, not a file; remove it")
 
 
 def read_pixels(path: str | Path, size: tuple[int, int] | None, files: FileFormat) -> np.ndarray:

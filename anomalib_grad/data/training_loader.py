@@ -38,7 +38,7 @@ class ReplacesTrainingLoader(Callback, ABC):
             return
         if datamodule is None:
             if self.wanted() is not None:
-                logger.warning("%s is off: give the training a datamodule, not loaders.", self.wanted())
+                logger.warning("%s is off: pass the trainer a datamodule instead of data loaders.", self.wanted())
             return
         images: Callable[[], object] = datamodule.train_dataloader
 

@@ -86,7 +86,7 @@ def test_copies_of_products_with_few_images_are_turned_and_of_no_others(
     data.setup("fit")
     with caplog.at_level("INFO"):
         versions, straight = (with_copies(data.train_dataloader(), 5, below).dataset for below in (3, 0))
-    assert caplog.text.count("images of few are few: copies of them are turned as well") == 1
+    assert caplog.text.count("There are few training images of few, so their copies are turned as well") == 1
     pairs = [(versions[index], straight[index]) for index in range(len(versions))]
     differ = Counter(one.category for one, other in pairs if not torch.equal(one.image, other.image))
     assert differ["many"] == 0
@@ -122,7 +122,7 @@ def test_a_training_on_loaders_says_that_there_are_neither_copies_nor_a_cache(
         for callback in (TrainOnCopies(lambda model=model: model.settings.training), model.feature_caching):
             callback.setup(trainer, model, "fit")
             callback.setup(trainer, model, "test")
-        messages = [f"{name} is off: give the training a datamodule, not loaders." for name in said]
+        messages = [f"{name} is off: pass the trainer a datamodule instead of data loaders." for name in said]
         assert caplog.messages == messages
         caplog.clear()
 

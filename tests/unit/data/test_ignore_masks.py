@@ -72,11 +72,26 @@ def test_the_mask_is_no_image_where_images_lie_beside_it(root: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "white", "ignore", "message"),
     [
-        ("nut/ignore.png", ALL, None, "nut/ignore.png ignores the whole image; paint white only what"),
-        ("nut/ignore.jpg", LEFT, None, "nut/ignore.jpg is not followed under that name; call it ignore.png"),
-        ("pin/Ignore.PNG", LEFT, None, "pin/Ignore.PNG is not followed under that name; call it ignore.png"),
-        ("ignore.png", LEFT, None, "ignore.png lies beside the products; put it into the folder of one"),
-        ("nut/ignore.png", LEFT, {"bolt": "x.png"}, "'bolt', which is no product; there are: nut, pin"),
+        ("nut/ignore.png", ALL, None, "nut/ignore.png ignores the whole image; paint only the pixels to ignore white"),
+        (
+            "nut/ignore.jpg",
+            LEFT,
+            None,
+            "nut/ignore.jpg is not used as an ignore mask under that name; rename it to ignore.png",
+        ),
+        (
+            "pin/Ignore.PNG",
+            LEFT,
+            None,
+            "pin/Ignore.PNG is not used as an ignore mask under that name; rename it to ignore.png",
+        ),
+        ("ignore.png", LEFT, None, "ignore.png lies beside the products' folders; move it into one of them"),
+        (
+            "nut/ignore.png",
+            LEFT,
+            {"bolt": "x.png"},
+            "ignore names an unknown product, 'bolt'; the products are: nut, pin",
+        ),
         ("nut/ignore.png", LEFT, {"pin": "x.png"}, "could not read mask 'x.png'"),
     ],
 )
