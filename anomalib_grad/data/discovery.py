@@ -35,7 +35,7 @@ _MARKERS: dict[str, tuple[str, ...]] = {
 # Folder that products have in all of these layouts; it reveals one whose ``train`` is missing or misspelt.
 _TEST_FOLDER = "test"
 # Arguments of ``Folder`` for folders that a category may lack.
-_PLACES = ("normal_test_dir", "abnormal_dir", "mask_dir")
+_OPTIONAL_FOLDERS = ("normal_test_dir", "abnormal_dir", "mask_dir")
 # This package's replacements for anomalib's datamodules.
 _LAYOUTS: dict[type[AnomalibDataModule], type[AnomalibDataModule]] = {MVTecAD: MVTecLayout, Folder: FolderLayout}
 # "mean" is the row of means over categories, "unknown" a model's answer for product types that it has not seen.
@@ -171,7 +171,7 @@ def create_datamodule(
 def _product_folders(folder: Path, dataset_args: Mapping[str, Any]) -> dict[str, list[str] | None]:
     """Return those of the folders given to ``Folder`` that this product has."""
     found: dict[str, list[str] | None] = {}
-    for key in _PLACES:
+    for key in _OPTIONAL_FOLDERS:
         names = as_list(dataset_args.get(key))
         present = [str(name) for name in names if (folder / name).is_dir()]
         missing = [str(name) for name in names if str(name) not in present]
@@ -221,7 +221,7 @@ def _advice(base: Path, markers: Sequence[str], folders: Sequence[Path]) -> str:
 def _resembles(folder: Path, markers: Sequence[str], dataset_args: Mapping[str, Any]) -> bool:
     """Tell whether a folder that is not a category looks like one: it has images, and some of a category's folders."""
     parts = {PurePath(marker).parts[0].casefold() for marker in markers}
-    parts |= {str(name).casefold() for key in _PLACES for name in as_list(dataset_args.get(key))}
+    parts |= {str(name).casefold() for key in _OPTIONAL_FOLDERS for name in as_list(dataset_args.get(key))}
     parts |= {_TEST_FOLDER} if "train" in parts else set()
     found = any(entry.is_dir() and entry.name.casefold() in parts for entry in folder.iterdir())
     return found and bool(list_images(folder))

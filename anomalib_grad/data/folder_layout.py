@@ -16,7 +16,7 @@ from anomalib.data.utils import LabelName, Split
 from .ignore_masks import IGNORE_FILE
 from .listing import IMAGE_SUFFIXES, list_images
 from .masks import check_no_masks_among, masks_by_name, take_mask
-from .mvtec_layout import Layout, Row, links_to_nothing
+from .mvtec_layout import Layout, Row, find_broken_links
 
 Folders = str | Path | Sequence[str | Path] | None
 
@@ -40,7 +40,7 @@ class FolderLayout(Layout, Folder):
             )
         masks = self._masks(anomalous) if self.mask_dir and anomalous else {}
         check_no_masks_among([*normal, *normal_test, *anomalous])
-        missing = links_to_nothing([*normal, *normal_test, *anomalous, *masks.values()], self.skip_missing)
+        missing = find_broken_links([*normal, *normal_test, *anomalous, *masks.values()], self.skip_missing)
         roles = (
             (Split.TRAIN, "normal", LabelName.NORMAL, normal),
             (Split.TEST, "normal_test", LabelName.NORMAL, normal_test),

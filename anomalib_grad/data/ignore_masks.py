@@ -102,7 +102,7 @@ def given_masks(ignore: str | Mapping[str, str] | None, folders: Mapping[str, Pa
     return {name: mask for name, mask in {**found, **named}.items() if mask is not None}
 
 
-def of_the_rest(batch: Any, ignored: Tensor) -> dict[str, Any]:  # noqa: ANN401  # an ImageBatch, typed by no base
+def exclude_ignored(batch: Any, ignored: Tensor) -> dict[str, Any]:  # noqa: ANN401  # an ImageBatch, typed by no base
     """Return a batch's map and ground truth with ignored pixels set to normal, with a score of at most 0.
 
     An anomalous image whose marked pixels are all ignored becomes normal.

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from .pixels import is_lossy
-from .read_or_refuse import FileFormat, opened, read_mask
+from .read_or_refuse import FileFormat, open_image, read_mask
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def check_masks(samples: pd.DataFrame, files: FileFormat) -> None:
     lossy, turned = [], []
     for image_path, mask_path in samples.loc[samples["mask_path"] != "", ["image_path", "mask_path"]].to_numpy():
         limit = files.max_pixels
-        with opened(image_path, max_pixels=limit) as image, opened(mask_path, "mask", limit) as mask:
+        with open_image(image_path, max_pixels=limit) as image, open_image(mask_path, "mask", limit) as mask:
             sizes, turns = (image.size, mask.size), [_is_turned(file) for file in (image, mask)]
             if is_lossy(mask):
                 lossy.append(mask_path)

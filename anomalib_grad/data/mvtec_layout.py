@@ -32,7 +32,7 @@ from anomalib.data.utils import LabelName, Split
 from .ignore_masks import IGNORE_FILE
 from .listing import counted_by_folder, list_images
 from .masks import check_masks_of_normal, check_no_masks_among, masks_by_name, take_mask
-from .read_or_refuse import AS_THEY_SAY
+from .read_or_refuse import DEFAULT_FORMAT
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class MVTecLayout(Layout, MVTecAD):
             a defect, or, without ``skip_missing``, a link is broken.
     """
 
-    file_format = AS_THEY_SAY
+    file_format = DEFAULT_FORMAT
     """Properties that the files do not state themselves."""
 
     def listed(self) -> tuple[list[Row], bool]:
@@ -87,7 +87,7 @@ class MVTecLayout(Layout, MVTecAD):
         images, mask_files = _images_and_masks(folder)
         _check_defects(images, folder)
         masks = masks_by_name(mask_files, folder / "ground_truth")
-        missing = links_to_nothing([*images, *mask_files], self.skip_missing)
+        missing = find_broken_links([*images, *mask_files], self.skip_missing)
         rows, unmasked, of_normal = [], [], []
         for image in images:
             split, label = image.relative_to(folder).parts[:2]
@@ -155,7 +155,7 @@ def _check_defects(images: Sequence[Path], folder: Path) -> None:
         )
 
 
-def links_to_nothing(files: Sequence[Path], skip: bool) -> set[Path]:
+def find_broken_links(files: Sequence[Path], skip: bool) -> set[Path]:
     """Find missing files, and list them in a warning.
 
     Raises:

@@ -10,7 +10,7 @@ from anomalib.data import ImageBatch, ImageItem, PredictDataset
 from torchvision.transforms.v2 import Transform
 
 from .listing import IMAGE_SUFFIXES, list_images
-from .read_or_refuse import AS_THEY_SAY, FileFormat, read_image
+from .read_or_refuse import DEFAULT_FORMAT, FileFormat, read_image
 from .resizing import resized_to
 from .unreadable import files_of, list_faulty
 
@@ -43,7 +43,7 @@ class PredictImages(PredictDataset):
         transform: Transform | None = None,
         image_size: int | tuple[int, int] = (256, 256),
         skip_unreadable: bool = False,
-        bits: int = AS_THEY_SAY.bits,
+        bits: int = DEFAULT_FORMAT.bits,
         max_pixels: int | None = None,
     ) -> None:
         # anomalib's constructor is not called, as it lists hidden files too

@@ -26,7 +26,7 @@ from rich.progress import track
 from anomalib_grad.files.refusals import enumerated, reword
 
 from .pixels import read_wrongly_by_anomalib
-from .read_or_refuse import AS_THEY_SAY, FileFormat, UnreadableImageError, check_image, read_mask, refuse_pipes
+from .read_or_refuse import DEFAULT_FORMAT, FileFormat, UnreadableImageError, check_image, read_mask, refuse_pipes
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class NameUnreadableImages(Callback):
             return
         causes: dict[File, str] = {}
         for dataset in datasets_in_use(trainer):
-            causes |= find_unreadable(files_of(dataset), getattr(dataset, "file_format", AS_THEY_SAY))
+            causes |= find_unreadable(files_of(dataset), getattr(dataset, "file_format", DEFAULT_FORMAT))
         if causes:
             option = "--data.skip_unreadable true (of MultiCategory and PredictImages, in Python skip_unreadable=True)"
             reword(exception, f"{enumerated(causes.values())}; to leave such files out, set {option}.")

@@ -18,7 +18,7 @@ import torch
 ARGUMENTS = ("hparams", "module_arguments", "hyper_parameters")
 """Keys under which Lightning stores arguments. Later keys win; the first two are from versions before 1.0."""
 CALLABLES = ("_instantiator", "_class_path")
-LEAST_BYTES = {
+MIN_BYTES = {
     "local_resolution": 1,
     "global_resolution": 1,
     "feature_size": 64,
@@ -28,7 +28,7 @@ LEAST_BYTES = {
 }
 """Lower bound on the bytes in a checkpoint for each unit of an argument (of the product, if it has several numbers). 64
 bytes are 16 channels of 16 bits in 2 cells or layers."""
-MOST_CUT_OFF = 64
+MAX_BACKBONE_TO_FILE = 64
 """How many times larger than the file a whole backbone may be, as unused stages are cut off. mobilenetv3_small_050
 needs 20, and 40 if the file is in half precision."""
 
@@ -51,7 +51,7 @@ def find_fault_of_arguments(content: Mapping[str, Any], size: int) -> str | None
         return f"its argument {strange!r} is not a plain value, such as a number or a string"
     groups = {name: value for group in arguments.values() if isinstance(group, dict) for name, value in group.items()}
     sizes = groups | arguments
-    for name, stored in LEAST_BYTES.items():
+    for name, stored in MIN_BYTES.items():
         dims = sizes.get(name.replace("resolution", "dims"), 2) if name.endswith("resolution") else 1
         if _product(sizes.get(name), dims) * stored > size:
             return f"its {name} asks for a larger model than the file can hold"
@@ -97,7 +97,7 @@ def is_oversized(backbone: object, size: int) -> bool:
         return False
     with torch.device("meta"):
         network = timm.create_model(backbone, pretrained=False)
-    return sum(parameter.nbytes for parameter in network.parameters()) > MOST_CUT_OFF * size
+    return sum(parameter.nbytes for parameter in network.parameters()) > MAX_BACKBONE_TO_FILE * size
 
 
 def _product(value: object, dims: object) -> float:

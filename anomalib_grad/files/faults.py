@@ -32,10 +32,10 @@ PARTS = dict.fromkeys(ARGUMENTS, Mapping) | {
 """Types that Lightning, anomalib and Grad expect of a checkpoint's optional parts."""
 MODEL = "model."
 """Prefix of the network's weights. Thresholds lack it; there NaN means not set yet."""
-NOT_SET = "mse_threshold"
-WITHOUT_BOUND = "recogniser.radius"
+MAY_BE_NAN = "mse_threshold"
+MAY_BE_INFINITE = "recogniser.radius"
 """A buffer that is infinite if training showed too little to call any product unseen."""
-NO_RUN = "it is a PyTorch file, but not a checkpoint of a training"
+NOT_A_TRAINING = "it is a PyTorch file, but not a checkpoint of a training"
 OTHER_MODEL = "it is a checkpoint of another model than Grad"
 
 
@@ -71,15 +71,15 @@ def find_fault(path: Path, extra_safe_globals: Sequence[Any] = ()) -> str | None
 
 def _fault_of_content(content: object, size: int) -> str | None:
     if not isinstance(content, Mapping) or not content.keys() >= TRAINING_RUN:
-        return NO_RUN
+        return NOT_A_TRAINING
     weights = content["state_dict"]
     if not isinstance(weights, Mapping) or not weights or not all(isinstance(name, str) for name in weights):
-        return NO_RUN
+        return NOT_A_TRAINING
     no_tensor = next((name for name, value in weights.items() if not isinstance(value, Tensor)), None)
     if no_tensor is not None:
         return f"its weight {no_tensor!r} is not a tensor"
     if not isinstance(content["pytorch-lightning_version"], str):
-        return NO_RUN
+        return NOT_A_TRAINING
     wrong = next((part for part, kind in PARTS.items() if not isinstance(content.get(part), kind | None)), None)
     if wrong is not None:
         return f"its {wrong!r} has a type that no training writes"
@@ -99,10 +99,10 @@ def _fault_of_weights(weights: Mapping[str, Tensor]) -> str | None:
         return f"its weight {unstored!r} of shape {tuple(weights[unstored].shape)} is not stored in full"
     for name, values in weights.items():
         held = values.float() if values.dtype is torch.float64 else values  # the precision of the model
-        if name.startswith(MODEL) and NOT_SET not in name:
+        if name.startswith(MODEL) and MAY_BE_NAN not in name:
             if not torch.isfinite(held).all():
                 return f"its weight {name!r} has NaN or infinite values, as after a training that diverged"
-        elif not name.endswith(WITHOUT_BOUND) and torch.isinf(held).any():
+        elif not name.endswith(MAY_BE_INFINITE) and torch.isinf(held).any():
             return f"its {name!r} is infinite"
     return None
 

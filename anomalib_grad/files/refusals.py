@@ -50,7 +50,7 @@ def message(error: BaseException) -> str:
 
 
 @contextmanager
-def permitted() -> Iterator[None]:
+def explain_permission_errors() -> Iterator[None]:
     """Name what a block may not read, which may be a folder above the path that the operating system names.
 
     Raises:

@@ -37,7 +37,7 @@ PLAIN = re.compile(
     r"|torch\.(\w+Storage|Size|device|bool|per_tensor_affine|(b?float|u?int|complex)\d+)"
 )
 """Names of the classes and functions that tensors and plain data are made of."""
-MOST_SHARED = 16
+MAX_SHARED = 16
 """Most references to a tuple, list or dictionary that is already stored. A training writes three at most; a file that
 nests them doubles its content with each."""
 _LEGACY_PICKLES = 5  # at the start of a file of PyTorch before 1.6; the fourth is the content
@@ -97,7 +97,7 @@ def check_pickle(content: bytes | IO[bytes], allowed: Collection[str] = ()) -> N
         if opcode.name.endswith("GET"):
             is_collection = argument in collections
             shared += is_collection
-            if shared > MOST_SHARED:
+            if shared > MAX_SHARED:
                 raise UnsafeFileError("it refers to the same collections more often than any training does")
         elif not opcode.name.endswith("PUT"):
             is_collection = opcode.name not in _NO_COLLECTIONS

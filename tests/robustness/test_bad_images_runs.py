@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from anomalib_grad.data import MultiCategory, PredictImages
-from anomalib_grad.data.read_or_refuse import AS_THEY_SAY, UnreadableImageError, read_image
+from anomalib_grad.data.read_or_refuse import DEFAULT_FORMAT, UnreadableImageError, read_image
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds import PerCategoryPostProcessor
@@ -127,7 +127,7 @@ def test_batch_inference_scores_each_file_as_if_it_were_alone_and_says_what_is_w
         maps=False,
         batch_size=8,
         threads=1,
-        files=AS_THEY_SAY,
+        files=DEFAULT_FORMAT,
     )
     os.mkfifo(pipe := tmp_path / "pipe.png")
     script["Judge"](settings)(pyarrow.table({"path": [*(str(path) for path, _ in files.values()), str(pipe)]}))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from anomalib_grad.data import MultiCategory
-from anomalib_grad.data.ignore_masks import kept_pixels, of_the_rest
+from anomalib_grad.data.ignore_masks import exclude_ignored, kept_pixels
 from helpers import write_category
 
 
@@ -110,7 +110,7 @@ def test_what_is_ignored_is_normal_and_an_image_of_which_all_is_ignored_as_well(
     batch = SimpleNamespace(anomaly_map=torch.ones(3, 4, 4), gt_mask=marked, gt_label=torch.tensor([True, True, True]))
     ignored = torch.zeros(1, 4, 4, dtype=torch.bool)
     ignored[..., :2] = True
-    fields = of_the_rest(batch, ignored)
+    fields = exclude_ignored(batch, ignored)
     assert fields["anomaly_map"].sum() == 3 * 8
     assert fields["gt_mask"].sum() == 4
     assert fields["gt_label"].tolist() == [False, True, True], "the third never showed where it is anomalous"
