@@ -131,7 +131,7 @@ def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
                 others.append(path)
     if others:
         logger.warning(
-            "left out of %s, as they are neither in train/%s nor in a subfolder of test: %s; move them if they count",
+            "left out of %s, as they are neither in train/%s nor in a subfolder of test: %s; move those you need",
             folder,
             _NORMAL,
             counted_by_folder(others, folder),

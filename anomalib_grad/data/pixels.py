@@ -67,7 +67,7 @@ def check_mode(image: Image.Image) -> None:
     check_layout(image)
     if image.mode == "F" or (image.mode == "I" and image.format not in _SCALED_TO_SIXTEEN_BITS):
         kind = "floating-point" if image.mode == "F" else "32-bit or signed"
-        raise ValueError(f"it has {kind} values, whose value of white is unknown; save it with 8 or 16 bits")
+        raise ValueError(f"it has {kind} values, so it is unknown which value is white; save it with 8 or 16 bits")
 
 
 def check_layout(image: Image.Image) -> None:
@@ -78,7 +78,7 @@ def check_layout(image: Image.Image) -> None:
     """
     tags = getattr(image, "tag_v2", {})
     if image.mode == "L" and _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
-        raise ValueError("it has signed values, whose value of white is unknown; save it with unsigned values")
+        raise ValueError("it has signed values, so it is unknown which value is white; save it with unsigned values")
     if tags.get(_PLANES) == _APART and max(tags.get(_BITS, (0,))) > 8:  # noqa: PLR2004
         raise ValueError("its 16-bit colours are in separate planes; save it with 8 bits, or interleave the colours")
 
