@@ -154,7 +154,7 @@ def test_an_export_to_openvino_names_the_limit_of_files_by_way_of_which_it_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = as_if_trained(Grad(**tiny()))
-    advice = "allow larger files (ulimit -f), or set TMPDIR to a folder that takes them"
+    advice = "allow larger files (ulimit -f), or set TMPDIR to a folder on a disk that allows them"
     with files_up_to(2**16):
         without_room_for_temporary_files(model, tmp_path, "File too large", advice, monkeypatch)
 
@@ -178,7 +178,7 @@ def test_other_faults_of_an_export_are_not_blamed_on_the_disk(tmp_path: Path) ->
 
 def test_a_file_in_the_place_of_an_exports_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("")
-    with pytest.raises(CannotWriteError, match=r"weights/torch' \(Not a directory\).*name a folder"):
+    with pytest.raises(CannotWriteError, match=r"weights/torch' \(Not a directory\).*choose a writable folder"):
         publish(write_torch, tmp_path, ExportType.TORCH)
 
 
@@ -192,7 +192,7 @@ def test_a_results_folder_that_cannot_be_made_is_named_with_its_setting(shop: Pa
     make_read_only(small_disk)
     engine = Engine(default_root_dir=small_disk, accelerator="cpu", devices=1, logger=False)
     folder = rf"cannot write '{small_disk}/Grad/{shop.name}' \(Read-only file system\)"
-    with pytest.raises(CannotWriteError, match=rf"{folder}.* can be written to \(default_root_dir\)"):
+    with pytest.raises(CannotWriteError, match=rf"{folder}.* choose a writable folder \(default_root_dir\)"):
         engine.fit(Grad(**tiny()), datamodule=MultiCategory(root=shop, num_workers=0))
 
 
