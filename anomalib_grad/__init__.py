@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Grad", "GradModel", "MultiCategory", "register"]
 
-_HOME = {
+_SUBMODULES = {
     "Grad": "lightning_model",
     "GradModel": "torch_model",
     "MultiCategory": "data",
@@ -29,9 +29,9 @@ former_names.install()
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # the type of whichever public name is asked for
-    if name not in _HOME:
+    if name not in _SUBMODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    return getattr(import_module(f".{_SUBMODULES[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -7,7 +7,7 @@ Names are imported when first used.
 
 from typing import TYPE_CHECKING
 
-from anomalib_grad.files.lazy import lazily
+from anomalib_grad.files.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from .change import Correction, correct, fit, read_thresholds, set_threshold
@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Correction", "Verdicts", "correct", "fit", "read_thresholds", "set_threshold"]
 
-_HOME = dict.fromkeys(__all__, "change") | {"Verdicts": "verdicts"}
+_SUBMODULES = dict.fromkeys(__all__, "change") | {"Verdicts": "verdicts"}
 
-__getattr__ = lazily(__name__, _HOME)
+__getattr__ = lazy_getattr(__name__, _SUBMODULES)

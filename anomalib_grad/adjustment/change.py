@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from anomalib_grad.data.prediction import images_at
-from anomalib_grad.files.atomic import naming_disk
+from anomalib_grad.files.atomic import explain_write_errors
 from anomalib_grad.thresholds.error_rates import called_anomalous
 from anomalib_grad.thresholds.labelled_scores import KnownImage
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
@@ -225,7 +225,7 @@ def changing(path: str | Path) -> Iterator[tuple[ModelFile, ModelThresholds]]:
     """
     model = open_model(path)
     lock = model.path.with_name(f".{model.path.name}.lock")
-    with naming_disk(model.path):
+    with explain_write_errors(model.path):
         try:
             with FileLock(lock, timeout=WAIT_SECONDS, preserve_lock_file=True):  # the file is removed below
                 try:

@@ -149,7 +149,7 @@ class FrozenBackbone(nn.Module):
         if tiler is not None:
             if self._fixed_input_size:
                 raise ValueError(
-                    f"backbone {self.name!r} takes images of one size only and cannot see tiles: choose a "
+                    f"backbone {self.name!r} takes images of one size only, so it cannot use tiles: choose a "
                     f"convolutional backbone, or train without tiling."
                 )
             check_tiles(tiler, self.name, [feature_map.stride for feature_map in self.maps], self.image_size)
@@ -262,7 +262,7 @@ class FrozenBackbone(nn.Module):
             side = MIN_CELLS * coarsest.stride
             raise ValueError(
                 f"images of {height} x {width} pixels are too small for layer {coarsest.name!r} of backbone "
-                f"{self.name!r}, each of whose cells spans {coarsest.stride} pixels: choose an image_size of at least "
+                f"{self.name!r}, where each cell spans {coarsest.stride} pixels: choose an image_size of at least "
                 f"{[side, side]}."
             )
         return [(channels, height, width) for channels, height, width in shapes]
@@ -298,4 +298,4 @@ class FrozenBackbone(nn.Module):
         native = (timm.get_pretrained_cfg(self.name) or PretrainedCfg()).input_size[1:]
         if self._takes(native):
             return ValueError(f"{problem}: choose image_size={list(native)}, the size that it was trained at.")
-        return ValueError(f"{problem}, nor the size that it was trained at: choose another backbone.")
+        return ValueError(f"{problem}, nor of the size that it was trained at: choose another backbone.")

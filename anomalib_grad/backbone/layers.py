@@ -39,12 +39,14 @@ def list_feature_maps(backbone: str) -> list[FeatureMap]:
         hint = f"similar names: {', '.join(close)}; " if close else ""
         raise ValueError(
             f"unknown backbone {backbone!r}: timm has no model of that name; {hint}"
-            f"timm.list_models() lists all, 'grad_tiny' is built in."
+            f"timm.list_models() lists all of them, and 'grad_tiny' is built in."
         )
     tagged = timm.list_models(f"{architecture}.*", pretrained=True)
     if tag and backbone not in tagged:
         hint = f"choose one of {', '.join([architecture, *tagged])}" if tagged else f"choose {architecture!r}"
-        raise ValueError(f"unknown backbone {backbone!r}: {architecture!r} has no weights of the tag {tag!r}; {hint}.")
+        raise ValueError(
+            f"unknown backbone {backbone!r}: {architecture!r} has no pretrained weights with tag {tag!r}; {hint}."
+        )
     with torch.device("meta"):
         model = timm.create_model(backbone, pretrained=False)
     feature_info: list[dict[str, Any]] = getattr(model, "feature_info", None) or []
@@ -107,6 +109,7 @@ def select_layers(backbone: str, layers: Sequence[str] | str | None) -> list[Fea
         raise ValueError(message)  # noqa: TRY004  # the error of all arguments out of range
     unknown = [layer for layer in layers if layer not in by_name]
     if unknown or len(set(layers)) != len(layers) or not layers:
-        problem = f"has no layer {', '.join(map(repr, unknown))}" if unknown else f"needs distinct layers, got {layers}"
+        no_layer = f"has no layer {', '.join(map(repr, unknown))}"
+        problem = no_layer if unknown else f"needs one or more different layers, got {layers}"
         raise ValueError(f"backbone {backbone!r} {problem}; it offers: {offered}; or layers={named}.")
     return sorted((by_name[layer] for layer in layers), key=lambda feature_map: feature_map.place)

@@ -27,7 +27,7 @@ def check_tiles(tiler: "Tiler", backbone: str, strides: Sequence[int], image_siz
     tiles = in_words(tiler)
     if min(*tile, *step) < 1 or tiler.remove_border_count < 0:
         raise ValueError(
-            f"there are no {tiles}: choose a tile_size and a stride of at least 1, and a remove_border_count of at "
+            f"{tiles} are impossible: choose a tile_size and a stride of at least 1, and a remove_border_count of at "
             f"least 0."
         )
     if tile[0] > image_size[0] or tile[1] > image_size[1]:
@@ -43,8 +43,8 @@ def check_tiles(tiler: "Tiler", backbone: str, strides: Sequence[int], image_siz
         )
     if any((side - length) % advance for side, length, advance in zip(image_size, tile, step, strict=True)):
         raise ValueError(
-            f"{tiles} leave a rest of the model's input of {image_size[0]} x {image_size[1]}: choose an image_size "
-            f"that they cover exactly."
+            f"{tiles} do not fit exactly into the model's input of {image_size[0]} x {image_size[1]} pixels: choose an "
+            f"image_size that they cover exactly."
         )
     if tiler.mode.value != "padding":
         raise ValueError(f"tiles in mode {tiler.mode.value!r} would stretch the features: choose mode 'padding'.")

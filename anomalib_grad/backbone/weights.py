@@ -49,8 +49,8 @@ def load_pretrained(name: str, file: Path | None, build: Callable[..., nn.Module
             return _from_file(name, file, build)
         if not timm.is_model_pretrained(name):
             raise BackboneWeightsError(
-                f"timm has no pretrained weights for backbone {name!r}; give their file as "
-                f"pre_trained=/path/to/weights, or pre_trained=False for random ones."
+                f"timm has no pretrained weights for backbone {name!r}; give a weights file as "
+                f"pre_trained=/path/to/weights, or pre_trained=False for random weights."
             )
         config = timm.get_pretrained_cfg(name) or PretrainedCfg()
         if config.file:  # a built-in backbone
@@ -69,7 +69,7 @@ def _from_file(name: str, file: Path, build: Callable[..., nn.Module]) -> dict[s
     advice = f"give a safetensors or pth file with timm's weights of exactly {name!r}."
     if further := _further_blocks(name, tensors):
         raise BackboneWeightsError(
-            f"{str(file)!r} holds the weights of another network (with {further[0]}, for example); {advice}"
+            f"{str(file)!r} holds the weights of another network (for example {further[0]}); {advice}"
         )
     try:
         loaded = _load(build, tensors)
@@ -102,24 +102,25 @@ def _read_tensors(name: str, file: Path) -> dict[str, Tensor]:
     except (SafetensorError, *UNREADABLE) as error:
         raise BackboneWeightsError(
             f"cannot read weights for backbone {name!r}: {str(file)!r} is neither a safetensors file nor a pth file "
-            f"of nothing but tensors ({_brief(error)}); give one that is."
+            f"that holds only tensors ({_brief(error)}); give such a file."
         ) from error
     tensors = {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
     special = find_unstored(tensors)
     if special is not None:
         raise BackboneWeightsError(
-            f"cannot use weights for backbone {name!r}: in {str(file)!r} {special} is quantised or not stored; give a "
-            f"file of plain numbers."
+            f"cannot use weights for backbone {name!r}: tensor {special} in {str(file)!r} is quantised or not stored "
+            f"in full; give a file of plain tensors."
         )
     broken = next((key for key, value in tensors.items() if not torch.isfinite(value).all()), None)
     if broken is not None:
         raise BackboneWeightsError(
-            f"cannot use weights for backbone {name!r}: in {str(file)!r} {broken} is not finite; give a whole file."
+            f"cannot use weights for backbone {name!r}: tensor {broken} in {str(file)!r} has NaN or infinite values; "
+            f"give an undamaged file."
         )
     if not tensors:  # timm would ask the hub instead
         raise BackboneWeightsError(
             f"cannot read weights for backbone {name!r}: {str(file)!r} holds no tensors; "
-            f"give a file of timm's weights for it."
+            f"give a file with timm's weights of this backbone."
         )
     return tensors
 
@@ -177,8 +178,8 @@ def _brief(error: Exception) -> str:
 def _from_hub(name: str, build: Callable[..., nn.Module]) -> dict[str, Tensor]:
     unreachable = BackboneWeightsError(
         f"no pretrained weights for backbone {name!r}: the model hub cannot be reached and the local cache does not "
-        f"hold them; give a local file as pre_trained=/path/to/weights.safetensors (fetched elsewhere), or choose the "
-        f"built-in backbone='grad_tiny', which needs no download."
+        f"hold them; download them elsewhere and give the file as pre_trained=/path/to/weights.safetensors, or choose "
+        f"the built-in backbone='grad_tiny', which needs no download."
     )
     if _has_no_network():
         raise unreachable

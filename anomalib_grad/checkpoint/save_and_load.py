@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from anomalib_grad.backbone.tiling import describe, rebuild
-from anomalib_grad.files.checkpoint_reading import reading
+from anomalib_grad.files.checkpoint_reading import checked_checkpoint
 from anomalib_grad.files.configuration import (
     CheckpointConfigurationError,
     check_configuration,
@@ -169,7 +169,7 @@ def load(  # arguments are Lightning's
     if unknown is not None and not any(part.kind is part.VAR_KEYWORD for part in own.values()):
         raise TypeError(f"{kind.__name__} takes no argument {unknown!r}; constants stand in {', '.join(GROUPS)}.")
     allowed = kind.checkpoint_safe_globals()  # type: ignore[attr-defined]  # anomalib's
-    with reading(source, allowed) as path:
+    with checked_checkpoint(source, allowed) as path:
         try:
             arguments = stored_arguments(path, allowed)
             for name in GROUPS.keys() & given.keys():

@@ -48,14 +48,14 @@ def paste_patches(features: Tensor, most: int) -> Tensor:
     for patch in range(most):
         shifts = [int(torch.randint(side, ())) for side in (height, width)]
         donors = features[torch.randperm(batch).to(features.device)].roll(shifts, dims=(2, 3))
-        inside = spans(batch, height).unsqueeze(2) & spans(batch, width).unsqueeze(1)  # (B, H, W)
+        inside = draw_spans(batch, height).unsqueeze(2) & draw_spans(batch, width).unsqueeze(1)  # (B, H, W)
         blend, opaque = torch.rand(2, batch, 1, 1)
         share = torch.where(opaque < OPAQUE, 1.0, blend) * (inside & (patch < counts))  # (B, H, W)
         pasted = pasted.lerp(donors, share.unsqueeze(1).to(features))
     return pasted
 
 
-def spans(batch: int, side: int) -> Tensor:
+def draw_spans(batch: int, side: int) -> Tensor:
     """Draw the rows (or columns) of ``side`` that a patch covers in each image, at least one: bool, ``(B, side)``."""
     length = torch.randint(1, max(round(LARGEST * side), 1) + 1, (batch, 1))
     start = (torch.rand(batch, 1) * (side - length + 1)).floor()

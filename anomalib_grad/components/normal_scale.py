@@ -56,8 +56,8 @@ class NormalScale(nn.Module):
             ValueError: If there are no images.
         """
         if not scores:
-            raise ValueError("what is usual cannot be learnt without training images, and there is none.")
-        own = {index: usual(values) for index, values in scores.items()}
+            raise ValueError("scaled distances are fitted to training images, but there are none; add some.")
+        own = {index: usual_score(values) for index, values in scores.items()}
         weights = {index: len(values) / (len(values) + PRIOR_IMAGES) for index, values in scores.items()}
         every = geometric_mean(list(own.values()), list(weights.values()))
         units = [every] * (num_categories + 1)
@@ -85,7 +85,7 @@ class NormalScale(nn.Module):
             self.units = units.to(self.units).clone()
 
 
-def usual(scores: Tensor) -> Tensor:
+def usual_score(scores: Tensor) -> Tensor:
     """Return the :data:`USUAL_SHARE` quantile ``()`` of scores ``(N,)``, or 1 if it is 0, as on constant images."""
     unit = scores.float().quantile(USUAL_SHARE)
     return torch.where(unit > 0, unit, 1.0)

@@ -89,7 +89,7 @@ class ContinuousGrid(nn.Module):
         if 4 * channels * math.prod(shape) > psutil.virtual_memory().total:  # bytes of float32
             sizes = " x ".join(map(str, shape))
             raise ValueError(
-                f"a grid of {sizes} cells x {channels} channels exceeds this machine's memory; take fewer."
+                f"a grid of {sizes} cells x {channels} channels exceeds this machine's memory; choose fewer cells."
             )
         self.cells = nn.Parameter(nn.init.xavier_normal_(torch.empty(1, channels, *shape)))  # as the authors do
 
@@ -140,7 +140,7 @@ class LocalRepresentation(nn.Module):
         super().__init__()
         check_dimensions(dims)
         if not 0 <= jitter_std < math.inf:
-            raise ValueError(f"jitter_std must be 0 or more and finite, got {jitter_std}.")
+            raise ValueError(f"jitter_std must be at least 0 and finite, got {jitter_std}.")
         if not 0 <= jitter_probability <= 1:
             raise ValueError(f"jitter_probability must lie in [0, 1], got {jitter_probability}.")
         self.jitter_std = jitter_std
@@ -291,15 +291,15 @@ class Fusion(nn.Module):
         published = FUSIONS[kind]
         num_blocks = published.num_blocks if num_blocks is None else num_blocks
         if not isinstance(num_blocks, int) or num_blocks < 0:
-            raise ValueError(f"num_blocks must be a whole number, 0 or more, got {num_blocks}.")
+            raise ValueError(f"num_blocks must be a whole number of at least 0, got {num_blocks}.")
         if published.hidden_factor is None:
             if hidden_channels is not None:
-                raise ValueError(f"fusion {kind!r} has no hidden channels to set; leave hidden_channels out.")
+                raise ValueError(f"fusion {kind!r} has no hidden channels; do not set hidden_channels.")
             blocks: list[nn.Module] = [BasicBlock(2 * channels, 2 * channels) for _ in range(num_blocks)]
         else:
             hidden = published.hidden_factor * channels if hidden_channels is None else hidden_channels
             if not isinstance(hidden, int) or hidden < 1:
-                raise ValueError(f"hidden_channels must be a whole number, 1 or more, got {hidden}.")
+                raise ValueError(f"hidden_channels must be a whole number of at least 1, got {hidden}.")
             blocks = [Bottleneck(2 * channels, hidden) for _ in range(num_blocks)]
         self.blocks = nn.Sequential(*blocks)
         self.recover = nn.Conv2d(2 * channels, channels, kernel_size=1, bias=False)

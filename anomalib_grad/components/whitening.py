@@ -55,7 +55,7 @@ class Whitening(nn.Module):
             first += rows.sum(dim=1)
             second += rows @ rows.T
         if not images:
-            raise ValueError("features cannot be whitened without training images, and there is none.")
+            raise ValueError("whitening is fitted to training images, but there are none; add some.")
         mean = first / cells
         matrix = whitening_matrix(second / cells - mean.outer(mean))
         self.matrix.copy_(matrix)

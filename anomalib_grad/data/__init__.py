@@ -4,7 +4,7 @@
 
 from typing import TYPE_CHECKING
 
-from anomalib_grad.files.lazy import lazily
+from anomalib_grad.files.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from anomalib_grad.data.textures.datamodule import Textures
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CategoryImageBatch", "CategoryImageItem", "MultiCategory", "PredictImages", "Textures", "list_images"]
 
-_HOME = {
+_SUBMODULES = {
     "CategoryImageBatch": "dataclasses",
     "CategoryImageItem": "dataclasses",
     "MultiCategory": "multi_category",
@@ -25,4 +25,4 @@ _HOME = {
     "list_images": "listing",
 }
 
-__getattr__ = lazily(__name__, _HOME)
+__getattr__ = lazy_getattr(__name__, _SUBMODULES)

@@ -24,8 +24,8 @@ from .unreadable import datasets_of
 logger = logging.getLogger(__name__)
 
 TAKE_IMAGES = (
-    "take test images for validation (val_split_mode='same_as_test' or 'from_test') and validate or train, or training "
-    "images ('from_train', with Grad's false_alarm_rate) and train."
+    "take test images for validation (val_split_mode='same_as_test' or 'from_test'), then validate or train. Or take "
+    "training images (val_split_mode='from_train', with Grad's false_alarm_rate), then train."
 )
 """Advice for data without validation images."""
 _NO_LOADER = "_dataloader` must be implemented"
@@ -58,7 +58,10 @@ class NameMissingImages(Callback):
         data = getattr(trainer, "datamodule", None)
         if isinstance(exception, AttributeError) and isinstance(exception.obj, AnomalibDataModule):
             if exception.name == "val_data":
-                reword(exception, f"{type(exception.obj).__name__} has nothing to fit thresholds on: {TAKE_IMAGES}")
+                reword(
+                    exception,
+                    f"{type(exception.obj).__name__} has no validation images to fit thresholds on: {TAKE_IMAGES}",
+                )
         elif isinstance(exception, MisconfigurationException) and data is None and _NO_LOADER in str(exception):
             given = "a folder of them (--data)" if trainer.predicting else "a datamodule, such as --data MultiCategory"
             reword(exception, f"there are no images to run on: give {given}.")
@@ -74,11 +77,11 @@ class NameMissingImages(Callback):
             )
         elif isinstance(data, AnomalibDataModule) and _is_of_pairing(exception):
             folder = folder_of(data)
-            place = "" if folder is None else f" of {str(folder)!r}"
+            place = "" if folder is None else f" in {str(folder)!r}"
             reword(
                 exception,
-                f"{type(data).__name__} pairs images and masks in sorted order, and those{place} do not match so; read "
-                f"them by MultiCategory, which pairs by name and says which image lacks a mask.",
+                f"{type(data).__name__} pairs images and masks in sorted order, but in that order the files{place} do "
+                f"not match; use MultiCategory, which pairs them by name and says which image lacks a mask.",
             )
 
 
@@ -108,7 +111,7 @@ def visible(paths: Iterable[str | Path], folder: str | Path | None) -> list[int]
     files = list(map(Path, paths))
     hidden = {row for row, file in enumerate(files) if is_hidden(_below(file, folder))}
     if hidden:
-        logger.warning("left out %d hidden files (first: %s): they are no images", len(hidden), files[min(hidden)])
+        logger.warning("left out %d hidden files, which are never images (first: %s)", len(hidden), files[min(hidden)])
     return [row for row in range(len(files)) if row not in hidden]
 
 

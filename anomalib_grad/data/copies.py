@@ -25,19 +25,19 @@ from .training_loader import ReplacesTrainingLoader
 logger = logging.getLogger(__name__)
 
 SETTING = "training.copies"
-FARTHEST = 0.03
+MAX_SHIFT = 0.03
 """Largest shift of a copy, as a share of the image's side."""
-BRIGHTEST = 0.12
+MAX_BRIGHTNESS_CHANGE = 0.12
 """Largest change of a copy's brightness, as a share."""
-MIRRORED = 0.5
+MIRRORED_SHARE = 0.5
 """Share of copies whose edges are padded by mirroring the image; the others repeat its edge pixels."""
-BLURRED = 0.25
+BLURRED_SHARE = 0.25
 """Share of copies that are blurred."""
-WIDEST = 1 / 350
+MAX_BLUR = 1 / 350
 """Largest standard deviation of their blur, as a share of the longer side."""
 
 
-def on_another_day(image: Tensor, seed: int) -> Tensor:
+def perturb(image: Tensor, seed: int) -> Tensor:
     """Move, relight and sometimes blur an image.
 
     Args:
@@ -49,15 +49,15 @@ def on_another_day(image: Tensor, seed: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed)
     down, right, light, width, *chances = torch.rand(6, generator=generator).tolist()
-    mirrored, blurred = chances[0] < MIRRORED, chances[1] < BLURRED
+    mirrored, blurred = chances[0] < MIRRORED_SHARE, chances[1] < BLURRED_SHARE
     height, length = image.shape[-2:]
-    top, left = (round((2 * share - 1) * FARTHEST * side) for share, side in ((down, height), (right, length)))
+    top, left = (round((2 * share - 1) * MAX_SHIFT * side) for share, side in ((down, height), (right, length)))
     margin = max(abs(top), abs(left))
     mode = "reflect" if mirrored and margin < min(height, length) else "edge"
     padded = functional.pad(image, [margin] * 4, padding_mode=mode)
     moved = functional.crop(padded, margin - top, margin - left, height, length)
-    lit = functional.adjust_brightness(moved, 1 + (2 * light - 1) * BRIGHTEST)
-    sigma = width * WIDEST * max(height, length)
+    lit = functional.adjust_brightness(moved, 1 + (2 * light - 1) * MAX_BRIGHTNESS_CHANGE)
+    sigma = width * MAX_BLUR * max(height, length)
     reach = int(3 * sigma) + 1
     if not blurred or sigma == 0 or reach >= min(height, length):
         return lit
@@ -98,7 +98,7 @@ class Copies(Dataset[Any]):
         copy, row = divmod(index, len(self.dataset))
         item = self.dataset[row]
         if copy:
-            item.image = on_another_day(item.image, seed=index)
+            item.image = perturb(item.image, seed=index)
             if self._products[row] in self.turned:
                 item.image = turned(item.image, seed=-index)  # another seed than that of the shift
         return item
@@ -137,8 +137,8 @@ def with_copies(loader: object, copies: int, turned_below: int = 0) -> object:
     if versions.turned:
         whose = f" of {', '.join(versions.turned)}" if any(versions.turned) else ""
         logger.info(
-            "Training images%s are few: copies of them are turned as well; set training.turned_below to 0 where a part "
-            "that lies turned is a defect.",
+            "There are few training images%s, so their copies are turned as well; set training.turned_below to 0 if a "
+            "turned part is a defect.",
             whose,
         )
     return DataLoader(

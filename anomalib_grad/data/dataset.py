@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import Transform
 from torchvision.tv_tensors import Mask
 
 from .dataclasses import CategoryImageBatch, CategoryImageItem
-from .read_or_refuse import AS_THEY_SAY, FileFormat, UnreadableImageError, check_image, read_image, read_mask
+from .read_or_refuse import DEFAULT_FORMAT, FileFormat, UnreadableImageError, check_image, read_image, read_mask
 from .resizing import resized_to
 
 
@@ -33,7 +33,7 @@ class MultiCategoryDataset(AnomalibDataset):
         ValueError: If a dataset of a category with masks has an anomalous image without one.
     """
 
-    def __init__(self, parts: Mapping[str, AnomalibDataset], file_format: FileFormat = AS_THEY_SAY) -> None:
+    def __init__(self, parts: Mapping[str, AnomalibDataset], file_format: FileFormat = DEFAULT_FORMAT) -> None:
         self.parts = list(parts.values())
         self.file_format = file_format
         super().__init__(augmentations=self.parts[0].augmentations if self.parts else None)
@@ -161,7 +161,7 @@ def _frame(category: str, index: int, part: AnomalibDataset) -> pd.DataFrame:
     unmasked = frame[has_mask & (labels == int(LabelName.ABNORMAL)) & (frame["mask_path"] == "")]
     if len(unmasked):
         raise ValueError(
-            f"category '{category}': {len(unmasked)} anomalous images have no mask although others have "
+            f"category '{category}': {len(unmasked)} anomalous images have no mask, but others have "
             f"(first: {unmasked['image_path'].iloc[0]}); add their masks, or remove all masks of this category",
         )
     return frame

@@ -35,7 +35,7 @@ _MARKERS: dict[str, tuple[str, ...]] = {
 # Folder that products have in all of these layouts; it reveals one whose ``train`` is missing or misspelt.
 _TEST_FOLDER = "test"
 # Arguments of ``Folder`` for folders that a category may lack.
-_PLACES = ("normal_test_dir", "abnormal_dir", "mask_dir")
+_OPTIONAL_FOLDERS = ("normal_test_dir", "abnormal_dir", "mask_dir")
 # This package's replacements for anomalib's datamodules.
 _LAYOUTS: dict[type[AnomalibDataModule], type[AnomalibDataModule]] = {MVTecAD: MVTecLayout, Folder: FolderLayout}
 # "mean" is the row of means over categories, "unknown" a model's answer for product types that it has not seen.
@@ -52,14 +52,16 @@ def resolve_datamodule_class(name: str) -> type[AnomalibDataModule]:
     try:
         found = getattr(import_module(module_name or "anomalib.data"), class_name, None)
     except ModuleNotFoundError as error:
-        raise ValueError(f"dataset '{name}' cannot be imported: {error}; give a class path that can") from error
+        raise ValueError(f"dataset '{name}' cannot be imported: {error}; give an importable class path") from error
     if not (inspect.isclass(found) and issubclass(found, AnomalibDataModule)):
         known = sorted(
             key
             for key, value in vars(anomalib.data).items()
             if inspect.isclass(value) and issubclass(value, AnomalibDataModule) and value is not AnomalibDataModule
         )
-        raise ValueError(f"dataset '{name}' is no anomalib datamodule; use a class path or one of {', '.join(known)}")
+        raise ValueError(
+            f"dataset '{name}' is not an anomalib datamodule; use a class path or one of {', '.join(known)}"
+        )
     return found
 
 
@@ -86,7 +88,9 @@ def discover_categories(
     entries = sorted(path for path in base.iterdir() if not is_hidden(PurePath(path.name)))
     lost = next((path for path in entries if path.is_symlink() and not path.exists()), None)
     if lost is not None:  # a product on an unmounted disk must not drop out of a night's training
-        raise ValueError(f"{lost} is a link to {lost.resolve()}, which is not there; repair it, or list the categories")
+        raise ValueError(
+            f"{lost} is a link to {lost.resolve()}, which does not exist; repair the link, or give categories as a list"
+        )
     folders = [path for path in entries if path.is_dir()]
     categories = [path.name for path in folders if _is_category(path, markers)]
     if not categories:
@@ -99,7 +103,7 @@ def discover_categories(
         )
     ignored = [path.name for path in folders if path.name not in categories]
     if ignored:
-        logger.warning("ignored in %s, as they contain no %s: %s", base, " or ".join(markers), ", ".join(ignored))
+        logger.warning("ignored folders in %s without %s: %s", base, " or ".join(markers), ", ".join(ignored))
     return categories
 
 
@@ -148,7 +152,7 @@ def create_datamodule(
     unknown = [key for key in dataset_args if key not in parameters]
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         raise ValueError(
-            f"dataset {datamodule_class.__name__} takes no {', '.join(unknown)}; remove that from dataset_args"
+            f"dataset {datamodule_class.__name__} does not take {', '.join(unknown)}; remove this from dataset_args"
         )
     _check_folder(category, root, datamodule_class, dataset_args)
     datamodule_class = _LAYOUTS.get(datamodule_class, datamodule_class)
@@ -167,7 +171,7 @@ def create_datamodule(
 def _product_folders(folder: Path, dataset_args: Mapping[str, Any]) -> dict[str, list[str] | None]:
     """Return those of the folders given to ``Folder`` that this product has."""
     found: dict[str, list[str] | None] = {}
-    for key in _PLACES:
+    for key in _OPTIONAL_FOLDERS:
         names = as_list(dataset_args.get(key))
         present = [str(name) for name in names if (folder / name).is_dir()]
         missing = [str(name) for name in names if str(name) not in present]
@@ -186,13 +190,13 @@ def _markers(datamodule_class: type[AnomalibDataModule], dataset_args: Mapping[s
     if issubclass(datamodule_class, Folder):
         normal = dataset_args.get("normal_dir")
         if not normal:
-            raise ValueError("dataset Folder needs normal_dir in dataset_args: the normal images' folder in a product")
+            raise ValueError("dataset Folder needs normal_dir in dataset_args: each product's folder of normal images")
         return tuple(map(str, as_list(normal)))
     for ancestor in datamodule_class.__mro__:
         if ancestor.__name__ in _MARKERS:
             return _MARKERS[ancestor.__name__]
     raise ValueError(
-        f"the categories of {datamodule_class.__name__} cannot be found by themselves; name them in a list"
+        f"the categories of {datamodule_class.__name__} cannot be found automatically; give categories as a list"
     )
 
 
@@ -207,17 +211,17 @@ def _advice(base: Path, markers: Sequence[str], folders: Sequence[Path]) -> str:
     if doubtful:
         return f"{' and '.join(_found(folder) for folder in doubtful)}; {_rename(markers)}"
     if _is_category(base.parent, markers):
-        return f"it belongs to the category {base.parent.name!r}: give root={str(base.parent.parent)!r}"
+        return f"it lies in the category {base.parent.name!r}: give root={str(base.parent.parent)!r}"
     root = next((folder for folder in folders if any(_is_category(one, markers) for one in folder.glob("*/"))), None)
     if root is not None:
-        return f"folders in {root} do: give root={str(root)!r}"
+        return f"but folders in {root} do: give root={str(root)!r}"
     return "check root, dataset and dataset_args"
 
 
 def _resembles(folder: Path, markers: Sequence[str], dataset_args: Mapping[str, Any]) -> bool:
     """Tell whether a folder that is not a category looks like one: it has images, and some of a category's folders."""
     parts = {PurePath(marker).parts[0].casefold() for marker in markers}
-    parts |= {str(name).casefold() for key in _PLACES for name in as_list(dataset_args.get(key))}
+    parts |= {str(name).casefold() for key in _OPTIONAL_FOLDERS for name in as_list(dataset_args.get(key))}
     parts |= {_TEST_FOLDER} if "train" in parts else set()
     found = any(entry.is_dir() and entry.name.casefold() in parts for entry in folder.iterdir())
     return found and bool(list_images(folder))

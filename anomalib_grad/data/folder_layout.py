@@ -16,7 +16,7 @@ from anomalib.data.utils import LabelName, Split
 from .ignore_masks import IGNORE_FILE
 from .listing import IMAGE_SUFFIXES, list_images
 from .masks import check_no_masks_among, masks_by_name, take_mask
-from .mvtec_layout import Layout, Row, links_to_nothing
+from .mvtec_layout import Layout, Row, find_broken_links
 
 Folders = str | Path | Sequence[str | Path] | None
 
@@ -36,11 +36,11 @@ class FolderLayout(Layout, Folder):
         repeated = sorted(set(normal) & set(anomalous) | set(normal) & set(normal_test))
         if repeated:
             raise ValueError(
-                f"{repeated[0]} lies in two of the folders that were named; name folders that do not overlap"
+                f"{repeated[0]} lies in two of the folders in dataset_args; give folders that do not overlap"
             )
         masks = self._masks(anomalous) if self.mask_dir and anomalous else {}
         check_no_masks_among([*normal, *normal_test, *anomalous])
-        missing = links_to_nothing([*normal, *normal_test, *anomalous, *masks.values()], self.skip_missing)
+        missing = find_broken_links([*normal, *normal_test, *anomalous, *masks.values()], self.skip_missing)
         roles = (
             (Split.TRAIN, "normal", LabelName.NORMAL, normal),
             (Split.TEST, "normal_test", LabelName.NORMAL, normal_test),
@@ -67,7 +67,7 @@ class FolderLayout(Layout, Folder):
             listed = [path for path in list_images(folder) if path != Path(self.root or ".") / IGNORE_FILE]
             images = [path for path in listed if path.suffix.lower() in suffixes]
             if not images:
-                raise ValueError(f"there is no image in {folder}; add some, or take it out of dataset_args")
+                raise ValueError(f"there is no image in {folder}; add images, or remove the folder from dataset_args")
             found += images
         return found
 
@@ -106,4 +106,4 @@ def _mismatch(images: Sequence[Path], unmasked: Sequence[PurePath], unused: Sequ
     )
     useless = f"{len(unused)} masks belong to no anomalous image (first: {unused[0]})" if unused else ""
     said = ", ".join(filter(None, (lacking, useless)))
-    return f"{said}; name each mask as its image, with or without _mask, or leave out mask_dir to go without masks"
+    return f"{said}; give each mask the name of its image, with or without _mask, or remove mask_dir to use no masks"

@@ -41,7 +41,7 @@ def kept_pixels(path: Path, size: tuple[int, int] | None = None) -> Tensor:
         ignored = functional.interpolate(ignored[None, None], size, mode="area")[0, 0]
     kept = ignored < 0.5  # noqa: PLR2004
     if not kept.any():
-        raise ValueError(f"{path} ignores the whole image; paint white only what shall not be judged, all else black")
+        raise ValueError(f"{path} ignores the whole image; paint only the pixels to ignore white, and all others black")
     return kept
 
 
@@ -58,7 +58,9 @@ def mask_in(folder: Path) -> Path | None:
     meant = (file for file in beside if file.stem.lower() == path.stem and has_image_name(PurePath(file.name)))
     almost = next(meant, None)
     if almost is not None:
-        raise ValueError(f"{almost} is not followed under that name; call it {IGNORE_FILE}, or take it away")
+        raise ValueError(
+            f"{almost} is not used as an ignore mask under that name; rename it to {IGNORE_FILE}, or remove it"
+        )
     return None
 
 
@@ -95,12 +97,12 @@ def given_masks(ignore: str | Mapping[str, str] | None, folders: Mapping[str, Pa
     named = {name: Path(path) for name, path in (ignore or {}).items()}
     unknown = sorted(named.keys() - folders.keys())
     if unknown:
-        raise ValueError(f"ignore names {unknown[0]!r}, which is no product; there are: {', '.join(folders)}")
+        raise ValueError(f"ignore names an unknown product, {unknown[0]!r}; the products are: {', '.join(folders)}")
     found = {name: mask_in(folder) for name, folder in folders.items() if folder is not None}
     return {name: mask for name, mask in {**found, **named}.items() if mask is not None}
 
 
-def of_the_rest(batch: Any, ignored: Tensor) -> dict[str, Any]:  # noqa: ANN401  # an ImageBatch, typed by no base
+def exclude_ignored(batch: Any, ignored: Tensor) -> dict[str, Any]:  # noqa: ANN401  # an ImageBatch, typed by no base
     """Return a batch's map and ground truth with ignored pixels set to normal, with a score of at most 0.
 
     An anomalous image whose marked pixels are all ignored becomes normal.

@@ -8,7 +8,7 @@ entry of a folder                                                      treatment
 ``.bmp .jpeg .jpg .pgm .png .ppm .tif .tiff .webp``, in any case       an image (what its pixels are: ``pixels.py``)
 a name that begins with a dot (``._x.png``, ``.ipynb_checkpoints/``)   hidden: never an image, nor is what is in it
 ``__MACOSX/``, ``@eaDir/``, ``$RECYCLE.BIN/`` and the like             system folders: treated as hidden
-``.heic .avif .jfif .gif`` and the like (``OTHER_PICTURES``)           not read: counted in a warning
+``.heic .avif .jfif .gif`` and the like (``UNSUPPORTED_SUFFIXES``)     not read: counted in a warning
 any other file (``Thumbs.db``, ``notes.txt``)                          not an image
 a folder, or a link to one                                             its images are listed, at any depth
 a broken link, a folder ``x.png`` without images                       refused by name: it may have been an image
@@ -23,17 +23,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
-from anomalib_grad.files.refusals import permitted
+from anomalib_grad.files.refusals import explain_permission_errors
 
 logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """The suffixes that torchvision and anomalib read."""
-OTHER_PICTURES = frozenset(
+UNSUPPORTED_SUFFIXES = frozenset(
     {".arw", ".avif", ".cr2", ".cr3", ".dng", ".exr", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl", ".nef", ".tga"}
 )
 """Other formats of phones, cameras and programs, whose files users expect to be read as images."""
-_PICTURES = IMAGE_SUFFIXES | OTHER_PICTURES
+_SUFFIXES = IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES
 _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"})
 _NAMED = 6
 """Most folders named in one message."""
@@ -59,20 +59,20 @@ def list_images(folder: str | Path) -> list[Path]:
     Raises:
         OSError: If a folder cannot be listed; names it.
     """
-    with permitted():
-        found = sorted(_pictures_below(Path(folder), frozenset()))
-    others = [path for path in found if path.suffix.lower() in OTHER_PICTURES]
+    with explain_permission_errors():
+        found = sorted(_images_below(Path(folder), frozenset()))
+    others = [path for path in found if path.suffix.lower() in UNSUPPORTED_SUFFIXES]
     if others:
         logger.warning(
-            "left out of %s, as their formats are not read: %s (first: %s); save them as PNG",
+            "left out of %s, as their formats are not supported: %s (first: %s); save them as PNG",
             folder,
             counted_by_folder(others, Path(folder)),
             others[0].name,
         )
-    return [path for path in found if path.suffix.lower() not in OTHER_PICTURES]
+    return [path for path in found if path.suffix.lower() not in UNSUPPORTED_SUFFIXES]
 
 
-def _pictures_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+def _images_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     """Yield images of any format; ``above`` are the folders on the way here, to which a link may lead back."""
     status = folder.stat()
     way = above | {(status.st_dev, status.st_ino)}
@@ -84,9 +84,9 @@ def _pictures_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator
             if is_hidden(PurePath(entry.name)):
                 continue
             if entry.is_dir():
-                below = list(_pictures_below(path, way))
+                below = list(_images_below(path, way))
                 yield from below or ([path] if has_image_name(PurePath(entry.name)) else [])
-            elif path.suffix.lower() in _PICTURES or (not path.suffix and entry.is_symlink() and not path.exists()):
+            elif path.suffix.lower() in _SUFFIXES or (not path.suffix and entry.is_symlink() and not path.exists()):
                 yield path
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from .pixels import is_lossy
-from .read_or_refuse import FileFormat, opened, read_mask
+from .read_or_refuse import FileFormat, open_image, read_mask
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +44,8 @@ def check_no_masks_among(images: Sequence[Path]) -> None:
     found = [image for image in images if image.stem.endswith(_SUFFIX) and image.with_name(image.stem[:-5]) in names]
     if found:
         raise ValueError(
-            f"{len(found)} masks lie among the images and would be taken for some (first: {found[0]}); move them to "
-            "the folder of the masks"
+            f"{len(found)} masks lie among the images and would be used as images (first: {found[0]}); move them "
+            "to the folder of masks"
         )
 
 
@@ -58,7 +58,9 @@ def check_masks_of_normal(pairs: Iterable[tuple[Path, Path]], files: FileFormat)
     """
     for image, mask in pairs:
         if read_mask(mask, files).any():
-            raise ValueError(f"{image} is said to be normal but its mask {mask} marks pixels; move one or the other")
+            raise ValueError(
+                f"{image} lies among the normal images, but its mask {mask} marks pixels; move the image or the mask"
+            )
 
 
 def _is_turned(image: Image.Image) -> bool:
@@ -77,13 +79,13 @@ def check_masks(samples: pd.DataFrame, files: FileFormat) -> None:
     lossy, turned = [], []
     for image_path, mask_path in samples.loc[samples["mask_path"] != "", ["image_path", "mask_path"]].to_numpy():
         limit = files.max_pixels
-        with opened(image_path, max_pixels=limit) as image, opened(mask_path, "mask", limit) as mask:
+        with open_image(image_path, max_pixels=limit) as image, open_image(mask_path, "mask", limit) as mask:
             sizes, turns = (image.size, mask.size), [_is_turned(file) for file in (image, mask)]
             if is_lossy(mask):
                 lossy.append(mask_path)
         if sizes[0] != sizes[1]:
             (width, height), (mask_width, mask_height) = sizes
-            hint = " (EXIF asks for one of them to be turned, which is ignored)" if any(turns) else ""
+            hint = " (EXIF asks to rotate one of them, but this is ignored)" if any(turns) else ""
             raise ValueError(
                 f"image '{image_path}' is {width} x {height} but its mask '{mask_path}' is {mask_width} x "
                 f"{mask_height}{hint}; replace the one that is wrong",
@@ -92,15 +94,15 @@ def check_masks(samples: pd.DataFrame, files: FileFormat) -> None:
             turned.append(image_path)
     if lossy:
         logger.warning(
-            "%d masks were saved with loss (first: %s): pixels above half of a mask's largest value count as "
+            "%d masks are in a lossy format (first: %s): pixels above half of a mask's largest value count as "
             "anomalous; save masks as PNG.",
             len(lossy),
             lossy[0],
         )
     if turned:
         logger.warning(
-            "EXIF asks for %d images to be turned but not for their masks, or the reverse (first: %s): pixels are "
-            "taken as they are stored; save both upright if they do not fit.",
+            "EXIF asks to rotate %d images but not their masks, or the reverse (first: %s): pixels are read as stored; "
+            "save both upright if they do not match.",
             len(turned),
             turned[0],
         )

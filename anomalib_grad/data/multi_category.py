@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.types import EVAL_DATALOADERS
 from torch.utils.data import DataLoader, SequentialSampler
 from torchvision.transforms.v2 import Transform
 
-from anomalib_grad.files.refusals import permitted, sentence_of
+from anomalib_grad.files.refusals import explain_permission_errors, sentence_of
 
 from .anomalib_data import TAKE_IMAGES, leave_out_hidden
 from .dataset import MultiCategoryDataset
@@ -29,7 +29,7 @@ from .discovery import check_names, create_datamodule, discover_categories, reso
 from .ignore_masks import folder_of, given_masks, kept_pixels, mask_in
 from .masks import check_masks
 from .mvtec_layout import Layout, MVTecLayout
-from .read_or_refuse import AS_THEY_SAY, FileFormat
+from .read_or_refuse import DEFAULT_FORMAT, FileFormat
 from .sampling import BalancedSampler, EvaluationBatchSampler
 from .unreadable import leave_out_unreadable
 
@@ -135,7 +135,7 @@ class MultiCategory(AnomalibDataModule):
         skip_unreadable: bool = False,
         ignore: dict[str, str] | str | None = None,
         *,
-        bits: int = AS_THEY_SAY.bits,
+        bits: int = DEFAULT_FORMAT.bits,
         max_pixels: int | None = None,
     ) -> None:
         for name, mode, modes in (("test", test_split_mode, TestSplitMode), ("val", val_split_mode, ValSplitMode)):
@@ -180,7 +180,7 @@ class MultiCategory(AnomalibDataModule):
 
         If the constructor created them, the command line would hide their errors in one of its own.
         """
-        with permitted():
+        with explain_permission_errors():
             found = self._created(*self._sought) if self._given is None else self._named(self._given)
         return dict(sorted(found.items()))
 
@@ -241,10 +241,10 @@ class MultiCategory(AnomalibDataModule):
         """
         folders = {name: folder_of(datamodule) for name, datamodule in self.datamodules.items()}
         masks = given_masks(self.ignore, folders)
-        homeless = mask_in(self.root)
-        if homeless is not None and any(folder and folder.parent == self.root for folder in folders.values()):
+        misplaced = mask_in(self.root)
+        if misplaced is not None and any(folder and folder.parent == self.root for folder in folders.values()):
             raise ValueError(
-                f"{homeless} lies beside the products; put it into the folder of one, or give it as ignore"
+                f"{misplaced} lies beside the products' folders; move it into one of them, or give its path as ignore"
             )
         return masks
 
@@ -266,7 +266,7 @@ class MultiCategory(AnomalibDataModule):
             if isinstance(datamodule, MVTecLayout):
                 datamodule.file_format = self._file_format
             try:
-                with permitted():
+                with explain_permission_errors():
                     datamodule.setup(_stage)
             except (ValueError, RuntimeError, OSError, MisMatchError) as error:
                 raise ValueError(f"category '{name}': {sentence_of(error) or error}") from error
@@ -295,7 +295,7 @@ class MultiCategory(AnomalibDataModule):
             folder = Path(getattr(datamodule, "root", None) or self.root) / datamodule.category
             if len(datasets.get(name, ())) > 0:
                 if isinstance(datasets[name], (AnomalibDepthDataset, AnomalibVideoDataset)):
-                    raise TypeError(f"category '{name}' is no image dataset; join image datasets only")
+                    raise TypeError(f"category '{name}' is not an image dataset; join image datasets only")
                 if subset == "test" and not datasets[name].has_anomalous:
                     logger.warning("category '%s' has no anomalous test image, so it has no AUROC", name)
             elif subset == "val":
@@ -307,7 +307,7 @@ class MultiCategory(AnomalibDataModule):
             else:
                 without = ", or set test_split_mode='none' to train without testing it" if subset == "test" else ""
                 raise ValueError(
-                    f"category '{name}' has no {subset} image in {folder}; add some or leave it out{without}"
+                    f"category '{name}' has no {subset} image in {folder}; add images, or remove the category{without}"
                 )
         return MultiCategoryDataset(datasets, self._file_format)
 
@@ -353,7 +353,7 @@ class MultiCategory(AnomalibDataModule):
         if hasattr(self, "val_data"):
             return self._evaluation_dataloader(self.val_data)
         if self.trainer is not None and self.trainer.state.fn == "validate":
-            logger.warning("there is nothing to validate on: %s", TAKE_IMAGES)
+            logger.warning("there are no validation images: %s", TAKE_IMAGES)
         return []
 
     def test_dataloader(self) -> EVAL_DATALOADERS:

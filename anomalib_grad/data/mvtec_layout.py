@@ -32,7 +32,7 @@ from anomalib.data.utils import LabelName, Split
 from .ignore_masks import IGNORE_FILE
 from .listing import counted_by_folder, list_images
 from .masks import check_masks_of_normal, check_no_masks_among, masks_by_name, take_mask
-from .read_or_refuse import AS_THEY_SAY
+from .read_or_refuse import DEFAULT_FORMAT
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class MVTecLayout(Layout, MVTecAD):
             a defect, or, without ``skip_missing``, a link is broken.
     """
 
-    file_format = AS_THEY_SAY
+    file_format = DEFAULT_FORMAT
     """Properties that the files do not state themselves."""
 
     def listed(self) -> tuple[list[Row], bool]:
@@ -87,7 +87,7 @@ class MVTecLayout(Layout, MVTecAD):
         images, mask_files = _images_and_masks(folder)
         _check_defects(images, folder)
         masks = masks_by_name(mask_files, folder / "ground_truth")
-        missing = links_to_nothing([*images, *mask_files], self.skip_missing)
+        missing = find_broken_links([*images, *mask_files], self.skip_missing)
         rows, unmasked, of_normal = [], [], []
         for image in images:
             split, label = image.relative_to(folder).parts[:2]
@@ -103,7 +103,7 @@ class MVTecLayout(Layout, MVTecAD):
         if unmasked and mask_files:
             raise ValueError(
                 f"{len(unmasked)} anomalous test images have no mask in {folder / 'ground_truth'} (first: "
-                f"{unmasked[0]}); add the masks, or remove all of them to count the category in image metrics only",
+                f"{unmasked[0]}); add the masks, or remove all masks to evaluate the category by image metrics only",
             )
         unused = sorted(set(masks.values()) - missing)
         if unused:
@@ -131,7 +131,7 @@ def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
                 others.append(path)
     if others:
         logger.warning(
-            "left out of %s, as they are neither in train/%s nor in a folder of test: %s; move those that count",
+            "left out of %s, as they are neither in train/%s nor in a subfolder of test: %s; move those you need",
             folder,
             _NORMAL,
             counted_by_folder(others, folder),
@@ -150,12 +150,12 @@ def _check_defects(images: Sequence[Path], folder: Path) -> None:
     meant = next((kind for kind in kinds if kind != _NORMAL and kind.strip().casefold() in _MEANT_FOR_NORMAL), None)
     if meant is not None:
         raise ValueError(
-            f"{folder / 'test' / meant} ({kinds[meant]} images) would be counted as a kind of defect; rename it to "
-            f"{_NORMAL} if its images are normal, and to what is wrong with them if not"
+            f"{folder / 'test' / meant} ({kinds[meant]} images) would count as a kind of defect; rename it to "
+            f"{_NORMAL} if its images are normal, else to the name of their defect"
         )
 
 
-def links_to_nothing(files: Sequence[Path], skip: bool) -> set[Path]:
+def find_broken_links(files: Sequence[Path], skip: bool) -> set[Path]:
     """Find missing files, and list them in a warning.
 
     Raises:
@@ -163,8 +163,8 @@ def links_to_nothing(files: Sequence[Path], skip: bool) -> set[Path]:
     """
     missing = sorted(path for path in files if not path.exists())
     if missing and not skip:
-        raise ValueError(f"{missing[0]} is a link to {missing[0].resolve()}, which is not there; repair or remove it")
+        raise ValueError(f"{missing[0]} is a link to {missing[0].resolve()}, which does not exist; repair or remove it")
     if missing:
         listed = "\n".join(f"  {path} -> {path.resolve()}" for path in missing)
-        logger.warning("left out, %d links to files that are not there:\n%s", len(missing), listed)
+        logger.warning("left out %d links to files that do not exist:\n%s", len(missing), listed)
     return set(missing)

@@ -67,7 +67,7 @@ def check_mode(image: Image.Image) -> None:
     check_layout(image)
     if image.mode == "F" or (image.mode == "I" and image.format not in _SCALED_TO_SIXTEEN_BITS):
         kind = "floating-point" if image.mode == "F" else "32-bit or signed"
-        raise ValueError(f"it has {kind} values, of which none is known to be white, unlike those of 8 or 16 bits")
+        raise ValueError(f"it has {kind} values, so it is unknown which value is white; save it with 8 or 16 bits")
 
 
 def check_layout(image: Image.Image) -> None:
@@ -78,9 +78,9 @@ def check_layout(image: Image.Image) -> None:
     """
     tags = getattr(image, "tag_v2", {})
     if image.mode == "L" and _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
-        raise ValueError("it has signed values, of which none is known to be white, unlike those without a sign")
+        raise ValueError("it has signed values, so it is unknown which value is white; save it with unsigned values")
     if tags.get(_PLANES) == _APART and max(tags.get(_BITS, (0,))) > 8:  # noqa: PLR2004
-        raise ValueError("its colours of 16 bits are stored apart; save it with 8 bits, or the colours side by side")
+        raise ValueError("its 16-bit colours are in separate planes; save it with 8 bits, or interleave the colours")
 
 
 def rgb_pixels(image: Image.Image, size: tuple[int, int] | None = None, bits: int = 16) -> np.ndarray:
@@ -131,7 +131,7 @@ def check_bits(pixels: np.ndarray, bits: int) -> None:
     """
     white = 2**bits - 1
     if bits < 16 and (largest := int(pixels.max())) > white:  # noqa: PLR2004
-        raise ValueError(f"there is a value of {largest}, but {bits} bits reach {white} only; state bits as they are")
+        raise ValueError(f"it has a value of {largest}, but bits={bits} allows at most {white}; set bits higher")
 
 
 def scaled(pixels: np.ndarray, bits: int) -> np.ndarray:
@@ -215,10 +215,10 @@ def mask_pixels(image: Image.Image) -> np.ndarray:
     if read_wrongly_by_anomalib(image):
         values = np.asarray(image)
         if np.isnan(values).any():
-            raise ValueError("it has values that are not numbers")
+            raise ValueError("it has NaN values")
         return values > 0
     values = np.asarray(image.convert("RGB")).max(axis=-1)
     marked: np.ndarray = values > (values.max() / 2 if is_lossy(image) else 0)
     if image.has_transparency_data and (marked & (np.asarray(image.convert("RGBA"))[..., 3] == 0)).any():
-        raise ValueError("pixels that it marks are transparent")
+        raise ValueError("it marks transparent pixels")
     return marked

@@ -10,7 +10,7 @@ from anomalib.data import ImageBatch, ImageItem, PredictDataset
 from torchvision.transforms.v2 import Transform
 
 from .listing import IMAGE_SUFFIXES, list_images
-from .read_or_refuse import AS_THEY_SAY, FileFormat, read_image
+from .read_or_refuse import DEFAULT_FORMAT, FileFormat, read_image
 from .resizing import resized_to
 from .unreadable import files_of, list_faulty
 
@@ -43,7 +43,7 @@ class PredictImages(PredictDataset):
         transform: Transform | None = None,
         image_size: int | tuple[int, int] = (256, 256),
         skip_unreadable: bool = False,
-        bits: int = AS_THEY_SAY.bits,
+        bits: int = DEFAULT_FORMAT.bits,
         max_pixels: int | None = None,
     ) -> None:
         # anomalib's constructor is not called, as it lists hidden files too
@@ -55,7 +55,7 @@ class PredictImages(PredictDataset):
             faulty = list_faulty(files_of(self), self.file_format)
             self.image_filenames = [image for image in self.image_filenames if (str(image), False) not in faulty]
             if not self.image_filenames:
-                raise ValueError(f"no image in {path} can be read; see the list of what is wrong with them")
+                raise ValueError(f"no image in {path} can be read; see the warning above for what is wrong with each")
 
     def __getitem__(self, index: int) -> ImageItem:
         """Read an image.
@@ -74,7 +74,9 @@ class PredictImages(PredictDataset):
         Raises:
             AttributeError: Says how to pass them.
         """
-        raise AttributeError("PredictImages is no datamodule; call engine.predict(model, dataset=PredictImages(...)).")
+        raise AttributeError(
+            "PredictImages is not a datamodule; call engine.predict(model, dataset=PredictImages(...))."
+        )
 
     @property
     def collate_fn(self) -> Callable[[list[ImageItem]], ImageBatch]:
@@ -95,9 +97,7 @@ def images_at(path: Path) -> list[Path]:
         return [path]
     images = list_images(path)
     if not images:
-        raise ValueError(
-            f"there is no image in {path}, that is, no file that ends in {', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
+        raise ValueError(f"there is no image in {path}: no file ends in {', '.join(sorted(IMAGE_SUFFIXES))}")
     return images
 
 

@@ -44,17 +44,17 @@ class FileFormat(NamedTuple):
             ValueError: If a value is out of range; says what is possible.
         """
         if self.bits not in _BITS:
-            raise ValueError(f"bits must be {_BITS[0]} to {_BITS[-1]}, got {self.bits!r}; those of 8 bits need none.")
+            raise ValueError(f"bits must be {_BITS[0]} to {_BITS[-1]}, got {self.bits!r}; 8-bit files need no bits.")
         if self.max_pixels is not None and self.max_pixels < 1:
-            raise ValueError(f"max_pixels must be a number of pixels, got {self.max_pixels!r}.")
+            raise ValueError(f"max_pixels must be at least 1, got {self.max_pixels!r}.")
         return self
 
 
-AS_THEY_SAY = FileFormat()
+DEFAULT_FORMAT = FileFormat()
 
 
 @contextmanager
-def opened(path: str | Path, kind: str = "image", max_pixels: int | None = None) -> Iterator[Image.Image]:
+def open_image(path: str | Path, kind: str = "image", max_pixels: int | None = None) -> Iterator[Image.Image]:
     """Open an image file without decoding it, for a block whose every failure is blamed on the file.
 
     ``kind`` is what messages call the file. Without ``max_pixels`` Pillow's guard against decompression bombs sets the
@@ -63,14 +63,14 @@ def opened(path: str | Path, kind: str = "image", max_pixels: int | None = None)
     Raises:
         UnreadableImageError: In place of any error in the block.
     """
-    with blamed(f"{kind} '{path}'"):
+    with explain_read_errors(f"{kind} '{path}'"):
         refuse_pipes(Path(path))
         with open_up_to(path, max_pixels) as image:
             yield image
 
 
 @contextmanager
-def blamed(name: str) -> Iterator[None]:
+def explain_read_errors(name: str) -> Iterator[None]:
     """Blame every failure of a block on the image called ``name``.
 
     Raises:
@@ -83,12 +83,12 @@ def blamed(name: str) -> Iterator[None]:
     except Exception as error:
         cause = message(error) or type(error).__name__
         if isinstance(error, Image.DecompressionBombError):
-            cause += " (max_pixels of MultiCategory, PredictImages and CategoryOpenVINOInferencer allows more)"
+            cause += " (to allow more, set max_pixels of MultiCategory, PredictImages or CategoryOpenVINOInferencer)"
         advice = "check the path" if isinstance(error, FileNotFoundError) else "remove or replace it"
         if isinstance(error, PermissionError):
             advice = GIVE_RIGHT
         if isinstance(error, IsADirectoryError):
-            advice = "name an image in it, or rename it"
+            advice = "give an image in it, or rename the folder"
         raise UnreadableImageError(f"could not read {name}: {cause}; {advice}") from error
 
 
@@ -120,7 +120,7 @@ def refuse_pipes(path: Path) -> None:
     """
     mode = path.stat().st_mode
     if not (S_ISREG(mode) or S_ISDIR(mode)):
-        raise OSError(f"'{path}' is a pipe or a device, no file; remove it")
+        raise OSError(f"'{path}' is a pipe or a device, not a file; remove it")
 
 
 def read_pixels(path: str | Path, size: tuple[int, int] | None, files: FileFormat) -> np.ndarray:
@@ -138,18 +138,18 @@ def read_pixels(path: str | Path, size: tuple[int, int] | None, files: FileForma
     Raises:
         UnreadableImageError: If that is impossible.
     """
-    with opened(path, max_pixels=files.max_pixels) as image:
+    with open_image(path, max_pixels=files.max_pixels) as image:
         return rgb_pixels(image, size, files.bits)
 
 
 def read_image(
-    path: str | Path, size: tuple[int, int] | None = None, files: FileFormat = AS_THEY_SAY
+    path: str | Path, size: tuple[int, int] | None = None, files: FileFormat = DEFAULT_FORMAT
 ) -> tv_tensors.Image:
     """Read an image as :func:`read_pixels` does, channels first: shape ``(3, H, W)``."""
     return tv_tensors.Image(torch.from_numpy(read_pixels(path, size, files)).permute(2, 0, 1).contiguous())
 
 
-def read_mask(path: str | Path, files: FileFormat = AS_THEY_SAY) -> tv_tensors.Mask:
+def read_mask(path: str | Path, files: FileFormat = DEFAULT_FORMAT) -> tv_tensors.Mask:
     """Read a mask.
 
     Returns:
@@ -158,15 +158,15 @@ def read_mask(path: str | Path, files: FileFormat = AS_THEY_SAY) -> tv_tensors.M
     Raises:
         UnreadableImageError: If that is impossible.
     """
-    with opened(path, "mask", files.max_pixels) as mask:
+    with open_image(path, "mask", files.max_pixels) as mask:
         return tv_tensors.Mask(torch.from_numpy(mask_pixels(mask)).to(torch.uint8))
 
 
-def check_image(path: str | Path, files: FileFormat = AS_THEY_SAY) -> None:
+def check_image(path: str | Path, files: FileFormat = DEFAULT_FORMAT) -> None:
     """Decode an image and discard it.
 
     Raises:
         UnreadableImageError: If :func:`read_image` would fail.
     """
-    with opened(path, max_pixels=files.max_pixels) as image:
+    with open_image(path, max_pixels=files.max_pixels) as image:
         check_values(image, files.bits)

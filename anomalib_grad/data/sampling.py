@@ -89,8 +89,8 @@ def _groups_behind(sampler: Any) -> Sequence[int]:  # noqa: ANN401  # torch's sa
         inner = [getattr(source, name) for name in names if hasattr(source, name)]
         if not inner:
             raise ValueError(
-                f"{type(source).__name__} does not say which images can share a batch: give the data set an attribute "
-                f"groups, a number for each image, alike where images have the same kinds of ground truth."
+                f"{type(source).__name__} does not say which images can share a batch: give the dataset an attribute "
+                f"groups with one number per image, equal for images with the same kinds of ground truth."
             )
         source = inner[0]
     groups: Sequence[int] = source.groups

@@ -38,7 +38,7 @@ class ReplacesTrainingLoader(Callback, ABC):
             return
         if datamodule is None:
             if self.wanted() is not None:
-                logger.warning("%s is off: give the training a datamodule, not loaders.", self.wanted())
+                logger.warning("%s is off: pass the trainer a datamodule instead of data loaders.", self.wanted())
             return
         images: Callable[[], object] = datamodule.train_dataloader
 
@@ -57,7 +57,7 @@ class ReplacesTrainingLoader(Callback, ABC):
 
 
 @contextmanager
-def counting(trainer: pl.Trainer) -> Iterator[None]:
+def counting_batches(trainer: pl.Trainer) -> Iterator[None]:
     """Let the trainer count an epoch's batches in the block without building the replacement loader.
 
     Building it may take minutes, and is unnecessary if a checkpoint, whose progress is read after the block, leaves
@@ -69,7 +69,7 @@ def counting(trainer: pl.Trainer) -> Iterator[None]:
         yield
         return
     images: Callable[[], object] = datamodule.train_dataloader
-    datamodule.train_dataloader = lambda: order_of(images())
+    datamodule.train_dataloader = lambda: index_loader(images())
     with isolate_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings about a loader come when it is requested
         try:
@@ -79,14 +79,14 @@ def counting(trainer: pl.Trainer) -> Iterator[None]:
     trainer.fit_loop._combined_loader = None  # makes Lightning request it again
 
 
-def order_of(loader: object) -> object:
+def index_loader(loader: object) -> object:
     """Return a loader of indices instead of images, with as many batches; only a ``DataLoader`` is replaced."""
     if not isinstance(loader, DataLoader):
         return loader
-    return DataLoader(range(len(loader.dataset)), **drawing_as(loader))  # type: ignore[arg-type]
+    return DataLoader(range(len(loader.dataset)), **sampling_arguments(loader))  # type: ignore[arg-type]
 
 
-def drawing_as(loader: DataLoader) -> dict[str, Any]:
+def sampling_arguments(loader: DataLoader) -> dict[str, Any]:
     """Return arguments for a loader that draws like the given one from another dataset of the same length."""
     if loader.batch_size is None:
         return {"batch_sampler": loader.batch_sampler}

@@ -26,7 +26,7 @@ from rich.progress import track
 from anomalib_grad.files.refusals import enumerated, reword
 
 from .pixels import read_wrongly_by_anomalib
-from .read_or_refuse import AS_THEY_SAY, FileFormat, UnreadableImageError, check_image, read_mask, refuse_pipes
+from .read_or_refuse import DEFAULT_FORMAT, FileFormat, UnreadableImageError, check_image, read_mask, refuse_pipes
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def list_faulty(files: Iterable[File], file_format: FileFormat) -> set[File]:
     causes = find_unreadable(files, file_format)
     if causes:
         listed = "\n".join(f"  {cause}" for cause in causes.values())
-        logger.warning("left out, %d of %d files:\n%s", len(causes), len(files), listed)
+        logger.warning("left out %d of %d files:\n%s", len(causes), len(files), listed)
     return set(causes)
 
 
@@ -138,10 +138,10 @@ class NameUnreadableImages(Callback):
             return
         causes: dict[File, str] = {}
         for dataset in datasets_in_use(trainer):
-            causes |= find_unreadable(files_of(dataset), getattr(dataset, "file_format", AS_THEY_SAY))
+            causes |= find_unreadable(files_of(dataset), getattr(dataset, "file_format", DEFAULT_FORMAT))
         if causes:
             option = "--data.skip_unreadable true (of MultiCategory and PredictImages, in Python skip_unreadable=True)"
-            reword(exception, f"{enumerated(causes.values())}; {option} leaves such files out.")
+            reword(exception, f"{enumerated(causes.values())}; to leave such files out, set {option}.")
 
 
 def datasets_in_use(trainer: pl.Trainer) -> Iterator[Any]:
@@ -174,8 +174,8 @@ def refuse_misread(dataset: object) -> None:
         misread = [path for (path, _), wrong in zip(files, readers.map(is_misread, files), strict=True) if wrong]
     if misread:
         raise UnreadableImageError(
-            f"anomalib would cut off the values above 255, or the fractions, of {enumerated(misread)}: train and test "
-            "through MultiCategory and predict with dataset=anomalib_grad.data.PredictImages(path), or save 8 bits."
+            f"anomalib's reader would cut off values above 255, or fractions, in {enumerated(misread)}: train and test "
+            "with MultiCategory and predict with dataset=anomalib_grad.data.PredictImages(path), or save 8-bit files."
         )
 
 

@@ -4,7 +4,7 @@
 
 from typing import TYPE_CHECKING
 
-from anomalib_grad.files.lazy import lazily
+from anomalib_grad.files.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from .inferencer import CategoryOpenVINOInferencer, read_categories, read_model
@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CategoryOpenVINOInferencer", "FrameResult", "read_categories", "read_model"]
 
-_HOME = dict.fromkeys(__all__, "inferencer") | {"FrameResult": "stream"}
+_SUBMODULES = dict.fromkeys(__all__, "inferencer") | {"FrameResult": "stream"}
 
-__getattr__ = lazily(__name__, _HOME)
+__getattr__ = lazy_getattr(__name__, _SUBMODULES)

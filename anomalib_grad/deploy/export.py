@@ -27,7 +27,7 @@ from torchmetrics import Metric
 
 from anomalib_grad.backbone.frozen import check_size
 from anomalib_grad.data.resizing import resized_to
-from anomalib_grad.files.atomic import folder_beside, make_folder, naming_disk, naming_temporary_folder
+from anomalib_grad.files.atomic import explain_temporary_folder_errors, explain_write_errors, folder_beside, make_folder
 from anomalib_grad.thresholds.category_thresholds import missing_thresholds
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor, judge
@@ -151,7 +151,7 @@ class CategoryExportMixin(ExportMixin):
         """Export to OpenVINO, compressed on request; arguments and return value are anomalib's."""
 
         def export(root: Path, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
-            with naming_temporary_folder():  # anomalib exports to ONNX there first
+            with explain_temporary_folder_errors():  # anomalib exports to ONNX there first
                 path = ExportMixin.to_openvino(self, root, *args, **kwargs)
             seal(path)
             if isinstance(self.post_processor, PerCategoryPostProcessor):
@@ -264,7 +264,7 @@ def publish(
     """
     folder = Path(export_root) / "weights" / export_type.value  # anomalib's convention
     make_folder(folder)
-    with naming_disk(folder, size), folder_beside(folder / "export") as temporary:
+    with explain_write_errors(folder, size), folder_beside(folder / "export") as temporary:
         model = export(Path(temporary), *args, **kwargs)
         final = folder / model.name
         weights = [path for path in model.parent.iterdir() if path != model]

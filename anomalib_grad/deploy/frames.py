@@ -10,7 +10,7 @@ import torch
 from PIL.Image import Image
 
 from anomalib_grad.data.pixels import EIGHT_BIT_STEP, at_most_white, resized, rgb_pixels, scaled
-from anomalib_grad.data.read_or_refuse import AS_THEY_SAY, FileFormat, blamed, read_pixels
+from anomalib_grad.data.read_or_refuse import DEFAULT_FORMAT, FileFormat, explain_read_errors, read_pixels
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -36,7 +36,7 @@ class FrameFormat(NamedTuple):
     """
 
     size: tuple[int, int] | None = None
-    files: FileFormat = AS_THEY_SAY
+    files: FileFormat = DEFAULT_FORMAT
     channel_order: str = "RGB"
 
     def checked(self) -> "FrameFormat":
@@ -81,7 +81,7 @@ def as_batch(image: Frame, frames: FrameFormat = _AS_THEY_ARE) -> np.ndarray:
         if 0 in image.size:
             raise ValueError(f"Pass an image that has pixels, not one of {image.width} x {image.height}.")
         file = getattr(image, "filename", "")
-        with blamed(f"image '{file}'" if file else "the image"):  # Pillow decodes files lazily
+        with explain_read_errors(f"image '{file}'" if file else "the image"):  # Pillow decodes files lazily
             return rgb_pixels(image, frames.size, frames.files.bits)[np.newaxis]
     if isinstance(image, torch.Tensor):
         if image.is_meta or image.is_quantized or image.layout is not torch.strided:

@@ -10,7 +10,7 @@ import torch
 from anomalib.data import NumpyImageBatch
 from torch.nn import functional
 
-from anomalib_grad.data.read_or_refuse import opened
+from anomalib_grad.data.read_or_refuse import open_image
 
 from .frames import Frame, size_of
 
@@ -33,7 +33,7 @@ def at_size(prediction: NumpyImageBatch, size: tuple[int, int] | Frame) -> Numpy
         ValueError: If an array or a tensor does not have the shape of an image.
     """
     if isinstance(size, str | Path):
-        with opened(size) as image:
+        with open_image(size) as image:
             size = size_of(image)
     elif not isinstance(size, tuple):
         size = size_of(size)

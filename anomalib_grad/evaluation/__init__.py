@@ -4,11 +4,11 @@
 
 from typing import TYPE_CHECKING
 
-from anomalib_grad.files.lazy import lazily
+from anomalib_grad.files.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from .evaluator import PerCategoryEvaluator
 
 __all__ = ["PerCategoryEvaluator"]
 
-__getattr__ = lazily(__name__, {"PerCategoryEvaluator": "evaluator"})
+__getattr__ = lazy_getattr(__name__, {"PerCategoryEvaluator": "evaluator"})

@@ -12,7 +12,7 @@ import numpy as np
 from anomalib.data import ImageBatch
 from torch import Tensor
 
-from anomalib_grad.data.read_or_refuse import AS_THEY_SAY, FileFormat
+from anomalib_grad.data.read_or_refuse import DEFAULT_FORMAT, FileFormat
 from anomalib_grad.report.records import CategoryRecord
 
 from .coordinates import GLOBAL, LOCAL, LocalSample, sample_local
@@ -66,7 +66,7 @@ class Collector:
         split_forward: Whether the model processed some batch in several pieces, so that its coordinates are unknown.
     """
 
-    files: FileFormat = AS_THEY_SAY
+    files: FileFormat = DEFAULT_FORMAT
     logs: dict[str, CategoryLog] = field(default_factory=dict)
     split_forward: bool = False
 

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rich.console import Console
 
 from anomalib_grad.categories.distributed import all_gather, own_samples
-from anomalib_grad.data.ignore_masks import IgnoreMasks, of_the_rest
+from anomalib_grad.data.ignore_masks import IgnoreMasks, exclude_ignored
 from anomalib_grad.evaluation.results import build_report, write_report
 from anomalib_grad.report.pictures import file_format_of
 from anomalib_grad.report.records import METRIC_NAMES
@@ -212,7 +212,7 @@ class PerCategoryEvaluator(Evaluator):
         _check(batch)
         ignored = self._masks.pixels(pl_module, batch)
         if ignored is not None:
-            batch = batch.update(in_place=False, **of_the_rest(batch, ignored))
+            batch = batch.update(in_place=False, **exclude_ignored(batch, ignored))
         keep = self._own(loaders, dataloader_idx, len(batch))
         for category, predictions in _split(batch, keep, fields).items():
             self._metrics.update(category, predictions)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_grad.data.read_or_refuse import AS_THEY_SAY, FileFormat, open_up_to
+from anomalib_grad.data.read_or_refuse import DEFAULT_FORMAT, FileFormat, open_up_to
 from anomalib_grad.report.pictures import hatched, picture_of
 from anomalib_grad.report.records import Example
 
@@ -80,7 +80,7 @@ def candidate(
     return Candidate(path, anomalous, score, small[0, 0].half().cpu().numpy(), marked, left_out)
 
 
-def load_example(found: Candidate, low: float = 0.0, high: float = 1.0, files: FileFormat = AS_THEY_SAY) -> Example:
+def load_example(found: Candidate, low: float = 0.0, high: float = 1.0, files: FileFormat = DEFAULT_FORMAT) -> Example:
     """Read the image of a candidate and resize map and mask to the thumbnail.
 
     Map values from ``low`` to ``high`` are scaled to [0, 1]. The longer side of the thumbnail has at most 160 pixels.

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from anomalib_grad.backbone import FrozenBackbone
-from anomalib_grad.data.training_loader import drawing_as
+from anomalib_grad.data.training_loader import sampling_arguments
 
 if TYPE_CHECKING:
     from anomalib.data import Batch
@@ -77,7 +77,7 @@ def cached_loader(loader: DataLoader, features: CachedFeatures) -> DataLoader:
         collate_fn=lambda batch: batch,  # the data set returns batches
         generator=loader.generator,
         pin_memory=loader.pin_memory,
-        **drawing_as(loader),
+        **sampling_arguments(loader),
     )
 
 

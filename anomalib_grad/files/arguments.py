@@ -18,7 +18,7 @@ import torch
 ARGUMENTS = ("hparams", "module_arguments", "hyper_parameters")
 """Keys under which Lightning stores arguments. Later keys win; the first two are from versions before 1.0."""
 CALLABLES = ("_instantiator", "_class_path")
-LEAST_BYTES = {
+MIN_BYTES = {
     "local_resolution": 1,
     "global_resolution": 1,
     "feature_size": 64,
@@ -28,7 +28,7 @@ LEAST_BYTES = {
 }
 """Lower bound on the bytes in a checkpoint for each unit of an argument (of the product, if it has several numbers). 64
 bytes are 16 channels of 16 bits in 2 cells or layers."""
-MOST_CUT_OFF = 64
+MAX_BACKBONE_TO_FILE = 64
 """How many times larger than the file a whole backbone may be, as unused stages are cut off. mobilenetv3_small_050
 needs 20, and 40 if the file is in half precision."""
 
@@ -45,18 +45,18 @@ def find_fault_of_arguments(content: Mapping[str, Any], size: int) -> str | None
     arguments = {name: value for key in ARGUMENTS for name, value in (content.get(key) or {}).items()}
     called = next((name for name in CALLABLES if name in arguments), None)
     if called is not None:
-        return f"it asks for {arguments[called]!r} to be called, which could do anything"
+        return f"it names a function to call, {arguments[called]!r}, which could run any code"
     strange = next((name for name, value in arguments.items() if not is_plain(value)), None)
     if strange is not None:
-        return f"its argument {strange!r} is no plain value"
+        return f"its argument {strange!r} is not a plain value, such as a number or a string"
     groups = {name: value for group in arguments.values() if isinstance(group, dict) for name, value in group.items()}
     sizes = groups | arguments
-    for name, stored in LEAST_BYTES.items():
+    for name, stored in MIN_BYTES.items():
         dims = sizes.get(name.replace("resolution", "dims"), 2) if name.endswith("resolution") else 1
         if _product(sizes.get(name), dims) * stored > size:
-            return f"it holds no model of the size that its {name} calls for"
+            return f"its {name} asks for a larger model than the file can hold"
     if is_oversized(arguments.get("backbone"), size):
-        return "it holds no model of the size that its backbone calls for"
+        return "its backbone asks for a larger model than the file can hold"
     return None
 
 
@@ -69,9 +69,9 @@ def find_fault_of_transform(settings: Mapping[str, Any], size: int) -> str | Non
     """
     for name, value in _numbers(settings):
         if name in {"size", "max_size"} and value < 1:  # transforms' names of a height, a width or both
-            return "its pre-processor makes images of no size"
+            return "its pre-processor makes images with a height or width below 1 pixel"
         if not value * value <= size:
-            return "its pre-processor makes images of more pixels than its model could have been made for"
+            return "its pre-processor makes images with more pixels than its model can take"
     return None
 
 
@@ -97,7 +97,7 @@ def is_oversized(backbone: object, size: int) -> bool:
         return False
     with torch.device("meta"):
         network = timm.create_model(backbone, pretrained=False)
-    return sum(parameter.nbytes for parameter in network.parameters()) > MOST_CUT_OFF * size
+    return sum(parameter.nbytes for parameter in network.parameters()) > MAX_BACKBONE_TO_FILE * size
 
 
 def _product(value: object, dims: object) -> float:

@@ -48,7 +48,7 @@ def writing(target: str | Path) -> Iterator[Path]:
         raise IsADirectoryError(f"{str(target)!r} is a folder; name a file to write.")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {str(target.parent)!r} to write {target.name!r} to; create it.")
-    with naming_disk(target), folder_beside(target) as folder:
+    with explain_write_errors(target), folder_beside(target) as folder:
         unfinished = Path(folder) / target.name
         yield unfinished
         with unfinished.open("rb+") as file:  # flush before renaming: a power cut must not leave an empty file
@@ -76,7 +76,7 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def naming_disk(target: Path, size: int = 0) -> Iterator[None]:
+def explain_write_errors(target: Path, size: int = 0) -> Iterator[None]:
     """Name the target, and what to do, if the block fails because a disk is full or must not be written to.
 
     Args:
@@ -89,14 +89,14 @@ def naming_disk(target: Path, size: int = 0) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        fault = _fault_of_disk(target, error, size)
+        fault = _find_disk_error(target, error, size)
         if fault is None:
             raise
         raise cannot_write(target, fault) from error
 
 
 @contextmanager
-def naming_temporary_folder() -> Iterator[None]:
+def explain_temporary_folder_errors() -> Iterator[None]:
     """Name the temporary folder in a block's write errors, where the user chose none of the places written to.
 
     Raises:
@@ -106,9 +106,9 @@ def naming_temporary_folder() -> Iterator[None]:
         yield
     except CannotWriteError as error:
         number = error.errno or errno.EIO
-        advice = "make room there, or set TMPDIR to a folder that has some"
+        advice = "make room there, or set TMPDIR to a folder on a disk with free space"
         if number == errno.EFBIG:
-            advice = "allow larger files (ulimit -f), or set TMPDIR to a folder that takes them"
+            advice = "allow larger files (ulimit -f), or set TMPDIR to a folder on a disk that allows them"
         raise CannotWriteError(
             number,
             f"cannot write to {gettempdir()!r}, the folder for temporary files ({os.strerror(number)}); {advice}, then "
@@ -141,12 +141,12 @@ def cannot_write(target: Path, error: OSError, setting: str | None = None) -> Ca
     """
     return CannotWriteError(
         error.errno,
-        f"cannot write {str(target)!r} ({error.strerror}), and what stood there is unchanged; make room or name a "
-        f"folder that can be written to{f' ({setting})' if setting else ''}, then start again.",
+        f"cannot write {str(target)!r} ({error.strerror}); anything that was there before is unchanged. Make room, or "
+        f"choose a writable folder{f' ({setting})' if setting else ''}, then start again.",
     )
 
 
-def is_of_disk(error: BaseException) -> bool:
+def is_disk_error(error: BaseException) -> bool:
     """Tell whether an error blames the disk that is written to, or its folder's permissions."""
     if not isinstance(error, OSError) or isinstance(error, CannotWriteError):  # already named
         return False
@@ -155,10 +155,10 @@ def is_of_disk(error: BaseException) -> bool:
     return error.errno in UNWRITABLE
 
 
-def _fault_of_disk(target: Path, error: OSError | RuntimeError, size: int) -> OSError | None:
+def _find_disk_error(target: Path, error: OSError | RuntimeError, size: int) -> OSError | None:
     """Return the operating system's error behind a failure, or ``None`` if the disk is not to blame."""
     if isinstance(error, OSError):
-        return error if is_of_disk(error) else None
+        return error if is_disk_error(error) else None
     try:
         with TemporaryFile(dir=_nearest_folder(target)) as file:
             for _ in range(0, size, _BLOCK):

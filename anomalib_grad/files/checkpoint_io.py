@@ -10,7 +10,7 @@ import torch
 from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
 
 from .atomic import make_folder, writing
-from .checkpoint_reading import local_path, reading
+from .checkpoint_reading import checked_checkpoint, local_path
 
 
 class WholeCheckpointIO(AnomalibCheckpointIO):
@@ -53,5 +53,5 @@ class WholeCheckpointIO(AnomalibCheckpointIO):
         """
         if weights_only is False:
             return super().load_checkpoint(path, map_location, weights_only=False)
-        with reading(path, self.extra_safe_globals) as file:
+        with checked_checkpoint(path, self.extra_safe_globals) as file:
             return super().load_checkpoint(file, map_location, weights_only=True)

@@ -22,10 +22,10 @@ from .faults import OTHER_MODEL, find_fault
 from .refusals import reword
 from .torch_files import load_mapped
 
-READING = "torch.serialization"
-CHECKING = "lightning.pytorch.utilities.migration"
+LOADING_MODULE = "torch.serialization"
+MIGRATION_MODULE = "lightning.pytorch.utilities.migration"
 """Modules that read a checkpoint file before any model sees its content."""
-RESTORING = "lightning.pytorch.trainer.connectors.checkpoint_connector"
+RESTORING_MODULE = "lightning.pytorch.trainer.connectors.checkpoint_connector"
 """The module that restores the states of a trainer, its loops, optimizers and callbacks."""
 
 
@@ -34,7 +34,7 @@ class CheckpointFileError(ValueError):
 
 
 @contextmanager
-def on_this_machine(source: str | Path | IO[bytes]) -> Iterator[Path]:
+def local_copy(source: str | Path | IO[bytes]) -> Iterator[Path]:
     """Yield a checkpoint as a local file; remote URLs and open files are copied to a temporary one."""
     target = local_path(source) if isinstance(source, str | Path) else None
     if target is not None:
@@ -57,14 +57,14 @@ def local_path(path: str | Path) -> Path | None:
 def restore(module: pl.LightningModule, path: str | Path, extra_safe_globals: Sequence[Any]) -> None:
     """Load a checkpoint's weights and its other data for the model, but no training state.
 
-    Arguments are those of :func:`reading`.
+    Arguments are those of :func:`checked_checkpoint`.
 
     Raises:
         CheckpointConfigurationError: If the checkpoint does not fit the model.
         CheckpointFileError: If it is damaged or not a checkpoint.
         FileNotFoundError: If it does not exist.
     """
-    with reading(path, extra_safe_globals) as file:
+    with checked_checkpoint(path, extra_safe_globals) as file:
         with anomalib_safe_globals(extra=extra_safe_globals):
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         try:
@@ -75,7 +75,7 @@ def restore(module: pl.LightningModule, path: str | Path, extra_safe_globals: Se
 
 
 @contextmanager
-def reading(source: str | Path | IO[bytes], extra_safe_globals: Sequence[Any]) -> Iterator[Path]:
+def checked_checkpoint(source: str | Path | IO[bytes], extra_safe_globals: Sequence[Any]) -> Iterator[Path]:
     """Check a checkpoint before it is loaded, and yield its local path.
 
     Args:
@@ -87,17 +87,17 @@ def reading(source: str | Path | IO[bytes], extra_safe_globals: Sequence[Any]) -
             or other files to delete, has NaN or infinite weights, or is a folder or a pipe, which would block.
         FileNotFoundError: If it does not exist.
     """
-    with on_this_machine(source) as path:
+    with local_copy(source) as path:
         if path.is_dir():
             raise CheckpointFileError(f"cannot read checkpoint {source}: it is a folder; give the .ckpt file in it.")
         if not path.exists():
             raise FileNotFoundError(
-                f"there is no checkpoint {source}; give a .ckpt file, such as weights/lightning/model.ckpt of a "
-                f"training."
+                f"there is no checkpoint {source}; give a .ckpt file, such as weights/lightning/model.ckpt in the "
+                f"results of a training."
             )
         fault = find_fault(path, extra_safe_globals)
         if fault is not None and fault != OTHER_MODEL:  # the comparison of configurations reports it
-            raise CheckpointFileError(sentence(path, fault, source))
+            raise CheckpointFileError(describe_fault(path, fault, source))
         yield path
 
 
@@ -117,22 +117,23 @@ def describe_failure(path: str | Path, exception: BaseException) -> str | None:
         return f"cannot use checkpoint {path}: {exception}"
     frames = traceback.walk_tb(exception.__traceback__)
     modules = [frame.f_globals.get("__name__", "") for frame, _ in frames]
-    if RESTORING in modules and isinstance(exception, AttributeError | LookupError | TypeError):
+    if RESTORING_MODULE in modules and isinstance(exception, AttributeError | LookupError | TypeError):
         if "optimizer_states" not in load_mapped(Path(path)):
             return (
-                f"cannot go on from checkpoint {path}: it holds weights alone (ModelCheckpoint's save_weights_only); "
-                f"give one of a whole training, or train Grad.load_from_checkpoint({str(path)!r}) anew."
+                f"cannot resume from checkpoint {path}: it holds only weights (save_weights_only of ModelCheckpoint). "
+                f"Give a checkpoint with the state of the training, or start a new training of "
+                f"Grad.load_from_checkpoint({str(path)!r})."
             )
         cause = f"{type(exception).__name__}: {exception}"
-        return f"cannot go on from checkpoint {path}: its states are not what a training wrote ({cause}); give another."
-    checked = any(module.startswith(CHECKING) for module in modules)
-    if not (checked or READING in modules) or not Path(path).is_file():
+        return f"cannot resume from checkpoint {path}: its training state is not complete ({cause}); give another one."
+    checked = any(module.startswith(MIGRATION_MODULE) for module in modules)
+    if not (checked or LOADING_MODULE in modules) or not Path(path).is_file():
         return None
     fault = find_fault(Path(path))
-    return fault and sentence(Path(path), fault, path)
+    return fault and describe_fault(Path(path), fault, path)
 
 
-def sentence(path: Path, fault: str, name: object) -> str:
+def describe_fault(path: Path, fault: str, name: object) -> str:
     """Say what is wrong with a checkpoint, and suggest the newest whole one beside it."""
     is_copy = not isinstance(name, str | Path) or not Path(name).exists()  # no file of the user's lies beside it
     files = () if is_copy else path.parent.glob(f"*{path.suffix}")
@@ -140,5 +141,5 @@ def sentence(path: Path, fault: str, name: object) -> str:
     beside = (other for other in files if other != path and other.is_file() and os.access(other, os.R_OK))
     newest_first = sorted(beside, key=lambda other: other.stat().st_mtime, reverse=True)
     whole = next((repr(other.name)[1:-1] for other in newest_first if find_fault(other) is None), None)
-    advice = "give one that Grad's training wrote" if whole is None else f"go on from {whole}, which is whole"
+    advice = "give another checkpoint of Grad" if whole is None else f"use {whole}, which is undamaged"
     return f"cannot read checkpoint {name}: {fault}; copy it again, or {advice}."

@@ -25,15 +25,17 @@ def check_configuration(model: Mapping[str, Any], checkpoint: Mapping[str, Any] 
     """
     if checkpoint is None:
         raise CheckpointConfigurationError(
-            "the checkpoint was not written by Grad but by another model; give one that a Grad model was saved to."
+            "the checkpoint was not written by Grad but by another model; give a checkpoint of a Grad training."
         )
     model, checkpoint = _with_lists(model), _with_lists(checkpoint)
     differing = [key for key in model if key in checkpoint and model[key] != checkpoint[key]]
     if differing:
-        fields = "; ".join(f"{key} is {checkpoint[key]!r} there and {model[key]!r} here" for key in differing)
+        fields = "; ".join(
+            f"{key} is {checkpoint[key]!r} in the checkpoint but {model[key]!r} in this model" for key in differing
+        )
         raise CheckpointConfigurationError(
-            f"the checkpoint belongs to another configuration of Grad: {fields}. "
-            f"Leave these arguments out: the checkpoint brings its own."
+            f"the checkpoint was trained with other settings: {fields}. "
+            f"Do not give these arguments; they are taken from the checkpoint."
         )
 
 
@@ -52,8 +54,8 @@ def check_weights(model: Mapping[str, Tensor], checkpoint: Mapping[str, Tensor])
         difference = _difference(expected, checkpoint.get(name))
         if difference is not None:
             raise CheckpointConfigurationError(
-                f"the checkpoint's weight {name!r} {difference}: it was changed after training; give one as Grad wrote "
-                f"it."
+                f"the checkpoint's weight {name!r} {difference}: the file was changed after training; give the "
+                f"checkpoint that Grad wrote."
             )
 
 
@@ -63,7 +65,7 @@ def _difference(expected: Tensor, found: Tensor | None) -> str | None:
     if found.shape != expected.shape:
         return f"has shape {tuple(found.shape)}, not {tuple(expected.shape)}"
     if found.is_complex() or found.is_floating_point() != expected.is_floating_point():
-        return f"holds numbers of {found.dtype}, not {expected.dtype}"
+        return f"has type {found.dtype}, not {expected.dtype}"
     return None
 
 
@@ -80,8 +82,8 @@ def restoring(part: str) -> Iterator[None]:
         raise
     except _UNUSABLE as error:
         raise CheckpointConfigurationError(
-            f"the checkpoint's {part} cannot be used ({error}): it was changed after training; give one as Grad wrote "
-            f"it."
+            f"the checkpoint's {part} cannot be used ({error}): the file was changed after training; give the "
+            f"checkpoint that Grad wrote."
         ) from error
 
 
@@ -100,4 +102,4 @@ def check_post_processing(settings: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}={share!r} does not lie between 0 and 1")
     names = settings.get("categories", [])
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"categories={names!r} are not names")
+        raise ValueError(f"categories={names!r} is not a list of names")

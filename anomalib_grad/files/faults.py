@@ -32,11 +32,11 @@ PARTS = dict.fromkeys(ARGUMENTS, Mapping) | {
 """Types that Lightning, anomalib and Grad expect of a checkpoint's optional parts."""
 MODEL = "model."
 """Prefix of the network's weights. Thresholds lack it; there NaN means not set yet."""
-NOT_SET = "mse_threshold"
-WITHOUT_BOUND = "recogniser.radius"
+MAY_BE_NAN = "mse_threshold"
+MAY_BE_INFINITE = "recogniser.radius"
 """A buffer that is infinite if training showed too little to call any product unseen."""
-NO_RUN = "it holds something else than a training run"
-OTHER_MODEL = "it is of another model than Grad"
+NOT_A_TRAINING = "it is a PyTorch file, but not a checkpoint of a training"
+OTHER_MODEL = "it is a checkpoint of another model than Grad"
 
 
 def find_fault(path: Path, extra_safe_globals: Sequence[Any] = ()) -> str | None:
@@ -50,11 +50,11 @@ def find_fault(path: Path, extra_safe_globals: Sequence[Any] = ()) -> str | None
         The fault, phrased to follow the file's name in a sentence; ``None`` for a whole checkpoint of Grad.
     """
     if not path.is_file():
-        return "it is a pipe or a device, no file"
+        return "it is a pipe or a device, not a file"
     if not is_zipfile(path):
         with path.open("rb") as file:
             start = file.read(len(ZIP_START))
-        return "it is cut short" if start == ZIP_START else "it is no checkpoint" if start else "it is empty"
+        return "it is cut short" if start == ZIP_START else "it is not a checkpoint" if start else "it is empty"
     allowed: list[Any] = [*extra_safe_globals, *get_safe_globals()]
     try:
         names = (kind[1] if isinstance(kind, tuple) else f"{kind.__module__}.{kind.__qualname__}" for kind in allowed)
@@ -64,25 +64,25 @@ def find_fault(path: Path, extra_safe_globals: Sequence[Any] = ()) -> str | None
     except UnsafeFileError as error:
         return str(error)
     except RecursionError:
-        return "it is nested deeper than what any training writes"
+        return "it is nested deeper than any checkpoint of a training"
     except UNREADABLE:
         return "it is damaged"
 
 
 def _fault_of_content(content: object, size: int) -> str | None:
     if not isinstance(content, Mapping) or not content.keys() >= TRAINING_RUN:
-        return NO_RUN
+        return NOT_A_TRAINING
     weights = content["state_dict"]
     if not isinstance(weights, Mapping) or not weights or not all(isinstance(name, str) for name in weights):
-        return NO_RUN
+        return NOT_A_TRAINING
     no_tensor = next((name for name, value in weights.items() if not isinstance(value, Tensor)), None)
     if no_tensor is not None:
-        return f"its weight {no_tensor!r} is no tensor"
+        return f"its weight {no_tensor!r} is not a tensor"
     if not isinstance(content["pytorch-lightning_version"], str):
-        return NO_RUN
+        return NOT_A_TRAINING
     wrong = next((part for part, kind in PARTS.items() if not isinstance(content.get(part), kind | None)), None)
     if wrong is not None:
-        return f"its {wrong!r} is not what a training wrote"
+        return f"its {wrong!r} has a type that no training writes"
     return (
         find_fault_of_arguments(content, size)
         or find_fault_of_transform(content.get("anomalib_pre_processor_config") or {}, size)
@@ -99,10 +99,10 @@ def _fault_of_weights(weights: Mapping[str, Tensor]) -> str | None:
         return f"its weight {unstored!r} of shape {tuple(weights[unstored].shape)} is not stored in full"
     for name, values in weights.items():
         held = values.float() if values.dtype is torch.float64 else values  # the precision of the model
-        if name.startswith(MODEL) and NOT_SET not in name:
+        if name.startswith(MODEL) and MAY_BE_NAN not in name:
             if not torch.isfinite(held).all():
-                return f"its weight {name!r} is not finite, as after a training that diverged"
-        elif not name.endswith(WITHOUT_BOUND) and torch.isinf(held).any():
+                return f"its weight {name!r} has NaN or infinite values, as after a training that diverged"
+        elif not name.endswith(MAY_BE_INFINITE) and torch.isinf(held).any():
             return f"its {name!r} is infinite"
     return None
 
@@ -118,7 +118,7 @@ def _fault_of_callbacks(states: Mapping[Any, Any]) -> str | None:
             paths = [state.get(key) or "" for key in ("best_model_path", "kth_best_model_path", "last_model_path")]
             for path in [*paths, *(state.get("best_k_models") or ())]:
                 if _leads_astray(path, state.get("dirpath")):
-                    return f"going on from it could delete {str(path)[:200]!r}, which is outside of its folder"
+                    return f"resuming from it could delete {str(path)[:200]!r}, which is outside its folder"
     return None
 
 

@@ -7,12 +7,12 @@ from importlib import import_module
 from typing import Any
 
 
-def lazily(room: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a ``__getattr__`` (PEP 562) for the package named ``room``; ``homes`` maps names to its submodules."""
+def lazy_getattr(package: str, submodules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a ``__getattr__`` (PEP 562) for a package; ``submodules`` maps its public names to submodules."""
 
     def find(name: str) -> Any:  # noqa: ANN401  # the type of whichever public name is asked for
-        if name not in homes:
-            raise AttributeError(f"module {room!r} has no attribute {name!r}")
-        return getattr(import_module(f".{homes[name]}", room), name)
+        if name not in submodules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f".{submodules[name]}", package), name)
 
     return find

@@ -14,7 +14,7 @@ REFUSALS = (OSError, TypeError, ValueError)
 """Built-in exceptions that this package raises for problems that a user can fix."""
 PATH_CHECKS = {"anomalib.data.utils.image", "anomalib.data.utils.path"}
 """Modules of anomalib that report what is wrong with a path, such as that of images to predict on."""
-GIVE_RIGHT = "give this user the right to read it"
+GIVE_RIGHT = "give this user permission to read it"
 _SENTENCE = f"{PACKAGE}_sentence"
 
 
@@ -50,7 +50,7 @@ def message(error: BaseException) -> str:
 
 
 @contextmanager
-def permitted() -> Iterator[None]:
+def explain_permission_errors() -> Iterator[None]:
     """Name what a block may not read, which may be a folder above the path that the operating system names.
 
     Raises:
@@ -63,7 +63,7 @@ def permitted() -> Iterator[None]:
             raise
         locked = locked_at(error.filename)
         kind = "folder" if locked.is_dir() else "file"
-        raise PermissionError(error.errno, f"{kind} '{locked}' may not be read; {GIVE_RIGHT}") from error
+        raise PermissionError(error.errno, f"cannot read {kind} '{locked}': permission denied; {GIVE_RIGHT}") from error
 
 
 def locked_at(path: str | Path) -> Path:

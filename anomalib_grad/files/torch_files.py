@@ -37,7 +37,7 @@ PLAIN = re.compile(
     r"|torch\.(\w+Storage|Size|device|bool|per_tensor_affine|(b?float|u?int|complex)\d+)"
 )
 """Names of the classes and functions that tensors and plain data are made of."""
-MOST_SHARED = 16
+MAX_SHARED = 16
 """Most references to a tuple, list or dictionary that is already stored. A training writes three at most; a file that
 nests them doubles its content with each."""
 _LEGACY_PICKLES = 5  # at the start of a file of PyTorch before 1.6; the fourth is the content
@@ -66,12 +66,12 @@ def check_file(path: Path, allowed: Collection[str] = ()) -> None:
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
         if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
-            raise UnsafeFileError("it is compressed, which PyTorch's files never are")
+            raise UnsafeFileError("it is compressed, and PyTorch never compresses its files")
         if sum(part.file_size for part in parts) > path.stat().st_size:
-            raise UnsafeFileError("its parts claim more bytes than it has")
+            raise UnsafeFileError("its parts claim more bytes than the file has")
         pickles = [part for part in parts if part.filename.endswith("/data.pkl")]
         if len(pickles) != 1:
-            raise UnsafeFileError("it is a zip archive of something else than PyTorch's data")
+            raise UnsafeFileError("it is a zip archive that PyTorch did not write")
         check_pickle(archive.read(pickles[0]), allowed)
         if (damaged := archive.testzip()) is not None:  # torch does not compare checksums
             raise zipfile.BadZipFile(f"its part {damaged!r} is damaged")
@@ -89,7 +89,7 @@ def check_pickle(content: bytes | IO[bytes], allowed: Collection[str] = ()) -> N
     collections, shared, is_collection = set(), 0, False
     for opcode, argument, _ in genops(content):
         if opcode.proto > _PROTOCOL:
-            raise UnsafeFileError("it is not pickled as PyTorch does")
+            raise UnsafeFileError("it uses a newer pickle protocol than PyTorch")
         if opcode.name == "GLOBAL":
             name = str(argument).replace(" ", ".")
             if name not in allowed and not PLAIN.fullmatch(name):
@@ -97,8 +97,8 @@ def check_pickle(content: bytes | IO[bytes], allowed: Collection[str] = ()) -> N
         if opcode.name.endswith("GET"):
             is_collection = argument in collections
             shared += is_collection
-            if shared > MOST_SHARED:
-                raise UnsafeFileError("it holds the same collections more often than any training writes")
+            if shared > MAX_SHARED:
+                raise UnsafeFileError("it refers to the same collections more often than any training does")
         elif not opcode.name.endswith("PUT"):
             is_collection = opcode.name not in _NO_COLLECTIONS
         elif is_collection:

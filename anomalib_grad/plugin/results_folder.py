@@ -8,7 +8,7 @@ from functools import wraps
 from importlib import import_module
 from pathlib import Path
 
-from anomalib_grad.files.atomic import cannot_write, is_of_disk
+from anomalib_grad.files.atomic import cannot_write, is_disk_error
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def explain_folder_errors() -> None:
             return Path(make(root))
         except OSError as error:
             link = error.filename2 or error.filename
-            if is_of_disk(error) or not link or Path(link).name != LINK:
+            if is_disk_error(error) or not link or Path(link).name != LINK:
                 raise cannot_write(root, error, setting="default_root_dir") from error
             newest = max(root.glob("v*"), key=lambda path: int(path.name[1:]) if path.name[1:].isdigit() else -1)
             logger.warning("Cannot link %s to %s (%s); the results are in %s.", link, newest, error.strerror, newest)

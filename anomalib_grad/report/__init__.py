@@ -4,7 +4,7 @@
 
 from typing import TYPE_CHECKING
 
-from anomalib_grad.files.lazy import lazily
+from anomalib_grad.files.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from .html import write_html
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CategoryRecord", "CategoryResult", "DistinctImageVisualizer", "Example", "TestReport", "write_html"]
 
-_HOME = {
+_SUBMODULES = {
     "CategoryRecord": "records",
     "CategoryResult": "records",
     "DistinctImageVisualizer": "visualizer",
@@ -22,4 +22,4 @@ _HOME = {
     "write_html": "html",
 }
 
-__getattr__ = lazily(__name__, _HOME)
+__getattr__ = lazy_getattr(__name__, _SUBMODULES)

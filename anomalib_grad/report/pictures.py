@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from anomalib_grad.data.pixels import read_wrongly_by_anomalib, rgb_pixels
-from anomalib_grad.data.read_or_refuse import AS_THEY_SAY, FileFormat
+from anomalib_grad.data.read_or_refuse import DEFAULT_FORMAT, FileFormat
 from anomalib_grad.data.unreadable import datasets_of
 
 
@@ -23,7 +23,7 @@ def hatched(picture: Image.Image, ignored: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def picture_of(file: Image.Image, size: tuple[int, int], bits: int = AS_THEY_SAY.bits) -> Image.Image:
+def picture_of(file: Image.Image, size: tuple[int, int], bits: int = DEFAULT_FORMAT.bits) -> Image.Image:
     """Convert an opened image to 8-bit RGB; Pillow's own conversion clips 16-bit values at 255, which is white.
 
     Args:
@@ -39,4 +39,4 @@ def picture_of(file: Image.Image, size: tuple[int, int], bits: int = AS_THEY_SAY
 def file_format_of(loaders: Any) -> FileFormat:  # noqa: ANN401  # whatever Lightning was given
     """Return the file format that the data sets of a run's loaders declare, or the default."""
     found = (getattr(dataset, "file_format", None) for dataset in datasets_of(loaders))
-    return next(filter(None, found), AS_THEY_SAY)
+    return next(filter(None, found), DEFAULT_FORMAT)

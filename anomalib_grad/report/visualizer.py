@@ -19,7 +19,7 @@ from torchvision.transforms.v2.functional import to_image
 from anomalib_grad.categories.distributed import all_gather
 from anomalib_grad.data.read_or_refuse import FileFormat, open_up_to
 from anomalib_grad.data.unreadable import datasets_of, files_of
-from anomalib_grad.files.atomic import CannotWriteError, naming_disk
+from anomalib_grad.files.atomic import CannotWriteError, explain_write_errors
 from anomalib_grad.thresholds.post_processor import keeping_categories
 
 from .output_names import output_names, read_record, write_record
@@ -137,7 +137,7 @@ class DistinctImageVisualizer(ImageVisualizer):
         paths = batch.image_path or [f"{dataloader_idx}_{batch_idx}_{number}.png" for number in range(len(batch))]
         folder = self._folder(trainer)
         left_out = [None] * len(batch) if ignored is None else ignored.expand(len(batch), -1, -1).cpu().numpy()
-        with naming_disk(folder):
+        with explain_write_errors(folder):
             unlisted = [path for path in paths if path not in self._names]
             if unlisted:
                 self._name(trainer, unlisted)

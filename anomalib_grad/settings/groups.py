@@ -27,7 +27,7 @@ def is_number(value: object, kind: type = Real) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-_NOT_NEGATIVE = "0 or more and finite", lambda value: is_number(value) and 0 <= value < math.inf
+_NOT_NEGATIVE = "at least 0 and finite", lambda value: is_number(value) and 0 <= value < math.inf
 
 
 def _check(group: object, name: str, what: str, allowed: Callable[[Any], bool]) -> None:
@@ -158,13 +158,13 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         """Refuse values out of range, naming the setting."""
         for name in ("learning_rate", "grid_learning_rate", "lr_gamma"):
-            _check(self, name, "more than 0 and finite", lambda value: is_number(value) and 0 < value < math.inf)
+            _check(self, name, "greater than 0 and finite", lambda value: is_number(value) and 0 < value < math.inf)
         for name in ("weight_decay", "warmup_steps", "clip_norm"):
             _check(self, name, *_NOT_NEGATIVE)
         for name in ("lr_step", "max_epochs", "steps", "least_passes", "most_passes", "validate_every"):
-            _check(self, name, "at least 1, a whole number", lambda value: is_number(value, Integral) and value >= 1)
+            _check(self, name, "a whole number of at least 1", lambda value: is_number(value, Integral) and value >= 1)
         for name in ("pasted_patches", "copies", "turned_below"):
-            _check(self, name, "at least 0, a whole number", lambda value: is_number(value, Integral) and value >= 0)
+            _check(self, name, "a whole number of at least 0", lambda value: is_number(value, Integral) and value >= 0)
         _check(self, "channel_dropout", "at least 0 and less than 1", lambda value: is_number(value) and 0 <= value < 1)
         _check(self, "hard_mining", "True or False", lambda value: isinstance(value, bool))
         _check(self, "lr_schedule", " or ".join(SCHEDULES), SCHEDULES.__contains__)
@@ -194,7 +194,7 @@ class CacheSettings:
         """Refuse values out of range, naming the setting."""
         _check(self, "cache.dtype", " or ".join(DTYPES), DTYPES.__contains__)
         _check(self, "cache.sample_mb", *_NOT_NEGATIVE)
-        _check(self, "cache.gib", "more than 0", lambda value: isinstance(value, Real) and float(value) > 0)
+        _check(self, "cache.gib", "greater than 0", lambda value: isinstance(value, Real) and float(value) > 0)
 
     @property
     def limit(self) -> float:
@@ -274,7 +274,7 @@ def group_of(name: str, given: object) -> object:
     known = [part.name for part in fields(kind)]
     unknown = [key for key in given or {} if key not in known]
     if unknown:
-        raise ValueError(f"{name} has no setting {unknown[0]!r}; it has {', '.join(known)}.")
+        raise ValueError(f"{name} has no setting {unknown[0]!r}; its settings are {', '.join(known)}.")
     return kind(**given or {})
 
 

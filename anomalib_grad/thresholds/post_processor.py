@@ -19,7 +19,7 @@ from anomalib.data import Batch, InferenceBatch
 from torch import Tensor, nn
 
 from anomalib_grad.categories.recogniser import pool
-from anomalib_grad.data.ignore_masks import of_the_rest
+from anomalib_grad.data.ignore_masks import exclude_ignored
 from anomalib_grad.files.configuration import check_post_processing
 from anomalib_grad.torch_model import GradModel
 
@@ -96,7 +96,7 @@ def score_batch(
     if own is not None and scored.recognised is not None:
         batch.explanation = own.category_names(scored.recognised)
     ignored = ignored_pixels(network, own, batch)
-    return batch if ignored is None else batch.update(**of_the_rest(batch, ignored))
+    return batch if ignored is None else batch.update(**exclude_ignored(batch, ignored))
 
 
 def ignored_pixels(network: GradModel, post_processor: nn.Module | None, batch: Batch) -> Tensor | None:

@@ -8,7 +8,7 @@ import math
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Timer
 
-from anomalib_grad.data.training_loader import counting
+from anomalib_grad.data.training_loader import counting_batches
 from anomalib_grad.settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class OwnLength:
             self.limit = f"training.max_epochs={epochs}"
             return
         self.limit = f"training.steps={settings.steps}"
-        with counting(trainer):
+        with counting_batches(trainer):
             per_epoch = trainer.estimated_stepping_batches / max(trainer.max_epochs or 0, 1)
         if per_epoch >= 1:
             epochs = max(round(settings.steps / per_epoch), least_epochs(settings))

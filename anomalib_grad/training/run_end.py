@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from anomalib_grad.files.atomic import cannot_write, is_of_disk
+from anomalib_grad.files.atomic import cannot_write, is_disk_error
 from anomalib_grad.files.refusals import message, reword
 
 from .length import OwnLength
@@ -88,7 +88,7 @@ class SayHowToGoOn(Callback):
         """Set the exit status, name a folder that cannot be written to, and say how to resume."""
         if isinstance(exception, SIGTERMException):
             exception.code = 128 + signal.SIGTERM
-        if isinstance(exception, OSError) and is_of_disk(exception):
+        if isinstance(exception, OSError) and is_disk_error(exception):
             named = cannot_write(Path(exception.filename or trainer.default_root_dir), exception)
             reword(exception, message(named))
         checkpoint = last_checkpoint(trainer)

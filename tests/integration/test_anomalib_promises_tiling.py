@@ -74,7 +74,10 @@ def test_a_checkpoint_brings_its_tiles_along(tiled: Path, data: Path, tmp_path: 
 
 
 def test_other_tiles_than_those_of_the_training_are_refused(tiled: Path, data: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointConfigurationError, match=r"tiling is .*\[32, 32\].* there and .*\[64, 64\].* here"):
+    with pytest.raises(
+        CheckpointConfigurationError,
+        match=r"tiling is .*\[32, 32\].* in the checkpoint but .*\[64, 64\].* in this model",
+    ):
         run(tmp_path, "test", Grad(**LARGE), data, tile=64, ckpt_path=tiled)
     loaded = Grad.load_from_checkpoint(tiled)
     with pytest.raises(ValueError, match=r"trained on tiles of 32 x 32 .* and would see tiles of 64 x 64 .* new model"):
@@ -94,9 +97,9 @@ def test_tiles_have_a_cache_of_their_own_on_disk(data: Path, tmp_path: Path) -> 
     ("backbone", "tile", "problem"),
     [
         ("resnet18", 24, "24 x 24 pixels every 24 x 24 cut through cells .* multiples of 16"),
-        ("resnet18", 64, "64 x 64 pixels every 64 x 64 leave a rest of the model's input of 96 x 96"),
+        ("resnet18", 64, "64 x 64 pixels every 64 x 64 do not fit exactly into the model's input of 96 x 96 pixels"),
         ("resnet18", 128, "128 x 128 pixels are larger than the model's input of 96 x 96"),
-        ("vit_tiny_patch16_224", 48, "takes images of one size only and cannot see tiles"),
+        ("vit_tiny_patch16_224", 48, "takes images of one size only, so it cannot use tiles"),
     ],
 )
 def test_tiles_that_do_not_fit_are_refused_in_a_sentence(backbone: str, tile: int, problem: str) -> None:

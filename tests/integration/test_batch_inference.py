@@ -20,7 +20,7 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_grad.data import MultiCategory
-from anomalib_grad.data.read_or_refuse import AS_THEY_SAY
+from anomalib_grad.data.read_or_refuse import DEFAULT_FORMAT
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.lightning_model import Grad
 from helpers import tiny, write_category
@@ -179,7 +179,7 @@ def test_a_worker_can_be_told_the_category(folder: Path, model: Path, images: Pa
         maps=False,
         batch_size=2,
         threads=1,
-        files=AS_THEY_SAY,
+        files=DEFAULT_FORMAT,
     )
     paths = [str(images / name) for name in ("nut/test/good/000.png", "pin/test/good/000.png", "nut/test/spot/000.png")]
     script["Judge"](settings)(pa.table({"path": paths}))

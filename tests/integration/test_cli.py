@@ -208,7 +208,7 @@ def test_export_takes_the_weights_from_the_checkpoint_and_quantises_with_the_dat
 def test_another_configuration_is_refused_by_field(continued: list[tuple[int, str]]) -> None:
     code, printed = continued[2]
     assert code != 0
-    assert "num_blocks is 1 there and 2 here" in one_line(printed)
+    assert "num_blocks is 1 in the checkpoint but 2 in this model" in one_line(printed)
 
 
 def test_many_categories_from_a_file_of_the_recipes_kind_and_one_named_at_prediction(

@@ -207,9 +207,9 @@ def test_the_thresholds_of_a_checkpoint_are_those_among_its_weights(shop: Path, 
 @pytest.mark.parametrize(
     ("part", "value", "fault"),
     [
-        ("loops", {}, "cannot go on from checkpoint .*: its states are not what a training wrote .*fit_loop"),
-        ("optimizer_states", [{}], "cannot go on from checkpoint .*: its states are not what a training wrote"),
-        ("lr_schedulers", [5], "cannot go on from checkpoint .*: its states are not what a training wrote"),
+        ("loops", {}, "cannot resume from checkpoint .*: its training state is not complete .*fit_loop"),
+        ("optimizer_states", [{}], "cannot resume from checkpoint .*: its training state is not complete"),
+        ("lr_schedulers", [5], "cannot resume from checkpoint .*: its training state is not complete"),
         ("grad_random_state", torch.ones(3), "the checkpoint's 'grad_random_state' cannot be used"),
     ],
 )
@@ -317,7 +317,9 @@ def test_a_second_fit_learns_the_categories_again(shop: Path, tmp_path: Path) ->
 
 
 def test_checkpoints_that_do_not_fit_are_refused_in_one_sentence(shop: Path, run: Run, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointConfigurationError, match="fusion is 'small' there and 'mobile' here"):
+    with pytest.raises(
+        CheckpointConfigurationError, match="fusion is 'small' in the checkpoint but 'mobile' in this model"
+    ):
         engine(tmp_path).test(
             Grad(**{**TINY, "fusion": "mobile"}), datamodule=products(shop), ckpt_path=run.checkpoints[-1]
         )

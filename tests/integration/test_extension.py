@@ -162,7 +162,7 @@ def test_a_killed_extension_of_before_goes_on_from_the_head_that_it_came_to(
     assert all(torch.equal(held_to[name], value) for name, value in came_to.items())
     old.popitem()
     torch.save(content | {OLD_HEAD: old}, tmp_path / "changed.ckpt")
-    with pytest.raises(CheckpointConfigurationError, match="is missing: it was changed after training"):
+    with pytest.raises(CheckpointConfigurationError, match="is missing: the file was changed after training"):
         fit(Grad(), bolts, tmp_path, epochs=2, ckpt_path=tmp_path / "changed.ckpt")
 
 
@@ -223,7 +223,11 @@ def test_old_products_are_learnt_anew_where_they_are_to_be_or_there_is_nothing_e
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        ({"image_size": (96, 96)}, CheckpointConfigurationError, "cannot start from .*image_size is .64, 64. there"),
+        (
+            {"image_size": (96, 96)},
+            CheckpointConfigurationError,
+            "cannot start from .*image_size is .64, 64. in the checkpoint",
+        ),
         ({"extends": "none.ckpt"}, FileNotFoundError, "there is no checkpoint none.ckpt"),
         ({"extends": "README"}, CheckpointFileError, "cannot read checkpoint README"),
     ],

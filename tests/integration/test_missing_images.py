@@ -93,9 +93,11 @@ def test_masks_that_anomalib_cannot_pair_are_said_to_be_the_matter(
 ) -> None:
     change(write_category(tmp_path / "nut"))
     images = data(tmp_path)
-    with pytest.raises(Exception, match=rf"{type(images).__name__} pairs .* of '{tmp_path}/nut' do not match") as error:
+    with pytest.raises(
+        Exception, match=rf"{type(images).__name__} pairs .* the files in '{tmp_path}/nut' do not match"
+    ) as error:
         engine.fit(Grad(**TINY), datamodule=images)
-    assert "read them by MultiCategory" in str(sentence_of(error.value))
+    assert "use MultiCategory, which pairs them by name" in str(sentence_of(error.value))
 
 
 @pytest.mark.parametrize(("place", "said"), [("nowhere", "Path does not exist"), ("", "Found 0 images")])

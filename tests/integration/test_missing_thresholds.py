@@ -53,7 +53,7 @@ def test_data_without_validation_images_are_the_reason_and_get_some(
     assert "pooled" not in printed
     run.validate(model, datamodule=images)
     (said,) = own(caplog)
-    assert said.startswith(f"there is nothing to validate on: {TAKE}")
+    assert said.startswith(f"there are no validation images: {TAKE}")
     run.validate(model, datamodule=data(shop, val_split_mode="same_as_test"))
     run.test(model, datamodule=images)
     assert not own(caplog), "the advice helps"

@@ -47,7 +47,10 @@ def test_anomalibs_folder_without_validation_images_is_told_the_setting(tmp_path
     write_category(tmp_path / "nut", train=4, good=0, defects=0)
     splits = {"test_split_mode": "none", "val_split_mode": "none"}
     data = Folder("nut", root=tmp_path / "nut", normal_dir="train/good", num_workers=0, **splits)
-    with pytest.raises(AttributeError, match=r"Folder has nothing to fit thresholds on: .*'from_train', with Grad's"):
+    with pytest.raises(
+        AttributeError,
+        match=r"Folder has no validation images to fit thresholds on: .*val_split_mode='from_train', with Grad's",
+    ):
         engine(tmp_path).fit(Grad(**TINY), datamodule=data)
 
 

@@ -154,24 +154,24 @@ DAMAGES = [
     (cut_one_byte, "it is cut short"),
     (flip_a_bit_of_a_weight, "it is damaged"),
     (lose_a_part, "it is damaged"),
-    (with_weight("text"), f"its weight {WEIGHT!r} is no tensor"),
+    (with_weight("text"), f"its weight {WEIGHT!r} is not a tensor"),
     (with_weight(torch.eye(2).to_sparse()), "it holds Python objects"),
     (with_weight(torch.ones(4, device="meta")), rf"its weight {WEIGHT!r} of shape \(4,\) is not stored in full"),
-    (with_weight(torch.full((4,), 1e300, dtype=torch.float64)), f"its weight {WEIGHT!r} is not finite"),
+    (with_weight(torch.full((4,), 1e300, dtype=torch.float64)), f"its weight {WEIGHT!r} has NaN or infinite values"),
     (with_weight(torch.tensor(torch.inf), "post_processor.image_min"), "its 'post_processor.image_min' is infinite"),
-    (with_part("grad_configuration", [1]), "its 'grad_configuration' is not what a training wrote"),
-    (with_part("pytorch-lightning_version", 5), "it holds something else than a training run"),
-    (with_weight(NAN), f"its weight {WEIGHT!r} is not finite, as after a training that diverged"),
-    (without_weights, "it holds something else than a training run"),
-    (with_part("callbacks", [1]), "its 'callbacks' is not what a training wrote"),
-    (with_part("optimizer_states", {}), "its 'optimizer_states' is not what a training wrote"),
+    (with_part("grad_configuration", [1]), "its 'grad_configuration' has a type that no training writes"),
+    (with_part("pytorch-lightning_version", 5), "it is a PyTorch file, but not a checkpoint of a training"),
+    (with_weight(NAN), f"its weight {WEIGHT!r} has NaN or infinite values, as after a training that diverged"),
+    (without_weights, "it is a PyTorch file, but not a checkpoint of a training"),
+    (with_part("callbacks", [1]), "its 'callbacks' has a type that no training writes"),
+    (with_part("optimizer_states", {}), "its 'optimizer_states' has a type that no training writes"),
     (empty, "it is empty"),
     (change_bytes, "it is damaged"),
-    (text, "it is no checkpoint"),
-    (image, "it is no checkpoint"),
-    (archive, "it is a zip archive of something else than PyTorch's data"),
-    (bare_weights, "it holds something else than a training run"),
-    (tensor, "it holds something else than a training run"),
+    (text, "it is not a checkpoint"),
+    (image, "it is not a checkpoint"),
+    (archive, "it is a zip archive that PyTorch did not write"),
+    (bare_weights, "it is a PyTorch file, but not a checkpoint of a training"),
+    (tensor, "it is a PyTorch file, but not a checkpoint of a training"),
     (
         whole_module,
         r"it holds Python objects \(first: 'torch\.nn\.modules\.linear\.Linear'\), as an exported model does",
@@ -193,7 +193,7 @@ def test_load_from_checkpoint_names_the_file(damaged: Path, damage: Callable[[Pa
         Grad.load_from_checkpoint(damaged)
     message = str(raised.value)
     assert re.match(f"cannot read checkpoint {damaged}: {fault}", message)
-    assert message.endswith("; copy it again, or give one that Grad's training wrote.")
+    assert message.endswith("; copy it again, or give another checkpoint of Grad.")
     assert "\n" not in message
 
 
@@ -201,12 +201,12 @@ def test_load_from_checkpoint_names_the_file(damaged: Path, damage: Callable[[Pa
     ("run", "damage", "fault"),
     [
         ("test", cut, "it is cut short"),
-        ("test", bare_weights, "it holds something else than a training run"),
+        ("test", bare_weights, "it is a PyTorch file, but not a checkpoint of a training"),
         ("test", whole_module, "it holds Python objects"),
         ("predict", empty, "it is empty"),
-        ("predict", with_weight(NAN), f"its weight {WEIGHT!r} is not finite"),
+        ("predict", with_weight(NAN), f"its weight {WEIGHT!r} has NaN or infinite values"),
         ("test", flip_a_bit_of_a_weight, "it is damaged"),
-        ("fit", text, "it is no checkpoint"),
+        ("fit", text, "it is not a checkpoint"),
     ],
 )
 def test_the_engine_names_the_file(
@@ -240,12 +240,14 @@ def test_the_newest_whole_checkpoint_beside_a_damaged_one_is_named(
     cut(damaged)
     monkeypatch.chdir(damaged.parent)
     for given in (damaged, damaged.name):
-        with pytest.raises(CheckpointFileError, match=rf"checkpoint {given}: .* or go on from newer\.ckpt, which is"):
+        with pytest.raises(
+            CheckpointFileError, match=rf"checkpoint {given}: .* or use newer\.ckpt, which is undamaged"
+        ):
             Grad.load_from_checkpoint(given)
 
 
 def test_other_errors_stay_as_they_are(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointConfigurationError, match="num_blocks is 1 there and 2 here"):
+    with pytest.raises(CheckpointConfigurationError, match="num_blocks is 1 in the checkpoint but 2 in this model"):
         Grad.load_from_checkpoint(whole, method={"num_blocks": 2})
     with pytest.raises(FileNotFoundError, match=r"missing\.ckpt"):
         Grad.load_from_checkpoint(tmp_path / "missing.ckpt")
@@ -272,12 +274,13 @@ def test_settings_computed_with_numpy_come_back_as_plain_numbers(tmp_path: Path)
     [
         (without_one_weight, "is missing"),
         (with_weight(torch.ones(3)), r"has shape \(3,\), not \(.*\)"),
-        (of_integers, r"holds numbers of torch\.int8, not torch\.float32"),
+        (of_integers, r"has type torch\.int8, not torch\.float32"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(damaged: Path, change: Callable[[Path], None], fault: str) -> None:
     change(damaged)
-    sentence = f"the checkpoint's weight {WEIGHT!r} {fault}: it was changed after training; give one as Grad wrote it."
+    advice = "the file was changed after training; give the checkpoint that Grad wrote."
+    sentence = f"the checkpoint's weight {WEIGHT!r} {fault}: {advice}"
     with pytest.raises(CheckpointConfigurationError, match=f"^cannot use checkpoint {damaged}: {sentence}$"):
         Grad.load_from_checkpoint(damaged)
 
@@ -296,9 +299,12 @@ TILES = {"tile_size": [32, 32], "stride": [32, 32], "remove_border_count": 0, "m
         (with_setting(OWN, tiling={**TILES, "tile_size": [10**9, 10**9]}), "'tiling' .*larger than the model's input"),
         (with_setting(PRE, transform=[1]), "pre-processor or post-processor cannot be used .*Transform spec"),
         (with_setting(PRE, transform={"class_path": "os.system", "init_args": {}}), "pre-processor .*os.system"),
-        (with_setting(POST, categories="abc"), "pre-processor or post-processor .*categories='abc' are not names"),
+        (
+            with_setting(POST, categories="abc"),
+            "pre-processor or post-processor .*categories='abc' is not a list of names",
+        ),
         (with_setting(POST, categories=["a", "a"]), "pre-processor or post-processor .*'a'.* more than once"),
-        (with_setting(POST, categories=["a", 1]), "pre-processor or post-processor .* are not names"),
+        (with_setting(POST, categories=["a", 1]), "pre-processor or post-processor .* is not a list of names"),
         (with_setting(POST, enable_thresholding="no"), "pre-processor or post-processor .*enable_thresholding='no'"),
         (with_setting(POST, image_sensitivity=torch.nan), "pre-processor or post-processor .*image_sensitivity=nan"),
         (with_setting(POST, false_alarm_rate=[1]), r"pre-processor or post-processor .*false_alarm_rate=\[1\]"),
@@ -320,7 +326,7 @@ def test_settings_of_no_training_are_refused_by_name(damaged: Path, change: Call
     ) as raised:
         Grad.load_from_checkpoint(damaged)
     assert "\n" not in str(raised.value)
-    assert str(raised.value).endswith(": it was changed after training; give one as Grad wrote it.")
+    assert str(raised.value).endswith(": the file was changed after training; give the checkpoint that Grad wrote.")
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
@@ -340,8 +346,10 @@ def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(pipe := tmp_path / "pipe.ckpt")
-    with pytest.raises(CheckpointFileError, match=f"cannot read checkpoint {pipe}: it is a pipe or a device, no file;"):
+    with pytest.raises(
+        CheckpointFileError, match=f"cannot read checkpoint {pipe}: it is a pipe or a device, not a file;"
+    ):
         Grad.load_from_checkpoint(pipe)
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False)
-    with pytest.raises(CheckpointFileError, match=f"{pipe}: it is a pipe or a device, no file;"):
+    with pytest.raises(CheckpointFileError, match=f"{pipe}: it is a pipe or a device, not a file;"):
         engine.test(Grad(**TINY), ckpt_path=pipe, **data("test", tmp_path))

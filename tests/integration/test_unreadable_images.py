@@ -65,7 +65,10 @@ def test_all_damaged_files_are_named_at_once_masks_among_them(root: Path, tmp_pa
         engine(tmp_path).test(as_if_trained(Grad(**TINY)), datamodule=data(root))
     for path in damaged:
         assert str(path) in str(error.value)
-    assert "; --data.skip_unreadable true (of MultiCategory and PredictImages, in Python " in str(error.value)
+    assert (
+        "; to leave such files out, set --data.skip_unreadable true (of MultiCategory and PredictImages, in Python "
+        in str(error.value)
+    )
 
 
 def test_prediction_on_a_folder_names_the_damaged_image(root: Path, tmp_path: Path) -> None:

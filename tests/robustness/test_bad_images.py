@@ -104,7 +104,7 @@ def test_pictures_for_people_show_what_is_read(files: Files) -> None:
 def test_a_directory_named_like_an_image_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "folder.png"
     path.mkdir()
-    with pytest.raises(UnreadableImageError, match=re.escape(f"'{path}': Is a directory; name an image in it")):
+    with pytest.raises(UnreadableImageError, match=re.escape(f"'{path}': Is a directory; give an image in it")):
         read_image(path)
 
 

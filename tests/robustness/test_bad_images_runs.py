@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from anomalib_grad.data import MultiCategory, PredictImages
-from anomalib_grad.data.read_or_refuse import AS_THEY_SAY, UnreadableImageError, read_image
+from anomalib_grad.data.read_or_refuse import DEFAULT_FORMAT, UnreadableImageError, read_image
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds import PerCategoryPostProcessor
@@ -127,7 +127,7 @@ def test_batch_inference_scores_each_file_as_if_it_were_alone_and_says_what_is_w
         maps=False,
         batch_size=8,
         threads=1,
-        files=AS_THEY_SAY,
+        files=DEFAULT_FORMAT,
     )
     os.mkfifo(pipe := tmp_path / "pipe.png")
     script["Judge"](settings)(pyarrow.table({"path": [*(str(path) for path, _ in files.values()), str(pipe)]}))
@@ -184,14 +184,14 @@ def test_a_test_on_anomalibs_dataset_names_the_mask_that_it_would_cut(root: Path
     mask = root / "nut/ground_truth/spot/000_mask.png"
     mask.write_bytes(tiff(np.full((72, 72), 0.5, dtype=np.float32)))
     data = MVTecAD(root=root, category="nut", num_workers=0)
-    with pytest.raises(UnreadableImageError, match=f"the fractions, of {re.escape(str(mask))}: train and test through"):
+    with pytest.raises(UnreadableImageError, match=f"or fractions, in {re.escape(str(mask))}: train and test with"):
         engine(tmp_path).test(as_if_trained(Grad(**TINY)), datamodule=data)
 
 
 def test_prediction_refuses_16_bits_that_anomalib_would_cut_and_its_advice_works(tmp_path: Path, deployed) -> None:
     (tmp_path / "images").mkdir()
     deep_image(image := tmp_path / "images/deep.png")
-    with pytest.raises(UnreadableImageError, match=rf"above 255.* of {image}: .*PredictImages\(path\)"):
+    with pytest.raises(UnreadableImageError, match=rf"above 255.* in {image}: .*PredictImages\(path\)"):
         engine(tmp_path).predict(deployed.model, data_path=image.parent)
     predicted = scores(engine(tmp_path).predict(deployed.model, dataset=PredictImages(image.parent)))
     assert predicted["deep.png"] == pytest.approx(deployed.inferencer.predict(image).pred_score.item(), rel=1e-3)
@@ -199,7 +199,9 @@ def test_prediction_refuses_16_bits_that_anomalib_would_cut_and_its_advice_works
 
 def test_prediction_names_a_directory_that_looks_like_an_image(root: Path, tmp_path: Path, deployed) -> None:
     directory(image := root / "nut/test/good/001.png")
-    with pytest.raises(OSError, match=f"could not read image '{image}': Is a directory; name"):
+    with pytest.raises(
+        OSError, match=f"could not read image '{image}': Is a directory; give an image in it, or rename the folder"
+    ):
         engine(tmp_path).predict(deployed.model, data_path=image.parent)
 
 
@@ -215,7 +217,7 @@ def test_a_pipe_is_refused_by_name_and_not_waited_for(
     root: Path, tmp_path: Path, deployed, caplog: pytest.LogCaptureFixture
 ) -> None:
     os.mkfifo(pipe := root / "nut/train/good/pipe.png")
-    named = rf"'{pipe}' is a pipe or a device, no file; remove it"
+    named = rf"'{pipe}' is a pipe or a device, not a file; remove it"
     for data in (MultiCategory(root=root, num_workers=0), MVTecAD(root=root, category="nut", num_workers=0)):
         with pytest.raises((OSError, ValueError), match=named):
             engine(tmp_path).fit(Grad(**TINY), datamodule=data)
@@ -249,7 +251,7 @@ def test_unreadable_files_are_left_out_and_listed(root: Path, tmp_path: Path, ca
     before = set(tmp_path.rglob("*"))
     data.setup()
     listing = next(message for message in caplog.messages if message.startswith("left out"))
-    assert listing.startswith("left out, 4 of 20 files:")
+    assert listing.startswith("left out 4 of 20 files:")
     assert len(listing.splitlines()) == 1 + len(damaged)
     assert all(str(path) in listing for path in damaged)
     assert set(tmp_path.rglob("*")) == before

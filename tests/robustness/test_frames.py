@@ -148,7 +148,7 @@ def test_bits_are_told_once_for_arrays_and_files(deployed: Any, twelve_bits: np.
     expected = told.predict(twelve_bits.astype(np.float32) / 4095)
     for way in (twelve_bits, twelve_bits[..., None].repeat(3, -1), tmp_path / "twelve.png"):
         np.testing.assert_allclose(told.predict(way).image, expected.image, atol=1e-5)
-    with pytest.raises(ValueError, match=r"a value of 4069, but 10 bits reach 1023 only; state bits as they are"):
+    with pytest.raises(ValueError, match=r"it has a value of 4069, but bits=10 allows at most 1023; set bits higher"):
         as_batch(twelve_bits, FrameFormat(files=FileFormat(bits=10)))
 
 
@@ -176,7 +176,9 @@ def test_files_beyond_pillows_guard_are_read_when_they_are_allowed(
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # the guard refuses twice as many
     Image.fromarray(picture(3, 3000)).save(tmp_path / "line.png")
-    with pytest.raises(ValueError, match=r"exceeds limit.*max_pixels of .*allows more\); remove or replace it$"):
+    with pytest.raises(
+        ValueError, match=r"exceeds limit.*to allow more, set max_pixels of .*\); remove or replace it$"
+    ):
         deployed.inferencer.predict(tmp_path / "line.png")
     assert another(deployed, max_pixels=9000).predict(tmp_path / "line.png").pred_score > 0
     with pytest.raises(ValueError, match=r"3000 x 3 pixels exceed max_pixels=8999"):
@@ -200,7 +202,7 @@ def test_training_and_prediction_are_told_of_files_what_the_inferencer_is(
     assert data.test_data[0].gt_mask.any() or data.test_data[1].gt_mask.any()
     for image in (data.test_data[0].image, PredictImages(file, transform=Resize(SMALL), **told)[0].image):
         np.testing.assert_allclose(image.permute(1, 2, 0), expected, atol=1e-6)
-    with pytest.raises(ValueError, match=r"0\.png': there is a value of 4069, but 10 bits reach 1023 only"):
+    with pytest.raises(ValueError, match=r"0\.png': it has a value of 4069, but bits=10 allows at most 1023"):
         PredictImages(file, bits=10, max_pixels=twelve_bits.size)[0]
     for wrong in ({"bits": 17}, {"max_pixels": 0}):
         with pytest.raises(ValueError, match=f"^{next(iter(wrong))} must be"):

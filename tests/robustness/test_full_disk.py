@@ -95,7 +95,7 @@ def test_a_file_above_the_quota_leaves_the_old_one_whole(tmp_path: Path, write: 
     target = tmp_path / "file"
     write(target, 10)
     before = target.read_bytes()
-    with files_up_to(len(before) + 1000), pytest.raises(OSError, match=rf"cannot write '{target}' .*make room"):
+    with files_up_to(len(before) + 1000), pytest.raises(OSError, match=rf"cannot write '{target}' .*Make room"):
         write(target, 100_000)
     assert target.read_bytes() == before
     assert list(tmp_path.iterdir()) == [target]
@@ -132,7 +132,7 @@ def test_an_export_without_room_names_its_folder_and_leaves_the_old_one_whole(
 
     folder = publish(export, tmp_path, kind, 10).parent
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    with files_up_to(2**16), pytest.raises(CannotWriteError, match=rf"cannot write '{folder}' .*make room"):
+    with files_up_to(2**16), pytest.raises(CannotWriteError, match=rf"cannot write '{folder}' .*Make room"):
         publish(export, tmp_path, kind, 2**18, size=2**20)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -154,7 +154,7 @@ def test_an_export_to_openvino_names_the_limit_of_files_by_way_of_which_it_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = as_if_trained(Grad(**tiny()))
-    advice = "allow larger files (ulimit -f), or set TMPDIR to a folder that takes them"
+    advice = "allow larger files (ulimit -f), or set TMPDIR to a folder on a disk that allows them"
     with files_up_to(2**16):
         without_room_for_temporary_files(model, tmp_path, "File too large", advice, monkeypatch)
 
@@ -164,7 +164,7 @@ def test_an_export_to_openvino_names_the_full_disk_of_temporary_files(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
     model = as_if_trained(Grad(**tiny()))
-    advice = "make room there, or set TMPDIR to a folder that has some"
+    advice = "make room there, or set TMPDIR to a folder on a disk with free space"
     without_room_for_temporary_files(model, tmp_path, "No space left on device", advice, monkeypatch)
 
 
@@ -178,7 +178,7 @@ def test_other_faults_of_an_export_are_not_blamed_on_the_disk(tmp_path: Path) ->
 
 def test_a_file_in_the_place_of_an_exports_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("")
-    with pytest.raises(CannotWriteError, match=r"weights/torch' \(Not a directory\).*name a folder"):
+    with pytest.raises(CannotWriteError, match=r"weights/torch' \(Not a directory\).*choose a writable folder"):
         publish(write_torch, tmp_path, ExportType.TORCH)
 
 
@@ -192,7 +192,7 @@ def test_a_results_folder_that_cannot_be_made_is_named_with_its_setting(shop: Pa
     make_read_only(small_disk)
     engine = Engine(default_root_dir=small_disk, accelerator="cpu", devices=1, logger=False)
     folder = rf"cannot write '{small_disk}/Grad/{shop.name}' \(Read-only file system\)"
-    with pytest.raises(CannotWriteError, match=rf"{folder}.* can be written to \(default_root_dir\)"):
+    with pytest.raises(CannotWriteError, match=rf"{folder}.* choose a writable folder \(default_root_dir\)"):
         engine.fit(Grad(**tiny()), datamodule=MultiCategory(root=shop, num_workers=0))
 
 

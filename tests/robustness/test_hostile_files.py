@@ -85,7 +85,7 @@ CHECKPOINTS = {
     "code": (code, "it holds Python objects"),
     "large tensor": (large_tensor, rf"'model.head.mse_threshold' of shape \({MANY}, {MANY}\) is not stored in full"),
     "zip bomb": (compressed, "it is compressed"),
-    "overlapping parts": (overlapping, "its parts claim more bytes than it has"),
+    "overlapping parts": (overlapping, "its parts claim more bytes than the file has"),
 }
 
 
@@ -116,7 +116,9 @@ def test_a_checkpoint_cannot_choose_a_function_to_call(whole: Path, tmp_path: Pa
     change(whole, hostile, **{place: {"_instantiator": function, "pre_processor": payload}})
     fsspec.filesystem("memory").pipe("/hostile.ckpt", hostile.read_bytes())
     for source in (hostile, BytesIO(hostile.read_bytes()), "memory://hostile.ckpt"):
-        with pytest.raises(CheckpointFileError, match=f"asks for '{re.escape(function)}' to be called"):
+        with pytest.raises(
+            CheckpointFileError, match=f"names a function to call, '{re.escape(function)}', which could run"
+        ):
             Grad.load_from_checkpoint(source)
     with pytest.raises(CheckpointFileError):
         to_authors(hostile, tmp_path / "back.pth.tar")
@@ -126,7 +128,7 @@ def test_a_checkpoint_cannot_choose_a_function_to_call(whole: Path, tmp_path: Pa
 def test_a_checkpoint_brings_plain_values_only_and_no_folder_to_write_to(whole: Path, tmp_path: Path) -> None:
     changed = tmp_path / "changed.ckpt"
     change(whole, changed, hyper_parameters={"pre_processor": torch.ones(3)})
-    with pytest.raises(CheckpointFileError, match="its argument 'pre_processor' is no plain value"):
+    with pytest.raises(CheckpointFileError, match="its argument 'pre_processor' is not a plain value"):
         Grad.load_from_checkpoint(changed)
     change(whole, changed, hyper_parameters={"cache": {"folder": "/someone/elses"}})
     assert Grad.load_from_checkpoint(changed).settings.cache.folder is None
@@ -149,7 +151,7 @@ def test_a_checkpoint_cannot_have_a_resumed_training_delete_what_it_did_not_writ
     harmless = {"dirpath": str(tmp_path / "checkpoints"), "best_model_path": str(tmp_path / "checkpoints/a.ckpt")}
     state = {**harmless, key: {path: 0.0} if key == "best_k_models" else path}
     change(whole, hostile := tmp_path / "hostile.ckpt", callbacks={"ModelCheckpoint": state})
-    with pytest.raises(CheckpointFileError, match=r"going on from it could delete .*, which is outside of its folder;"):
+    with pytest.raises(CheckpointFileError, match=r"resuming from it could delete .*, which is outside its folder;"):
         Grad.load_from_checkpoint(hostile)
     change(whole, tmp_path / "fine.ckpt", callbacks={"ModelCheckpoint": harmless})
     assert isinstance(Grad.load_from_checkpoint(tmp_path / "fine.ckpt"), Grad)
@@ -168,7 +170,7 @@ def nested(levels: int) -> list[Any]:
     [
         (bytearray(10**7), "it holds Python objects"),
         (Wide(), "it holds Python objects"),
-        (nested(40), "it holds the same collections more often than any training writes"),
+        (nested(40), "it refers to the same collections more often than any training does"),
     ],
 )
 def test_what_would_take_all_memory_or_time_is_refused(whole: Path, tmp_path: Path, extra: object, fault: str) -> None:
@@ -180,7 +182,7 @@ def test_what_would_take_all_memory_or_time_is_refused(whole: Path, tmp_path: Pa
 def test_a_checkpoint_behind_a_url_is_looked_at_and_named_by_it(whole: Path, tmp_path: Path) -> None:
     change(whole, tmp_path / "hostile.ckpt", extra=nested(40))
     fsspec.filesystem("memory").pipe("/hostile.ckpt", (tmp_path / "hostile.ckpt").read_bytes())
-    named = r"cannot read checkpoint memory://hostile\.ckpt: it holds the same collections"
+    named = r"cannot read checkpoint memory://hostile\.ckpt: it refers to the same collections"
     with pytest.raises(CheckpointFileError, match=named):
         Grad.load_from_checkpoint("memory://hostile.ckpt")
     write_category(tmp_path / "shop/nut")

@@ -51,25 +51,29 @@ def setup(root: Path, **arguments: object) -> MultiCategory:
 @pytest.mark.parametrize(
     ("place", "use", "said"),
     [
-        ("nut/train/good", setup, "category 'nut': folder '{}' may not be read; give this user the right to read it"),
-        ("nut", setup, "folder '{}' may not be read; give this user the right to read it"),
-        (".", setup, "folder '{}' may not be read; give this user the right to read it"),
+        (
+            "nut/train/good",
+            setup,
+            "category 'nut': cannot read folder '{}': permission denied; give this user permission to read it",
+        ),
+        ("nut", setup, "cannot read folder '{}': permission denied; give this user permission to read it"),
+        (".", setup, "cannot read folder '{}': permission denied; give this user permission to read it"),
         (
             "nut",
             lambda root: setup(root, categories=["nut"]),
-            "folder '{}' may not be read; give this user the right to read it",
+            "cannot read folder '{}': permission denied; give this user permission to read it",
         ),
         (
             "nut/train/good/000.png",
             lambda root: setup(root, categories=["nut"]).train_data[0],
-            "could not read image '{}': Permission denied; give this user the right to read it",
+            "could not read image '{}': Permission denied; give this user permission to read it",
         ),
         (
             "nut/ground_truth/spot/000_mask.png",
             setup,
-            "could not read mask '{}': Permission denied; give this user the right to read it",
+            "could not read mask '{}': Permission denied; give this user permission to read it",
         ),
-        ("nut", PredictImages, "folder '{}' may not be read; give this user the right to read it"),
+        ("nut", PredictImages, "cannot read folder '{}': permission denied; give this user permission to read it"),
     ],
 )
 def test_what_may_not_be_read_is_named(shop: Path, place: str, use: Callable[[Path], object], said: str) -> None:

@@ -202,7 +202,7 @@ def test_runs_that_judge_are_stopped_as_trainings_are(
 def test_a_checkpoint_is_not_advised_where_nothing_goes_on_from_it(shop: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights.ckpt"
     fit(shop, tmp_path).trainer.save_checkpoint(weights, weights_only=True)
-    sentence = rf"cannot go on from checkpoint {weights}: it holds weights alone .*load_from_checkpoint\('{weights}'\)"
+    sentence = rf"cannot resume from checkpoint {weights}: it holds only weights .*load_from_checkpoint\('{weights}'\)"
     with pytest.raises(KeyError, match=sentence) as error:
         fit(shop, tmp_path / "again", ckpt_path=weights, epochs=2)
     assert not getattr(error.value, "__notes__", [])

@@ -118,16 +118,19 @@ def checkpoint_of(**changed: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changed", "field"),
     [
-        ({"backbone": "mobilenetv2_100"}, "backbone is 'mobilenetv2_100' there and 'mobilenetv2_050' here"),
-        ({"layers": ["blocks.1", "blocks.2"]}, r"layers is \['blocks.1', 'blocks.2'\] there"),
-        ({"image_size": (96, 64)}, r"image_size is \[96, 64\] there and \[64, 64\] here"),
-        ({"fusion": "mobile"}, "fusion is 'mobile' there"),
-        ({"num_blocks": 2}, "num_blocks is 2 there and 1 here"),
-        ({"hidden_channels": 8}, "hidden_channels is 8 there"),
-        ({"local_resolution": [8, 6]}, r"local_resolution is \[8, 6\] there and \[8, 8\] here"),
-        ({"global_dims": 3}, r"global_resolution is \[4, 4, 4\] there and \[4, 4\] here"),
-        ({"cosine_weight": 0.6}, "cosine_weight is 0.6 there and 0.7 here"),
-        ({"smoothing_window": 7}, "smoothing_window is 7 there"),
+        (
+            {"backbone": "mobilenetv2_100"},
+            "backbone is 'mobilenetv2_100' in the checkpoint but 'mobilenetv2_050' in this model",
+        ),
+        ({"layers": ["blocks.1", "blocks.2"]}, r"layers is \['blocks.1', 'blocks.2'\] in the checkpoint"),
+        ({"image_size": (96, 64)}, r"image_size is \[96, 64\] in the checkpoint but \[64, 64\] in this model"),
+        ({"fusion": "mobile"}, "fusion is 'mobile' in the checkpoint"),
+        ({"num_blocks": 2}, "num_blocks is 2 in the checkpoint but 1 in this model"),
+        ({"hidden_channels": 8}, "hidden_channels is 8 in the checkpoint"),
+        ({"local_resolution": [8, 6]}, r"local_resolution is \[8, 6\] in the checkpoint but \[8, 8\] in this model"),
+        ({"global_dims": 3}, r"global_resolution is \[4, 4, 4\] in the checkpoint but \[4, 4\] in this model"),
+        ({"cosine_weight": 0.6}, "cosine_weight is 0.6 in the checkpoint but 0.7 in this model"),
+        ({"smoothing_window": 7}, "smoothing_window is 7 in the checkpoint"),
     ],
 )
 def test_a_checkpoint_of_another_configuration_is_refused_by_field(
@@ -141,7 +144,9 @@ def test_an_indicator_threshold_that_was_asked_for_must_be_the_checkpoints() -> 
     ten = checkpoint_of(mse_threshold=10.0)
     Grad(**tiny(mse_threshold=10.0)).on_load_checkpoint(ten)
     Grad(**TINY).on_load_checkpoint(ten)  # the default takes what the checkpoint brings
-    with pytest.raises(CheckpointConfigurationError, match=r"mse_threshold is 10\.0 there and 2\.5 here"):
+    with pytest.raises(
+        CheckpointConfigurationError, match=r"mse_threshold is 10\.0 in the checkpoint but 2\.5 in this model"
+    ):
         Grad(**tiny(mse_threshold=2.5)).on_load_checkpoint(ten)
 
 
@@ -172,30 +177,30 @@ def test_mse_threshold_takes_a_number_auto_or_the_backbones_default() -> None:
         ({"mse_threshold": float("inf")}, "a positive, finite number or 'auto', got inf"),
         ({"mse_threshold": float("nan")}, "a positive, finite number or 'auto', got nan"),
         ({"mse_threshold": "10"}, "a positive, finite number or 'auto', got '10'"),
-        ({"learning_rate": -1.0}, "learning_rate must be more than 0 and finite, got -1.0"),
-        ({"grid_learning_rate": math.inf}, "grid_learning_rate must be more than 0 and finite, got inf"),
-        ({"lr_gamma": 0.0}, "lr_gamma must be more than 0"),
-        ({"weight_decay": -1.0}, "weight_decay must be 0 or more and finite, got -1.0"),
-        ({"clip_norm": math.nan}, "clip_norm must be 0 or more and finite, got nan"),
-        ({"warmup_steps": -1}, "warmup_steps must be 0 or more"),
-        ({"learning_rate": "a"}, "learning_rate must be more than 0 and finite, got 'a'"),
-        ({"pasted_patches": -1}, "pasted_patches must be at least 0, a whole number, got -1"),
-        ({"pasted_patches": 1.5}, "pasted_patches must be at least 0, a whole number, got 1.5"),
+        ({"learning_rate": -1.0}, "learning_rate must be greater than 0 and finite, got -1.0"),
+        ({"grid_learning_rate": math.inf}, "grid_learning_rate must be greater than 0 and finite, got inf"),
+        ({"lr_gamma": 0.0}, "lr_gamma must be greater than 0 and finite"),
+        ({"weight_decay": -1.0}, "weight_decay must be at least 0 and finite, got -1.0"),
+        ({"clip_norm": math.nan}, "clip_norm must be at least 0 and finite, got nan"),
+        ({"warmup_steps": -1}, "warmup_steps must be at least 0 and finite"),
+        ({"learning_rate": "a"}, "learning_rate must be greater than 0 and finite, got 'a'"),
+        ({"pasted_patches": -1}, "pasted_patches must be a whole number of at least 0, got -1"),
+        ({"pasted_patches": 1.5}, "pasted_patches must be a whole number of at least 0, got 1.5"),
         ({"hard_mining": "false"}, "hard_mining must be True or False, got 'false'"),
         ({"channel_dropout": "a"}, "channel_dropout must be at least 0 and less than 1, got 'a'"),
         ({"channel_dropout": 1.0}, "channel_dropout must be at least 0 and less than 1, got 1.0"),
         ({"channel_dropout": math.nan}, "channel_dropout must be at least 0 and less than 1, got nan"),
-        ({"jitter_std": math.nan}, "jitter_std must be 0 or more and finite, got nan"),
+        ({"jitter_std": math.nan}, "jitter_std must be at least 0 and finite, got nan"),
         ({"indicator_weight": -1.0}, r"indicator_weight must lie in \[0, 1\], got -1\.0"),
         ({"cosine_weight": math.nan}, r"cosine_weight must lie in \[0, 1\], got nan"),
-        ({"lr_step": 0}, "lr_step must be at least 1, a whole number, got 0"),
+        ({"lr_step": 0}, "lr_step must be a whole number of at least 1, got 0"),
         ({"precision": "half"}, "precision must be auto or trainer, got 'half'"),
         ({"recipe": "best"}, "there is no recipe 'best'; choose one of crad, crad_s, grad, fast, plus"),
-        ({"training": {"rate": 1}}, "training has no setting 'rate'; it has learning_rate, "),
+        ({"training": {"rate": 1}}, "training has no setting 'rate'; its settings are learning_rate, "),
         ({"training": 5}, "training must be a TrainingSettings or a dictionary, got 5"),
         ({"recipe": "plus", "layers": ["a"]}, r"recipe 'plus': .* has no layer 'a'; it offers: "),
         ({"recipe": "plus", "image_size": (8, 8)}, r"recipe 'plus': .* choose an image_size of at least"),
-        ({"max_epochs": -5}, "max_epochs must be at least 1, a whole number, got -5"),
+        ({"max_epochs": -5}, "max_epochs must be a whole number of at least 1, got -5"),
         ({"false_alarm_rate": "a"}, "false_alarm_rate must lie between 0 and 1, got 'a'"),
         ({"lr_schedule": "linear"}, "lr_schedule must be step or cosine, got 'linear'"),
     ],

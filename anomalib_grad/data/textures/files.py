@@ -74,7 +74,7 @@ def _is_written(root: Path, spec: TexturesSpec) -> bool:
             f"{root} holds textures generated with other settings ({found}): choose another root or delete the folder."
         )
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ValueError(f"{root} is not empty and holds no generated textures: choose another root.")
+        raise ValueError(f"{root} is not empty, but holds no generated textures: choose another root.")
     return False
 
 

@@ -165,7 +165,10 @@ def test_random_weights_follow_the_seed_and_pretrained_ones_leave_it_alone():
     [
         ("resnet81", "unknown backbone 'resnet81': timm has no model of that name"),
         ("mobilenetv2", "similar names: .*mobilenetv2_100"),
-        ("resnet18.no_such_tag", r"no weights of the tag 'no_such_tag'; choose one of resnet18, resnet18\.a1_in1k"),
+        (
+            "resnet18.no_such_tag",
+            r"no pretrained weights with tag 'no_such_tag'; choose one of resnet18, resnet18\.a1_in1k",
+        ),
     ],
 )
 def test_an_unknown_backbone_is_refused_with_names_that_exist(name, message):
@@ -177,8 +180,8 @@ def test_an_unknown_backbone_is_refused_with_names_that_exist(name, message):
     ("layers", "message"),
     [
         (["layer9"], r"no layer 'layer9'; it offers: act1 \(stride 2, 64 channels\), layer1 .*layer4 \(stride 32"),
-        (["layer2", "layer2"], "needs distinct layers"),
-        ([], "needs distinct layers"),
+        (["layer2", "layer2"], "needs one or more different layers"),
+        ([], "needs one or more different layers"),
     ],
 )
 def test_an_unknown_layer_is_refused_with_those_that_exist(layers, message):

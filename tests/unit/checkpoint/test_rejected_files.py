@@ -57,7 +57,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "bare pickle": (lambda path: path.write_bytes(pickle.dumps({"a": 1})), "is a bare pickle"),
     "other archive": (
         lambda path: zip_of(path, "readme.txt", b"hello"),
-        "zip archive of something else",
+        "zip archive that PyTorch did not write",
     ),
     "compressed": (lambda path: zip_of(path, "a/data.pkl", b"\x80", zipfile.ZIP_DEFLATED), "is compressed"),
     "archive of nothing": (lambda path: zip_of(path, "a/data.pkl", b"\x80"), "cannot be read"),

@@ -160,7 +160,11 @@ def test_resolution_is_one_number_or_one_an_axis():
         (0, 2, "at least 1"),
         ([4, 4, 4], 2, "2 resolutions"),
         ([4, 0], 2, "at least 1"),
-        (10**6, 3, "1000000 x 1000000 x 1000000 cells x 3 channels exceeds this machine's memory; take fewer"),
+        (
+            10**6,
+            3,
+            "1000000 x 1000000 x 1000000 cells x 3 channels exceeds this machine's memory; choose fewer cells",
+        ),
     ],
 )
 def test_impossible_grids_are_refused(resolution, dims, message):

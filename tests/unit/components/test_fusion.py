@@ -62,11 +62,11 @@ def test_number_of_blocks_and_width_can_be_chosen():
     ("arguments", "message"),
     [
         ({"kind": "large"}, f"choose one of {', '.join(FUSIONS)}"),
-        ({"num_blocks": -1}, "0 or more"),
-        ({"num_blocks": 1.5}, "num_blocks must be a whole number, 0 or more, got 1.5"),
-        ({"hidden_channels": 2.5}, "hidden_channels must be a whole number, 1 or more, got 2.5"),
-        ({"kind": "residual", "hidden_channels": 8}, "leave hidden_channels out"),
-        ({"kind": "mobile", "hidden_channels": 0}, "1 or more, got 0"),
+        ({"num_blocks": -1}, "num_blocks must be a whole number of at least 0"),
+        ({"num_blocks": 1.5}, "num_blocks must be a whole number of at least 0, got 1.5"),
+        ({"hidden_channels": 2.5}, "hidden_channels must be a whole number of at least 1, got 2.5"),
+        ({"kind": "residual", "hidden_channels": 8}, "do not set hidden_channels"),
+        ({"kind": "mobile", "hidden_channels": 0}, "hidden_channels must be a whole number of at least 1, got 0"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments, message):

@@ -66,7 +66,7 @@ def test_strange_scores_give_finite_distances(levels: list[float], images: int):
 
 
 def test_no_image_is_refused():
-    with pytest.raises(ValueError, match="without training images"):
+    with pytest.raises(ValueError, match="scaled distances are fitted to training images, but there are none"):
         NormalScale().fit({}, 0)
 
 

@@ -60,7 +60,7 @@ def test_constant_images_are_finite(value: float, images: int):
 
 
 def test_no_image_is_refused():
-    with pytest.raises(ValueError, match="without training images"):
+    with pytest.raises(ValueError, match="whitening is fitted to training images, but there are none"):
         Whitening(4).fit([])
 
 

@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader
 
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.data.copies import (
-    FARTHEST,
+    MAX_SHIFT,
     AnyVersion,
     Copies,
     TrainOnCopies,
-    on_another_day,
+    perturb,
     turned,
     with_copies,
 )
@@ -31,7 +31,7 @@ SIDES = st.integers(1, 40)
 def test_a_copy_has_shape_type_and_range_of_its_image(height: int, width: int, seed: int, integers: bool) -> None:
     image = torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
     image = (255 * image).to(torch.uint8) if integers else image
-    copy = on_another_day(image, seed)
+    copy = perturb(image, seed)
     assert (copy.shape, copy.dtype) == (image.shape, image.dtype)
     assert copy.min() >= 0
     assert copy.max() <= (255 if integers else 1)
@@ -40,9 +40,9 @@ def test_a_copy_has_shape_type_and_range_of_its_image(height: int, width: int, s
 def test_copies_lie_elsewhere_by_no_more_than_a_small_share_of_the_side() -> None:
     image = torch.full((3, 100, 200), 0.2)
     image[:, 50, 100] = 1.0  # one bright pixel
-    places = [divmod(int(on_another_day(image, seed)[0].argmax()), 200) for seed in range(40)]
+    places = [divmod(int(perturb(image, seed)[0].argmax()), 200) for seed in range(40)]
     assert len(set(places)) > 20
-    assert all(abs(row - 50) <= 100 * FARTHEST and abs(column - 100) <= 200 * FARTHEST for row, column in places)
+    assert all(abs(row - 50) <= 100 * MAX_SHIFT and abs(column - 100) <= 200 * MAX_SHIFT for row, column in places)
     assert min(row for row, _ in places) < 50 < max(row for row, _ in places)
 
 
@@ -86,7 +86,7 @@ def test_copies_of_products_with_few_images_are_turned_and_of_no_others(
     data.setup("fit")
     with caplog.at_level("INFO"):
         versions, straight = (with_copies(data.train_dataloader(), 5, below).dataset for below in (3, 0))
-    assert caplog.text.count("images of few are few: copies of them are turned as well") == 1
+    assert caplog.text.count("There are few training images of few, so their copies are turned as well") == 1
     pairs = [(versions[index], straight[index]) for index in range(len(versions))]
     differ = Counter(one.category for one, other in pairs if not torch.equal(one.image, other.image))
     assert differ["many"] == 0
@@ -122,7 +122,7 @@ def test_a_training_on_loaders_says_that_there_are_neither_copies_nor_a_cache(
         for callback in (TrainOnCopies(lambda model=model: model.settings.training), model.feature_caching):
             callback.setup(trainer, model, "fit")
             callback.setup(trainer, model, "test")
-        messages = [f"{name} is off: give the training a datamodule, not loaders." for name in said]
+        messages = [f"{name} is off: pass the trainer a datamodule instead of data loaders." for name in said]
         assert caplog.messages == messages
         caplog.clear()
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from anomalib_grad.data import MultiCategory
-from anomalib_grad.data.ignore_masks import kept_pixels, of_the_rest
+from anomalib_grad.data.ignore_masks import exclude_ignored, kept_pixels
 from helpers import write_category
 
 
@@ -72,11 +72,26 @@ def test_the_mask_is_no_image_where_images_lie_beside_it(root: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "white", "ignore", "message"),
     [
-        ("nut/ignore.png", ALL, None, "nut/ignore.png ignores the whole image; paint white only what"),
-        ("nut/ignore.jpg", LEFT, None, "nut/ignore.jpg is not followed under that name; call it ignore.png"),
-        ("pin/Ignore.PNG", LEFT, None, "pin/Ignore.PNG is not followed under that name; call it ignore.png"),
-        ("ignore.png", LEFT, None, "ignore.png lies beside the products; put it into the folder of one"),
-        ("nut/ignore.png", LEFT, {"bolt": "x.png"}, "'bolt', which is no product; there are: nut, pin"),
+        ("nut/ignore.png", ALL, None, "nut/ignore.png ignores the whole image; paint only the pixels to ignore white"),
+        (
+            "nut/ignore.jpg",
+            LEFT,
+            None,
+            "nut/ignore.jpg is not used as an ignore mask under that name; rename it to ignore.png",
+        ),
+        (
+            "pin/Ignore.PNG",
+            LEFT,
+            None,
+            "pin/Ignore.PNG is not used as an ignore mask under that name; rename it to ignore.png",
+        ),
+        ("ignore.png", LEFT, None, "ignore.png lies beside the products' folders; move it into one of them"),
+        (
+            "nut/ignore.png",
+            LEFT,
+            {"bolt": "x.png"},
+            "ignore names an unknown product, 'bolt'; the products are: nut, pin",
+        ),
         ("nut/ignore.png", LEFT, {"pin": "x.png"}, "could not read mask 'x.png'"),
     ],
 )
@@ -95,7 +110,7 @@ def test_what_is_ignored_is_normal_and_an_image_of_which_all_is_ignored_as_well(
     batch = SimpleNamespace(anomaly_map=torch.ones(3, 4, 4), gt_mask=marked, gt_label=torch.tensor([True, True, True]))
     ignored = torch.zeros(1, 4, 4, dtype=torch.bool)
     ignored[..., :2] = True
-    fields = of_the_rest(batch, ignored)
+    fields = exclude_ignored(batch, ignored)
     assert fields["anomaly_map"].sum() == 3 * 8
     assert fields["gt_mask"].sum() == 4
     assert fields["gt_label"].tolist() == [False, True, True], "the third never showed where it is anomalous"

@@ -252,7 +252,9 @@ def test_a_missing_mask_and_a_mask_too_many_are_errors(root: Path) -> None:
 def test_a_link_to_nothing_is_named(root: Path, place: str) -> None:
     link = root / "bee" / place / "zzz.png"
     link.symlink_to(root / "gone.png")
-    with pytest.raises(ValueError, match=rf"category 'bee': {link} is a link to .*gone\.png, which is not there"):
+    with pytest.raises(
+        ValueError, match=rf"category 'bee': {link} is a link to .*gone\.png, which does not exist; repair or remove it"
+    ):
         prepared(root=root)
 
 
@@ -267,7 +269,7 @@ def test_links_to_nothing_are_left_out_and_listed_where_that_is_wanted(
         path.symlink_to(root / "gone.png")
     with caplog.at_level(logging.WARNING):
         datamodule = prepared(root=root, skip_unreadable=True)
-    assert "left out, 2 links to files that are not there:" in caplog.text
+    assert "left out 2 links to files that do not exist:" in caplog.text
     assert f"{image} -> {root / 'gone.png'}" in caplog.text
     for subset, lost in (("train_data", str(image)), ("test_data", anomalous["image_path"])):
         kept = [path for path in getattr(whole, subset).samples["image_path"] if path != lost]
@@ -276,7 +278,10 @@ def test_links_to_nothing_are_left_out_and_listed_where_that_is_wanted(
 
 def test_a_category_that_is_a_link_to_nothing_is_named_and_not_left_out(root: Path) -> None:
     (root / "wasp").symlink_to(root / "not mounted")
-    with pytest.raises(ValueError, match=r"wasp is a link to .*not mounted, which is not there; repair it, or list"):
+    with pytest.raises(
+        ValueError,
+        match=r"wasp is a link to .*not mounted, which does not exist; repair the link, or give categories",
+    ):
         prepared(root=root)
     assert prepared(root=root, categories=["bee"]).categories == ["bee"]
 
@@ -321,9 +326,9 @@ def test_an_unreadable_file_is_named(root: Path) -> None:
         ),
         (
             {"dataset_args": {"normal_dir": "good", "mask_dir": "mask"}},
-            "dataset MVTecAD takes no normal_dir, mask_dir; remove that from dataset_args",
+            "dataset MVTecAD does not take normal_dir, mask_dir; remove this from dataset_args",
         ),
-        ({"dataset": "Kolektor"}, "name them in a list"),
+        ({"dataset": "Kolektor"}, "cannot be found automatically; give categories as a list"),
         ({"dataset": "BTech"}, "no folder in .* contains train/ok"),
         ({"root": "nowhere"}, "there is no folder nowhere"),
     ],

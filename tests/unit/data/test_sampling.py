@@ -130,7 +130,10 @@ def test_the_groups_are_those_of_the_data_set_behind_all_samplers(wrap) -> None:
 def test_groups_that_nobody_knows_are_asked_for() -> None:
     assert list(remade(Grouped(range(4)))) == [[0, 1], [2, 3]]
     for data, named in ((list(range(4)), "list"), (Subset(Grouped(range(6)), [5, 4, 1, 0]), "Subset")):
-        with pytest.raises(ValueError, match=f"^{named} does not say which images can share a batch: give the data"):
+        with pytest.raises(
+            ValueError,
+            match=f"^{named} does not say which images can share a batch: give the dataset an attribute groups",
+        ):
             remade(data)
     with pytest.raises(ValueError, match=r"^Own does not say"):
         EvaluationBatchSampler(Own(), 3, drop_last=False)

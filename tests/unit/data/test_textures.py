@@ -103,7 +103,7 @@ def test_other_settings_do_not_mix_with_written_images(written: Path) -> None:
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(ValueError, match="not empty and holds no generated textures"):
+    with pytest.raises(ValueError, match="not empty, but holds no generated textures"):
         ensure_written(tmp_path, SPEC)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
-from anomalib_grad.data.training_loader import counting
+from anomalib_grad.data.training_loader import counting_batches
 
 LOADERS: dict[str, dict[str, Any]] = {
     "shuffled": {"batch_size": 4, "shuffle": True},
@@ -39,7 +39,7 @@ def test_batches_are_counted_without_features_workers_or_random_numbers(kind: st
     trainer: Any = SimpleNamespace(datamodule=data, fit_loop=SimpleNamespace(_combined_loader="counted"))
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    with counting(trainer):
+    with counting_batches(trainer):
         loader = data.train_dataloader()
         assert (len(loader), loader.num_workers) == (expected, 0)
         next(iter(loader))

@@ -143,7 +143,7 @@ def test_a_cache_above_its_bound_is_off_or_refused_if_it_was_asked_for(caplog: p
     [
         ({"feature_cache": "tape"}, "feature_cache must be 'auto', 'memory', 'disk' or false, got 'tape'"),
         ({"dtype": "int8"}, "cache.dtype must be float32 or float16"),
-        ({"gib": 0}, "cache.gib must be more than 0"),
+        ({"gib": 0}, "cache.gib must be greater than 0"),
     ],
 )
 def test_impossible_arguments_are_named(arguments: dict[str, Any], message: str) -> None:

@@ -18,8 +18,8 @@ def test_every_differing_field_is_named_with_both_values_and_no_other() -> None:
     with pytest.raises(CheckpointConfigurationError) as error:
         check_configuration(MODEL, {**MODEL, "backbone": "resnet34", "fusion": "mobile"})
     message = str(error.value)
-    assert "backbone is 'resnet34' there and 'resnet18' here" in message
-    assert "fusion is 'mobile' there and 'small' here" in message
+    assert "backbone is 'resnet34' in the checkpoint but 'resnet18' in this model" in message
+    assert "fusion is 'mobile' in the checkpoint but 'small' in this model" in message
     assert "layers" not in message
 
 

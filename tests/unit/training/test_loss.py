@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from anomalib_grad import Grad
-from anomalib_grad.components.corruption import LARGEST, paste_patches, spans
+from anomalib_grad.components.corruption import LARGEST, draw_spans, paste_patches
 from anomalib_grad.training.loss import hard_mean, training_loss
 
 SIDES = st.integers(1, 9)
@@ -46,7 +46,7 @@ def test_no_patches_change_nothing() -> None:
 @given(side=st.integers(1, 40), seed=st.integers(0, 99))
 def test_a_span_is_one_piece_no_longer_than_allowed(side: int, seed: int) -> None:
     torch.manual_seed(seed)
-    for span in spans(8, side).int():
+    for span in draw_spans(8, side).int():
         assert 1 <= span.sum() <= max(round(LARGEST * side), 1)
         assert functional.pad(span, (1, 1)).diff().abs().sum() == 2
 
