@@ -65,27 +65,27 @@ def products_to_keep(
     """
     if old and not new:
         raise ValueError(
-            f"the data do not name the products that they show, and the old model tells {', '.join(old)} apart: give a "
-            f"datamodule that names them, such as MultiCategory (--data, in Python datamodule=...)."
+            f"the old model distinguishes {', '.join(old)}, but the data do not name their products: give a datamodule "
+            f"that names them, such as MultiCategory (--data, in Python datamodule=...)."
         )
     strange = [name for name in replaced if name not in old]
     if strange:
         raise ValueError(
-            f"replaces names {', '.join(strange)}, and the old model knows {', '.join(old) or 'no product by name'}: "
-            f"name such as it knows, or leave replaces out."
+            f"replaces names {', '.join(strange)}, but the old model knows {', '.join(old) or 'no product by name'}: "
+            f"name only products that the old model knows, or omit replaces."
         )
     kept = [name for name in old if name not in new]
     clash = sorted((set(old) & set(new)) - set(replaced))
     if kept and clash:
         raise ValueError(
-            f"the old model knows {', '.join(clash)} already, and the data hold no {', '.join(kept)}: give images of "
-            f"all its products or of new ones only, or name in replaces those that are to be learnt anew."
+            f"the old model already knows {', '.join(clash)}, and the data contain no images of {', '.join(kept)}: "
+            f"give images of all its products or only of new ones, or name in replaces the products to learn again."
         )
     missing = [name for name in kept if name not in sampled]
     if missing:
         raise ValueError(
-            f"the old checkpoint carries no features of {', '.join(missing)}, which the data do not hold: give images "
-            f"of all its products. Checkpoints carry some unless cache.sample_mb is 0."
+            f"the data contain no images of {', '.join(missing)}, and the old checkpoint no features: give images of "
+            f"all its products. Checkpoints contain features unless cache.sample_mb is 0."
         )
     return kept
 
@@ -129,8 +129,8 @@ class Extending(BeforeThresholds):
     ) -> None:
         if replaces and path is None:
             raise ValueError(
-                f"replaces names {', '.join(replaces)}, and there is no old model: give its checkpoint as extends, or "
-                "leave replaces out."
+                f"replaces names {', '.join(replaces)}, but there is no old model: give its checkpoint as extends, or "
+                "omit replaces."
             )
         self.path = path
         self.replaces = replaces
@@ -165,8 +165,8 @@ class Extending(BeforeThresholds):
         learnt = [name for name in known if name not in {*self._began_with, *new}]
         if learnt:
             raise ValueError(
-                f"this model has learnt {', '.join(learnt)} already, and would start again from {self.path} without: "
-                f"give a checkpoint of this model to a new Grad as extends."
+                f"this model has already learnt {', '.join(learnt)}, and starting again from {self.path} would discard "
+                f"that: give a checkpoint of this model to a new Grad as extends."
             )
         restore(pl_module, self.path, pl_module.checkpoint_safe_globals())  # type: ignore[operator]  # anomalib's
         if post_processor is not None and given is not None:
@@ -196,9 +196,9 @@ class Extending(BeforeThresholds):
             self._images = datamodule.train_data
             datamodule.train_data = self._images.without(held)
             pl_module.print(
-                f"Training sees images of {', '.join(datamodule.train_data.categories)} alone, and holds "
-                f"{', '.join(held)} to what the old model makes of their features. "
-                "Name those whose images have changed in replaces."
+                f"Training uses only images of {', '.join(datamodule.train_data.categories)}. It preserves "
+                f"{', '.join(held)} by replaying their stored features through the old model. "
+                "If images of one of these have changed, name it in replaces."
             )
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -287,7 +287,7 @@ class Extending(BeforeThresholds):
             thresholds.apply_to(post_processor, UNKNOWN)
         if lost:
             logger.warning(
-                "Thresholds of %s stay as they were, though scores have changed: the old checkpoint carries no "
+                "The thresholds of %s are unchanged, although scores have changed: the old checkpoint contains no "
                 "features of validation images. Fit them on images: python -m anomalib_grad.thresholds fit.",
                 ", ".join(lost),
             )
@@ -320,7 +320,9 @@ class Extending(BeforeThresholds):
             if joined.isfinite().all():
                 self._sample.rows[name] = joined
             else:
-                logger.warning("Features of %r do not fit into float16: no later training can extend from them.", name)
+                logger.warning(
+                    "Features of %r overflow float16 and are not stored: no later training can extend from them.", name
+                )
 
 
 def products_of(trainer: pl.Trainer) -> list[str]:

@@ -61,7 +61,7 @@ class LearnFromFeatures(BeforeThresholds):
 
         with isolate_rng():
             if whitening is not None and not whitening.images:
-                pl_module.print(f"Learning to whiten features from up to {AUTO_IMAGES} training images.")
+                pl_module.print(f"Fitting the whitening of features on up to {AUTO_IMAGES} training images.")
                 whitening.fit(features())
             if torch.isnan(threshold):
                 pl_module.print(f"Estimating mse_threshold (k) from up to {AUTO_IMAGES} training images.")
@@ -94,7 +94,7 @@ class LearnFromFeatures(BeforeThresholds):
             count = images.get(category, len(values))
             if count < PRIOR_IMAGES:
                 name = "The product" if category is None else f"Category {category!r}"
-                message = "%s has %d training images, which tell little of what is usual for it: give it %d or more."
+                message = "%s has only %d training images, too few to estimate its usual scores: give it %d or more."
                 logger.warning(message, name, count, PRIOR_IMAGES)
 
 

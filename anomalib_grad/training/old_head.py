@@ -47,7 +47,7 @@ class OldHead:
             RuntimeError: If no head is kept.
         """
         if self.head is None:
-            raise RuntimeError("there is no old head to compare with: keep one first.")
+            raise RuntimeError("there is no old head to compare with: call keep first.")
         shown = network.shown(turned(network.head_input(features)))
         with torch.no_grad():
             head = self.head.to(next(network.head.parameters()))  # to its device and dtype

@@ -97,10 +97,10 @@ class SayHowToGoOn(Callback):
         if isinstance(exception, SystemExit | KeyboardInterrupt):  # no traceback follows
             stop = "SIGTERM" if isinstance(exception, SIGTERMException) else type(exception).__name__
             without = "no checkpoint was written yet" if function == TrainerFn.FITTING else "start it again"
-            advice = f"go on with: {way}" if way else without
+            advice = f"resume with: {way}" if way else without
             logger.warning("%s stopped before its end (%s); %s", function, stop, advice)
         elif way and (self._trained or str(checkpoint) != str(trainer.ckpt_path)):  # same start, same failure
-            _add_note(exception, f"Go on from the last checkpoint with: {way}")
+            _add_note(exception, f"Resume from the last checkpoint with: {way}")
 
 
 def has_stopped(early: EarlyStopping) -> bool:
@@ -111,9 +111,9 @@ def has_stopped(early: EarlyStopping) -> bool:
 def reached_limit(trainer: pl.Trainer, own_limit: str | None) -> str:
     """Describe the limit that a training has reached, and how to lift it."""
     if any(map(has_stopped, trainer.early_stopping_callbacks)):
-        return "been stopped by EarlyStopping; leave that out"
+        return "been stopped by EarlyStopping; remove this callback"
     limit = f"max_steps={trainer.max_steps}" if trainer.max_steps != -1 else f"max_epochs={trainer.max_epochs}"
-    return f"reached {own_limit or limit}; raise that"
+    return f"reached {own_limit or limit}; raise this limit"
 
 
 def last_checkpoint(trainer: pl.Trainer) -> Path | None:

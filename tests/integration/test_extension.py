@@ -175,7 +175,7 @@ def test_thresholds_stay_where_an_older_checkpoint_carries_no_validation_images(
     model, before = fit(Grad(extends=tmp_path / "older.ckpt"), bolts, tmp_path), Grad.load_from_checkpoint(old)
     for name in OLD:
         assert model.post_processor.category_threshold(name) == before.post_processor.category_threshold(name)
-    assert "Thresholds of nut, pin stay as they were" in caplog.text
+    assert "The thresholds of nut, pin are unchanged" in caplog.text
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def test_with_images_of_all_products_new_ones_are_learnt_and_all_thresholds_fitt
     extended: tuple[Grad, Path], old: Path, everything: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, before = fit(Grad(extends=old), everything, tmp_path, epochs=2), Grad.load_from_checkpoint(old)
-    assert "Training sees images of bolt alone, and holds nut, pin to" in capsys.readouterr().out
+    assert "Training uses only images of bolt. It preserves nut, pin by" in capsys.readouterr().out
     assert model.categories == ALL
     without_images = extended[0].model.head.state_dict()
     assert all(torch.equal(value, without_images[name]) for name, value in model.model.head.state_dict().items())
@@ -212,11 +212,11 @@ def test_old_products_are_learnt_anew_where_they_are_to_be_or_there_is_nothing_e
     old: Path, shop: Path, everything: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fit(Grad(extends=old, replaces=["pin"]), everything, tmp_path)
-    assert "Training sees images of bolt, pin alone, and holds nut to" in capsys.readouterr().out
+    assert "Training uses only images of bolt, pin. It preserves nut by" in capsys.readouterr().out
     fit(Grad(extends=old), shop, tmp_path)
-    assert "alone" not in capsys.readouterr().out
+    assert "uses only" not in capsys.readouterr().out
     model = fit(Grad(extends=old), everything, tmp_path, kind=OwnData)
-    assert "alone" not in capsys.readouterr().out
+    assert "uses only" not in capsys.readouterr().out
     assert model.categories == ALL
 
 
@@ -244,7 +244,7 @@ def test_loaders_that_name_no_product_are_refused_before_anything_is_learnt(
     data = MultiCategory(root=bolts, num_workers=0)
     data.setup()
     engine = Engine(max_epochs=1, default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False)
-    with pytest.raises(ValueError, match=r"do not name the products that they show.*such as MultiCategory"):
+    with pytest.raises(ValueError, match=r"the data do not name their products.*such as MultiCategory"):
         engine.fit(Grad(extends=old), train_dataloaders=data.train_dataloader())
 
 
@@ -253,7 +253,9 @@ def test_a_model_that_was_extended_does_not_start_again_without_what_it_has_lear
 ) -> None:
     write_category(tmp_path / "cups/cup", train=2)
     before = {name: value.clone() for name, value in extended[0].state_dict().items()}
-    with pytest.raises(ValueError, match=r"has learnt bolt already, .* from .*epoch=0.ckpt without: give a checkpoint"):
+    with pytest.raises(
+        ValueError, match=r"has already learnt bolt, .* from .*epoch=0.ckpt would discard that: give a checkpoint"
+    ):
         fit(extended[0], tmp_path / "cups", tmp_path)
     after = extended[0].state_dict()
     assert [name for name in before if not torch.equal(before[name], after[name])] == []

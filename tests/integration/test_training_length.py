@@ -82,7 +82,7 @@ def test_a_finished_training_trains_no_step_more_and_computes_no_features(
     path = finished.trainer.checkpoint_callback.best_model_path
     again = fit(shop, tmp_path, Grad(feature_cache=place), ckpt_path=path)
     assert again.watch.rates == []
-    assert f"checkpoint {path} has reached training.steps=10; raise that to train longer" in caplog.text
+    assert f"checkpoint {path} has reached training.steps=10; raise this limit to train longer" in caplog.text
     assert (again.model.recipe, again.trainer.max_epochs) == ("fast", 3)
     assert again.model.feature_caching.rows is None
     assert finished.model.feature_caching.rows is not None
