@@ -66,7 +66,7 @@ class DistinctImageVisualizer(ImageVisualizer):
         try:
             self._write(trainer, *args, **kwargs)
         except CannotWriteError as error:
-            logger.warning("%s The test goes on without heatmaps.", error.strerror)
+            logger.warning("%s The test continues without heatmaps.", error.strerror)
             self._unwritten = error
 
     def on_predict_batch_end(  # anomalib's
@@ -103,7 +103,7 @@ class DistinctImageVisualizer(ImageVisualizer):
             say = "%d of %d images are anomalous; heatmaps and scores (%s) are in %s"
             logger.info(say, sum(verdicts), len(verdicts), PREDICTIONS, folder)
         if kept is not None:
-            logger.info("the table of an earlier prediction there is now %s", kept.name)
+            logger.info("the table of an earlier prediction was renamed to %s", kept.name)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Raise the error of a test that could not write its results, now that its metrics are printed.
