@@ -49,8 +49,8 @@ RAW = ("raw_score", "raw_map")
 """Names of the tensors with raw scores and maps, in the unit of the thresholds."""
 SIZE_METADATA = "anomalib_grad_image_size"
 BEFORE_EXPORT = (
-    "run engine.validate(model, datamodule=...) on data with validation images before the export, or fit them in its "
-    "file (python -m anomalib_grad.thresholds fit)."
+    "run engine.validate(model, datamodule=...) on data with validation images before the export, or fit them in the "
+    "exported file (python -m anomalib_grad.thresholds fit)."
 )
 ONE_AT_A_TIME = RLock()
 """Lock of an export: the exporter patches how modules are called in the whole process, and changes the model."""
@@ -192,7 +192,8 @@ class CategoryExportMixin(ExportMixin):
                 return quantization.quantize(model, datamodule)
             case CompressionType.INT8_ACQ:
                 return quantization.quantize_with_accuracy_control(model, datamodule, metric, max_drop)
-        raise ValueError(f"Choose a compression type of {[kind.value for kind in CompressionType]}.")
+        kinds = [kind.value for kind in CompressionType]
+        raise ValueError(f"compression_type must be one of {kinds}, got {compression_type!r}.")
 
 
 @contextmanager

@@ -162,7 +162,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
             if kind in VIRTUAL_DEVICES | {device.partition(".")[0] for device in there}:
                 raise
             raise ValueError(
-                f"OpenVINO has no device {self.device!r} here; choose one of {', '.join(there)}."
+                f"OpenVINO has no device {self.device!r} on this machine; choose one of {', '.join(there)}."
             ) from error
 
     def predict(self, image: Frame, category: str | None = None) -> NumpyImageBatch:
@@ -234,10 +234,10 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         if isinstance(frames, SINGLE):
             kind = type(frames).__name__
             raise TypeError(
-                f"frames must be several, such as a list or a generator, got a {kind}; give one as [image]."
+                f"frames must be several images, such as a list or a generator, got a {kind}; give one as [image]."
             )
         if not is_number(in_flight, Integral) or in_flight < 1:
-            raise ValueError(f"in_flight must be a whole number of frames from 1, got {in_flight!r}.")
+            raise ValueError(f"in_flight must be a whole number of at least 1, got {in_flight!r}.")
         index = self._index(category)
         graph = self._showing if index is None else tell_category(self._graph)
         model = PerThread(self._compile(graph, PERFORMANCE_HINT="THROUGHPUT"))
@@ -253,8 +253,8 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         if category is None:
             return None
         if category not in self.categories:
-            known = ", ".join(self.categories) or "none, it learnt to tell none apart"
-            raise ValueError(f"The model knows no category {category!r}; choose one of those that it knows: {known}.")
+            advice = f"choose one of {', '.join(self.categories)}" if self.categories else "it knows none, so omit it"
+            raise ValueError(f"The model does not know the category {category!r}; {advice}.")
         return self.categories.index(category)
 
     def _inputs(self, image: Frame, category: int | None) -> dict[str, np.ndarray]:
@@ -263,8 +263,8 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         if self._fixed_size not in {None, images.shape[2:]}:
             fixed, given = (" x ".join(map(str, size)) for size in (self._fixed_size, images.shape[2:]))
             raise ValueError(
-                f"The model was exported for images of {fixed} pixels, height x width, and this one has {given}; "
-                "export it without input_size, and it takes any size."
+                f"The model was exported for images of {fixed} pixels (height x width), but this image has {given}; "
+                "export the model without input_size to accept any size."
             )
         told = {} if category is None else {CATEGORY: np.full(len(images), category, dtype=np.int64)}
         return {self.input_blob.any_name: images, **told}
@@ -285,7 +285,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
     def _names(self, indices: np.ndarray) -> list[str]:
         names = [*self.categories, UNKNOWN]
         if max(indices, default=0) >= len(names):
-            raise ValueError("the exported model has more categories than names of them; export it again.")
+            raise ValueError("the exported model has more categories than category names; export it again.")
         return [names[index] for index in indices]
 
 
@@ -325,7 +325,9 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
 
 def _read_intact(core: ov.Core, model: Sequence[Path | bytes], name: str, contents: Sequence[bytes]) -> ov.Model:
     """Read a model from one file, or from model and weights, if the contents match the exported ones."""
-    damaged = f"cannot read the exported model: {name} is damaged, or was changed since; export or copy it again."
+    damaged = (
+        f"cannot read the exported model: {name} is damaged, or was changed after the export; export or copy it again."
+    )
     if not is_intact(*contents):
         raise ValueError(damaged)
     try:

@@ -13,7 +13,7 @@ def find_tensor(model: ov.Model, name: str) -> ov.Output:
     outputs = (output for operation in model.get_ops() for output in operation.outputs())
     found = next((output for output in outputs if name in output.get_names()), None)
     if found is None:
-        raise ValueError(f"the exported model has no {name!r} in it, as those of older versions; export it again.")
+        raise ValueError(f"the exported model lacks the tensor {name!r}, as older exports do; export it again.")
     return found
 
 

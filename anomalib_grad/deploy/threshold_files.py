@@ -92,8 +92,8 @@ def _naming(path: Path) -> Iterator[None]:
         raise
     except (LookupError, TypeError, ValueError) as error:
         raise ExportFileError(
-            f"the exported model {path} does not hold its thresholds in a form that can be read and changed ({error}), "
-            "as exports of older versions do not; export it again."
+            f"the thresholds of the exported model {path} cannot be read or changed ({error}), for instance because an "
+            "older version wrote it; export it again."
         ) from error
 
 
