@@ -92,8 +92,8 @@ def settings_in(checkpoint: Mapping[str, Any], given: Settings, recipe: str) -> 
         settings = given.over(Settings.of(stored)).over(PUBLISHED)
     if recipe not in {DEFAULT_RECIPE, name}:
         raise CheckpointConfigurationError(
-            f"the checkpoint was trained by recipe {name!r}, not {recipe!r}: leave the recipe out, the checkpoint "
-            f"brings all settings."
+            f"the checkpoint was trained with recipe {name!r}, not {recipe!r}: omit the recipe, because the checkpoint "
+            f"contains all settings."
         )
     return name, settings
 
@@ -167,7 +167,7 @@ def load(  # arguments are Lightning's
     own = signature(kind).parameters
     unknown = next((name for name in given if name not in {**signature(read).parameters, **own}), None)
     if unknown is not None and not any(part.kind is part.VAR_KEYWORD for part in own.values()):
-        raise TypeError(f"{kind.__name__} takes no argument {unknown!r}; constants stand in {', '.join(GROUPS)}.")
+        raise TypeError(f"{kind.__name__} has no argument {unknown!r}; constants are in {', '.join(GROUPS)}.")
     allowed = kind.checkpoint_safe_globals()  # type: ignore[attr-defined]  # anomalib's
     with reading(source, allowed) as path:
         try:

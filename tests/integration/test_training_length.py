@@ -89,7 +89,7 @@ def test_a_finished_training_trains_no_step_more_and_computes_no_features(
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(shop: Path, finished: Run, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointConfigurationError, match="trained by recipe 'fast', not 'plus': leave the"):
+    with pytest.raises(CheckpointConfigurationError, match="trained with recipe 'fast', not 'plus': omit the recipe"):
         fit(shop, tmp_path, Grad("plus"), ckpt_path=finished.trainer.checkpoint_callback.best_model_path)
 
 
