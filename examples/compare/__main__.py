@@ -77,7 +77,7 @@ def length_of(row: Row, model: Any, args: argparse.Namespace) -> dict[str, int]:
     if row.trains and args.steps is not None:
         return {"max_steps": args.steps}
     if not row.length:
-        raise ValueError(f"{row.model} does not say how long it is to be trained: give --steps")
+        raise ValueError(f"{row.model} defines no training length: give --steps")
     return dict(row.length)
 
 
@@ -152,7 +152,7 @@ def weight_file(text: str) -> tuple[str, Path]:
     """Parse ``name=file``."""
     name, equals, file = text.partition("=")
     if not equals or not Path(file).is_file():
-        raise argparse.ArgumentTypeError(f"{text!r} is not TIMM_NAME=FILE with a file that is there")
+        raise argparse.ArgumentTypeError(f"{text!r} is not TIMM_NAME=FILE with an existing file")
     return name, Path(file)
 
 
@@ -160,22 +160,30 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder with one MVTec-AD-style folder per product")
-    parser.add_argument("--categories", nargs="+", help="some of them; default: all, in one model")
+    parser.add_argument("--categories", nargs="+", help="products to use; default: all, in one model")
     parser.add_argument("--models", nargs="+", default=list(ROWS), help=f"anomalib's classes, or: {'; '.join(ROWS)}")
-    parser.add_argument("--weights", nargs="+", type=weight_file, default=[], metavar="NAME=FILE", help="by timm name")
-    parser.add_argument("--random-encoders", action="store_true", help="where there is no file; the row says so")
-    parser.add_argument("--side", type=int, help="of the images in pixels, without crop; default: each model's own")
-    parser.add_argument("--steps", type=int, help="of every training; default: each model's own")
+    parser.add_argument(
+        "--weights", nargs="+", type=weight_file, default=[], metavar="NAME=FILE", help="files by timm name"
+    )
+    parser.add_argument("--random-encoders", action="store_true", help="if there is no file; recorded in the row")
+    parser.add_argument(
+        "--side", type=int, help="side of the images in pixels, without crop; default: each model's own"
+    )
+    parser.add_argument("--steps", type=int, help="steps of every training; default: each model's own")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--eval-batch", type=int, default=4, help="nearest neighbours of a large bank need memory")
-    parser.add_argument("--cells", type=int, default=1000, help="that PatchCore keeps of all training images")
-    parser.add_argument("--precision", default="32-true", help="of trainings; tests and exports are in float32")
-    parser.add_argument("--memory", type=Path, help=f"folder that keeps {DINO}'s tokens between rows; 2.4 MB an image")
+    parser.add_argument(
+        "--eval-batch", type=int, default=4, help="small, as nearest neighbours in a large bank need memory"
+    )
+    parser.add_argument("--cells", type=int, default=1000, help="cells of all training images that PatchCore keeps")
+    parser.add_argument("--precision", default="32-true", help="in training; tests and exports use float32")
+    parser.add_argument("--memory", type=Path, help=f"folder that caches {DINO}'s tokens; 2.4 MB per image")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2], help="of OpenVINO; none: no timing")
-    parser.add_argument("--rounds", type=int, default=20, help="of timing")
+    parser.add_argument(
+        "--threads", type=int, nargs="*", default=[1, 2], help="OpenVINO threads to time; none: no timing"
+    )
+    parser.add_argument("--rounds", type=int, default=20, help="timed rounds")
     parser.add_argument("--num-workers", type=int, default=0, help="processes that read images")
-    parser.add_argument("--out", type=Path, default=Path("results/compare"), help="where finished rows are stored")
+    parser.add_argument("--out", type=Path, default=Path("results/compare"), help="folder for finished rows and tables")
     args = parser.parse_args(given)
     args.weights = dict(args.weights)
     return args
@@ -192,7 +200,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
         own = memory if row.encoder == DINO else None
         found = stored(file, lambda n=name, f=fixed, m=own: {**f, **run(n, args, m), **origin()})
         if found["conditions"] != fixed["conditions"]:
-            raise SystemExit(f"{file} was made under other conditions, {found['conditions']}: give another --out")
+            raise SystemExit(f"{file} was computed under other conditions, {found['conditions']}: give another --out")
         if str(found.get("problem")).startswith("build"):
             file.unlink()  # missing files may be available the next time
         rows.append(found)

@@ -109,7 +109,7 @@ class Remembering:
         with torch.autocast("cpu", enabled=False):
             own = all_tokens(self.encoder, image, indices)
         if float((own - tokens).abs().max()) > TOLERANCE * float(own.abs().max()):
-            raise ValueError("this model's encoder is not the one whose tokens are remembered: run it without --memory")
+            raise ValueError("this model's encoder computes other tokens than the cached ones: run it without --memory")
         self._checked = True
 
 

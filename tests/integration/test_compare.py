@@ -109,9 +109,7 @@ def test_models_that_run_and_one_that_cannot_have_a_row_each(modules: Any, tmp_p
     given += ["--random-encoders", "--side", "56", "--batch", "4", "--rounds", "1", "--threads", "1"]
     args = modules.main.arguments([*given, "--out", str(tmp_path / "out")])
     rows = {row["model"]: row for row in modules.main.compare(args)}
-    assert (
-        rows["Cflow"]["problem"] == "train: ValueError: Cflow does not say how long it is to be trained: give --steps"
-    )
+    assert rows["Cflow"]["problem"] == "train: ValueError: Cflow defines no training length: give --steps"
     for name in ("PaDiM, MobileNetV2", "AnomalyDINO, DINOv2-S"):
         row = rows[name]
         assert "problem" not in row
@@ -131,5 +129,5 @@ def test_models_that_run_and_one_that_cannot_have_a_row_each(modules: Any, tmp_p
     assert {file: file.stat().st_mtime_ns for file in modified} == modified
     assert len(modified) == 3
     args.batch = 2
-    with pytest.raises(SystemExit, match=r"padim_mobilenetv2\S+ was made under other conditions.*'batch': '4'"):
+    with pytest.raises(SystemExit, match=r"padim_mobilenetv2\S+ was computed under other conditions.*'batch': '4'"):
         modules.main.compare(args)
