@@ -44,7 +44,7 @@ from .thresholds.post_processor import (
 )
 from .torch_model import GradModel, in_eval_mode
 from .training.extension import Extending
-from .training.feature_sample import JUDGED, SAMPLE, FeatureSample, to_checkpoint
+from .training.feature_sample import JUDGED_KEY, SAMPLE_KEY, FeatureSample, to_checkpoint
 from .training.feature_statistics import LearnFromFeatures
 from .training.learn_to_recognise import FEATURES, LearnToRecognise
 from .training.length import OwnLength, training_steps
@@ -234,7 +234,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             output = self.model(features=features)
             loss = training_loss(*output, hard_mining=bool(self.settings.training.hard_mining))
             if former is not None:
-                loss = loss + self._extending.forgetting(self.model, former)
+                loss = loss + self._extending.preservation_loss(self.model, former)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(features))
         return {"loss": loss, FEATURES: features}
 
@@ -275,7 +275,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         """Add the network's configuration, and a sample of features for a training that extends this model."""
         super().on_save_checkpoint(checkpoint)
         note(checkpoint, self.model)
-        checkpoint[SAMPLE], checkpoint[JUDGED] = dict(self._sample.rows), to_checkpoint(self._sample.judged)
+        checkpoint[SAMPLE_KEY], checkpoint[JUDGED_KEY] = dict(self._sample.rows), to_checkpoint(self._sample.judged)
         leave_out_copies(checkpoint, self.children())
 
     @classmethod
@@ -308,4 +308,4 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             super().on_load_checkpoint(checkpoint)
         resize_as_now(self._trainer)
         fit_thresholds(self, checkpoint["state_dict"], self.per_category, self.model.backbone.channels)
-        self._sample.load(checkpoint.get(SAMPLE), self.model.backbone.row_length, checkpoint.get(JUDGED))
+        self._sample.load(checkpoint.get(SAMPLE_KEY), self.model.backbone.row_length, checkpoint.get(JUDGED_KEY))

@@ -63,7 +63,7 @@ def turned(features: Tensor) -> Tensor:
     return features.flip(3) if mirrored else features
 
 
-def fix_statistics(head: GradHead) -> None:
+def freeze_batch_norm(head: GradHead) -> None:
     """Make batch normalisation use its running statistics in training, as in eval mode.
 
     A batch holds other products: with its statistics, even a head with the old weights would give other outputs.

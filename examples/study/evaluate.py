@@ -22,7 +22,7 @@ from anomalib_grad.anomaly_map import AnomalyMapGenerator
 from anomalib_grad.components import NormalScale
 from anomalib_grad.evaluation.metrics import CategoryMetrics, Predictions, mean_over_categories
 from anomalib_grad.report.records import METRIC_NAMES
-from anomalib_grad.training.feature_statistics import SCALE_IMAGES, evenly
+from anomalib_grad.training.feature_statistics import SCALE_IMAGES, evenly_spaced
 
 sys.path.append(str(Path(__file__).parents[1] / "compare"))  # also for storing, which __main__ imports
 from nearest import distance_to, unit_cells
@@ -71,7 +71,7 @@ def prepared(model: Grad, loader: Any, change: Callable[[Tensor], Tensor] | None
 def training_sample(model: Grad, data: MultiCategory) -> Sample:
     """Return backbone features of at most 100 training images per category, with category indices."""
     names = list(data.train_data.samples["category"])
-    rows = [evenly([i for i, own in enumerate(names) if own == name], SCALE_IMAGES) for name in data.categories]
+    rows = [evenly_spaced([i for i, own in enumerate(names) if own == name], SCALE_IMAGES) for name in data.categories]
     chosen = torch.utils.data.Subset(data.train_data, [index for own in rows for index in own])
     loader = torch.utils.data.DataLoader(chosen, batch_size=16, collate_fn=data.train_data.collate_fn)
     with torch.no_grad():

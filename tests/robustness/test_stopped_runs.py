@@ -20,7 +20,7 @@ from torch.multiprocessing import ProcessRaisedException
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.files.faults import find_fault
 from anomalib_grad.lightning_model import Grad
-from anomalib_grad.training.run_end import command
+from anomalib_grad.training.run_end import resume_command
 from helpers import TINY, tiny
 from whole_run import Process
 
@@ -239,9 +239,9 @@ def test_processes_that_would_keep_what_is_known_of_products_to_themselves_are_r
     ],
 )
 def test_the_way_on_is_the_same_command_from_the_checkpoint(given: list[str], expected: str) -> None:
-    assert command("fit", Path("a b.ckpt"), given) == expected
+    assert resume_command("fit", Path("a b.ckpt"), given) == expected
 
 
 def test_a_test_that_follows_a_training_is_repeated_alone() -> None:
     given = ["anomalib", "train", "--model", "Grad"]
-    assert command("test", Path("a.ckpt"), given) == "anomalib test --model Grad --ckpt_path a.ckpt"
+    assert resume_command("test", Path("a.ckpt"), given) == "anomalib test --model Grad --ckpt_path a.ckpt"
