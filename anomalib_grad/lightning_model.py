@@ -32,7 +32,7 @@ from .files.checkpoint_reading import NameUnreadableCheckpoint
 from .files.configuration import restoring
 from .files.whole_checkpoints import WholeCheckpoints
 from .recipes import DEFAULT_RECIPE, build_network, find_recipe, naming_recipe
-from .report.visualizer import DistinctImageVisualizer, distinct
+from .report.visualizer import DistinctImageVisualizer, with_distinct_names
 from .settings import CacheSettings, MapSettings, MethodSettings, Settings, TrainingSettings
 from .thresholds.post_processor import (
     PerCategoryPostProcessor,
@@ -144,7 +144,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             )
         if post_processor is True:
             post_processor = PerCategoryPostProcessor(false_alarm_rate=false_alarm_rate)
-        super().__init__(pre_processor, post_processor, evaluator, distinct(visualizer))
+        super().__init__(pre_processor, post_processor, evaluator, with_distinct_names(visualizer))
         self._pre_trained = pre_trained
         self._in_bfloat16 = False
         self.own_length = OwnLength()

@@ -195,7 +195,7 @@ def _inputs(loaders: Any) -> list[str]:  # noqa: ANN401  # whatever Lightning wa
     return [str(Path(path).resolve()) for path, is_mask in files if not is_mask]
 
 
-def distinct(visualizer: T) -> T | DistinctImageVisualizer:
+def with_distinct_names(visualizer: T) -> T | DistinctImageVisualizer:
     """Replace anomalib's own visualiser, whose results can overwrite one another; return others unchanged."""
     if type(visualizer) is not ImageVisualizer:
         return visualizer
