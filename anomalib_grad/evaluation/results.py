@@ -16,7 +16,7 @@ from anomalib.post_processing import PostProcessor
 from torch import Tensor, nn
 
 from anomalib_grad.evaluation.collector import Collector
-from anomalib_grad.evaluation.coordinates import find
+from anomalib_grad.evaluation.coordinates import find_attribute
 from anomalib_grad.evaluation.metrics import Counts
 from anomalib_grad.report.records import CategoryRecord, CategoryResult, TestReport
 from anomalib_grad.report.table import write_csv, write_json
@@ -123,7 +123,7 @@ def _threshold_notes(post_processor: PostProcessor | None, categories: list[str]
 
 def _resolution(module: nn.Module, name: str) -> int | None:
     """Return the cells per axis of a grid of the model; ``None`` without such a grid, or if its axes differ."""
-    cells = find(module, f"{name}.cells")  # (1, C, cells of each axis...)
+    cells = find_attribute(module, f"{name}.cells")  # (1, C, cells of each axis...)
     return cells.shape[2] if isinstance(cells, Tensor) and len(set(cells.shape[2:])) == 1 else None
 
 
