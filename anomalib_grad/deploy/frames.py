@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import openvino as ov
 
 Frame = str | Path | np.ndarray | Image | torch.Tensor
-SINGLE = (str, bytes, Path, Image)
+SINGLE_IMAGE_TYPES = (str, bytes, Path, Image)
 """Types that are a single image, or none, although Python may be able to iterate over them."""
 _DIMENSIONS = range(2, 5)
 _CHANNELS = {1, 3}

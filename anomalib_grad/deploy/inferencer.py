@@ -20,10 +20,10 @@ from anomalib_grad.data.read_or_refuse import FileFormat
 from anomalib_grad.settings.groups import is_number
 from anomalib_grad.thresholds.post_processor import UNKNOWN
 
-from .checksum import is_intact, present
+from .checksum import existing_files, is_intact
 from .export import CATEGORY, SIZE_METADATA
-from .frames import SINGLE, Frame, FrameFormat, as_batch, input_size
-from .openvino_graph import show_category, show_raw, tell_category
+from .frames import SINGLE_IMAGE_TYPES, Frame, FrameFormat, as_batch, input_size
+from .openvino_graph import with_category_input, with_category_output, with_raw_outputs
 from .stream import FrameResult, results
 from .threshold_files import CATEGORIES_METADATA
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 VIRTUAL_DEVICES = {"AUTO", "BATCH", "HETERO", "MULTI"}
 """Devices that OpenVINO accepts but does not list: they select or combine real devices."""
 _core = cache(ov.Core)
-_MAKING = threading.Lock()
+_CORE_LOCK = threading.Lock()
 """Lock for creating the core, which several threads may request at once."""
 
 
@@ -45,7 +45,7 @@ def shared_core() -> ov.Core:
     signal with a Python handler (Ctrl-C, the end of a data loader's worker) then causes a segmentation fault
     (OpenVINO 2026.4).
     """
-    with _MAKING:
+    with _CORE_LOCK:
         return _core()
 
 
@@ -143,13 +143,13 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
 
     @property
     def _showing(self) -> ov.Model:
-        return show_category(self._graph) if self.categories else self._graph
+        return with_category_output(self._graph) if self.categories else self._graph
 
     def _version(self, *, told: bool, raw: bool = False) -> "PerThread":
         """Return the model with the category as an input or not, and raw scores or not; compiled on first use."""
         with self._compiling:
             if (told, raw) not in self._versions:
-                graph = show_raw(self._graph, told=told) if raw else tell_category(self._graph)
+                graph = with_raw_outputs(self._graph, told=told) if raw else with_category_input(self._graph)
                 self._versions[told, raw] = PerThread(self._compile(graph))
             return self._versions[told, raw]
 
@@ -231,7 +231,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
             >>> for result in inferencer.stream(sorted(Path("line3").glob("*.png"))):  # doctest: +SKIP
             ...     print(result.frame, result.error or result.prediction.pred_score)
         """
-        if isinstance(frames, SINGLE):
+        if isinstance(frames, SINGLE_IMAGE_TYPES):
             kind = type(frames).__name__
             raise TypeError(
                 f"frames must be several images, such as a list or a generator, got a {kind}; give one as [image]."
@@ -239,7 +239,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         if not is_number(in_flight, Integral) or in_flight < 1:
             raise ValueError(f"in_flight must be a whole number of at least 1, got {in_flight!r}.")
         index = self._index(category)
-        graph = self._showing if index is None else tell_category(self._graph)
+        graph = self._showing if index is None else with_category_input(self._graph)
         model = PerThread(self._compile(graph, PERFORMANCE_HINT="THROUGHPUT"))
 
         def judge(frame: Frame) -> NumpyImageBatch:
@@ -319,7 +319,7 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
     path = Path(path)
     if path.suffix not in {".onnx", ".bin", ".xml"}:
         raise ValueError(f"Pass a .xml, .bin or .onnx file, not {path}.")
-    needed = present(path)
+    needed = existing_files(path)
     return _read_intact(core, needed[:1], " or ".join(map(str, needed)), [file.read_bytes() for file in needed])
 
 
