@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .categories.follow_ignore_masks import FollowIgnoreMasks
-from .checkpoint.save_and_load import fit_network, fit_thresholds, leave_out_copies, load, note, settings_in
+from .checkpoint.save_and_load import add_configuration, drop_copies, fit_network, fit_thresholds, load, settings_in
 from .data.anomalib_data import LeaveOutHidden, NameMissingImages
 from .data.copies import TrainOnCopies
 from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor, resize_as_now
@@ -274,9 +274,9 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the network's configuration, and a sample of features for a training that extends this model."""
         super().on_save_checkpoint(checkpoint)
-        note(checkpoint, self.model)
+        add_configuration(checkpoint, self.model)
         checkpoint[SAMPLE_KEY], checkpoint[JUDGED_KEY] = dict(self._sample.rows), to_checkpoint(self._sample.judged)
-        leave_out_copies(checkpoint, self.children())
+        drop_copies(checkpoint, self.children())
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path | IO[bytes], *args: Any, **kwargs: Any) -> "Grad":  # noqa: ANN401
@@ -302,7 +302,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
                 network = build_network(settings, self._pre_trained)
             network.tiler = self.model.tiler
             self._take(network.to(self.device), recipe, settings)
-        leave_out_copies(checkpoint, self.children())
+        drop_copies(checkpoint, self.children())
         fit_network(self.model, self._given, checkpoint)
         with restoring("pre-processor or post-processor"):
             super().on_load_checkpoint(checkpoint)

@@ -165,7 +165,7 @@ def noted_backbone(file: AuthorsFile) -> str | None:
         AuthorsCheckpointError: If the named backbone is far larger than the file.
     """
     kind = _kind(file)
-    if is_timms(file):
+    if has_timm_names(file):
         name = str(kind).removeprefix(TIMM)
         if is_oversized(name, file.path.stat().st_size):
             raise AuthorsCheckpointError(
@@ -178,7 +178,7 @@ def noted_backbone(file: AuthorsFile) -> str | None:
     return DEFAULT_BACKBONE if kind == AUTHORS_BACKBONE else None
 
 
-def is_timms(file: AuthorsFile) -> bool:
+def has_timm_names(file: AuthorsFile) -> bool:
     """Return whether a file names a timm backbone, as this package's files do; its tensors then have timm's names."""
     return str(_kind(file)).startswith(TIMM)
 

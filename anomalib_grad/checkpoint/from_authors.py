@@ -13,7 +13,7 @@ from anomalib_grad.lightning_model import Grad
 from anomalib_grad.settings import MethodSettings
 
 from .authors_file import AuthorsCheckpointError, AuthorsFile, check_tensors, read_authors_file
-from .authors_model import head_state, is_timms, noted_backbone, noted_image_size, noted_layers, recognise_head
+from .authors_model import has_timm_names, head_state, noted_backbone, noted_image_size, noted_layers, recognise_head
 from .keys import backbone_from_authors_key
 
 
@@ -102,7 +102,7 @@ def save_model(model: Grad, path: Path) -> None:
 def _inside_backbone(file: AuthorsFile, backbone: FrozenBackbone) -> dict[str, Tensor]:
     """Return a state dict for ``backbone`` from a file's tensors, without those behind its last feature map."""
     expected = backbone.network.state_dict()
-    translate = str if is_timms(file) else backbone_from_authors_key
+    translate = str if has_timm_names(file) else backbone_from_authors_key
     inside = {translate(key): tensor for key, tensor in file.backbone.items()}
     used = {key: tensor for key, tensor in inside.items() if key is not None and key in expected}
     if used.keys() != expected.keys():

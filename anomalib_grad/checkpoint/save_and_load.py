@@ -35,7 +35,7 @@ MEANS = THRESHOLDS + "recogniser.means"
 M = TypeVar("M")
 
 
-def note(checkpoint: dict[str, Any], network: GradModel) -> None:
+def add_configuration(checkpoint: dict[str, Any], network: GradModel) -> None:
     """Add the network's configuration to a checkpoint, and convert NumPy scalars in it."""
     checkpoint[CONFIGURATION] = {
         **network.configuration,
@@ -59,7 +59,7 @@ def without_numpy(value: Any) -> Any:  # noqa: ANN401  # of any type
     return type(value)(map(without_numpy, value)) if type(value) in {list, tuple} else value
 
 
-def leave_out_copies(checkpoint: dict[str, Any], components: Iterable[nn.Module]) -> None:
+def drop_copies(checkpoint: dict[str, Any], components: Iterable[nn.Module]) -> None:
     """Remove duplicate states of anomalib's components from a checkpoint.
 
     The components are callbacks as well as modules, and Lightning saves and loads the state of both. The callback state
