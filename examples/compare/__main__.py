@@ -27,9 +27,9 @@ from contestants import DINO, ROWS, Row, build, callbacks_of, row_of, short_warm
 from costs import inference_peak_mb, latencies, peak_mb, reset_peak, size_mb
 from lightning import seed_everything
 from local_weights import local_weights
-from remembered import Memory, remembering
-from storing import stored
+from storing import load_or_compute
 from tables import METRICS, to_csv, to_markdown
+from token_cache import TokenCache, cached_tokens
 
 from anomalib_grad import MultiCategory
 
@@ -81,7 +81,7 @@ def length_of(row: Row, model: Any, args: argparse.Namespace) -> dict[str, int]:
     return dict(row.length)
 
 
-def run(name: str, args: argparse.Namespace, memory: Memory | None) -> dict[str, Any]:
+def run(name: str, args: argparse.Namespace, cache: TokenCache | None) -> dict[str, Any]:
     """Train, test and export one row; an error is recorded in it under ``problem``."""
     row, data = row_of(name), data_of(args)
     side = row.size or args.side
@@ -101,12 +101,12 @@ def run(name: str, args: argparse.Namespace, memory: Memory | None) -> dict[str,
         common: dict[str, Any] = {"default_root_dir": args.out / slug(name), "limit_val_batches": 0, "logger": False}
         precision = args.precision if row.trains else "32-true"
         length = length_of(row, model, args)
-        with remembering(model, memory) if memory else nullcontext():
+        with cached_tokens(model, cache) if cache else nullcontext():
             engine = Engine(**length, **common, precision=precision, callbacks=callbacks_of(row))
-            start, before = time.process_time(), memory.seconds if memory else 0.0
+            start, before = time.process_time(), cache.seconds if cache else 0.0
             with short_warm_up(row, steps):
                 engine.fit(model, datamodule=data)
-            saved = memory.seconds - before if memory else 0.0
+            saved = cache.seconds - before if cache else 0.0
             result["train_cpu_s"] = time.process_time() - start + saved
             result |= {"steps": engine.trainer.global_step, "precision": precision}
             attempt = "test"
@@ -139,13 +139,13 @@ def timed(rows: list[dict[str, Any]], args: argparse.Namespace) -> list[dict[str
     return [{**row, **measured.get(row["model"], {})} for row in rows]
 
 
-def memory_of(args: argparse.Namespace) -> Memory | None:
+def cache_of(args: argparse.Namespace) -> TokenCache | None:
     """Return the store of the transformer's tokens, if ``--memory`` is given."""
     if args.memory is None:
         return None
     with local_weights(args.weights):  # created by anomalib, which changes how timm interpolates positions from here on
         extractor: Any = TimmFeatureExtractor(DINO, ["blocks.0"], output_fmt="NLC")
-    return Memory(extractor.feature_extractor, args.memory)
+    return TokenCache(extractor.feature_extractor, args.memory)
 
 
 def weight_file(text: str) -> tuple[str, Path]:
@@ -191,14 +191,14 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Run the rows that are not stored yet, time all exports, write ``table.csv`` and ``table.md``; return the rows."""
-    rows, memory = [], memory_of(args)
+    rows, cache = [], cache_of(args)
     for name in args.models:
         row = row_of(name)
         file = args.out / f"{slug(name)}_{row.size or args.side}_{args.steps}_{args.seed}.json"
         fixed = {"model": name, "encoder": row.encoder, "seed": args.seed, "recommended": row.recommended}
         fixed["conditions"] = conditions_of(args)
-        own = memory if row.encoder == DINO else None
-        found = stored(file, lambda n=name, f=fixed, m=own: {**f, **run(n, args, m), **origin()})
+        own = cache if row.encoder == DINO else None
+        found = load_or_compute(file, lambda n=name, f=fixed, m=own: {**f, **run(n, args, m), **origin()})
         if found["conditions"] != fixed["conditions"]:
             raise SystemExit(f"{file} was computed under other conditions, {found['conditions']}: give another --out")
         if str(found.get("problem")).startswith("build"):

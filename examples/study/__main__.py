@@ -16,7 +16,7 @@ from typing import Any
 from evaluate import STRESSES, figures, nearest_scorer, network_scorer, training_sample
 from generated import write
 from recipes import FAITHFUL, GROUPS, NEAREST, PLUS, Row, train
-from storing import stored
+from storing import load_or_compute
 from tables import baseline_table, held_out_table, main_table, pixel_table, stress_table
 
 from anomalib_grad import MultiCategory
@@ -72,7 +72,7 @@ def main() -> None:
             members = {other: row for other, row in group.items() if (row.recipe, row.arguments) == weights}
             slug = "".join(letter if letter.isalnum() else "_" for letter in f"{args.root.name} {next(iter(members))}")
             file = args.out / f"{slug}_{args.backbone}_{seed}.json"
-            found: Any = stored(file, lambda members=members, seed=seed: run(members, seed, args))
+            found: Any = load_or_compute(file, lambda members=members, seed=seed: run(members, seed, args))
             rows[name].append(found[name])
     categories = MultiCategory(root=args.root).categories
     tables = [main_table(rows, categories), pixel_table(rows, categories)]
