@@ -180,7 +180,9 @@ def check_tensors(path: Path, part: str, tensors: Mapping[str, Tensor], expected
     missing, surplus = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
     if missing or surplus:
         what = f"lacks the tensor {min(missing)!r}" if missing else f"has an unexpected tensor {min(surplus)!r}"
-        raise AuthorsCheckpointError(f"{part} in {str(path)!r} {what} (this package's name): the file is incomplete.")
+        raise AuthorsCheckpointError(
+            f"{part} in {str(path)!r} {what} (this package's name): the file is incomplete or was changed."
+        )
     for key, tensor in tensors.items():
         like = expected[key]
         if tensor.shape != like.shape or tensor.dtype != like.dtype:
