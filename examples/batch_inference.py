@@ -248,9 +248,7 @@ def read_model(path: Path) -> tuple[bytes, bytes]:
     files = (path, path.with_suffix(".bin"))
     missing = [file for file in files if not file.is_file()]
     if path.suffix != ".xml" or missing:
-        raise SystemExit(
-            f"There is no OpenVINO model {path}; give the .xml file of an export, with its .bin beside it."
-        )
+        raise SystemExit(f"There is no OpenVINO model {path}; give the .xml of an export, with its .bin beside it.")
     return files[0].read_bytes(), files[1].read_bytes()
 
 
@@ -341,12 +339,7 @@ def parse_arguments() -> argparse.Namespace:
         "images", metavar="input", help="folder, pattern in quotes, or URI of either: s3://, gs://, ..."
     )
     parser.add_argument("--out", required=True, help="folder or URI of the results")
-    parser.add_argument(
-        "--workers",
-        type=positive,
-        default=os.cpu_count(),
-        help="processes, each with its own model; default: CPU cores",
-    )
+    parser.add_argument("--workers", type=positive, default=os.cpu_count(), help="processes; default: CPU cores")
     parser.add_argument("--threads", type=positive, default=1, help="CPU cores for each worker")
     parser.add_argument("--batch-size", type=positive, default=8, help="images read and predicted together")
     parser.add_argument("--rows-per-file", type=positive, default=1000, help="most images that a stopped worker loses")
@@ -377,9 +370,7 @@ def main() -> None:
     if not found:
         raise SystemExit(f"There are no images in {args.images}; give a folder with images, or a pattern that matches.")
     if out.lies_in(images) or any(images._replace(path=path).lies_in(out) for path in found):
-        raise SystemExit(
-            f"{args.out} lies inside {args.images}: its maps would be read as images; choose another --out."
-        )
+        raise SystemExit(f"{args.out} lies inside {args.images}: its maps would count as images; choose another --out.")
     claim(out, model, str(args.model))
 
     done = set(open_finished(out).to_table(columns=["path"])["path"].to_pylist())

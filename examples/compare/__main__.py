@@ -165,17 +165,15 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--weights", nargs="+", type=weight_file, default=[], metavar="NAME=FILE", help="files by timm name"
     )
-    parser.add_argument("--random-encoders", action="store_true", help="if there is no file; recorded in the row")
+    parser.add_argument("--random-encoders", action="store_true", help="use random weights where there is no file")
     parser.add_argument(
         "--side", type=int, help="side of the images in pixels, without crop; default: each model's own"
     )
     parser.add_argument("--steps", type=int, help="steps of every training; default: each model's own")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument(
-        "--eval-batch", type=int, default=4, help="small, as nearest neighbours in a large bank need memory"
-    )
+    parser.add_argument("--eval-batch", type=int, default=4, help="nearest neighbours in a large bank need memory")
     parser.add_argument("--cells", type=int, default=1000, help="cells of all training images that PatchCore keeps")
-    parser.add_argument("--precision", default="32-true", help="in training; tests and exports use float32")
+    parser.add_argument("--precision", default="32-true", help="of training; tests and exports use float32")
     parser.add_argument("--memory", type=Path, help=f"folder that caches {DINO}'s tokens; 2.4 MB per image")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
