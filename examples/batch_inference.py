@@ -260,7 +260,7 @@ def check_category(category: str, model: tuple[bytes, bytes]) -> None:
 
     known = read_categories(read_model(openvino.Core(), model))
     if category not in known:
-        advice = f"choose one of {', '.join(known)}" if known else "it knows none, so omit --category"
+        advice = f"choose one of {', '.join(known)}" if known else "it knows none, so give none"
         raise SystemExit(f"The model does not know the category {category!r}; {advice}.")
 
 

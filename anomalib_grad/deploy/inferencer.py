@@ -253,7 +253,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         if category is None:
             return None
         if category not in self.categories:
-            advice = f"choose one of {', '.join(self.categories)}" if self.categories else "it knows none, so omit it"
+            advice = f"choose one of {', '.join(self.categories)}" if self.categories else "it knows none, so give none"
             raise ValueError(f"The model does not know the category {category!r}; {advice}.")
         return self.categories.index(category)
 

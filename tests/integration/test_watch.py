@@ -108,7 +108,10 @@ def test_a_video_is_judged_as_a_camera_is(
     [
         (["99"], "error: 99 is neither a folder nor a camera or video that OpenCV opens; give another."),
         (["./nowhere"], "error: ./nowhere is neither a folder nor a camera or video"),
-        ([".", "--category", "nutt"], "error: The model does not know the category 'nutt'; choose one of "),
+        (
+            [".", "--category", "nutt"],
+            "error: The model does not know the category 'nutt'; it knows none, so give none.",
+        ),
         ([".", "--in-flight", "0"], "error: in_flight must be a whole number of at least 1, got 0."),
     ],
 )
