@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .categories.follow_ignore_masks import FollowIgnoreMasks
-from .checkpoint.save_and_load import fit_network, fit_thresholds, leave_out_copies, load, note, settings_in
+from .checkpoint.save_and_load import add_configuration, drop_copies, fit_network, fit_thresholds, load, settings_in
 from .data.anomalib_data import LeaveOutHidden, NameMissingImages
 from .data.copies import TrainOnCopies
 from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor, resize_as_now
@@ -32,7 +32,7 @@ from .files.checkpoint_reading import NameUnreadableCheckpoint
 from .files.configuration import restoring
 from .files.whole_checkpoints import WholeCheckpoints
 from .recipes import DEFAULT_RECIPE, build_network, find_recipe, naming_recipe
-from .report.visualizer import DistinctImageVisualizer, distinct
+from .report.visualizer import DistinctImageVisualizer, with_distinct_names
 from .settings import CacheSettings, MapSettings, MethodSettings, Settings, TrainingSettings
 from .thresholds.post_processor import (
     PerCategoryPostProcessor,
@@ -44,7 +44,7 @@ from .thresholds.post_processor import (
 )
 from .torch_model import GradModel, in_eval_mode
 from .training.extension import Extending
-from .training.feature_sample import JUDGED, SAMPLE, FeatureSample, to_checkpoint
+from .training.feature_sample import JUDGED_KEY, SAMPLE_KEY, FeatureSample, to_checkpoint
 from .training.feature_statistics import LearnFromFeatures
 from .training.learn_to_recognise import FEATURES, LearnToRecognise
 from .training.length import OwnLength, training_steps
@@ -144,7 +144,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             )
         if post_processor is True:
             post_processor = PerCategoryPostProcessor(false_alarm_rate=false_alarm_rate)
-        super().__init__(pre_processor, post_processor, evaluator, distinct(visualizer))
+        super().__init__(pre_processor, post_processor, evaluator, with_distinct_names(visualizer))
         self._pre_trained = pre_trained
         self._in_bfloat16 = False
         self.own_length = OwnLength()
@@ -234,7 +234,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             output = self.model(features=features)
             loss = training_loss(*output, hard_mining=bool(self.settings.training.hard_mining))
             if former is not None:
-                loss = loss + self._extending.forgetting(self.model, former)
+                loss = loss + self._extending.preservation_loss(self.model, former)
         self.log("train_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(features))
         return {"loss": loss, FEATURES: features}
 
@@ -274,9 +274,9 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the network's configuration, and a sample of features for a training that extends this model."""
         super().on_save_checkpoint(checkpoint)
-        note(checkpoint, self.model)
-        checkpoint[SAMPLE], checkpoint[JUDGED] = dict(self._sample.rows), to_checkpoint(self._sample.judged)
-        leave_out_copies(checkpoint, self.children())
+        add_configuration(checkpoint, self.model)
+        checkpoint[SAMPLE_KEY], checkpoint[JUDGED_KEY] = dict(self._sample.rows), to_checkpoint(self._sample.judged)
+        drop_copies(checkpoint, self.children())
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: str | Path | IO[bytes], *args: Any, **kwargs: Any) -> "Grad":  # noqa: ANN401
@@ -302,10 +302,10 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
                 network = build_network(settings, self._pre_trained)
             network.tiler = self.model.tiler
             self._take(network.to(self.device), recipe, settings)
-        leave_out_copies(checkpoint, self.children())
+        drop_copies(checkpoint, self.children())
         fit_network(self.model, self._given, checkpoint)
         with restoring("pre-processor or post-processor"):
             super().on_load_checkpoint(checkpoint)
         resize_as_now(self._trainer)
         fit_thresholds(self, checkpoint["state_dict"], self.per_category, self.model.backbone.channels)
-        self._sample.load(checkpoint.get(SAMPLE), self.model.backbone.row_length, checkpoint.get(JUDGED))
+        self._sample.load(checkpoint.get(SAMPLE_KEY), self.model.backbone.row_length, checkpoint.get(JUDGED_KEY))

@@ -78,7 +78,7 @@ class Place(NamedTuple):
             filesystem, path = FileSystem.from_uri(text)
         except pa.ArrowInvalid as error:
             raise SystemExit(
-                f"{text} is no URI that pyarrow knows ({error}); name a path or s3://, gs://, ..."
+                f"{text} is not a URI that pyarrow supports ({error}); give a local path or s3://, gs://, ..."
             ) from error
         return cls(filesystem, text.partition("://")[0] + "://", path.rstrip("/"))
 
@@ -217,7 +217,7 @@ class Judge:
         """Write an anomaly map (H, W) or (1, H, W) under its image's path, and return its path relative to OUT."""
         if not (anomaly_map.min() >= 0 and anomaly_map.max() <= 1):
             raise ValueError(
-                "The model's anomaly maps leave [0, 1]; export it with normalisation or go without --maps."
+                "The model's anomaly maps have values outside [0, 1]; export it with normalisation, or omit --maps."
             )
         picture, png = Image.fromarray((255 * anomaly_map.squeeze()).round().astype(np.uint8)), io.BytesIO()
         picture.save(png, "PNG")
@@ -235,7 +235,7 @@ def decode(content: bytes | OSError, size: tuple[int, int] | None, files: FileFo
         with open_up_to(io.BytesIO(content), files.max_pixels) as image:
             return rgb_pixels(image, size, files.bits)
     except UnidentifiedImageError:
-        return UnidentifiedImageError("this is no image in a format that Pillow reads")
+        return UnidentifiedImageError("the file is not an image in a format that Pillow reads")
     except Exception as error:  # noqa: BLE001  # every image format has failures of its own
         return error
 
@@ -248,7 +248,7 @@ def read_model(path: Path) -> tuple[bytes, bytes]:
     files = (path, path.with_suffix(".bin"))
     missing = [file for file in files if not file.is_file()]
     if path.suffix != ".xml" or missing:
-        raise SystemExit(f"There is no OpenVINO model {path}; name an export's .xml file, with its .bin beside it.")
+        raise SystemExit(f"There is no OpenVINO model {path}; give the .xml of an export, with its .bin beside it.")
     return files[0].read_bytes(), files[1].read_bytes()
 
 
@@ -260,8 +260,8 @@ def check_category(category: str, model: tuple[bytes, bytes]) -> None:
 
     known = read_categories(read_model(openvino.Core(), model))
     if category not in known:
-        names = ", ".join(known) or "none, it learnt to tell none apart"
-        raise SystemExit(f"The model knows no category {category!r}; choose one of those that it knows: {names}.")
+        advice = f"choose one of {', '.join(known)}" if known else "it knows none, so give none"
+        raise SystemExit(f"The model does not know the category {category!r}; {advice}.")
 
 
 def claim(out: Place, model: tuple[bytes, bytes], name: str) -> None:
@@ -275,7 +275,7 @@ def claim(out: Place, model: tuple[bytes, bytes], name: str) -> None:
         note.write_whole(json.dumps({"model": name, "sha256": digest}).encode())
         return
     if owner["sha256"] != digest:
-        raise SystemExit(f"{out.path} has the results of another model, {owner['model']}; choose another --out.")
+        raise SystemExit(f"{out.path} contains results of another model, {owner['model']}; choose another --out.")
 
 
 def open_finished(out: Place) -> ParquetDataset:
@@ -300,9 +300,9 @@ def start_ray(args: argparse.Namespace, paths: pa.Table) -> None:
     try:
         ray.init(args.address, **quiet)
     except ConnectionError as error:
-        raise SystemExit(f"{error}; check --address, or set RAY_AUTH_MODE=token if it wants a token.") from error
+        raise SystemExit(f"{error}; check --address, or set RAY_AUTH_MODE=token if Ray requires a token.") from error
     if (there := ray.cluster_resources().get("CPU", 0)) < needed:
-        raise SystemExit(f"The workers need {needed} CPUs, the cluster has {there:g}; ask for fewer --workers.")
+        raise SystemExit(f"The workers need {needed} CPUs, but the cluster has {there:g}; reduce --workers.")
 
 
 def judge_all(paths: pa.Table, settings: Settings, workers: int, rows_per_file: int) -> Iterator[pa.Table]:
@@ -339,14 +339,14 @@ def parse_arguments() -> argparse.Namespace:
         "images", metavar="input", help="folder, pattern in quotes, or URI of either: s3://, gs://, ..."
     )
     parser.add_argument("--out", required=True, help="folder or URI of the results")
-    parser.add_argument("--workers", type=positive, default=os.cpu_count(), help="models at work; default: CPU cores")
+    parser.add_argument("--workers", type=positive, default=os.cpu_count(), help="processes; default: CPU cores")
     parser.add_argument("--threads", type=positive, default=1, help="CPU cores for each worker")
-    parser.add_argument("--batch-size", type=positive, default=8, help="images read and judged together")
-    parser.add_argument("--rows-per-file", type=positive, default=1000, help="what a worker loses at most when stopped")
+    parser.add_argument("--batch-size", type=positive, default=8, help="images read and predicted together")
+    parser.add_argument("--rows-per-file", type=positive, default=1000, help="most images that a stopped worker loses")
     parser.add_argument("--maps", action="store_true", help="write anomaly maps to OUT/maps")
-    parser.add_argument("--category", help="product on all the images; default: recognised")
-    parser.add_argument("--bits", type=int, default=16, help="bits that files of 16 use, as in training")
-    parser.add_argument("--max-pixels", type=positive, help="pixels of the largest file; default: Pillow's limit")
+    parser.add_argument("--category", help="product in all images; default: recognised")
+    parser.add_argument("--bits", type=int, default=16, help="bits that 16-bit files use, as in training")
+    parser.add_argument("--max-pixels", type=positive, help="largest file to read, in pixels; default: Pillow's limit")
     parser.add_argument("--address", help="Ray cluster to join; default: start Ray on this machine")
     return parser.parse_args()
 
@@ -368,14 +368,14 @@ def main() -> None:
         check_category(args.category, model)
     found = list_images(images)
     if not found:
-        raise SystemExit(f"There are no images in {args.images}; name a folder with images, or a pattern that matches.")
+        raise SystemExit(f"There are no images in {args.images}; give a folder with images, or a pattern that matches.")
     if out.lies_in(images) or any(images._replace(path=path).lies_in(out) for path in found):
-        raise SystemExit(f"{args.out} lies inside {args.images}: its maps would be judged; choose another --out.")
+        raise SystemExit(f"{args.out} lies inside {args.images}: its maps would count as images; choose another --out.")
     claim(out, model, str(args.model))
 
     done = set(open_finished(out).to_table(columns=["path"])["path"].to_pylist())
     paths = pa.table({"path": pa.array([path for path in found if images.scheme + path not in done], pa.string())})
-    print(f"{len(found)} images, {len(found) - len(paths)} of them judged before")
+    print(f"{len(found)} images, {len(found) - len(paths)} of them finished in earlier runs")
     if len(paths):
         start_ray(args, paths)
         settings = Settings(
@@ -392,7 +392,7 @@ def main() -> None:
         parts = judge_all(paths, settings, args.workers, args.rows_per_file)
         finished = [(time.perf_counter() - start, len(part)) for part in parts]
         (first, some), (last, _) = finished[0], finished[-1]
-        rate = f", {(len(paths) - some) / (last - first):.1f} per second once at work" if len(finished) > 1 else ""
+        rate = f", {(len(paths) - some) / (last - first):.1f} per second after the start" if len(finished) > 1 else ""
         print(f"{len(paths)} images in {last:.0f} s{rate}")
     summarize(open_finished(out), args.out)
 
@@ -401,4 +401,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        raise SystemExit("Stopped; the same command judges the images that have no row yet.") from None
+        raise SystemExit("Stopped; run the same command again to resume.") from None

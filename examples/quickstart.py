@@ -24,27 +24,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument(
-        "--data", type=Path, default=Path("datasets/GradTextures"), help="where the images are generated"
+        "--data", type=Path, default=Path("datasets/GradTextures"), help="folder for the generated images"
     )
-    parser.add_argument("--results", type=Path, default=Path("results"), help="where everything else is written")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder for all other output")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", module="lightning|timm|anomalib")  # advice that a first run can ignore
     seed_everything(0)
 
-    print("1/4  four products, generated:", args.data)
+    print("1/4  generate images of four products:", args.data)
     data = Textures(root=args.data)
 
-    print(f"2/4  one model for {', '.join(data.categories)}: {args.epochs} epochs")
+    print(f"2/4  train one model for {', '.join(data.categories)}: {args.epochs} epochs")
     size = (data.spec.image_size, data.spec.image_size)
     windows = {"smoothing_window": 13, "score_window": 18}
     model = Grad("fast", backbone="grad_tiny", image_size=size, map=windows)
     engine = Engine(max_epochs=args.epochs, default_root_dir=args.results)
     engine.fit(model, datamodule=data)
 
-    print("3/4  test: a row per product, heatmaps, a report")
+    print("3/4  test it: a table row for each product, heatmaps and a report")
     engine.test(model, datamodule=data)
 
-    print("4/4  the exported model recognises the product and judges it by its own threshold")
+    print("4/4  export it: the exported model recognises each product and applies its threshold")
     results = Path(engine.trainer.default_root_dir)
     exported = model.to_openvino(results)
     inferencer = CategoryOpenVINOInferencer(exported, device="CPU")
@@ -55,7 +55,7 @@ def main() -> None:
             verdict = "anomalous" if prediction.pred_label.item() else "normal"
             score = prediction.pred_score.item()
             print(
-                f"     {category}/{kind}/{image.name}: taken for {prediction.explanation[0]}, {verdict} ({score:.2f})"
+                f"     {category}/{kind}/{image.name}: recognised {prediction.explanation[0]}, {verdict} ({score:.2f})"
             )
 
     print(f"\nLook at  {results / 'report.html'}\n         {results / 'images'}\nand run  {exported}")

@@ -30,8 +30,8 @@ def main() -> None:
     """Train, test, and print the metrics of every product and their mean."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, help="folder with one folder per product")
-    parser.add_argument("--layout", choices=sorted(LAYOUTS), default="folder", help="how a product's folder looks")
-    parser.add_argument("--categories", nargs="+", help="products to take; default: all")
+    parser.add_argument("--layout", choices=sorted(LAYOUTS), default="folder", help="layout of a product's folder")
+    parser.add_argument("--categories", nargs="+", help="products to use; default: all")
     parser.add_argument("--backbone-weights", type=Path, help="local weight file; default: timm's from the internet")
     parser.add_argument("--backbone", default="tf_efficientnet_b4.aa_in1k", help="timm model name")
     parser.add_argument("--max-epochs", type=int, help="default: the published number")

@@ -77,7 +77,7 @@ def open_camera(source: str) -> cv2.VideoCapture:
     """
     camera = cv2.VideoCapture(int(source) if source.isdigit() else source)
     if not camera.isOpened():
-        raise SystemExit(f"error: {source} is neither a folder, nor a camera or video that OpenCV opens; name another.")
+        raise SystemExit(f"error: {source} is neither a folder nor a camera or video that OpenCV opens; give another.")
     return camera
 
 
@@ -122,13 +122,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="exported model: .xml or .onnx")
     parser.add_argument("source", help="a folder, the number of a camera, or a video")
-    parser.add_argument("--alarms", type=Path, default=Path("alarms"), help="where pictures of alarms go")
-    parser.add_argument("--category", help="the product, if it is always the same; recognised otherwise")
-    parser.add_argument("--bits", type=int, default=16, help="bits that files of 16 use")
-    parser.add_argument("--max-pixels", type=int, help="pixels of the largest file; default: Pillow's limit")
-    parser.add_argument("--in-flight", type=int, default=4, help="frames that are worked on at a time")
+    parser.add_argument("--alarms", type=Path, default=Path("alarms"), help="folder for images of alarms")
+    parser.add_argument("--category", help="product in all frames; default: recognised")
+    parser.add_argument("--bits", type=int, default=16, help="bits that 16-bit files use")
+    parser.add_argument("--max-pixels", type=int, help="largest file to read, in pixels; default: Pillow's limit")
+    parser.add_argument("--in-flight", type=int, default=4, help="frames processed at a time")
     parser.add_argument("--settle", type=float, default=0.5, help="seconds after which a file counts as written")
-    parser.add_argument("--once", action="store_true", help="end when all files that are there were judged")
+    parser.add_argument("--once", action="store_true", help="stop when all present files have been processed")
     args = parser.parse_args()
 
     folder = Path(args.source)

@@ -12,7 +12,7 @@ from pathlib import Path
 from anomalib_grad.backbone.weights import BackboneWeightsError
 
 _THRESHOLDS = """\
-It has no thresholds yet, as the authors' files have none. Fit them on validation images before testing, because
+It has no thresholds yet, because the authors' files contain none. Fit them on validation images before testing, because
 anomalib's own AUROC saturates on raw scores:
     model = Grad.load_from_checkpoint({target!r})
     engine.validate(model, datamodule=datamodule)
@@ -35,7 +35,7 @@ def _convert(options: argparse.Namespace) -> str:
     from .from_authors import convert  # noqa: PLC0415  # anomalib takes long to import
 
     if options.pre_trained is not None and options.backbone is None:
-        raise ValueError("--pre-trained goes with --backbone: name the backbone that the weights belong to.")
+        raise ValueError("--pre-trained requires --backbone: name the backbone that the weights belong to.")
     model = convert(
         options.source,
         options.target,
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
-    convert = commands.add_parser("convert", help="the authors' .pth.tar file to a checkpoint of Grad")
+    convert = commands.add_parser("convert", help="convert the authors' .pth.tar file to a checkpoint of Grad")
     convert.add_argument("source", type=Path, help="file that the authors' trainer saved")
     convert.add_argument("target", type=Path, help="checkpoint to write (.ckpt)")
     convert.add_argument("--backbone", metavar="NAME", help="timm model to use instead of the backbone in the file")
@@ -77,10 +77,10 @@ def _parser() -> argparse.ArgumentParser:
         help="weights of --backbone: timm's, random ones, or those in a local file (default: true)",
     )
     convert.add_argument(
-        "--image-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="where the file does not say it, in pixels"
+        "--image-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="in pixels, if the file does not record it"
     )
 
-    back = commands.add_parser("to-authors", help="a checkpoint of Grad to the authors' names")
+    back = commands.add_parser("to-authors", help="convert a checkpoint of Grad to the authors' tensor names")
     back.add_argument("source", type=Path, help="checkpoint of Grad (.ckpt)")
     back.add_argument("target", type=Path, help="file to write (.pth.tar)")
     return parser

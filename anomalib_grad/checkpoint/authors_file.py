@@ -87,8 +87,8 @@ def read_authors_file(path: str | Path) -> AuthorsFile:
     backbone = {key.removeprefix(BACKBONE): tensor for key, tensor in tensors.items() if key.startswith(BACKBONE)}
     if not head:
         raise AuthorsCheckpointError(
-            f"{str(path)!r} holds the weights of another network ({len(tensors)} tensors, first: "
-            f"{next(iter(tensors))!r}); the authors' have names that start with '{PREFIX}{HEAD}'."
+            f"{str(path)!r} contains the weights of another network ({len(tensors)} tensors, first: "
+            f"{next(iter(tensors))!r}); names of the authors' tensors start with '{PREFIX}{HEAD}'."
         )
     noted = content.get("arch")  # may be missing, or of another type
     parts = [part for part in noted if isinstance(part, Mapping)] if isinstance(noted, list | tuple) else []
@@ -100,11 +100,11 @@ def _state_dict(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
     """Return the tensors under ``state_dict``, or the whole content if there is no such key."""
     state = content.get("state_dict", content)
     if not isinstance(state, dict) or not state:
-        raise AuthorsCheckpointError(f"{str(path)!r} holds no tensors under 'state_dict'; {_EXPECTED}.")
+        raise AuthorsCheckpointError(f"{str(path)!r} contains no tensors under 'state_dict'; {_EXPECTED}.")
     other = [key for key, value in state.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
     if other:
         raise AuthorsCheckpointError(
-            f"{str(path)!r} holds other things than tensors (first: {other[0]!r}, of type "
+            f"{str(path)!r} contains values that are not tensors (first: {other[0]!r}, of type "
             f"{type(state[other[0]]).__name__}); {_EXPECTED}."
         )
     unstored = find_unstored(state) or next((key for key, tensor in state.items() if not tensor.numel()), None)
@@ -145,7 +145,7 @@ def load_plain(path: Path, expected: str, allowed: Mapping[str, Any] | None = No
         cause = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise AuthorsCheckpointError(f"{str(path)!r} cannot be read ({cause}); {expected}.") from error
     if not isinstance(content, dict):
-        raise AuthorsCheckpointError(f"{str(path)!r} holds a {type(content).__name__}; {expected}.")
+        raise AuthorsCheckpointError(f"{str(path)!r} contains a {type(content).__name__}; {expected}.")
     return content
 
 
@@ -162,7 +162,7 @@ def _sniff(path: Path) -> str:
     text = start.decode("ascii", errors="ignore")
     if len(text) == len(start) and text.replace("\n", " ").replace("\r", " ").replace("\t", " ").isprintable():
         return f"is a text file that starts with {text.splitlines()[0][:24]!r}"
-    return f"is no PyTorch file (it starts with the bytes {start[:4].hex(' ')})"
+    return f"is not a PyTorch file (it starts with the bytes {start[:4].hex(' ')})"
 
 
 def check_tensors(path: Path, part: str, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -179,14 +179,16 @@ def check_tensors(path: Path, part: str, tensors: Mapping[str, Tensor], expected
     """
     missing, surplus = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
     if missing or surplus:
-        what = f"lacks {min(missing)!r}" if missing else f"has {min(surplus)!r} too many"
-        raise AuthorsCheckpointError(f"{part} in {str(path)!r} {what} (this package's name): the file is incomplete.")
+        what = f"lacks the tensor {min(missing)!r}" if missing else f"has an unexpected tensor {min(surplus)!r}"
+        raise AuthorsCheckpointError(
+            f"{part} in {str(path)!r} {what} (this package's name): the file is incomplete or was changed."
+        )
     for key, tensor in tensors.items():
         like = expected[key]
         if tensor.shape != like.shape or tensor.dtype != like.dtype:
             raise AuthorsCheckpointError(
                 f"{part} in {str(path)!r} has {key!r} (this package's name) as {tensor.dtype} of shape "
-                f"{tuple(tensor.shape)}; its other tensors call for {like.dtype} of shape {tuple(like.shape)}."
+                f"{tuple(tensor.shape)}; its other tensors require {like.dtype} of shape {tuple(like.shape)}."
             )
         if not torch.isfinite(tensor).all():
             raise AuthorsCheckpointError(f"{part} in {str(path)!r} has values in {key!r} that are not finite.")

@@ -81,7 +81,7 @@ def recognise_head(file: AuthorsFile, feature_size: tuple[int, int] | None = Non
     if min(height, width) < 1 or channels * height * width != global_cells.shape[1]:
         raise AuthorsCheckpointError(
             f"feature maps of {channels} channels and {height} x {width} do not fit the head in {str(file.path)!r}, "
-            f"whose global grid holds {global_cells.shape[1]} values a cell; give the image size it was trained with."
+            f"whose global grid has {global_cells.shape[1]} values per cell; give the image size it was trained with."
         )
     arguments = {
         "channels": channels,
@@ -111,7 +111,7 @@ def _translate(file: AuthorsFile) -> dict[str, Tensor]:
     foreign = [key for key, ours in translated.items() if ours is None]
     if foreign:
         raise AuthorsCheckpointError(
-            f"{str(file.path)!r} holds another method than GRAD or CRAD: {len(foreign)} of its {len(translated)} "
+            f"{str(file.path)!r} belongs to a method other than GRAD or CRAD: {len(foreign)} of its {len(translated)} "
             f"'reconstruction' tensors are unknown (first: {foreign[0]!r})."
         )
     return {ours: file.head[key] for key, ours in translated.items() if ours is not None}
@@ -137,8 +137,8 @@ def _feature_size(file: AuthorsFile, channels: int, values: int) -> tuple[int, i
     side = math.isqrt(values // channels)
     if side * side * channels != values:
         raise AuthorsCheckpointError(
-            f"{str(file.path)!r} does not say how high and wide its feature maps are; name the size of its images with "
-            f"--image-size HEIGHT WIDTH."
+            f"{str(file.path)!r} does not record height and width of its feature maps; give the size of its images "
+            f"with --image-size HEIGHT WIDTH."
         )
     return side, side
 
@@ -150,7 +150,9 @@ def _settings(file: AuthorsFile) -> dict[str, float]:
     found = {name: noted[name] for name in names if name in noted}
     for name, value in found.items():
         if not isinstance(value, int | float) or abs(value) > sys.float_info.max:
-            raise AuthorsCheckpointError(f"{str(file.path)!r} notes {name} = {value!r}, which is not a finite number.")
+            raise AuthorsCheckpointError(
+                f"{str(file.path)!r} records {name} = {value!r}, which is not a finite number."
+            )
     return {names[name]: float(value) for name, value in found.items()}
 
 
@@ -163,12 +165,12 @@ def noted_backbone(file: AuthorsFile) -> str | None:
         AuthorsCheckpointError: If the named backbone is far larger than the file.
     """
     kind = _kind(file)
-    if is_timms(file):
+    if has_timm_names(file):
         name = str(kind).removeprefix(TIMM)
         if is_oversized(name, file.path.stat().st_size):
             raise AuthorsCheckpointError(
-                f"{str(file.path)!r} notes backbone {name!r}, which is far larger than the file; name the one that it "
-                f"was trained with by --backbone (timm's name)."
+                f"{str(file.path)!r} records backbone {name!r}, which is far larger than the file; name the backbone "
+                f"that it was trained with by --backbone (timm's name)."
             )
         return name
     if kind is None and "_conv_stem.weight" in file.backbone:
@@ -176,7 +178,7 @@ def noted_backbone(file: AuthorsFile) -> str | None:
     return DEFAULT_BACKBONE if kind == AUTHORS_BACKBONE else None
 
 
-def is_timms(file: AuthorsFile) -> bool:
+def has_timm_names(file: AuthorsFile) -> bool:
     """Return whether a file names a timm backbone, as this package's files do; its tensors then have timm's names."""
     return str(_kind(file)).startswith(TIMM)
 
@@ -192,7 +194,7 @@ def noted_layers(file: AuthorsFile, backbone: str) -> list[str] | None:
     if strides and joined_at and joined_at != [min(strides)]:
         raise AuthorsCheckpointError(
             f"{str(file.path)!r} joins feature maps of strides {strides} at stride {joined_at}; "
-            f"only models that join them at the finest can be converted."
+            f"only models that join them at the finest stride can be converted."
         )
     if _kind(file) == f"{TIMM}{backbone}":
         noted = settings.get("layers")
@@ -204,7 +206,7 @@ def noted_layers(file: AuthorsFile, backbone: str) -> list[str] | None:
     if len(layers) != len(blocks) or blocks != sorted(set(blocks)):
         raise AuthorsCheckpointError(
             f"{str(file.path)!r} takes features after blocks {blocks} of EfficientNet-B4; "
-            f"only ascending ends of stages (1, 5, 9, 15, 21, 29, 31) can be converted."
+            f"only last blocks of stages (1, 5, 9, 15, 21, 29, 31) in ascending order can be converted."
         )
     return layers
 
@@ -219,8 +221,8 @@ def noted_image_size(file: AuthorsFile, feature_size: tuple[int, int]) -> tuple[
     if len(noted) == 2:  # noqa: PLR2004  # height and width
         if any(side > _MOST_STRIDE * cells for side, cells in zip(noted, feature_size, strict=True)):
             raise AuthorsCheckpointError(
-                f"{str(file.path)!r} notes images of {noted[0]} x {noted[1]} pixels, from which no backbone makes "
-                f"its maps of {feature_size[0]} x {feature_size[1]}; name their size with --image-size HEIGHT WIDTH."
+                f"{str(file.path)!r} records images of {noted[0]} x {noted[1]} pixels, too large for its feature maps "
+                f"of {feature_size[0]} x {feature_size[1]}; give their size with --image-size HEIGHT WIDTH."
             )
         return noted[0], noted[1]
     stride = (_integers(file.settings("neck").get("outstrides")) or [_DEFAULT_STRIDE])[0]

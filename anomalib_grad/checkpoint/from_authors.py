@@ -13,7 +13,7 @@ from anomalib_grad.lightning_model import Grad
 from anomalib_grad.settings import MethodSettings
 
 from .authors_file import AuthorsCheckpointError, AuthorsFile, check_tensors, read_authors_file
-from .authors_model import head_state, is_timms, noted_backbone, noted_image_size, noted_layers, recognise_head
+from .authors_model import has_timm_names, head_state, noted_backbone, noted_image_size, noted_layers, recognise_head
 from .keys import backbone_from_authors_key
 
 
@@ -53,7 +53,7 @@ def _build(
     name = backbone or noted_backbone(file)
     if name is None:
         raise AuthorsCheckpointError(
-            f"{str(file.path)!r} does not name a backbone known here; name it with --backbone (timm's name)."
+            f"{str(file.path)!r} names no backbone that this package knows; name it with --backbone (timm's name)."
         )
     layers = noted_layers(file, name)
     size = image_size or noted_image_size(file, recognise_head(file)["feature_size"])
@@ -64,7 +64,7 @@ def _build(
     channels, _ = head.pop("channels"), head.pop("feature_size")
     if channels != network.channels:
         raise AuthorsCheckpointError(
-            f"the head in {str(file.path)!r} takes {channels} feature channels and backbone {name!r} gives "
+            f"the head in {str(file.path)!r} needs {channels} feature channels, but backbone {name!r} has "
             f"{network.channels}; name the backbone that it was trained with by --backbone."
         )
 
@@ -102,14 +102,14 @@ def save_model(model: Grad, path: Path) -> None:
 def _inside_backbone(file: AuthorsFile, backbone: FrozenBackbone) -> dict[str, Tensor]:
     """Return a state dict for ``backbone`` from a file's tensors, without those behind its last feature map."""
     expected = backbone.network.state_dict()
-    translate = str if is_timms(file) else backbone_from_authors_key
+    translate = str if has_timm_names(file) else backbone_from_authors_key
     inside = {translate(key): tensor for key, tensor in file.backbone.items()}
     used = {key: tensor for key, tensor in inside.items() if key is not None and key in expected}
     if used.keys() != expected.keys():
         raise AuthorsCheckpointError(
-            f"{str(file.path)!r} holds {len(used)} of the {len(expected)} tensors of its backbone {backbone.name!r}; "
-            f"name the backbone that the head was trained with by --backbone (timm's name), and a local file of its "
-            f"weights by --pre-trained unless timm's are meant."
+            f"{str(file.path)!r} contains only {len(used)} of the {len(expected)} tensors of its backbone "
+            f"{backbone.name!r}; name the backbone that the head was trained with by --backbone (timm's name), and "
+            f"give a local file of its weights by --pre-trained unless timm's weights were used."
         )
     check_tensors(file.path, "the backbone", used, expected)
     return used

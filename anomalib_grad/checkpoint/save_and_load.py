@@ -35,7 +35,7 @@ MEANS = THRESHOLDS + "recogniser.means"
 M = TypeVar("M")
 
 
-def note(checkpoint: dict[str, Any], network: GradModel) -> None:
+def add_configuration(checkpoint: dict[str, Any], network: GradModel) -> None:
     """Add the network's configuration to a checkpoint, and convert NumPy scalars in it."""
     checkpoint[CONFIGURATION] = {
         **network.configuration,
@@ -59,7 +59,7 @@ def without_numpy(value: Any) -> Any:  # noqa: ANN401  # of any type
     return type(value)(map(without_numpy, value)) if type(value) in {list, tuple} else value
 
 
-def leave_out_copies(checkpoint: dict[str, Any], components: Iterable[nn.Module]) -> None:
+def drop_copies(checkpoint: dict[str, Any], components: Iterable[nn.Module]) -> None:
     """Remove duplicate states of anomalib's components from a checkpoint.
 
     The components are callbacks as well as modules, and Lightning saves and loads the state of both. The callback state
@@ -92,8 +92,8 @@ def settings_in(checkpoint: Mapping[str, Any], given: Settings, recipe: str) -> 
         settings = given.over(Settings.of(stored)).over(PUBLISHED)
     if recipe not in {DEFAULT_RECIPE, name}:
         raise CheckpointConfigurationError(
-            f"the checkpoint was trained by recipe {name!r}, not {recipe!r}: leave the recipe out, the checkpoint "
-            f"brings all settings."
+            f"the checkpoint was trained with recipe {name!r}, not {recipe!r}: omit the recipe, because the checkpoint "
+            f"contains all settings."
         )
     return name, settings
 
@@ -167,7 +167,7 @@ def load(  # arguments are Lightning's
     own = signature(kind).parameters
     unknown = next((name for name in given if name not in {**signature(read).parameters, **own}), None)
     if unknown is not None and not any(part.kind is part.VAR_KEYWORD for part in own.values()):
-        raise TypeError(f"{kind.__name__} takes no argument {unknown!r}; constants stand in {', '.join(GROUPS)}.")
+        raise TypeError(f"{kind.__name__} has no argument {unknown!r}; constants are in {', '.join(GROUPS)}.")
     allowed = kind.checkpoint_safe_globals()  # type: ignore[attr-defined]  # anomalib's
     with checked_checkpoint(source, allowed) as path:
         try:

@@ -53,7 +53,7 @@ def to_authors(source: str | Path, target: str | Path) -> list[str]:
     with writing(target) as unfinished:
         content = load_plain(source, _EXPECTED)
         if CONFIGURATION not in content:
-            raise AuthorsCheckpointError(f"{str(source)!r} holds no configuration of Grad; {_EXPECTED}.")
+            raise AuthorsCheckpointError(f"{str(source)!r} contains no configuration of Grad; {_EXPECTED}.")
         model = Grad.load_from_checkpoint(source, map_location="cpu").model
         if math.isnan(model.head.mse_threshold.item()):
             raise AuthorsCheckpointError(f"the model in {str(source)!r} was never trained; train it first.")

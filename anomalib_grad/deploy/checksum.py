@@ -35,7 +35,7 @@ def files_of(model: Path) -> list[Path]:
     return [model, weights] if apart else [model]
 
 
-def present(model: Path) -> list[Path]:
+def existing_files(model: Path) -> list[Path]:
     """List the files of an exported model; raise a FileNotFoundError for the first missing one."""
     files = files_of(model)
     for file in files:

@@ -49,10 +49,10 @@ RAW = ("raw_score", "raw_map")
 """Names of the tensors with raw scores and maps, in the unit of the thresholds."""
 SIZE_METADATA = "anomalib_grad_image_size"
 BEFORE_EXPORT = (
-    "run engine.validate(model, datamodule=...) on data with validation images before the export, or fit them in its "
-    "file (python -m anomalib_grad.thresholds fit)."
+    "run engine.validate(model, datamodule=...) on data with validation images before the export, or fit them in the "
+    "exported file (python -m anomalib_grad.thresholds fit)."
 )
-ONE_AT_A_TIME = RLock()
+EXPORT_LOCK = RLock()
 """Lock of an export: the exporter patches how modules are called in the whole process, and changes the model."""
 OPSET_VERSION = 18  # the exporter's own; a lower one needs a conversion, which fails
 
@@ -112,7 +112,7 @@ class CategoryExportMixin(ExportMixin):
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to a torch file; arguments and return value are anomalib's."""
         self._warn()
-        with ONE_AT_A_TIME, portable(self):  # type: ignore[arg-type]  # mixed into a module
+        with EXPORT_LOCK, on_cpu_in_float32(self):  # type: ignore[arg-type]  # mixed into a module
             return self._publish(super().to_torch, export_root, ExportType.TORCH, model_file_name=model_file_name)
 
     def to_onnx(
@@ -144,7 +144,7 @@ class CategoryExportMixin(ExportMixin):
 
         # The graph must contain thresholds and ranges as a named constant, if there are any.
         holding_table = getattr(self.post_processor, "holding_table", nullcontext)
-        with ONE_AT_A_TIME, portable(self), plain_activations(self), holding_table():  # type: ignore[arg-type]  # mixed into a module
+        with EXPORT_LOCK, on_cpu_in_float32(self), plain_activations(self), holding_table():  # type: ignore[arg-type]  # mixed into a module
             return self._publish(export, export_root, ExportType.ONNX)
 
     def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
@@ -192,11 +192,12 @@ class CategoryExportMixin(ExportMixin):
                 return quantization.quantize(model, datamodule)
             case CompressionType.INT8_ACQ:
                 return quantization.quantize_with_accuracy_control(model, datamodule, metric, max_drop)
-        raise ValueError(f"Choose a compression type of {[kind.value for kind in CompressionType]}.")
+        kinds = [kind.value for kind in CompressionType]
+        raise ValueError(f"compression_type must be one of {kinds}, got {compression_type!r}.")
 
 
 @contextmanager
-def portable(model: nn.Module) -> Iterator[None]:
+def on_cpu_in_float32(model: nn.Module) -> Iterator[None]:
     """Move a model to the CPU in float32 inside the block, and restore its original tensors afterwards."""
     parameters = [(parameter, parameter.data) for parameter in model.parameters()]
     buffers = [(module, dict(module._buffers)) for module in model.modules()]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import openvino as ov
 
 Frame = str | Path | np.ndarray | Image | torch.Tensor
-SINGLE = (str, bytes, Path, Image)
+SINGLE_IMAGE_TYPES = (str, bytes, Path, Image)
 """Types that are a single image, or none, although Python may be able to iterate over them."""
 _DIMENSIONS = range(2, 5)
 _CHANNELS = {1, 3}
@@ -79,7 +79,7 @@ def as_batch(image: Frame, frames: FrameFormat = _AS_THEY_ARE) -> np.ndarray:
         return read_pixels(image, frames.size, frames.files)[np.newaxis]
     if isinstance(image, Image):
         if 0 in image.size:
-            raise ValueError(f"Pass an image that has pixels, not one of {image.width} x {image.height}.")
+            raise ValueError(f"Pass an image with at least one pixel, not one of {image.width} x {image.height}.")
         file = getattr(image, "filename", "")
         with explain_read_errors(f"image '{file}'" if file else "the image"):  # Pillow decodes files lazily
             return rgb_pixels(image, frames.size, frames.files.bits)[np.newaxis]
@@ -129,7 +129,7 @@ def layout(pixels: tuple[int, ...], *, tensor: bool) -> tuple[tuple[int, ...], b
     if not ends or not any(ends) or 0 in pixels:
         raise ValueError(
             f"Pass pixels of shape (H, W), (H, W, C), (C, H, W), (B, H, W, C) or (B, C, H, W) with one or three "
-            f"channels C, grey or colour, not {pixels}."
+            f"channels C, grey or colour, not of shape {pixels}."
         )
     return shape, ends[0] and not (ends[1] and (grey or not tensor))
 

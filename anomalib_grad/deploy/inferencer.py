@@ -20,10 +20,10 @@ from anomalib_grad.data.read_or_refuse import FileFormat
 from anomalib_grad.settings.groups import is_number
 from anomalib_grad.thresholds.post_processor import UNKNOWN
 
-from .checksum import is_intact, present
+from .checksum import existing_files, is_intact
 from .export import CATEGORY, SIZE_METADATA
-from .frames import SINGLE, Frame, FrameFormat, as_batch, input_size
-from .openvino_graph import show_category, show_raw, tell_category
+from .frames import SINGLE_IMAGE_TYPES, Frame, FrameFormat, as_batch, input_size
+from .openvino_graph import with_category_input, with_category_output, with_raw_outputs
 from .stream import FrameResult, results
 from .threshold_files import CATEGORIES_METADATA
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 VIRTUAL_DEVICES = {"AUTO", "BATCH", "HETERO", "MULTI"}
 """Devices that OpenVINO accepts but does not list: they select or combine real devices."""
 _core = cache(ov.Core)
-_MAKING = threading.Lock()
+_CORE_LOCK = threading.Lock()
 """Lock for creating the core, which several threads may request at once."""
 
 
@@ -45,7 +45,7 @@ def shared_core() -> ov.Core:
     signal with a Python handler (Ctrl-C, the end of a data loader's worker) then causes a segmentation fault
     (OpenVINO 2026.4).
     """
-    with _MAKING:
+    with _CORE_LOCK:
         return _core()
 
 
@@ -143,13 +143,13 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
 
     @property
     def _showing(self) -> ov.Model:
-        return show_category(self._graph) if self.categories else self._graph
+        return with_category_output(self._graph) if self.categories else self._graph
 
     def _version(self, *, told: bool, raw: bool = False) -> "PerThread":
         """Return the model with the category as an input or not, and raw scores or not; compiled on first use."""
         with self._compiling:
             if (told, raw) not in self._versions:
-                graph = show_raw(self._graph, told=told) if raw else tell_category(self._graph)
+                graph = with_raw_outputs(self._graph, told=told) if raw else with_category_input(self._graph)
                 self._versions[told, raw] = PerThread(self._compile(graph))
             return self._versions[told, raw]
 
@@ -162,7 +162,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
             if kind in VIRTUAL_DEVICES | {device.partition(".")[0] for device in there}:
                 raise
             raise ValueError(
-                f"OpenVINO has no device {self.device!r} here; choose one of {', '.join(there)}."
+                f"OpenVINO has no device {self.device!r} on this machine; choose one of {', '.join(there)}."
             ) from error
 
     def predict(self, image: Frame, category: str | None = None) -> NumpyImageBatch:
@@ -231,15 +231,15 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
             >>> for result in inferencer.stream(sorted(Path("line3").glob("*.png"))):  # doctest: +SKIP
             ...     print(result.frame, result.error or result.prediction.pred_score)
         """
-        if isinstance(frames, SINGLE):
+        if isinstance(frames, SINGLE_IMAGE_TYPES):
             kind = type(frames).__name__
             raise TypeError(
-                f"frames must be several, such as a list or a generator, got a {kind}; give one as [image]."
+                f"frames must be several images, such as a list or a generator, got a {kind}; give one as [image]."
             )
         if not is_number(in_flight, Integral) or in_flight < 1:
-            raise ValueError(f"in_flight must be a whole number of frames from 1, got {in_flight!r}.")
+            raise ValueError(f"in_flight must be a whole number of at least 1, got {in_flight!r}.")
         index = self._index(category)
-        graph = self._showing if index is None else tell_category(self._graph)
+        graph = self._showing if index is None else with_category_input(self._graph)
         model = PerThread(self._compile(graph, PERFORMANCE_HINT="THROUGHPUT"))
 
         def judge(frame: Frame) -> NumpyImageBatch:
@@ -253,8 +253,8 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         if category is None:
             return None
         if category not in self.categories:
-            known = ", ".join(self.categories) or "none, it learnt to tell none apart"
-            raise ValueError(f"The model knows no category {category!r}; choose one of those that it knows: {known}.")
+            advice = f"choose one of {', '.join(self.categories)}" if self.categories else "it knows none, so give none"
+            raise ValueError(f"The model does not know the category {category!r}; {advice}.")
         return self.categories.index(category)
 
     def _inputs(self, image: Frame, category: int | None) -> dict[str, np.ndarray]:
@@ -263,8 +263,8 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         if self._fixed_size not in {None, images.shape[2:]}:
             fixed, given = (" x ".join(map(str, size)) for size in (self._fixed_size, images.shape[2:]))
             raise ValueError(
-                f"The model was exported for images of {fixed} pixels, height x width, and this one has {given}; "
-                "export it without input_size, and it takes any size."
+                f"The model was exported for images of {fixed} pixels (height x width), but this image has {given}; "
+                "export the model without input_size to accept any size."
             )
         told = {} if category is None else {CATEGORY: np.full(len(images), category, dtype=np.int64)}
         return {self.input_blob.any_name: images, **told}
@@ -285,7 +285,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
     def _names(self, indices: np.ndarray) -> list[str]:
         names = [*self.categories, UNKNOWN]
         if max(indices, default=0) >= len(names):
-            raise ValueError("the exported model has more categories than names of them; export it again.")
+            raise ValueError("the exported model has more categories than category names; export it again.")
         return [names[index] for index in indices]
 
 
@@ -319,13 +319,15 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
     path = Path(path)
     if path.suffix not in {".onnx", ".bin", ".xml"}:
         raise ValueError(f"Pass a .xml, .bin or .onnx file, not {path}.")
-    needed = present(path)
+    needed = existing_files(path)
     return _read_intact(core, needed[:1], " or ".join(map(str, needed)), [file.read_bytes() for file in needed])
 
 
 def _read_intact(core: ov.Core, model: Sequence[Path | bytes], name: str, contents: Sequence[bytes]) -> ov.Model:
     """Read a model from one file, or from model and weights, if the contents match the exported ones."""
-    damaged = f"cannot read the exported model: {name} is damaged, or was changed since; export or copy it again."
+    damaged = (
+        f"cannot read the exported model: {name} is damaged, or was changed after the export; export or copy it again."
+    )
     if not is_intact(*contents):
         raise ValueError(damaged)
     try:

@@ -13,11 +13,11 @@ def find_tensor(model: ov.Model, name: str) -> ov.Output:
     outputs = (output for operation in model.get_ops() for output in operation.outputs())
     found = next((output for output in outputs if name in output.get_names()), None)
     if found is None:
-        raise ValueError(f"the exported model has no {name!r} in it, as those of older versions; export it again.")
+        raise ValueError(f"the exported model lacks the tensor {name!r}, as older exports do; export it again.")
     return found
 
 
-def show_category(model: ov.Model) -> ov.Model:
+def with_category_output(model: ov.Model) -> ov.Model:
     """Return a copy of a model with the recognised category as its last output."""
     model = model.clone()
     recognised = find_tensor(model, CATEGORY)
@@ -26,24 +26,24 @@ def show_category(model: ov.Model) -> ov.Model:
     return model
 
 
-def show_raw(model: ov.Model, *, told: bool) -> ov.Model:
+def with_raw_outputs(model: ov.Model, *, told: bool) -> ov.Model:
     """Return a copy of a model whose only outputs are raw scores and maps, in the unit of the thresholds.
 
     If ``told``, the category is an input, and the recognised category an additional output.
     """
     model = model.clone()
-    recognised = [_tell(model)] if told else []
+    recognised = [_replace_category_by_input(model)] if told else []
     return ov.Model([*(find_tensor(model, name) for name in RAW), *recognised], model.get_parameters(), "raw")
 
 
-def tell_category(model: ov.Model) -> ov.Model:
+def with_category_input(model: ov.Model) -> ov.Model:
     """Return a copy of a model that takes the category as second input, int64 indices of shape ``(B,)``."""
     model = model.clone()
-    _tell(model)
+    _replace_category_by_input(model)
     return model
 
 
-def _tell(model: ov.Model) -> ov.Output:
+def _replace_category_by_input(model: ov.Model) -> ov.Output:
     """Replace the recognised category by an input, in place, and return the tensor that was replaced."""
     recognised = find_tensor(model, CATEGORY)
     recognised.get_tensor().set_names(set())

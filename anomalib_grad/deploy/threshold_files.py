@@ -21,7 +21,7 @@ from anomalib_grad.files.atomic import writing
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 
-from .checksum import files_of, is_intact, present, sealed, unsealed
+from .checksum import existing_files, files_of, is_intact, sealed, unsealed
 
 TABLE = "post_processor.fixed_table"
 """Name of the constant in the graph: the name of the exported buffer."""
@@ -71,7 +71,7 @@ def keep_exact(path: Path, post_processor: PerCategoryPostProcessor) -> None:
 
 
 def _file_at(path: Path) -> "_OnnxFile | _OpenVINOFile":
-    contents = [file.read_bytes() for file in present(path)]
+    contents = [file.read_bytes() for file in existing_files(path)]
     if not is_intact(*contents):
         raise _damaged(path)
     return _OnnxFile(path, *contents) if path.suffix == ".onnx" else _OpenVINOFile(path, *contents)
@@ -92,8 +92,8 @@ def _naming(path: Path) -> Iterator[None]:
         raise
     except (LookupError, TypeError, ValueError) as error:
         raise ExportFileError(
-            f"the exported model {path} does not hold its thresholds in a form that can be read and changed ({error}), "
-            "as exports of older versions do not; export it again."
+            f"the thresholds of the exported model {path} cannot be read or changed ({error}), for instance because an "
+            "older version wrote it; export it again."
         ) from error
 
 

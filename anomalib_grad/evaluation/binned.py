@@ -22,7 +22,7 @@ class _PixelCurves(Metric):
 
     def __init__(self, bins: int = 1000, fpr_limit: float = 0.3) -> None:
         if bins <= 1:
-            raise ValueError(f"Binned metrics need at least 2 bins, got {bins}; 1000 is a good number.")
+            raise ValueError(f"Binned metrics need at least 2 bins, got {bins}; 1000 is a good choice.")
         super().__init__()
         self.bins = bins
         self.fpr_limit = fpr_limit

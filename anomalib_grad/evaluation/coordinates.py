@@ -19,7 +19,7 @@ SAMPLES = 64
 ANOMALOUS_SAMPLES = 16
 
 
-def find(module: nn.Module, path: str) -> object:
+def find_attribute(module: nn.Module, path: str) -> object:
     """Follow a dotted path of attributes and properties; return ``None`` if one is missing."""
     found: object = module
     for name in path.split("."):
@@ -32,7 +32,9 @@ class CoordinateTap:
 
     def __init__(self, module: nn.Module) -> None:
         self._last: dict[str, Tensor] = {}
-        networks = {name: network for name in (LOCAL, GLOBAL) if isinstance(network := find(module, name), nn.Module)}
+        networks = {
+            name: network for name in (LOCAL, GLOBAL) if isinstance(network := find_attribute(module, name), nn.Module)
+        }
         self._handles = [net.register_forward_hook(partial(self._keep, name)) for name, net in networks.items()]
 
     def take(self) -> dict[str, Tensor]:

@@ -39,7 +39,7 @@ from .metrics import (
 )
 
 MEAN = "mean"
-_FIGURE = re.compile("image|pixel|auroc|aupro|f1", re.IGNORECASE)
+_METRIC_WORDS = re.compile("image|pixel|auroc|aupro|f1", re.IGNORECASE)
 
 
 class PerCategoryEvaluator(Evaluator):
@@ -110,7 +110,7 @@ class PerCategoryEvaluator(Evaluator):
         if self.val_metrics or self.test_metrics:
             super().setup(trainer, pl_module, stage)
         # A new list: Lightning iterates over the old one during this call.
-        trainer.callbacks = _place(trainer.callbacks, self)  # type: ignore[attr-defined]
+        trainer.callbacks = _behind_post_processor(trainer.callbacks, self)  # type: ignore[attr-defined]
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reset the metrics, and find those that are monitored."""
@@ -254,7 +254,7 @@ class PerCategoryEvaluator(Evaluator):
         write_report(report, Path(trainer.default_root_dir), pl_module)
 
 
-def _place(callbacks: list[Callback], evaluator: PerCategoryEvaluator) -> list[Callback]:
+def _behind_post_processor(callbacks: list[Callback], evaluator: PerCategoryEvaluator) -> list[Callback]:
     """Put the evaluator behind the post-processor, so that it sees the same predictions as the model's own evaluator.
 
     If there are several, only the first stays: a user's callbacks come before those that entry points attach.
@@ -275,7 +275,7 @@ def _monitored(trainer: Trainer) -> set[str]:
     asking = [*trainer.callbacks, *trainer.lr_scheduler_configs]  # type: ignore[attr-defined]
     keys = {str(getattr(one, "monitor", None) or "") for one in asking}
     asked = {name for name in METRIC_NAMES if any(key.endswith(f"/{name}") for key in keys)}
-    return asked or {METRIC_NAMES[0] for key in keys - trainer.callback_metrics.keys() if _FIGURE.search(key)}
+    return asked or {METRIC_NAMES[0] for key in keys - trainer.callback_metrics.keys() if _METRIC_WORDS.search(key)}
 
 
 def _names_categories(batch: Any) -> bool:  # noqa: ANN401

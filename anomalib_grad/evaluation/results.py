@@ -16,7 +16,7 @@ from anomalib.post_processing import PostProcessor
 from torch import Tensor, nn
 
 from anomalib_grad.evaluation.collector import Collector
-from anomalib_grad.evaluation.coordinates import find
+from anomalib_grad.evaluation.coordinates import find_attribute
 from anomalib_grad.evaluation.metrics import Counts
 from anomalib_grad.report.records import CategoryRecord, CategoryResult, TestReport
 from anomalib_grad.report.table import write_csv, write_json
@@ -52,9 +52,9 @@ def build_report(
     ]
     notes = data_notes(counts) + _threshold_notes(post_processor, list(counts)) + recognition_notes(records)
     hatched = [name for name in counts if name in collector.logs and collector.logs[name].ignores]
-    notes += _note("What is hatched in images of {} is not judged: it counts as normal, with a score of 0.", hatched)
+    notes += _note("Hatched regions in images of {} are ignored: they count as normal, with a score of 0.", hatched)
     if collector.split_forward:
-        notes.append("No coordinates are drawn for batches that the model took in several pieces.")
+        notes.append("No coordinates are drawn for batches that the model processed in several pieces.")
     return TestReport(
         model=model,
         results=[
@@ -110,7 +110,7 @@ def _raw_range(post_processor: PostProcessor | None, category: str) -> tuple[flo
 
 def _threshold_notes(post_processor: PostProcessor | None, categories: list[str]) -> list[str]:
     if not isinstance(post_processor, PerCategoryPostProcessor):
-        return ["All categories share one pooled threshold: the model's post-processor keeps none per category."]
+        return ["All categories share one pooled threshold: the model's post-processor has no thresholds per category."]
     if not post_processor.enable_thresholding:
         return ["There are no thresholds: the model's post-processor has enable_thresholding=False."]
     own = dict(zip(post_processor.categories, post_processor.category_image_threshold.tolist(), strict=True))
@@ -123,7 +123,7 @@ def _threshold_notes(post_processor: PostProcessor | None, categories: list[str]
 
 def _resolution(module: nn.Module, name: str) -> int | None:
     """Return the cells per axis of a grid of the model; ``None`` without such a grid, or if its axes differ."""
-    cells = find(module, f"{name}.cells")  # (1, C, cells of each axis...)
+    cells = find_attribute(module, f"{name}.cells")  # (1, C, cells of each axis...)
     return cells.shape[2] if isinstance(cells, Tensor) and len(set(cells.shape[2:])) == 1 else None
 
 
@@ -133,7 +133,7 @@ def data_notes(counts: Mapping[str, Counts]) -> list[str]:
     no_pixels = [name for name, c in seen.items() if c.n_anomalous and not c.ranks_pixels]
     unmarked = {name: c for name, c in seen.items() if c.n_unmarked and c.ranks_pixels}
     return [
-        *_note("No test image was seen of {}.", [name for name in counts if name not in seen]),
+        *_note("There were no test images of {}.", [name for name in counts if name not in seen]),
         *_note(
             "No image metrics for {}: they need normal and anomalous test images.",
             [name for name, c in seen.items() if not c.ranks_images],
@@ -149,7 +149,7 @@ def data_notes(counts: Mapping[str, Counts]) -> list[str]:
 
 def threshold_notes(fitted: Sequence[str], pooled: Sequence[str]) -> list[str]:
     """Return sentences on the categories that have their own thresholds and those that use the pooled one."""
-    notes = _note("Thresholds fitted for {}; extends adds a product.", fitted)
+    notes = _note("Thresholds are fitted for {}; extends adds a product.", fitted)
     if pooled:
         notes += _note("The pooled threshold is used for {}: fit again with their validation images.", pooled)
     return notes

@@ -118,7 +118,7 @@ def _left_out(records: Sequence[CategoryRecord]) -> list[str]:
     """Return a sentence for each category with scores that cannot be drawn."""
     counts = ((record.category, len(record.scores) - len(_finite(record)[0])) for record in records)
     return [
-        f"{category}: {count} scores are not finite and are left out of the figures."
+        f"{category}: {count} scores are not finite and do not appear in the figures."
         for category, count in counts
         if count
     ]
@@ -227,7 +227,7 @@ def _grid(
         return None
     if len(dimensions := {coordinates.shape[1] for _, coordinates, _ in labelled}) > 1:
         raise ValueError(
-            f"Record the {kind} coordinates of all categories with one model: they have {sorted(dimensions)} columns."
+            f"The {kind} coordinates have {sorted(dimensions)} columns: record those of all categories with one model."
         )
     names = [category for category, _, _ in labelled]
     group = np.repeat(np.arange(len(names)), [len(coordinates) for _, coordinates, _ in labelled])  # (n,)
@@ -276,7 +276,7 @@ def _gallery(record: CategoryRecord, result: CategoryResult) -> dict[str, Any] |
     sections = [
         ("Clearest anomalies", record.best),
         ("Missed or nearly missed", record.worst),
-        ("False alarms and normal images nearest to one", record.false_alarms),
+        ("False alarms and normal images with the highest scores", record.false_alarms),
     ]
     shown = [
         (title, [_tile(example, record.threshold) for example in examples]) for title, examples in sections if examples

@@ -48,14 +48,14 @@ def output_names(
         {path: PurePath(*file.parts[1:]) for path, file in files.items()},
     )
     choices = [{path: _as_image(name) for path, name in scheme.items()} for scheme in schemes]
-    return next((names for names in choices if _tell_apart(names, files, taken)), choices[-1])
+    return next((names for names in choices if _are_distinct(names, files, taken)), choices[-1])
 
 
 def _as_image(name: PurePath) -> str:
     return name.as_posix() if name.suffix.lower() in IMAGE_SUFFIXES else f"{name.as_posix()}.png"
 
 
-def _tell_apart(names: Mapping[str, str], files: Mapping[str, Path], taken: Mapping[str, str]) -> bool:
+def _are_distinct(names: Mapping[str, str], files: Mapping[str, Path], taken: Mapping[str, str]) -> bool:
     distinct = len(set(names.values())) == len(set(files.values()))
     return distinct and all(taken.get(name, str(files[path])) == str(files[path]) for path, name in names.items())
 

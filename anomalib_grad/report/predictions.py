@@ -55,14 +55,14 @@ def write_predictions(predictions: Collection[Prediction], path: Path) -> Path |
         score = None if one.pred_score is None else np.float32(one.pred_score)
         table.writerow([*one._replace(pred_score=score), None])  # type: ignore[arg-type]  # a float of fewer digits
     kept = None
-    if path.exists() and _says_more(path, {one.path for one in predictions}):
+    if path.exists() and _has_other_content(path, {one.path for one in predictions}):
         numbered = (path.with_stem(f"{path.stem}_{number}") for number in count(1))
         kept = path.rename(next(name for name in numbered if not name.exists()))
     write_text(path, text.getvalue(), errors="surrogateescape")
     return kept
 
 
-def _says_more(table: Path, paths: set[str]) -> bool:
+def _has_other_content(table: Path, paths: set[str]) -> bool:
     """Return whether a table has images other than ``paths``, or reviewers' labels."""
     try:
         with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:

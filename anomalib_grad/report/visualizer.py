@@ -66,7 +66,7 @@ class DistinctImageVisualizer(ImageVisualizer):
         try:
             self._write(trainer, *args, **kwargs)
         except CannotWriteError as error:
-            logger.warning("%s The test goes on without heatmaps.", error.strerror)
+            logger.warning("%s The test continues without heatmaps.", error.strerror)
             self._unwritten = error
 
     def on_predict_batch_end(  # anomalib's
@@ -111,7 +111,7 @@ class DistinctImageVisualizer(ImageVisualizer):
             say = "%d of %d images are anomalous; heatmaps and scores (%s) are in %s"
             logger.info(say, sum(verdicts), len(verdicts), PREDICTIONS, folder)
         if kept is not None:
-            logger.info("the table of an earlier prediction there is now %s", kept.name)
+            logger.info("the table of an earlier prediction was renamed to %s", kept.name)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Raise the error of a test that could not write its results, now that its metrics are printed.
@@ -203,7 +203,7 @@ def _inputs(loaders: Any) -> list[str]:  # noqa: ANN401  # whatever Lightning wa
     return [str(Path(path).resolve()) for path, is_mask in files if not is_mask]
 
 
-def distinct(visualizer: T) -> T | DistinctImageVisualizer:
+def with_distinct_names(visualizer: T) -> T | DistinctImageVisualizer:
     """Replace anomalib's own visualiser, whose results can overwrite one another; return others unchanged."""
     if type(visualizer) is not ImageVisualizer:
         return visualizer

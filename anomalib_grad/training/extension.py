@@ -32,16 +32,16 @@ from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import keeping_categories
 from anomalib_grad.torch_model import GradModel, network_of
 
-from .feature_sample import BATCH, BYTES, FeatureSample, Noting, judge_again
+from .feature_sample import BATCH, BYTES, FeatureSample, Noting, rescore
 from .feature_statistics import spread_by_category, training_batches
-from .old_head import OldHead, fix_statistics
+from .old_head import OldHead, freeze_batch_norm
 from .validation import BeforeThresholds
 
 logger = logging.getLogger(__name__)
 
-KEPT = "grad_kept_products"
-OLD_HEAD = "grad_old_head"
-HOLD = 4.0
+HELD_PRODUCTS_KEY = "grad_kept_products"
+OLD_HEAD_KEY = "grad_old_head"
+DRIFT_WEIGHT = 4.0
 """Weight of the head's drift from the old head, relative to the loss on new products."""
 
 
@@ -65,27 +65,27 @@ def products_to_keep(
     """
     if old and not new:
         raise ValueError(
-            f"the data do not name the products that they show, and the old model tells {', '.join(old)} apart: give a "
-            f"datamodule that names them, such as MultiCategory (--data, in Python datamodule=...)."
+            f"the old model distinguishes {', '.join(old)}, but the data do not name their products: give a datamodule "
+            f"that names them, such as MultiCategory (--data, in Python datamodule=...)."
         )
-    strange = [name for name in replaced if name not in old]
-    if strange:
+    unknown = [name for name in replaced if name not in old]
+    if unknown:
         raise ValueError(
-            f"replaces names {', '.join(strange)}, and the old model knows {', '.join(old) or 'no product by name'}: "
-            f"name such as it knows, or leave replaces out."
+            f"replaces names {', '.join(unknown)}, but the old model knows {', '.join(old) or 'no product by name'}: "
+            f"name only products that the old model knows, or omit replaces."
         )
     kept = [name for name in old if name not in new]
     clash = sorted((set(old) & set(new)) - set(replaced))
     if kept and clash:
         raise ValueError(
-            f"the old model knows {', '.join(clash)} already, and the data hold no {', '.join(kept)}: give images of "
-            f"all its products or of new ones only, or name in replaces those that are to be learnt anew."
+            f"the old model already knows {', '.join(clash)}, and the data contain no images of {', '.join(kept)}: "
+            f"give images of all its products or only of new ones, or name in replaces the products to learn again."
         )
     missing = [name for name in kept if name not in sampled]
     if missing:
         raise ValueError(
-            f"the old checkpoint carries no features of {', '.join(missing)}, which the data do not hold: give images "
-            f"of all its products. Checkpoints carry some unless cache.sample_mb is 0."
+            f"the data contain no images of {', '.join(missing)}, and the old checkpoint no features: give images of "
+            f"all its products. Checkpoints contain features unless cache.sample_mb is 0."
         )
     return kept
 
@@ -129,8 +129,8 @@ class Extending(BeforeThresholds):
     ) -> None:
         if replaces and path is None:
             raise ValueError(
-                f"replaces names {', '.join(replaces)}, and there is no old model: give its checkpoint as extends, or "
-                "leave replaces out."
+                f"replaces names {', '.join(replaces)}, but there is no old model: give its checkpoint as extends, or "
+                "omit replaces."
             )
         self.path = path
         self.replaces = replaces
@@ -165,8 +165,8 @@ class Extending(BeforeThresholds):
         learnt = [name for name in known if name not in {*self._began_with, *new}]
         if learnt:
             raise ValueError(
-                f"this model has learnt {', '.join(learnt)} already, and would start again from {self.path} without: "
-                f"give a checkpoint of this model to a new Grad as extends."
+                f"this model has already learnt {', '.join(learnt)}, and starting again from {self.path} would discard "
+                f"that: give a checkpoint of this model to a new Grad as extends."
             )
         restore(pl_module, self.path, pl_module.checkpoint_safe_globals())  # type: ignore[operator]  # anomalib's
         if post_processor is not None and given is not None:
@@ -196,9 +196,9 @@ class Extending(BeforeThresholds):
             self._images = datamodule.train_data
             datamodule.train_data = self._images.without(held)
             pl_module.print(
-                f"Training sees images of {', '.join(datamodule.train_data.categories)} alone, and holds "
-                f"{', '.join(held)} to what the old model makes of their features. "
-                "Name those whose images have changed in replaces."
+                f"Training uses only images of {', '.join(datamodule.train_data.categories)}. It preserves "
+                f"{', '.join(held)} by replaying their stored features through the old model. "
+                "If images of one of these have changed, name it in replaces."
             )
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -214,8 +214,8 @@ class Extending(BeforeThresholds):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Save the old products and the old head, for a training that resumes."""
-        checkpoint[KEPT] = self.held
-        checkpoint[OLD_HEAD] = None if self._old.head is None else self._old.head.state_dict()
+        checkpoint[HELD_PRODUCTS_KEY] = self.held
+        checkpoint[OLD_HEAD_KEY] = None if self._old.head is None else self._old.head.state_dict()
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -227,13 +227,13 @@ class Extending(BeforeThresholds):
         """
         if trainer.state.fn != "fit":
             return
-        with restoring(f"{KEPT!r}"):
-            held = list(checkpoint.get(KEPT, ()))
+        with restoring(f"{HELD_PRODUCTS_KEY!r}"):
+            held = list(checkpoint.get(HELD_PRODUCTS_KEY, ()))
             if not set(held) <= self._sample.rows.keys():
                 raise ValueError(f"there are no features of {held}")
             self._hold(trainer, pl_module, held)
-        with restoring(f"{OLD_HEAD!r}"):
-            stored = checkpoint.get(OLD_HEAD)
+        with restoring(f"{OLD_HEAD_KEY!r}"):
+            stored = checkpoint.get(OLD_HEAD_KEY)
             if stored is not None and self._old.head is not None:
                 check_weights(self._old.head.state_dict(), stored)
                 self._old.head.load_state_dict(stored)
@@ -243,15 +243,15 @@ class Extending(BeforeThresholds):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: object) -> None:
         """Freeze the batch statistics that the old head has learnt."""
         if self.held:
-            fix_statistics(network_of(pl_module).head)
+            freeze_batch_norm(network_of(pl_module).head)
 
     def draw(self, backbone: FrozenBackbone, beside: int) -> Tensor:
         """Draw features ``(B, C, h, w)`` of old products for a training step on ``beside`` new images, half as many."""
         return features_of(self._sample.draw(self.held, -(-beside // 2)), backbone)
 
-    def forgetting(self, network: GradModel, drawn: Tensor) -> Tensor:
+    def preservation_loss(self, network: GradModel, drawn: Tensor) -> Tensor:
         """Return the term that preserves old products in the loss: the head's weighted drift on their features."""
-        return HOLD * self._old.drift(network, drawn)
+        return DRIFT_WEIGHT * self._old.drift(network, drawn)
 
     def replayed(self) -> list[FeatureBatch]:
         """Return all sampled rows of old products."""
@@ -272,7 +272,7 @@ class Extending(BeforeThresholds):
         former = {name: one.images for name, one in self._sample.judged.items()}
         for name, before in self._sample.judged.items():
             index = post_processor.named_index(name)
-            self._sample.judged[name] = judge_again(network_of(pl_module), before, index)
+            self._sample.judged[name] = rescore(network_of(pl_module), before, index)
         lost = sorted(set(self.kept) - former.keys())
         thresholds = ModelThresholds.of(post_processor)
         for name in self.kept:
@@ -287,7 +287,7 @@ class Extending(BeforeThresholds):
             thresholds.apply_to(post_processor, UNKNOWN)
         if lost:
             logger.warning(
-                "Thresholds of %s stay as they were, though scores have changed: the old checkpoint carries no "
+                "The thresholds of %s are unchanged, although scores have changed: the old checkpoint contains no "
                 "features of validation images. Fit them on images: python -m anomalib_grad.thresholds fit.",
                 ", ".join(lost),
             )
@@ -295,7 +295,7 @@ class Extending(BeforeThresholds):
     # ------------------------------------------------------------------ sampling
 
     @torch.no_grad()
-    def look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def read_network(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Sample features of each product in the data, evenly from its images, up to the size limit.
 
         Validation images take at most half of the limit, training images the rest.
@@ -320,7 +320,9 @@ class Extending(BeforeThresholds):
             if joined.isfinite().all():
                 self._sample.rows[name] = joined
             else:
-                logger.warning("Features of %r do not fit into float16: no later training can extend from them.", name)
+                logger.warning(
+                    "Features of %r overflow float16 and are not stored: no later training can extend from them.", name
+                )
 
 
 def products_of(trainer: pl.Trainer) -> list[str]:

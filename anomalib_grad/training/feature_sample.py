@@ -21,11 +21,11 @@ from anomalib_grad.files.configuration import restoring
 from anomalib_grad.thresholds.labelled_scores import KnownImage, from_plain, to_plain
 from anomalib_grad.torch_model import GradModel, in_eval_mode
 
-from .feature_statistics import evenly
+from .feature_statistics import evenly_spaced
 
-SAMPLE = "grad_feature_sample"
+SAMPLE_KEY = "grad_feature_sample"
 """Checkpoint key of the features of training images."""
-JUDGED = "grad_judged_sample"
+JUDGED_KEY = "grad_judged_sample"
 """Checkpoint key of the features of validation images."""
 BYTES = 2
 """Bytes of a float16 value."""
@@ -100,9 +100,9 @@ class FeatureSample:
             and part.ndim == 2 and len(part) and part.shape[1] == row_length  # noqa: PLR2004
             for name, part in rows.items()
         ):  # fmt: skip
-            with restoring(f"{SAMPLE!r}"):
+            with restoring(f"{SAMPLE_KEY!r}"):
                 raise ValueError(f"it must hold rows of {row_length} values in float16 for each product")
-        with restoring(f"{JUDGED!r}"):
+        with restoring(f"{JUDGED_KEY!r}"):
             kept = from_checkpoint(judged, row_length)
         self.rows, self.judged = dict(rows), kept
 
@@ -141,7 +141,7 @@ class Noting:
         samples = getattr(getattr(trainer.val_dataloaders, "dataset", None), "samples", None)
         if samples is None or "category" not in samples:
             return 0
-        paths = [evenly(list(own), most) for _, own in samples.groupby("category")["image_path"]]
+        paths = [evenly_spaced(list(own), most) for _, own in samples.groupby("category")["image_path"]]
         self._wanted = {str(path) for own in paths for path in own}
         return max(map(len, paths), default=0)
 
@@ -173,7 +173,7 @@ class Noting:
 
 
 @torch.no_grad()
-def judge_again(network: GradModel, judged: Judged, category: int) -> Judged:
+def rescore(network: GradModel, judged: Judged, category: int) -> Judged:
     """Replace the images' scores by those that a network computes, given the index of their category."""
     device = network.anomaly_map_generator.map_height.device
     values: list[tuple[float, float]] = []

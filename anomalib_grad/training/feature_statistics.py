@@ -61,7 +61,7 @@ class LearnFromFeatures(BeforeThresholds):
 
         with isolate_rng():
             if whitening is not None and not whitening.images:
-                pl_module.print(f"Learning to whiten features from up to {AUTO_IMAGES} training images.")
+                pl_module.print(f"Fitting the whitening of features on up to {AUTO_IMAGES} training images.")
                 whitening.fit(features())
             if torch.isnan(threshold):
                 pl_module.print(f"Estimating mse_threshold (k) from up to {AUTO_IMAGES} training images.")
@@ -69,7 +69,7 @@ class LearnFromFeatures(BeforeThresholds):
                 pl_module.print(f"mse_threshold (k) estimated from training features: {threshold.item():.4g}")
 
     @torch.no_grad()
-    def look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def read_network(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fit each category's unit of distance to the scores of its training images."""
         network, own = network_of(pl_module), keeping_categories(pl_module.post_processor)
         categories = [] if own is None else own.categories
@@ -94,7 +94,7 @@ class LearnFromFeatures(BeforeThresholds):
             count = images.get(category, len(values))
             if count < PRIOR_IMAGES:
                 name = "The product" if category is None else f"Category {category!r}"
-                message = "%s has %d training images, which tell little of what is usual for it: give it %d or more."
+                message = "%s has only %d training images, too few to estimate its usual scores: give it %d or more."
                 logger.warning(message, name, count, PRIOR_IMAGES)
 
 
@@ -112,7 +112,7 @@ def training_batches(
 
 def spread(trainer: pl.Trainer, most: int) -> list[int]:
     """Return indices of at most ``most`` training images, spread evenly over the data set."""
-    return evenly(range(len(dataset_of(trainer))), most)
+    return evenly_spaced(range(len(dataset_of(trainer))), most)
 
 
 def spread_by_category(trainer: pl.Trainer, most: int) -> list[int]:
@@ -123,7 +123,7 @@ def spread_by_category(trainer: pl.Trainer, most: int) -> list[int]:
     own: dict[str, list[int]] = {}
     for index, name in enumerate(samples["category"]):
         own.setdefault(name, []).append(index)
-    return [index for indices in own.values() for index in evenly(indices, most)]
+    return [index for indices in own.values() for index in evenly_spaced(indices, most)]
 
 
 def count_images(trainer: pl.Trainer) -> dict[str | None, int]:
@@ -136,7 +136,7 @@ def count_images(trainer: pl.Trainer) -> dict[str | None, int]:
     return samples.groupby("category")["image_path"].nunique().to_dict()
 
 
-def evenly(indices: Sequence[int], most: int) -> list[int]:
+def evenly_spaced(indices: Sequence[int], most: int) -> list[int]:
     """Return at most ``most`` of the given indices, evenly spaced."""
     places = np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int)
     return [indices[place] for place in places]

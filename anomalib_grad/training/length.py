@@ -59,8 +59,8 @@ class OwnLength:
             epochs = max(round(settings.steps / per_epoch), least_epochs(settings))
             if settings.most_passes is not None and epochs > settings.most_passes:
                 logger.info(
-                    "The images are few: training ends after %d passes over them (training.most_passes), not after %d "
-                    "steps.",
+                    "There are few training images: training ends after %d passes over them (training.most_passes), "
+                    "not after %d steps.",
                     settings.most_passes,
                     settings.steps,
                 )
@@ -95,5 +95,5 @@ def training_steps(trainer: pl.Trainer) -> float:
         elapsed = timer.time_elapsed()
         total = min(total, trainer.global_step * (1 + max(remaining, 0) / max(elapsed, 1e-3)))
     if math.isinf(total):
-        raise ValueError("lr_schedule='cosine' has to know the end of training: set max_epochs or max_steps.")
+        raise ValueError("lr_schedule='cosine' needs to know when training ends: set max_epochs or max_steps.")
     return total

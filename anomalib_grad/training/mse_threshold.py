@@ -68,5 +68,5 @@ def estimate_mse_threshold(features: Iterable[Tensor], share: float = AUTO_SHARE
         if seen >= images:
             break
     if not seen:
-        raise ValueError("mse_threshold='auto' needs training images, and there is none.")
+        raise ValueError("mse_threshold='auto' needs training images, but there are none: add some, or give a number.")
     return share * torch.cat(sums).mean()

@@ -47,7 +47,7 @@ class OldHead:
             RuntimeError: If no head is kept.
         """
         if self.head is None:
-            raise RuntimeError("there is no old head to compare with: keep one first.")
+            raise RuntimeError("there is no old head to compare with: call keep first.")
         shown = network.shown(turned(network.head_input(features)))
         with torch.no_grad():
             head = self.head.to(next(network.head.parameters()))  # to its device and dtype
@@ -63,7 +63,7 @@ def turned(features: Tensor) -> Tensor:
     return features.flip(3) if mirrored else features
 
 
-def fix_statistics(head: GradHead) -> None:
+def freeze_batch_norm(head: GradHead) -> None:
     """Make batch normalisation use its running statistics in training, as in eval mode.
 
     A batch holds other products: with its statistics, even a head with the old weights would give other outputs.

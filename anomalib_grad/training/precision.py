@@ -27,7 +27,7 @@ def takes_bfloat16(precision: str, module: pl.LightningModule) -> bool:
         return False
     kind, native = module.device.type, computes_bfloat16(module.device)
     module.print(
-        f"Training steps are computed in bfloat16, for which this {kind} has arithmetic; "
+        f"Training steps are computed in bfloat16, which this {kind} supports; "
         f"--model.training.precision trainer keeps float32."
         if native
         else f"Training steps are computed in float32: this {kind} only emulates bfloat16."

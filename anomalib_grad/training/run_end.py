@@ -93,14 +93,14 @@ class SayHowToGoOn(Callback):
             reword(exception, message(named))
         checkpoint = last_checkpoint(trainer)
         function = (trainer.state.fn or TrainerFn.FITTING).value
-        way = "" if checkpoint is None else command(function, checkpoint, sys.argv)
+        resume_with = "" if checkpoint is None else resume_command(function, checkpoint, sys.argv)
         if isinstance(exception, SystemExit | KeyboardInterrupt):  # no traceback follows
             stop = "SIGTERM" if isinstance(exception, SIGTERMException) else type(exception).__name__
             without = "no checkpoint was written yet" if function == TrainerFn.FITTING else "start it again"
-            advice = f"go on with: {way}" if way else without
+            advice = f"resume with: {resume_with}" if resume_with else without
             logger.warning("%s stopped before its end (%s); %s", function, stop, advice)
-        elif way and (self._trained or str(checkpoint) != str(trainer.ckpt_path)):  # same start, same failure
-            _add_note(exception, f"Go on from the last checkpoint with: {way}")
+        elif resume_with and (self._trained or str(checkpoint) != str(trainer.ckpt_path)):  # same start, same failure
+            _add_note(exception, f"Resume from the last checkpoint with: {resume_with}")
 
 
 def has_stopped(early: EarlyStopping) -> bool:
@@ -111,9 +111,9 @@ def has_stopped(early: EarlyStopping) -> bool:
 def reached_limit(trainer: pl.Trainer, own_limit: str | None) -> str:
     """Describe the limit that a training has reached, and how to lift it."""
     if any(map(has_stopped, trainer.early_stopping_callbacks)):
-        return "been stopped by EarlyStopping; leave that out"
+        return "been stopped by EarlyStopping; remove this callback"
     limit = f"max_steps={trainer.max_steps}" if trainer.max_steps != -1 else f"max_epochs={trainer.max_epochs}"
-    return f"reached {own_limit or limit}; raise that"
+    return f"reached {own_limit or limit}; raise this limit"
 
 
 def last_checkpoint(trainer: pl.Trainer) -> Path | None:
@@ -127,7 +127,7 @@ def last_checkpoint(trainer: pl.Trainer) -> Path | None:
     return max(files, key=lambda path: path.stat().st_mtime, default=started_from)
 
 
-def command(function: str, checkpoint: Path, arguments: list[str]) -> str:
+def resume_command(function: str, checkpoint: Path, arguments: list[str]) -> str:
     """Return the command line, or the Python call, that resumes a trainer's function from a checkpoint."""
     program, *given = arguments
     if Path(program).stem != PROGRAM or not COMMANDS.intersection(given):

@@ -50,14 +50,14 @@ class SettleStart(Callback):
         """
         if products_of(trainer) and isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
             raise ValueError(
-                "this strategy trains in processes that give nothing but weights back, and a model of several products "
-                "knows their names as well: take strategy='ddp', in a script, or devices=1."
+                "this strategy trains in processes that return only weights, so that the names of products would be "
+                "lost: use strategy='ddp' in a script, or devices=1."
             )
         averaging = next((callback for callback in trainer.callbacks if isinstance(callback, WeightAveraging)), None)  # type: ignore[attr-defined]
         if averaging is not None:
             raise ValueError(
-                f"{type(averaging).__name__} cannot average Grad: it takes thresholds and what is known of products "
-                f"for weights; give StochasticWeightAveraging in its place."
+                f"{type(averaging).__name__} cannot average Grad: it would average thresholds and statistics of "
+                f"products like weights; use StochasticWeightAveraging instead."
             )
         network_of(pl_module).backbone.ensure_weights()
         settings = cast("Settings", pl_module.settings)  # the checkpoint's when resuming

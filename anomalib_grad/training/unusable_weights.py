@@ -17,7 +17,7 @@ from anomalib_grad.torch_model import network_of
 logger = logging.getLogger(__name__)
 
 NEVER_TRAINED = (
-    "the model was never trained, so its scores mean nothing: give the checkpoint of a training (--ckpt_path, in "
+    "the model was never trained, so its scores mean nothing: give the checkpoint of a trained model (--ckpt_path, in "
     "Python ckpt_path=...), or train first (anomalib train, in Python engine.fit)."
 )
 WIDE = ("32-true", "bf16-mixed")

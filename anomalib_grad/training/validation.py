@@ -58,15 +58,15 @@ class BeforeThresholds(Callback, ABC):
     """Base of callbacks that read the trained network before thresholds are fitted and the checkpoint is written."""
 
     @abstractmethod
-    def look(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def read_network(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read the network, at every validation during training, or once at the end if validation is disabled."""
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read the network before thresholds are fitted."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self.look(trainer, pl_module)
+            self.read_network(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read the network if no validation follows."""
         if not trainer.enable_validation:
-            self.look(trainer, pl_module)
+            self.read_network(trainer, pl_module)

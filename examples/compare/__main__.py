@@ -27,9 +27,9 @@ from contestants import DINO, ROWS, Row, build, callbacks_of, row_of, short_warm
 from costs import inference_peak_mb, latencies, peak_mb, reset_peak, size_mb
 from lightning import seed_everything
 from local_weights import local_weights
-from remembered import Memory, remembering
-from storing import stored
+from storing import load_or_compute
 from tables import METRICS, to_csv, to_markdown
+from token_cache import TokenCache, cached_tokens
 
 from anomalib_grad import MultiCategory
 
@@ -77,11 +77,11 @@ def length_of(row: Row, model: Any, args: argparse.Namespace) -> dict[str, int]:
     if row.trains and args.steps is not None:
         return {"max_steps": args.steps}
     if not row.length:
-        raise ValueError(f"{row.model} does not say how long it is to be trained: give --steps")
+        raise ValueError(f"{row.model} defines no training length: give --steps")
     return dict(row.length)
 
 
-def run(name: str, args: argparse.Namespace, memory: Memory | None) -> dict[str, Any]:
+def run(name: str, args: argparse.Namespace, cache: TokenCache | None) -> dict[str, Any]:
     """Train, test and export one row; an error is recorded in it under ``problem``."""
     row, data = row_of(name), data_of(args)
     side = row.size or args.side
@@ -101,12 +101,12 @@ def run(name: str, args: argparse.Namespace, memory: Memory | None) -> dict[str,
         common: dict[str, Any] = {"default_root_dir": args.out / slug(name), "limit_val_batches": 0, "logger": False}
         precision = args.precision if row.trains else "32-true"
         length = length_of(row, model, args)
-        with remembering(model, memory) if memory else nullcontext():
+        with cached_tokens(model, cache) if cache else nullcontext():
             engine = Engine(**length, **common, precision=precision, callbacks=callbacks_of(row))
-            start, before = time.process_time(), memory.seconds if memory else 0.0
+            start, before = time.process_time(), cache.seconds if cache else 0.0
             with short_warm_up(row, steps):
                 engine.fit(model, datamodule=data)
-            saved = memory.seconds - before if memory else 0.0
+            saved = cache.seconds - before if cache else 0.0
             result["train_cpu_s"] = time.process_time() - start + saved
             result |= {"steps": engine.trainer.global_step, "precision": precision}
             attempt = "test"
@@ -139,20 +139,20 @@ def timed(rows: list[dict[str, Any]], args: argparse.Namespace) -> list[dict[str
     return [{**row, **measured.get(row["model"], {})} for row in rows]
 
 
-def memory_of(args: argparse.Namespace) -> Memory | None:
+def cache_of(args: argparse.Namespace) -> TokenCache | None:
     """Return the store of the transformer's tokens, if ``--memory`` is given."""
     if args.memory is None:
         return None
     with local_weights(args.weights):  # created by anomalib, which changes how timm interpolates positions from here on
         extractor: Any = TimmFeatureExtractor(DINO, ["blocks.0"], output_fmt="NLC")
-    return Memory(extractor.feature_extractor, args.memory)
+    return TokenCache(extractor.feature_extractor, args.memory)
 
 
 def weight_file(text: str) -> tuple[str, Path]:
     """Parse ``name=file``."""
     name, equals, file = text.partition("=")
     if not equals or not Path(file).is_file():
-        raise argparse.ArgumentTypeError(f"{text!r} is not TIMM_NAME=FILE with a file that is there")
+        raise argparse.ArgumentTypeError(f"{text!r} is not TIMM_NAME=FILE with an existing file")
     return name, Path(file)
 
 
@@ -160,22 +160,28 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder with one MVTec-AD-style folder per product")
-    parser.add_argument("--categories", nargs="+", help="some of them; default: all, in one model")
+    parser.add_argument("--categories", nargs="+", help="products to use; default: all, in one model")
     parser.add_argument("--models", nargs="+", default=list(ROWS), help=f"anomalib's classes, or: {'; '.join(ROWS)}")
-    parser.add_argument("--weights", nargs="+", type=weight_file, default=[], metavar="NAME=FILE", help="by timm name")
-    parser.add_argument("--random-encoders", action="store_true", help="where there is no file; the row says so")
-    parser.add_argument("--side", type=int, help="of the images in pixels, without crop; default: each model's own")
-    parser.add_argument("--steps", type=int, help="of every training; default: each model's own")
+    parser.add_argument(
+        "--weights", nargs="+", type=weight_file, default=[], metavar="NAME=FILE", help="files by timm name"
+    )
+    parser.add_argument("--random-encoders", action="store_true", help="use random weights where there is no file")
+    parser.add_argument(
+        "--side", type=int, help="side of the images in pixels, without crop; default: each model's own"
+    )
+    parser.add_argument("--steps", type=int, help="steps of every training; default: each model's own")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--eval-batch", type=int, default=4, help="nearest neighbours of a large bank need memory")
-    parser.add_argument("--cells", type=int, default=1000, help="that PatchCore keeps of all training images")
-    parser.add_argument("--precision", default="32-true", help="of trainings; tests and exports are in float32")
-    parser.add_argument("--memory", type=Path, help=f"folder that keeps {DINO}'s tokens between rows; 2.4 MB an image")
+    parser.add_argument("--eval-batch", type=int, default=4, help="nearest neighbours in a large bank need memory")
+    parser.add_argument("--cells", type=int, default=1000, help="cells of all training images that PatchCore keeps")
+    parser.add_argument("--precision", default="32-true", help="of training; tests and exports use float32")
+    parser.add_argument("--memory", type=Path, help=f"folder that caches {DINO}'s tokens; 2.4 MB per image")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2], help="of OpenVINO; none: no timing")
-    parser.add_argument("--rounds", type=int, default=20, help="of timing")
+    parser.add_argument(
+        "--threads", type=int, nargs="*", default=[1, 2], help="OpenVINO threads to time; none: no timing"
+    )
+    parser.add_argument("--rounds", type=int, default=20, help="timed rounds")
     parser.add_argument("--num-workers", type=int, default=0, help="processes that read images")
-    parser.add_argument("--out", type=Path, default=Path("results/compare"), help="where finished rows are stored")
+    parser.add_argument("--out", type=Path, default=Path("results/compare"), help="folder for finished rows and tables")
     args = parser.parse_args(given)
     args.weights = dict(args.weights)
     return args
@@ -183,16 +189,16 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Run the rows that are not stored yet, time all exports, write ``table.csv`` and ``table.md``; return the rows."""
-    rows, memory = [], memory_of(args)
+    rows, cache = [], cache_of(args)
     for name in args.models:
         row = row_of(name)
         file = args.out / f"{slug(name)}_{row.size or args.side}_{args.steps}_{args.seed}.json"
         fixed = {"model": name, "encoder": row.encoder, "seed": args.seed, "recommended": row.recommended}
         fixed["conditions"] = conditions_of(args)
-        own = memory if row.encoder == DINO else None
-        found = stored(file, lambda n=name, f=fixed, m=own: {**f, **run(n, args, m), **origin()})
+        own = cache if row.encoder == DINO else None
+        found = load_or_compute(file, lambda n=name, f=fixed, m=own: {**f, **run(n, args, m), **origin()})
         if found["conditions"] != fixed["conditions"]:
-            raise SystemExit(f"{file} was made under other conditions, {found['conditions']}: give another --out")
+            raise SystemExit(f"{file} was computed under other conditions, {found['conditions']}: give another --out")
         if str(found.get("problem")).startswith("build"):
             file.unlink()  # missing files may be available the next time
         rows.append(found)

@@ -59,7 +59,9 @@ def local_weights(files: Mapping[str, Path], *, random_encoders: bool = False) -
             overlay = {"file": str(files[name])}
             return create(model_name, pretrained=True, **{**arguments, "pretrained_cfg_overlay": overlay})
         if pretrained and not random_encoders:
-            raise NoWeightsError(f"no weight file of {name}: give --weights {name}=FILE, or --random-encoders")
+            raise NoWeightsError(
+                f"there is no weight file for {name}: give --weights {name}=FILE, or --random-encoders"
+            )
         if pretrained:
             served.random.add(name)
         return create(model_name, pretrained=False, **arguments)

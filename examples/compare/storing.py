@@ -10,7 +10,7 @@ from typing import Any
 from anomalib_grad.files.atomic import write_text
 
 
-def stored(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def load_or_compute(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Read a finished row, or compute and store it."""
     if not path.exists():
         write_text(path, json.dumps(make(), indent=2))

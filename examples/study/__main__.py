@@ -16,7 +16,7 @@ from typing import Any
 from evaluate import STRESSES, figures, nearest_scorer, network_scorer, training_sample
 from generated import write
 from recipes import FAITHFUL, GROUPS, NEAREST, PLUS, Row, train
-from storing import stored
+from storing import load_or_compute
 from tables import baseline_table, held_out_table, main_table, pixel_table, stress_table
 
 from anomalib_grad import MultiCategory
@@ -40,20 +40,20 @@ def arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, help="folder with one MVTec-AD-style folder per product")
-    parser.add_argument("--generated", type=Path, help="write two generated products here and take them for the root")
+    parser.add_argument("--generated", type=Path, help="generate two products in this folder and use it as --root")
     parser.add_argument("--backbone", default=BACKBONE)
     parser.add_argument("--weights", type=Path, help="local weight file of the backbone; default: timm's own")
-    parser.add_argument("--group", choices=GROUPS, default="better", help="which rows")
-    parser.add_argument("--only", nargs="+", help="some rows of the group; default: all")
+    parser.add_argument("--group", choices=GROUPS, default="better", help="group of rows to run")
+    parser.add_argument("--only", nargs="+", help="rows of the group to run; default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--num-workers", type=int, default=2, help="processes that read images")
-    parser.add_argument("--out", type=Path, default=Path("results/study"), help="where figures are stored")
+    parser.add_argument("--out", type=Path, default=Path("results/study"), help="folder for results and tables")
     args = parser.parse_args()
     unknown = set(args.only or []) - set(GROUPS[args.group])
     if unknown:
-        parser.error(f"no row {sorted(unknown)} in group {args.group}; there are {list(GROUPS[args.group])}")
+        parser.error(f"group {args.group} has no rows {sorted(unknown)}; choose from {list(GROUPS[args.group])}")
     if (args.root is None) == (args.generated is None):
-        parser.error("name the products by --root, or have some written by --generated")
+        parser.error("give either --root with products, or --generated to generate some")
     if args.generated is not None:
         write(args.generated)
         args.root = args.generated
@@ -72,7 +72,7 @@ def main() -> None:
             members = {other: row for other, row in group.items() if (row.recipe, row.arguments) == weights}
             slug = "".join(letter if letter.isalnum() else "_" for letter in f"{args.root.name} {next(iter(members))}")
             file = args.out / f"{slug}_{args.backbone}_{seed}.json"
-            found: Any = stored(file, lambda members=members, seed=seed: run(members, seed, args))
+            found: Any = load_or_compute(file, lambda members=members, seed=seed: run(members, seed, args))
             rows[name].append(found[name])
     categories = MultiCategory(root=args.root).categories
     tables = [main_table(rows, categories), pixel_table(rows, categories)]

@@ -22,7 +22,7 @@ from anomalib_grad.anomaly_map import AnomalyMapGenerator
 from anomalib_grad.components import NormalScale
 from anomalib_grad.evaluation.metrics import CategoryMetrics, Predictions, mean_over_categories
 from anomalib_grad.report.records import METRIC_NAMES
-from anomalib_grad.training.feature_statistics import SCALE_IMAGES, evenly
+from anomalib_grad.training.feature_statistics import SCALE_IMAGES, evenly_spaced
 
 sys.path.append(str(Path(__file__).parents[1] / "compare"))  # also for storing, which __main__ imports
 from nearest import distance_to, unit_cells
@@ -71,7 +71,7 @@ def prepared(model: Grad, loader: Any, change: Callable[[Tensor], Tensor] | None
 def training_sample(model: Grad, data: MultiCategory) -> Sample:
     """Return backbone features of at most 100 training images per category, with category indices."""
     names = list(data.train_data.samples["category"])
-    rows = [evenly([i for i, own in enumerate(names) if own == name], SCALE_IMAGES) for name in data.categories]
+    rows = [evenly_spaced([i for i, own in enumerate(names) if own == name], SCALE_IMAGES) for name in data.categories]
     chosen = torch.utils.data.Subset(data.train_data, [index for own in rows for index in own])
     loader = torch.utils.data.DataLoader(chosen, batch_size=16, collate_fn=data.train_data.collate_fn)
     with torch.no_grad():
@@ -122,7 +122,7 @@ def nearest_scorer(model: Grad, sample: Sample) -> Scorer:
     return score
 
 
-class Seen(NamedTuple):
+class TestBatch(NamedTuple):
     """Features and ground truth of a test batch."""
 
     features: Tensor  # (B, C, h, w)
@@ -131,20 +131,20 @@ class Seen(NamedTuple):
     masks: Tensor | None  # (B, H, W) bool
 
 
-SEEN: dict[tuple[Any, ...], list[Seen]] = {}
+TEST_BATCHES: dict[tuple[Any, ...], list[TestBatch]] = {}
 """Cache of test features, shared by all trainings with the same features."""
 
 
-def seen(model: Grad, data: MultiCategory, stress: str | None) -> list[Seen]:
+def compute_test_batches(model: Grad, data: MultiCategory, stress: str | None) -> list[TestBatch]:
     """Return the features of the test images, computed on the first call only."""
     backbone = model.model.backbone
     key = (data.root, backbone.name, *backbone.layers, backbone.image_size, backbone.feature_size, stress)
-    if key not in SEEN:
-        SEEN[key] = [
-            Seen(backbone(batch.image).half(), batch.category, batch.gt_label.bool(), masks_of(batch, model))
+    if key not in TEST_BATCHES:
+        TEST_BATCHES[key] = [
+            TestBatch(backbone(batch.image).half(), batch.category, batch.gt_label.bool(), masks_of(batch, model))
             for batch in prepared(model, data.test_dataloader(), STRESSES.get(stress or ""))
         ]
-    return SEEN[key]
+    return TEST_BATCHES[key]
 
 
 def masks_of(batch: Batch, model: Grad) -> Tensor | None:
@@ -162,30 +162,30 @@ def figures(model: Grad, data: MultiCategory, scorer: Scorer, *, stressed: bool)
         ``category/metric``, ``mean/metric``, ``category/stress/image_AUROC``, the mean F1 with one threshold per
         category and with one for all, and the image AUROC of all categories pooled; all in [0, 1].
     """
-    plain = seen(model, data, None)
+    plain = compute_test_batches(model, data, None)
     results = accuracy(plain, judged(plain, scorer, data))
     for stress in STRESSES if stressed else ():
-        batches = seen(model, data, stress)
+        batches = compute_test_batches(model, data, stress)
         scores = torch.cat([scores for _, scores in judged(batches, scorer, data)])
         for category, (own, labels) in by_category(batches, scores).items():
             results[f"{category}/{stress}/image_AUROC"] = float(roc_auc_score(labels, own))
     return results
 
 
-def judged(batches: list[Seen], scorer: Scorer, data: MultiCategory) -> Iterator[tuple[Tensor, Tensor]]:
+def judged(batches: list[TestBatch], scorer: Scorer, data: MultiCategory) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield maps and scores of batches."""
     for batch in batches:
         yield scorer(batch.features.float(), torch.tensor([data.categories.index(name) for name in batch.categories]))
 
 
-def by_category(batches: list[Seen], scores: Tensor) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def by_category(batches: list[TestBatch], scores: Tensor) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return scores and labels by category."""
     names = np.array([name for batch in batches for name in batch.categories])
     labels = torch.cat([batch.labels for batch in batches]).numpy()
     return {name: (scores.numpy()[names == name], labels[names == name]) for name in sorted(set(names))}
 
 
-def accuracy(batches: list[Seen], found: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+def accuracy(batches: list[TestBatch], found: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
     """Return every metric of every category, their means, and the values of :func:`thresholds`."""
     metrics, every_score, middle = CategoryMetrics(binned=BINS), [], None
     for batch, (maps, scores) in zip(batches, found, strict=True):

@@ -20,7 +20,7 @@ import numpy as np
 from measure import machine, markdown
 
 from anomalib_grad import MultiCategory
-from anomalib_grad.training.feature_statistics import evenly
+from anomalib_grad.training.feature_statistics import evenly_spaced
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "study"))  # before this folder, which has recipes, too
 from evaluate import figures, network_scorer, training_sample
@@ -45,7 +45,7 @@ def draw(source: Path, products: Sequence[str], images: int, target: Path) -> No
     for product, found, share in zip(products, files, shares([*map(len, files)], images), strict=True):
         folder = target / product / "train" / "good"
         folder.mkdir(parents=True)
-        for row, index in enumerate(islice(cycle(evenly(range(len(found)), min(share, len(found)))), share)):
+        for row, index in enumerate(islice(cycle(evenly_spaced(range(len(found)), min(share, len(found)))), share)):
             (folder / f"{row:05}{found[index].suffix}").symlink_to(found[index].resolve())
         for part in ("test", "ground_truth"):
             if (source / product / part).exists():

@@ -128,7 +128,7 @@ def test_a_killed_run_is_gone_on_with_and_every_image_has_one_row(judged: Judged
     expected = {str(path) for path in images.rglob("*.png")} | {str(images / "nut/no_image.jpg")}
     assert len(judged.both) == len(expected) == READABLE + UNREADABLE
     assert set(judged.both["path"]) == expected
-    assert f"40 images, {len(judged.first)} of them judged before" in judged.printed
+    assert f"40 images, {len(judged.first)} of them finished in earlier runs" in judged.printed
     assert [path.name for path in judged.out.glob("predictions/.*")] == []
 
     again = judged.both.set_index("path").loc[judged.first["path"]].reset_index()
@@ -156,7 +156,7 @@ def test_what_cannot_be_read_has_the_reason_and_no_score(judged: Judged) -> None
     errors = {Path(path).name: error for path, error in failed["error"].items()}
     assert errors.keys() == {"cut_off.png", "no_image.jpg"}
     assert "truncated" in errors["cut_off.png"]
-    assert "no image in a format" in errors["no_image.jpg"]
+    assert "not an image in a format" in errors["no_image.jpg"]
     assert failed.drop(columns="error").isna().all(axis=None)
     assert "40 images, 2 of them unreadable" in judged.printed
 
@@ -203,7 +203,7 @@ def test_the_results_of_another_model_are_refused(judged: Judged, folder: Path, 
     other = folder / "other.xml"
     other.write_bytes(model.read_bytes())
     other.with_suffix(".bin").write_bytes(model.with_suffix(".bin").read_bytes()[:-1] + b"\1")
-    with pytest.raises(SystemExit, match=r"out has the results of another model, .*model\.xml; choose another --out"):
+    with pytest.raises(SystemExit, match=r"out contains results of another model, .*model\.xml; choose another --out"):
         call(other, "images", "--out", "out")
     assert len(pd.read_parquet(judged.out / "predictions")) == READABLE + UNREADABLE
 
@@ -212,7 +212,7 @@ def test_a_pattern_takes_what_it_matches_and_nothing_is_judged_again(
     judged: Judged, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call(model, "images/*/test/*/*.png", "--out", judged.out)
-    assert "38 images, 38 of them judged before" in capsys.readouterr().out
+    assert "38 images, 38 of them finished in earlier runs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_a_pattern_takes_what_it_matches_and_nothing_is_judged_again(
     [
         (("images", "--out", "images/out"), "images/out lies inside images"),
         (("images/*.gif", "--out", "elsewhere"), "no images in images/.*gif"),
-        (("images", "--out", "elsewhere", "--category", "cup"), "no category 'cup'; .*: nut, pin"),
+        (("images", "--out", "elsewhere", "--category", "cup"), "not know the category 'cup'; choose one of nut, pin"),
     ],
 )
 def test_a_call_that_cannot_work_stops_in_a_sentence(
@@ -236,7 +236,5 @@ def test_an_interrupted_call_says_how_to_go_on(model: Path, images: Path, monkey
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ray.init", interrupt)
-    with pytest.raises(
-        (SystemExit, KeyboardInterrupt), match="Stopped; the same command judges the images that have no row yet"
-    ):
+    with pytest.raises((SystemExit, KeyboardInterrupt), match="Stopped; run the same command again to resume"):
         call(model, images, "--out", "interrupted")

@@ -60,11 +60,11 @@ def small_encoder() -> VisionTransformer:
     return VisionTransformer(img_size=32, patch_size=8, embed_dim=12, depth=3, num_heads=2, num_classes=0).eval()
 
 
-def test_remembered_tokens_are_the_encoders(modules: Any, tmp_path: Path) -> None:
+def test_cached_tokens_are_the_encoders(modules: Any, tmp_path: Path) -> None:
     encoder, images = small_encoder(), torch.rand(2, 3, 32, 32)
     options: dict[str, Any] = {"indices": [0, 2], "norm": True, "intermediates_only": True}
     expected = encoder.forward_intermediates(images, **options)
-    with modules.remembered.remembering(encoder, modules.remembered.Memory(encoder, tmp_path)):
+    with modules.token_cache.cached_tokens(encoder, modules.token_cache.TokenCache(encoder, tmp_path)):
         for _ in range(2):  # computed, then read
             found = encoder.forward_intermediates(images, **options)
             for own, other in zip(found, expected, strict=True):
@@ -74,8 +74,8 @@ def test_remembered_tokens_are_the_encoders(modules: Any, tmp_path: Path) -> Non
 
 
 def test_tokens_of_another_encoder_are_not_taken(modules: Any, tmp_path: Path) -> None:
-    other, memory = small_encoder(), modules.remembered.Memory(small_encoder(), tmp_path)
-    with modules.remembered.remembering(other, memory), pytest.raises(ValueError, match="without --memory"):
+    other, cache = small_encoder(), modules.token_cache.TokenCache(small_encoder(), tmp_path)
+    with modules.token_cache.cached_tokens(other, cache), pytest.raises(ValueError, match="without --memory"):
         other.forward_intermediates(torch.rand(1, 3, 32, 32), indices=[0], intermediates_only=True)
 
 
@@ -109,9 +109,7 @@ def test_models_that_run_and_one_that_cannot_have_a_row_each(modules: Any, tmp_p
     given += ["--random-encoders", "--side", "56", "--batch", "4", "--rounds", "1", "--threads", "1"]
     args = modules.main.arguments([*given, "--out", str(tmp_path / "out")])
     rows = {row["model"]: row for row in modules.main.compare(args)}
-    assert (
-        rows["Cflow"]["problem"] == "train: ValueError: Cflow does not say how long it is to be trained: give --steps"
-    )
+    assert rows["Cflow"]["problem"] == "train: ValueError: Cflow defines no training length: give --steps"
     for name in ("PaDiM, MobileNetV2", "AnomalyDINO, DINOv2-S"):
         row = rows[name]
         assert "problem" not in row
@@ -131,5 +129,5 @@ def test_models_that_run_and_one_that_cannot_have_a_row_each(modules: Any, tmp_p
     assert {file: file.stat().st_mtime_ns for file in modified} == modified
     assert len(modified) == 3
     args.batch = 2
-    with pytest.raises(SystemExit, match=r"padim_mobilenetv2\S+ was made under other conditions.*'batch': '4'"):
+    with pytest.raises(SystemExit, match=r"padim_mobilenetv2\S+ was computed under other conditions.*'batch': '4'"):
         modules.main.compare(args)

@@ -24,8 +24,8 @@ from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.rules import fit as fit_thresholds
 from anomalib_grad.thresholds.threshold_record import RESCORED
-from anomalib_grad.training.extension import OLD_HEAD
-from anomalib_grad.training.feature_sample import JUDGED, SAMPLE
+from anomalib_grad.training.extension import OLD_HEAD_KEY
+from anomalib_grad.training.feature_sample import JUDGED_KEY, SAMPLE_KEY
 from helpers import tiny, write_category
 
 SCALED = tiny(scaled=True, whitening=True, precision="auto")
@@ -134,8 +134,8 @@ def test_thresholds_of_old_products_rest_on_what_the_new_network_makes_of_their_
 
 def test_the_new_checkpoint_can_be_extended_again(extended: tuple[Grad, Path]) -> None:
     content = torch.load(extended[1] / "epoch=1.ckpt", weights_only=False)
-    assert {name: len(part) for name, part in content[SAMPLE].items()} == dict.fromkeys(ALL, 6)
-    assert {name: len(part["features"]) for name, part in content[JUDGED].items()} == dict.fromkeys(ALL, 4)
+    assert {name: len(part) for name, part in content[SAMPLE_KEY].items()} == dict.fromkeys(ALL, 6)
+    assert {name: len(part["features"]) for name, part in content[JUDGED_KEY].items()} == dict.fromkeys(ALL, 4)
 
 
 def test_a_killed_extension_goes_on_without_the_old_checkpoint(
@@ -153,15 +153,15 @@ def test_a_killed_extension_of_before_goes_on_from_the_head_that_it_came_to(
     extended: tuple[Grad, Path], bolts: Path, tmp_path: Path
 ) -> None:
     content = torch.load(extended[1] / "epoch=0.ckpt", weights_only=False)
-    old = content.pop(OLD_HEAD)
+    old = content.pop(OLD_HEAD_KEY)
     torch.save(content, tmp_path / "before.ckpt")
     model = fit(Grad(), bolts, tmp_path, epochs=2, ckpt_path=tmp_path / "before.ckpt")
     assert model.categories == ALL
     came_to = {name: content["state_dict"][f"model.head.{name}"] for name in old}
-    held_to = torch.load(tmp_path / "epoch=1.ckpt", weights_only=False)[OLD_HEAD]
+    held_to = torch.load(tmp_path / "epoch=1.ckpt", weights_only=False)[OLD_HEAD_KEY]
     assert all(torch.equal(held_to[name], value) for name, value in came_to.items())
     old.popitem()
-    torch.save(content | {OLD_HEAD: old}, tmp_path / "changed.ckpt")
+    torch.save(content | {OLD_HEAD_KEY: old}, tmp_path / "changed.ckpt")
     with pytest.raises(CheckpointConfigurationError, match="is missing: the file was changed after training"):
         fit(Grad(), bolts, tmp_path, epochs=2, ckpt_path=tmp_path / "changed.ckpt")
 
@@ -170,12 +170,12 @@ def test_thresholds_stay_where_an_older_checkpoint_carries_no_validation_images(
     old: Path, bolts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     content = torch.load(old, weights_only=False)
-    del content[JUDGED]
+    del content[JUDGED_KEY]
     torch.save(content, tmp_path / "older.ckpt")
     model, before = fit(Grad(extends=tmp_path / "older.ckpt"), bolts, tmp_path), Grad.load_from_checkpoint(old)
     for name in OLD:
         assert model.post_processor.category_threshold(name) == before.post_processor.category_threshold(name)
-    assert "Thresholds of nut, pin stay as they were" in caplog.text
+    assert "The thresholds of nut, pin are unchanged" in caplog.text
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def test_with_images_of_all_products_new_ones_are_learnt_and_all_thresholds_fitt
     extended: tuple[Grad, Path], old: Path, everything: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, before = fit(Grad(extends=old), everything, tmp_path, epochs=2), Grad.load_from_checkpoint(old)
-    assert "Training sees images of bolt alone, and holds nut, pin to" in capsys.readouterr().out
+    assert "Training uses only images of bolt. It preserves nut, pin by" in capsys.readouterr().out
     assert model.categories == ALL
     without_images = extended[0].model.head.state_dict()
     assert all(torch.equal(value, without_images[name]) for name, value in model.model.head.state_dict().items())
@@ -202,7 +202,7 @@ def test_with_images_of_all_products_new_ones_are_learnt_and_all_thresholds_fitt
     data = model.trainer.datamodule
     assert data.train_data.categories == ALL, "the user's data are whole again"
     content = torch.load(tmp_path / "epoch=1.ckpt", weights_only=False)
-    assert content[SAMPLE].keys() == content[JUDGED].keys() == set(ALL)
+    assert content[SAMPLE_KEY].keys() == content[JUDGED_KEY].keys() == set(ALL)
     killed = fit(Grad(), everything, tmp_path / "again", epochs=2, ckpt_path=tmp_path / "epoch=0.ckpt")
     expected = model.state_dict()
     assert [name for name, value in killed.state_dict().items() if not torch.equal(value, expected[name])] == []
@@ -212,11 +212,11 @@ def test_old_products_are_learnt_anew_where_they_are_to_be_or_there_is_nothing_e
     old: Path, shop: Path, everything: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fit(Grad(extends=old, replaces=["pin"]), everything, tmp_path)
-    assert "Training sees images of bolt, pin alone, and holds nut to" in capsys.readouterr().out
+    assert "Training uses only images of bolt, pin. It preserves nut by" in capsys.readouterr().out
     fit(Grad(extends=old), shop, tmp_path)
-    assert "alone" not in capsys.readouterr().out
+    assert "uses only" not in capsys.readouterr().out
     model = fit(Grad(extends=old), everything, tmp_path, kind=OwnData)
-    assert "alone" not in capsys.readouterr().out
+    assert "uses only" not in capsys.readouterr().out
     assert model.categories == ALL
 
 
@@ -248,7 +248,7 @@ def test_loaders_that_name_no_product_are_refused_before_anything_is_learnt(
     data = MultiCategory(root=bolts, num_workers=0)
     data.setup()
     engine = Engine(max_epochs=1, default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False)
-    with pytest.raises(ValueError, match=r"do not name the products that they show.*such as MultiCategory"):
+    with pytest.raises(ValueError, match=r"the data do not name their products.*such as MultiCategory"):
         engine.fit(Grad(extends=old), train_dataloaders=data.train_dataloader())
 
 
@@ -257,7 +257,9 @@ def test_a_model_that_was_extended_does_not_start_again_without_what_it_has_lear
 ) -> None:
     write_category(tmp_path / "cups/cup", train=2)
     before = {name: value.clone() for name, value in extended[0].state_dict().items()}
-    with pytest.raises(ValueError, match=r"has learnt bolt already, .* from .*epoch=0.ckpt without: give a checkpoint"):
+    with pytest.raises(
+        ValueError, match=r"has already learnt bolt, .* from .*epoch=0.ckpt would discard that: give a checkpoint"
+    ):
         fit(extended[0], tmp_path / "cups", tmp_path)
     after = extended[0].state_dict()
     assert [name for name in before if not torch.equal(before[name], after[name])] == []

@@ -57,7 +57,7 @@ def test_data_without_validation_images_are_the_reason_and_get_some(
     run.validate(model, datamodule=data(shop, val_split_mode="same_as_test"))
     run.test(model, datamodule=images)
     assert not own(caplog), "the advice helps"
-    assert "Thresholds fitted for nut, pin" in capsys.readouterr().out
+    assert "Thresholds are fitted for nut, pin" in capsys.readouterr().out
 
 
 def test_a_limit_of_no_validation_batches_is_the_reason(

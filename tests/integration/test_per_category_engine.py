@@ -95,7 +95,7 @@ def test_engine_test_returns_and_reports_every_category(root: Path, tmp_path: Pa
     assert _resolution(model, "model.local_representation.grid") == 8
     assert _resolution(model, "model.global_representation.grid") == 4
     assert not any(module._forward_hooks for module in model.model.head.local_representation.modules())
-    assert any("Thresholds fitted for bottle, cookie" in note for note in report.notes)
+    assert any("Thresholds are fitted for bottle, cookie" in note for note in report.notes)
 
 
 def test_benchmark_has_a_column_for_every_metric_of_every_category(root: Path):

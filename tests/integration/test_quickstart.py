@@ -27,5 +27,5 @@ def test_quickstart_shows_every_product_and_what_the_exported_model_makes_of_it(
 
     assert (results / "weights" / "openvino" / "model.xml").exists()
     for product in ("brick", "grass", "gravel", "plate"):
-        assert f"{product}/good/000.png: taken for {product}, normal" in run.stdout
+        assert f"{product}/good/000.png: recognised {product}, normal" in run.stdout
         assert product in run.stdout.split("4/4")[0], "the table names every product"

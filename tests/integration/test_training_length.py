@@ -82,14 +82,14 @@ def test_a_finished_training_trains_no_step_more_and_computes_no_features(
     path = finished.trainer.checkpoint_callback.best_model_path
     again = fit(shop, tmp_path, Grad(feature_cache=place), ckpt_path=path)
     assert again.watch.rates == []
-    assert f"checkpoint {path} has reached training.steps=10; raise that to train longer" in caplog.text
+    assert f"checkpoint {path} has reached training.steps=10; raise this limit to train longer" in caplog.text
     assert (again.model.recipe, again.trainer.max_epochs) == ("fast", 3)
     assert again.model.feature_caching.rows is None
     assert finished.model.feature_caching.rows is not None
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(shop: Path, finished: Run, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointConfigurationError, match="trained by recipe 'fast', not 'plus': leave the"):
+    with pytest.raises(CheckpointConfigurationError, match="trained with recipe 'fast', not 'plus': omit the recipe"):
         fit(shop, tmp_path, Grad("plus"), ckpt_path=finished.trainer.checkpoint_callback.best_model_path)
 
 

@@ -106,10 +106,13 @@ def test_a_video_is_judged_as_a_camera_is(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["99"], "error: 99 is neither a folder, nor a camera or video that OpenCV opens; name another."),
-        (["./nowhere"], "error: ./nowhere is neither a folder, nor a camera or video"),
-        ([".", "--category", "nutt"], "error: The model knows no category 'nutt'; choose one of those that it knows: "),
-        ([".", "--in-flight", "0"], "error: in_flight must be a whole number of frames from 1, got 0."),
+        (["99"], "error: 99 is neither a folder nor a camera or video that OpenCV opens; give another."),
+        (["./nowhere"], "error: ./nowhere is neither a folder nor a camera or video"),
+        (
+            [".", "--category", "nutt"],
+            "error: The model does not know the category 'nutt'; it knows none, so give none.",
+        ),
+        ([".", "--in-flight", "0"], "error: in_flight must be a whole number of at least 1, got 0."),
     ],
 )
 def test_what_cannot_be_watched_is_refused_in_a_sentence(

@@ -39,9 +39,9 @@ def test_scores_are_finite_and_who_has_few_images_is_told(odd_products, tmp_path
     data = MultiCategory(root=odd_products, train_batch_size=6, eval_batch_size=4, num_workers=0)
     engine = Engine(accelerator="cpu", max_epochs=2, default_root_dir=tmp_path, logger=False, enable_progress_bar=False)
     engine.fit(model, datamodule=data)
-    told = [message for message in caplog.messages if "training images, which tell little" in message]
+    told = [message for message in caplog.messages if "training images, too few to estimate" in message]
     assert sorted(name for name in data.categories for message in told if repr(name) in message) == list(FEW)
-    assert any("'five' has 5 training images" in message for message in told)
+    assert any("'five' has only 5 training images" in message for message in told)
     assert len(model.model.normal_scale.units) == 5
     model.eval()
     for batch in data.test_dataloader():

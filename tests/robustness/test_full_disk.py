@@ -268,7 +268,7 @@ def test_a_disk_that_fills_up_while_training_keeps_the_last_checkpoint(shop: Pat
         train(shop, tmp_path, lambda _: resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, resource.RLIM_INFINITY)))
     (checkpoint,) = tmp_path.glob("Grad/*/v0/weights/lightning/*")
     assert error.value.__notes__ == [
-        f"Go on from the last checkpoint with: engine.fit(model, ..., ckpt_path='{checkpoint}')"
+        f"Resume from the last checkpoint with: engine.fit(model, ..., ckpt_path='{checkpoint}')"
     ]
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 0
     assert isinstance(Grad.load_from_checkpoint(checkpoint), Grad)

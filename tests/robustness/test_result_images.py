@@ -82,7 +82,7 @@ def test_images_of_one_name_keep_their_results(
     later = str(tmp_path / "later/x/good/a.png")
     assert results(tmp_path / "out") == {**found, "good/a.png": later}
     # and their scores; those of the same image, which are the same, need not be kept
-    assert caplog.text.count("the table of an earlier prediction there is now predictions_1.csv") == 1
+    assert caplog.text.count("the table of an earlier prediction was renamed to predictions_1.csv") == 1
     tables = {file.name: list(pd.read_csv(file)["path"]) for file in (tmp_path / "out").rglob("*.csv")}
     assert tables == {"predictions.csv": [later], "predictions_1.csv": list(found.values())}
 

@@ -21,7 +21,7 @@ from anomalib_grad.data import MultiCategory
 from anomalib_grad.files.faults import find_fault
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.report import DistinctImageVisualizer
-from anomalib_grad.training.run_end import command
+from anomalib_grad.training.run_end import resume_command
 from helpers import TINY, tiny
 from whole_run import Process
 
@@ -101,7 +101,7 @@ def test_a_stopped_run_is_no_success(shop: Path, tmp_path: Path, number: int, st
     assert process.process.exitcode == status
     checkpoint = tmp_path / "last.ckpt"
     assert (tmp_path / "log").read_text().splitlines()[-1] == (
-        f"fit stopped before its end ({name}); go on with: engine.fit(model, ..., ckpt_path='{checkpoint}')"
+        f"fit stopped before its end ({name}); resume with: engine.fit(model, ..., ckpt_path='{checkpoint}')"
     )
     assert find_fault(checkpoint) is None
     assert not list(tmp_path.rglob("*.unfinished"))
@@ -141,7 +141,9 @@ def test_a_finished_run_is_not_trained_again_and_says_so(
     assert count.steps == 0
     after = engine.model.state_dict()
     assert [name for name in before if not torch.equal(before[name].nan_to_num(), after[name].nan_to_num())] == []
-    reason = "been stopped by EarlyStopping; leave that out" if early else "reached max_epochs=1; raise that"
+    reason = (
+        "been stopped by EarlyStopping; remove this callback" if early else "reached max_epochs=1; raise this limit"
+    )
     assert f"nothing is left to train: the training of checkpoint {checkpoint} has {reason} to train longer." in (
         caplog.text
     )
@@ -216,7 +218,7 @@ def test_a_checkpoint_is_not_advised_where_nothing_goes_on_from_it(shop: Path, t
 
 def test_averages_of_more_than_weights_are_refused_with_what_works(shop: Path, tmp_path: Path) -> None:
     fit(shop, tmp_path / "first", StochasticWeightAveraging(1e-2, swa_epoch_start=1), epochs=2)
-    with pytest.raises(ValueError, match=r"EMAWeightAveraging cannot average Grad.* give StochasticWeightAveraging"):
+    with pytest.raises(ValueError, match=r"EMAWeightAveraging cannot average Grad.* use StochasticWeightAveraging"):
         fit(shop, tmp_path / "second", EMAWeightAveraging())
 
 
@@ -224,7 +226,7 @@ def test_processes_that_would_keep_what_is_known_of_products_to_themselves_are_r
     shop: Path, tmp_path: Path
 ) -> None:
     engine = Engine(strategy="ddp_fork", devices=1, accelerator="cpu", default_root_dir=tmp_path, logger=False)
-    with pytest.raises(ProcessRaisedException, match="take strategy='ddp', in a script, or devices=1"):
+    with pytest.raises(ProcessRaisedException, match="use strategy='ddp' in a script, or devices=1"):
         engine.fit(Grad(**TINY), datamodule=MultiCategory(root=shop, num_workers=0))
 
 
@@ -242,9 +244,9 @@ def test_processes_that_would_keep_what_is_known_of_products_to_themselves_are_r
     ],
 )
 def test_the_way_on_is_the_same_command_from_the_checkpoint(given: list[str], expected: str) -> None:
-    assert command("fit", Path("a b.ckpt"), given) == expected
+    assert resume_command("fit", Path("a b.ckpt"), given) == expected
 
 
 def test_a_test_that_follows_a_training_is_repeated_alone() -> None:
     given = ["anomalib", "train", "--model", "Grad"]
-    assert command("test", Path("a.ckpt"), given) == "anomalib test --model Grad --ckpt_path a.ckpt"
+    assert resume_command("test", Path("a.ckpt"), given) == "anomalib test --model Grad --ckpt_path a.ckpt"

@@ -161,7 +161,7 @@ def test_the_command_stops_resumes_and_exports(
     common += ["--pool", "2", "--float32", "--print-every", "1"]
     command.main([*common, "--stop-at", "2"])
     assert "step 2/2" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="go on from it with --resume"):
+    with pytest.raises(SystemExit, match="continue from it with --resume"):
         command.main(common)
     command.main([*common, "--resume"])
     printed = capsys.readouterr().out

@@ -53,16 +53,20 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.distil_grad_tiny", description=__doc__)
     parser.add_argument("--teacher", type=Path, required=True, help="timm weights of mobilenetv2_100 (safetensors)")
     parser.add_argument("--out", type=Path, required=True, help="folder for state.pt and grad_tiny.safetensors")
-    parser.add_argument("--steps", type=int, default=5000, help="length of the schedule")
-    parser.add_argument("--cooldown", type=int, default=1500, help="steps at the end in which the rate falls to zero")
-    parser.add_argument("--grain-from", type=int, default=0, help="first step that sees pictures of grain")
-    parser.add_argument("--stop-at", type=int, help="stop at this step of the schedule; go on later with --resume")
-    parser.add_argument("--resume", action="store_true", help="go on from state.pt in --out")
+    parser.add_argument("--steps", type=int, default=5000, help="length of the schedule in steps")
+    parser.add_argument(
+        "--cooldown", type=int, default=1500, help="last steps, in which the learning rate falls to zero"
+    )
+    parser.add_argument("--grain-from", type=int, default=0, help="first step with images of grain")
+    parser.add_argument("--stop-at", type=int, help="stop at this step of the schedule; continue later with --resume")
+    parser.add_argument("--resume", action="store_true", help="continue from state.pt in --out")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pool", type=int, default=192, help="procedural pictures held in memory")
+    parser.add_argument("--pool", type=int, default=192, help="procedural images in memory")
     parser.add_argument("--print-every", type=int, default=100)
     parser.add_argument("--save-every", type=int, default=250)
-    parser.add_argument("--float32", action="store_true", help="no bfloat16 (slower on recent processors)")
+    parser.add_argument(
+        "--float32", action="store_true", help="train in float32, not bfloat16 (slower on recent processors)"
+    )
     return parser.parse_args(arguments)
 
 
@@ -75,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.resume and not checkpoint.is_file():
         raise SystemExit(f"nothing to resume: there is no {checkpoint}; start without --resume.")
     if not options.resume and checkpoint.is_file():
-        raise SystemExit(f"{checkpoint} exists: go on from it with --resume, or choose another --out.")
+        raise SystemExit(f"{checkpoint} exists: continue from it with --resume, or choose another --out.")
     options.out.mkdir(parents=True, exist_ok=True)
     recipe = Recipe(steps=options.steps, cooldown=options.cooldown, seed=options.seed, bfloat16=not options.float32)
     distillation = Distillation(

@@ -119,9 +119,9 @@ def test_head_without_its_backbone_asks_for_one(tmp_path, capsys):
     assert "--backbone" in error
     wrong = ["--backbone", "resnet18", "--pre-trained", "false"]
     assert main(["convert", str(OFFICIAL_HEAD), str(target), *wrong]) == 1
-    assert "takes 8 feature channels and backbone 'resnet18' gives 384" in capsys.readouterr().err
+    assert "needs 8 feature channels, but backbone 'resnet18' has 384" in capsys.readouterr().err
     assert main(["convert", str(OFFICIAL_HEAD), str(target), "--pre-trained", "false"]) == 1
-    assert "--pre-trained goes with --backbone" in capsys.readouterr().err
+    assert "--pre-trained requires --backbone" in capsys.readouterr().err
     assert not target.exists()
 
 

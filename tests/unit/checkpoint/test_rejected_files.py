@@ -65,9 +65,9 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "one bit": (flip, "damaged or incomplete"),
     "bytes": (lambda path: torch.save({"a": bytearray(10**6)}, path), "holds Python objects"),
     "lightning": (lightning, "checkpoint of Lightning or anomalib"),
-    "list": (lambda path: torch.save([1, 2], path), "holds a list"),
+    "list": (lambda path: torch.save([1, 2], path), "contains a list"),
     "no tensors": (lambda path: torch.save({"epoch": 1}, path), "of type int"),
-    "nothing": (lambda path: torch.save({}, path), "holds no tensors"),
+    "nothing": (lambda path: torch.save({}, path), "contains no tensors"),
     "other network": (
         lambda path: torch.save(OrderedDict({"conv1.weight": torch.ones(3)}), path),
         r"weights of another network \(1 tensors, first: 'conv1.weight'\)",
@@ -78,7 +78,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "other method": (
         lambda path: authors_file(path, {f"{HEAD}transformer.0.weight": torch.ones(3)}),
-        r"another method than GRAD or CRAD: .* \(first: 'transformer.0.weight'",
+        r"a method other than GRAD or CRAD: .* \(first: 'transformer.0.weight'",
     ),
 }
 
@@ -93,12 +93,12 @@ def changed(key: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
 
 STATES = {
     "no grid": (without("query.1"), "no local and global grid"),
-    "incomplete": (without("layer.0.conv.3.weight"), "lacks 'fusion.blocks.0.layers.3.weight'"),
+    "incomplete": (without("layer.0.conv.3.weight"), "lacks the tensor 'fusion.blocks.0.layers.3.weight'"),
     "gap between blocks": (
         {key.replace("layer.1.", "layer.2."): tensor for key, tensor in tensors().items()},
-        "lacks 'fusion.blocks.1.layers.0.weight'",
+        "lacks the tensor 'fusion.blocks.1.layers.0.weight'",
     ),
-    "mixed": (changed("layer.0.1.conv1.weight", torch.ones(3)), "lacks"),
+    "mixed": (changed("layer.0.1.conv1.weight", torch.ones(3)), "lacks the tensor"),
     "inconsistent": (changed("recover.weight", torch.ones(5, 12, 1, 1)), r"shape \(5, 12, 1, 1\)"),
     "other grid": (changed("query.1", torch.ones(1, 95, 4, 4)), "do not fit the head"),
     "half precision": (changed("query.0", torch.ones(1, 6, 8, 8).half()), "torch.float16"),

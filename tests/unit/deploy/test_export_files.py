@@ -13,7 +13,7 @@ from anomalib.deploy import ExportType
 from onnx import TensorProto, helper
 from torch import nn
 
-from anomalib_grad.deploy.export import CATEGORIES_METADATA, finish_onnx, portable, publish
+from anomalib_grad.deploy.export import CATEGORIES_METADATA, finish_onnx, on_cpu_in_float32, publish
 
 
 def write(content: str, *names: str, fail: bool = False):
@@ -116,11 +116,11 @@ def test_finish_onnx_names_no_categories_where_none_is_recognised(tmp_path: Path
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_portable_gives_back_the_very_tensors(dtype: torch.dtype):
+def test_a_model_exported_on_the_cpu_gets_back_the_very_tensors(dtype: torch.dtype):
     module = nn.BatchNorm1d(3).to(dtype)
     parameter, values = module.weight, module.weight.detach().clone()
     buffer = module.running_mean
-    with portable(module):
+    with on_cpu_in_float32(module):
         assert {tensor.dtype for tensor in module.state_dict().values()} == {torch.float32, torch.int64}
     assert module.weight is parameter
     assert module.running_mean is buffer

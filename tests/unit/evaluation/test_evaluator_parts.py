@@ -272,7 +272,7 @@ def test_coordinates_of_a_batch_in_pieces_are_not_used():
 
 def test_threshold_notes_name_both_kinds():
     assert threshold_notes(["a", "b"], ["c"]) == [
-        "Thresholds fitted for a, b; extends adds a product.",
+        "Thresholds are fitted for a, b; extends adds a product.",
         "The pooled threshold is used for c: fit again with their validation images.",
     ]
 
@@ -285,6 +285,6 @@ def test_a_report_names_all_products_that_have_thresholds_though_the_data_hold_s
     counts = {name: Counts(n_normal=1) for name in ("new", "unfitted")}
     values = dict.fromkeys((*counts, "mean"), dict.fromkeys(METRIC_NAMES, math.nan))
     assert {
-        "Thresholds fitted for new, old; extends adds a product.",
+        "Thresholds are fitted for new, old; extends adds a product.",
         "The pooled threshold is used for unfitted: fit again with their validation images.",
     } <= set(build_report("Grad", counts, values, Collector(), post_processor).notes)

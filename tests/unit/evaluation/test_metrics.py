@@ -110,7 +110,7 @@ def test_category_with_one_kind_of_image_or_none_at_all_has_no_value():
     assert all(math.isnan(value) for row in values.values() for value in row.values())
     assert all(math.isnan(value) for value in mean_over_categories(list(values.values())).values())
     notes = " ".join(data_notes(counts))
-    assert "No test image was seen of absent." in notes
+    assert "There were no test images of absent." in notes
     assert "anomalous, normal" in notes
 
 

@@ -227,7 +227,7 @@ def test_confusion_matrix_counts_what_was_recognised() -> None:
     assert ["bottle", "4", "1", "1", "0.667"] in page.rows
     assert ["cable", "", "6", "", "1.000"] in page.rows
     assert (
-        "took 10 of 12 test images for the category they belong to, 1 for another and 1 for an unseen one"
+        "recognised the category of 10 of 12 test images; it took 1 for another category and 1 for an unseen one"
         in page.text("recognition")
     )
     assert "bottle taken for cable: 1 image" in page.text("recognition")
@@ -310,7 +310,7 @@ def test_large_pictures_are_shrunk_and_small_ones_are_not_blown_up() -> None:
 
 
 def test_coordinates_of_different_models_are_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="coordinates of all categories with one model"):
+    with pytest.raises(ValueError, match="record those of all categories with one model"):
         write_html(make_report([make_record("bottle", 2), make_record("cable", 3)]), tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
 

@@ -49,7 +49,7 @@ def test_what_is_given_wins_over_a_checkpoint_and_leaves_the_rest_of_its_group(f
 
 
 def test_an_argument_that_is_none_is_refused(flat: Path) -> None:
-    with pytest.raises(TypeError, match="Grad takes no argument 'learning_rate'; constants stand in method, training,"):
+    with pytest.raises(TypeError, match="Grad has no argument 'learning_rate'; constants are in method, training,"):
         Grad.load_from_checkpoint(flat, learning_rate=0.5)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from anomalib_grad.torch_model import GradModel
 from anomalib_grad.training.loss import training_loss
-from anomalib_grad.training.old_head import OldHead, fix_statistics, turned
+from anomalib_grad.training.old_head import OldHead, freeze_batch_norm, turned
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def old(network: GradModel) -> OldHead:
 
 def test_a_head_that_learnt_nothing_has_not_drifted(network: GradModel, old: OldHead) -> None:
     features = network.backbone(torch.rand(4, 3, 64, 64))
-    fix_statistics(network.head)
+    freeze_batch_norm(network.head)
     assert old.drift(network, features).item() == pytest.approx(0, abs=1e-12)
     network.head.train()
     assert old.drift(network, features).item() > 1e-6, "it goes by the statistics of the batch"
@@ -47,7 +47,7 @@ def test_a_held_head_learns_the_new_and_forgets_less(network: GradModel, old: Ol
     def learn(hold: float) -> tuple[float, float]:
         """Loss on new features and drift on old ones afterwards."""
         learner = copy.deepcopy(network)
-        fix_statistics(learner.head)
+        freeze_batch_norm(learner.head)
         optimizer = torch.optim.AdamW(learner.head.parameters(), lr=3e-3)
         for _ in range(30):
             loss = training_loss(*learner(features=new)) + hold * old.drift(learner, former)

@@ -22,7 +22,7 @@ TOLERANCE = 0.02
 """Largest difference from the tokens that a model's own encoder computes, as a share of their largest value."""
 
 
-class Memory:
+class TokenCache:
     """Cache for the tokens of one encoder.
 
     Args:
@@ -71,12 +71,12 @@ def all_tokens(encoder: VisionTransformer, images: Tensor, blocks: Sequence[int]
     return torch.stack([torch.cat([prefix, patches], dim=1) for patches, prefix in parts], dim=1)
 
 
-class Remembering:
+class CachedIntermediates:
     """Replaces an encoder's ``forward_intermediates``, with the same arguments as in timm."""
 
-    def __init__(self, encoder: VisionTransformer, memory: Memory) -> None:
+    def __init__(self, encoder: VisionTransformer, cache: TokenCache) -> None:
         self.encoder = encoder
-        self.memory = memory
+        self.cache = cache
         self._checked = False
 
     def __call__(
@@ -89,7 +89,7 @@ class Remembering:
         **_: Any,  # noqa: ANN401  # the final tokens, which no caller here asks for
     ) -> list[Any]:
         """Return the tokens of some blocks, as timm does with ``intermediates_only``."""
-        tokens = self.memory.tokens(x)[:, list(indices)]
+        tokens = self.cache.tokens(x)[:, list(indices)]
         if not self._checked:
             self._check(x[:1], tokens[:1], indices)
         prefixes = self.encoder.num_prefix_tokens
@@ -109,16 +109,16 @@ class Remembering:
         with torch.autocast("cpu", enabled=False):
             own = all_tokens(self.encoder, image, indices)
         if float((own - tokens).abs().max()) > TOLERANCE * float(own.abs().max()):
-            raise ValueError("this model's encoder is not the one whose tokens are remembered: run it without --memory")
+            raise ValueError("this model's encoder computes other tokens than the cached ones: run it without --memory")
         self._checked = True
 
 
 @contextmanager
-def remembering(model: nn.Module, memory: Memory) -> Iterator[None]:
+def cached_tokens(model: nn.Module, cache: TokenCache) -> Iterator[None]:
     """Make every vision transformer in a model read its tokens from the cache inside the block."""
     encoders = [module for module in model.modules() if isinstance(module, VisionTransformer)]
     for encoder in encoders:
-        encoder.forward_intermediates = Remembering(encoder, memory)  # type: ignore[method-assign]
+        encoder.forward_intermediates = CachedIntermediates(encoder, cache)  # type: ignore[method-assign]
     try:
         yield
     finally:
