@@ -59,6 +59,7 @@ class SettleStart(Callback):
                 f"for weights; give StochasticWeightAveraging in its place."
             )
         network_of(pl_module).backbone.ensure_weights()
+        pl_module.train()  # whatever it was left in: an export ends in eval mode, and Lightning would train in that
         settings = cast("Settings", pl_module.settings)  # those of a checkpoint where one is gone on from
         cast("OwnLength", pl_module.own_length).settle(trainer, settings.training)
         if trainer.ckpt_path is not None and self._random_state is not None:
