@@ -133,7 +133,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
 
     Validation data that lack something:
 
-    - a category without anomalous images has its highest normal score as threshold (anomalib's rule);
+    - a category without anomalous images has its highest normal score as threshold (anomalib's rule), or a hair more;
     - a category without masks, or with anomalous images of which no mask shows a pixel, has the pooled pixel
       threshold, on its own range.
 

@@ -17,6 +17,9 @@ BEST_F1 = "best F1"
 HIGHEST_NORMAL = "highest normal score"
 TAIL_SHARE = 0.25
 """Share of the normal scores that the tail is fitted on."""
+ABOVE = 1e-4
+"""A threshold that takes a score for normal lies at most this share of the scores' range above it: exports and batches
+of another size round otherwise, and would call that very image anomalous."""
 BELOW = 0.05
 """A threshold below all scores lies this share of the lowest under it: rounding to half precision moves scores less."""
 
@@ -53,19 +56,19 @@ def fit(images: Sequence[KnownImage], rate: float | None) -> Fit:
         normal = scores_of(images, anomalous=False)
         image, pixel = (false_alarm_threshold(values, rate) for values in (normal, peaks))
         return Fit(image, pixel, false_alarm_rule(rate))
-    pixel = max(peaks, default=math.nan)
+    pixel = highest_normal_threshold(peaks)
     truths = [image.anomalous for image in images]
     if not any(truths):
-        return Fit(max(scores_of(images, anomalous=False)), pixel, HIGHEST_NORMAL)
+        return Fit(highest_normal_threshold(scores_of(images, anomalous=False)), pixel, HIGHEST_NORMAL)
     return Fit(best_f1_threshold([image.score for image in images], truths), pixel, BEST_F1)
 
 
 def false_alarm_threshold(scores: Sequence[float], rate: float) -> float:
     """Threshold that a new normal image exceeds with a given probability, from scores of normal images alone.
 
-    Where the scores suffice, the threshold is one of them: of ``n`` old scores and a new one each is as likely to be
-    the largest as any other, so that the new one exceeds the ``ceil((n + 1) (1 - rate))``-th smallest with a
-    probability of at most ``rate``, whatever their distribution (conformal prediction, Vovk et al. 2005). Rates below
+    Where the scores suffice, the threshold lies just above one of them: of ``n`` old scores and a new one each is as
+    likely to be the largest as any other, so that the new one exceeds the ``ceil((n + 1) (1 - rate))``-th smallest with
+    a probability of at most ``rate``, whatever their distribution (conformal prediction, Vovk et al. 2005). Rates below
     ``1 / (n + 1)`` lie beyond the scores: there the largest quarter of them is continued by an exponential tail (peaks
     over a threshold, Pickands 1975, with shape 0).
 
@@ -86,11 +89,25 @@ def false_alarm_threshold(scores: Sequence[float], rate: float) -> float:
         return math.nan
     place = math.ceil((n + 1) * (1 - rate) - 1e-9)
     if place <= n or n == 1:
-        return ordered[min(place, n) - 1]
+        return just_above(ordered, min(place, n))
     tail = math.ceil(TAIL_SHARE * n)  # scores above the tail's start
     start = ordered[n - 1 - tail]
     mean_excess = sum(score - start for score in ordered[n - tail :]) / tail
-    return max(start + mean_excess * math.log(tail / ((n + 1) * rate)), ordered[-1])
+    return max(start + mean_excess * math.log(tail / ((n + 1) * rate)), just_above(ordered, n))
+
+
+def highest_normal_threshold(scores: Sequence[float]) -> float:
+    """Threshold that none of some scores exceeds; nan without a score."""
+    return just_above(sorted(scores), len(scores)) if scores else math.nan
+
+
+def just_above(ordered: Sequence[float], place: int) -> float:
+    """Threshold above the lowest ``place`` of some scores in rising order and below the next, whoever rounds them."""
+    score, finite = ordered[place - 1], list(filter(math.isfinite, ordered))
+    if not math.isfinite(score):
+        return score
+    steps = [(other - score) / 2 for other in finite if other > score][:1]
+    return score + min([ABOVE * (finite[-1] - finite[0]), *steps])
 
 
 def check_rate(rate: float) -> None:
