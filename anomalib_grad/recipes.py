@@ -174,7 +174,7 @@ def build_network(settings: Settings, pre_trained: bool | str | Path) -> GradMod
     threshold = resolve_mse_threshold(settings.method.mse_threshold, complete.backbone)
     return GradModel(
         backbone=complete.backbone,
-        layers=None if settings.layers == BOTH_LAYERS else settings.layers,
+        layers=complete.layers,
         pre_trained=pre_trained,
         image_size=complete.image_size,
         fusion=complete.fusion,

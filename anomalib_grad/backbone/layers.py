@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import timm
 import torch
 
+from anomalib_grad.settings import BOTH_LAYERS
+
 from . import tiny  # noqa: F401  # makes timm know the built-in backbone grad_tiny
 
 COARSEST, MIDDLE = "coarsest", "middle"
@@ -88,14 +90,14 @@ def default_layers(maps: Sequence[FeatureMap]) -> list[FeatureMap]:
 def select_layers(backbone: str, layers: Sequence[str] | str | None) -> list[FeatureMap]:
     """Return the feature maps of a backbone that ``layers`` names.
 
-    ``None`` selects :func:`default_layers`, ``"coarsest"`` only the last of them, and ``"middle"`` the middle one of
-    all maps, in a plain ViT at half of its depth.
+    ``None`` and ``"both"`` select :func:`default_layers`, ``"coarsest"`` only the last of them, and ``"middle"`` the
+    middle one of all maps, in a plain ViT at half of its depth.
 
     Raises:
         ValueError: If a layer is unknown or named twice; the message lists the backbone's layers.
     """
     maps = list_feature_maps(backbone)
-    if layers is None:
+    if layers is None or layers == BOTH_LAYERS:
         return default_layers(maps)
     if layers == COARSEST:
         return default_layers(maps)[-1:]
@@ -103,7 +105,7 @@ def select_layers(backbone: str, layers: Sequence[str] | str | None) -> list[Fea
         return [maps[(len(maps) - 1) // 2]]
     by_name = {feature_map.name: feature_map for feature_map in maps}
     offered = ", ".join(f"{m.name} (stride {m.stride}, {m.channels} channels)" for m in maps)
-    named = f"{COARSEST!r} or {MIDDLE!r}"
+    named = f"{BOTH_LAYERS!r}, {COARSEST!r} or {MIDDLE!r}"
     if isinstance(layers, str) or not isinstance(layers, Sequence):
         message = f"layers must be a list of names, {named}, got {layers!r}; {backbone!r} offers: {offered}."
         raise ValueError(message)  # noqa: TRY004  # the error of all arguments out of range

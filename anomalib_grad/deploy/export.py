@@ -10,6 +10,7 @@ tensor INSIDE the exported graph, ``category``, and the category names are in th
 import json
 import logging
 from ast import literal_eval
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -18,7 +19,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
-from anomalib.data import AnomalibDataModule, InferenceBatch
+from anomalib.data import AnomalibDataModule
 from anomalib.deploy.export import CompressionType, ExportType
 from anomalib.models.components.base.export_mixin import ExportMixin
 from lightning import LightningModule
@@ -57,21 +58,6 @@ EXPORT_LOCK = RLock()
 OPSET_VERSION = 18  # the exporter's own; a lower one needs a conversion, which fails
 
 
-class ExportedBatch(NamedTuple):
-    """anomalib's InferenceBatch with raw scores and maps, and the category index of each image, if there are any.
-
-    The exported graph contains all of these tensors; only anomalib's four are outputs.
-    """
-
-    pred_score: Tensor
-    pred_label: Tensor | None
-    anomaly_map: Tensor
-    pred_mask: Tensor | None
-    raw_score: Tensor
-    raw_map: Tensor
-    category: Tensor | None
-
-
 class ExplainedInferenceBatch(NamedTuple):
     """anomalib's InferenceBatch and the category name of each image, in anomalib's free-text field."""
 
@@ -90,13 +76,21 @@ class ExportedGraph(LightningModule):
         self.pre_processor, self.post_processor = model.pre_processor, model.post_processor
         self.model = cast("GradModel", model.model)
 
-    def forward(self, images: Tensor) -> InferenceBatch | ExportedBatch:
-        """Predict on images of any size."""
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Predict on images of any size.
+
+        Returns:
+            A named tuple of what is known: anomalib's four outputs, and with its own post-processor what they were
+            computed from (:data:`RAW`) and the index of each image's category. Of a field without a value the exporter
+            would warn.
+        """
         prediction, scored = judge(self.pre_processor, self.model, self.post_processor, images)
-        if not isinstance(self.post_processor, PerCategoryPostProcessor):
-            return prediction
-        raw = scored.raw
-        return ExportedBatch(*prediction, raw.pred_score, raw.anomaly_map, scored.category)  # type: ignore[arg-type]
+        fields = prediction._asdict()
+        if isinstance(self.post_processor, PerCategoryPostProcessor):
+            raw = (scored.raw.pred_score, scored.raw.anomaly_map)
+            fields |= dict(zip(RAW, raw, strict=True)) | {CATEGORY: scored.category}
+        known = {name: value for name, value in fields.items() if value is not None}
+        return namedtuple("ExportedBatch", known)(**known)  # which fields there are is known by now alone
 
 
 class CategoryExportMixin(ExportMixin):

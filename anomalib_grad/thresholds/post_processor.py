@@ -133,7 +133,7 @@ class PerCategoryPostProcessor(CategoryStatistics):
 
     If validation data are incomplete:
 
-    - a category without anomalous images gets its highest normal score as threshold (anomalib's rule);
+    - a category without anomalous images gets its highest normal score as threshold (anomalib's rule), or just above;
     - a category without masks, or with anomalous images whose masks are all empty, gets the pooled pixel threshold, on
       its own range.
 

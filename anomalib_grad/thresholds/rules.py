@@ -17,6 +17,9 @@ BEST_F1 = "best F1"
 HIGHEST_NORMAL = "highest normal score"
 TAIL_SHARE = 0.25
 """Share of the normal scores, the highest ones, that the tail is fitted on."""
+ABOVE = 1e-4
+"""Largest distance of a threshold above the score that it calls normal, as a share of that score. Exports and other
+batch sizes round differently, and would call that image anomalous if the threshold equalled its score."""
 BELOW = 0.05
 """Distance of a threshold below all scores, as a share of the lowest: rounding to half precision moves scores less."""
 
@@ -53,28 +56,28 @@ def fit(images: Sequence[KnownImage], rate: float | None) -> Fit:
         normal = scores_of(images, anomalous=False)
         image, pixel = (false_alarm_threshold(values, rate) for values in (normal, peaks))
         return Fit(image, pixel, false_alarm_rule(rate))
-    pixel = max(peaks, default=math.nan)
+    pixel = highest_normal_threshold(peaks)
     truths = [image.anomalous for image in images]
     if not any(truths):
-        return Fit(max(scores_of(images, anomalous=False)), pixel, HIGHEST_NORMAL)
+        return Fit(highest_normal_threshold(scores_of(images, anomalous=False)), pixel, HIGHEST_NORMAL)
     return Fit(best_f1_threshold([image.score for image in images], truths), pixel, BEST_F1)
 
 
 def false_alarm_threshold(scores: Sequence[float], rate: float) -> float:
     """Return the threshold that a new normal image exceeds with a given probability, from normal scores alone.
 
-    With enough scores the threshold is one of them. Among ``n`` old scores and a new one, each is equally likely to be
-    the largest, so the new one exceeds the ``ceil((n + 1) (1 - rate))``-th smallest with a probability of at most
-    ``rate``, whatever their distribution (conformal prediction, Vovk et al. 2005). Rates below ``1 / (n + 1)`` need a
-    threshold above all scores: an exponential tail continues the largest quarter of them (peaks over a threshold,
-    Pickands 1975, with shape 0).
+    With enough scores the threshold lies just above one of them. Among ``n`` old scores and a new one, each is equally
+    likely to be the largest, so the new one exceeds the ``ceil((n + 1) (1 - rate))``-th smallest with a probability of
+    at most ``rate``, whatever their distribution (conformal prediction, Vovk et al. 2005). Rates below ``1 / (n + 1)``
+    need a threshold above all scores: an exponential tail continues the largest quarter of them (peaks over a
+    threshold, Pickands 1975, with shape 0).
 
     Args:
         scores: Scores of ``n`` normal images that training did not see, in any unit.
         rate: Wanted probability, in (0, 1).
 
     Returns:
-        The threshold; nan without scores. One score, or equal ones, show no tail: the threshold is then the largest.
+        The threshold; nan without scores. One score, or equal ones, show no tail: the threshold lies just above it.
 
     Raises:
         ValueError: If ``rate`` is out of range.
@@ -86,11 +89,23 @@ def false_alarm_threshold(scores: Sequence[float], rate: float) -> float:
         return math.nan
     place = math.ceil((n + 1) * (1 - rate) - 1e-9)
     if place <= n or n == 1:
-        return ordered[min(place, n) - 1]
+        return just_above(ordered, min(place, n))
     tail = math.ceil(TAIL_SHARE * n)  # scores above the tail's start
     start = ordered[n - 1 - tail]
     mean_excess = sum(score - start for score in ordered[n - tail :]) / tail
-    return max(start + mean_excess * math.log(tail / ((n + 1) * rate)), ordered[-1])
+    return max(start + mean_excess * math.log(tail / ((n + 1) * rate)), just_above(ordered, n))
+
+
+def highest_normal_threshold(scores: Sequence[float]) -> float:
+    """Return a threshold that calls all scores normal; nan without scores."""
+    return just_above(sorted(scores), len(scores)) if scores else math.nan
+
+
+def just_above(ordered: Sequence[float], place: int) -> float:
+    """Return a threshold above the lowest ``place`` of scores in rising order, and below the next higher score."""
+    score = ordered[place - 1]
+    next_higher = [other for other in ordered[place:] if other > score][:1]
+    return score + min([ABOVE * abs(score), *((other - score) / 2 for other in next_higher)])
 
 
 def check_rate(rate: float) -> None:

@@ -16,7 +16,7 @@ from anomalib_grad.categories.distributed import all_gather
 
 from .error_rates import extrapolates
 from .labelled_scores import KnownImage, scores_of
-from .rules import best_f1_threshold
+from .rules import best_f1_threshold, highest_normal_threshold
 from .score_histogram import ScoreHistogram
 
 
@@ -86,7 +86,7 @@ class ScoreSummary:
         self.pixels.merge(other.pixels)
 
     def best_f1_threshold(self, level: str) -> float:
-        """Return the raw threshold of best F1; without anomalous samples the highest score, as in anomalib.
+        """Return the raw threshold of best F1; without anomalous samples the highest score or slightly more.
 
         It lies below the lowest score to be called anomalous, since labels require a score above the threshold.
 
@@ -97,7 +97,7 @@ class ScoreSummary:
         if not total or level + "_max" not in self.extremes:
             return float("nan")
         if not anomalous:
-            return self.extremes[level + "_max"]
+            return highest_normal_threshold([self.extremes[level + end] for end in ("_min", "_max")])
         if level == "pixel":
             return self.pixels.best_f1_threshold()
         return best_f1_threshold([image.score for image in self.known], [image.anomalous for image in self.known])

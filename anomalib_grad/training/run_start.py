@@ -60,6 +60,7 @@ class SettleStart(Callback):
                 f"products like weights; use StochasticWeightAveraging instead."
             )
         network_of(pl_module).backbone.ensure_weights()
+        pl_module.train()  # Lightning keeps the mode, and exports leave the model in eval mode
         settings = cast("Settings", pl_module.settings)  # the checkpoint's when resuming
         cast("OwnLength", pl_module.own_length).settle(trainer, settings.training)
         if trainer.ckpt_path is not None and self._random_state is not None:

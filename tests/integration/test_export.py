@@ -351,11 +351,14 @@ def test_what_is_no_image_is_refused_by_an_exported_model(exports: dict[str, Pat
         CategoryOpenVINOInferencer(exports["openvino"], device="CPU").predict(None)
 
 
-def test_a_half_precision_model_without_categories_exports_in_float32_and_stays_half(tmp_path: Path):
+def test_a_half_precision_model_without_categories_exports_in_float32_and_stays_half(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
     torch.manual_seed(0)
     model = Grad(**tiny(backbone="grad_tiny", mse_threshold=0.1)).half().eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     path, pickled = model.to_onnx(tmp_path), model.to_torch(tmp_path)
+    assert "output" not in capfd.readouterr().err, "the exporter speaks of outputs that are none"
     assert model.dtype == torch.float16
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, before[name], equal_nan=True, rtol=0, atol=0)  # dtype and device included

@@ -5,6 +5,7 @@
 import json
 import math
 from io import StringIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,22 +105,27 @@ def test_images_whose_scores_are_no_numbers_fit_no_threshold():
         model.fit("cup", [KnownImage("a.png", anomalous=False, score=math.inf)], "line", 0.1)
 
 
+def just_above(value: float) -> Any:
+    """Return what equals a threshold that calls a score normal."""
+    return pytest.approx(value, rel=3e-4)
+
+
 def test_a_rate_of_false_alarms_sets_images_and_pixels():
     model = thresholds()
     model.set_false_alarms("cup", 0.2)
-    assert model.threshold("cup") == 7.0  # one of nine is above
-    assert model.table[0].tolist()[:2] == [7.0, 14.0]
+    assert model.threshold("cup") == just_above(7.0)  # one of nine is above
+    assert model.table[0].tolist()[:2] == [just_above(7.0), just_above(14.0)]
     assert model.record("cup").rate == 0.2
     model.set_threshold("cup", 3.0)
     assert model.record("cup").rate is None  # nothing is promised any more
     model.set_sensitivity("cup", 0.6)
-    assert model.table[0, 1] == 14.0  # neither of the two moves the mask on the heatmap
+    assert model.table[0, 1] == just_above(14.0)  # neither of the two moves the mask on the heatmap
 
 
 def test_a_fit_moves_the_range_with_the_threshold():
     model = thresholds()
     model.fit("cup", [image._replace(score=image.score + 100) for image in NORMAL], "line", None)
-    assert model.table[0].tolist() == [108.0, 16.0, 100.0, 120.0, 0.0, 40.0]
+    assert model.table[0].tolist() == [just_above(each) for each in (108.0, 16.0, 100.0, 120.0, 0.0, 40.0)]
     assert model.record("cup").source == "line"
     model.fit("cup", NORMAL + BAD, "line", None)
     assert model.threshold("cup") == 7.25  # best F1: one false alarm, and both bad ones are found
@@ -151,7 +157,7 @@ def test_show_says_that_the_pooled_threshold_is_not_of_images_that_came_later(ch
 def test_a_promise_is_kept_when_images_of_other_light_come_in():
     model = thresholds(rate=0.2)
     model.fit("cup", NORMAL, "line", None)
-    assert (model.threshold("cup"), model.record("cup").rate) == (7.0, 0.2)
+    assert (model.threshold("cup"), model.record("cup").rate) == (just_above(7.0), 0.2)
 
 
 def in_other_units(images: list[KnownImage]) -> list[KnownImage]:
@@ -165,13 +171,14 @@ def test_a_threshold_follows_the_scores_of_validation_images():
     promised.table[0, 0] = 7.0
     promised.records["cup"] = ThresholdRecord.of("false alarms 0.2", "validation", 7.0, NORMAL + BAD, 0.2)
     promised.follow("cup", NORMAL + BAD, after)
-    assert (promised.threshold("cup"), promised.promise("cup")) == (15.0, 0.2)
+    assert (promised.threshold("cup"), promised.promise("cup")) == (just_above(15.0), 0.2)
     assert promised.images("cup") == tuple(after)
     best = thresholds()
     best.table[0, 0] = 7.25
     best.records["cup"] = ThresholdRecord.of("best F1", "validation", 7.25, NORMAL + BAD)
     best.follow("cup", NORMAL + BAD, after)
-    assert (best.threshold("cup"), best.table[0, 1]) == (15.5, 48.0)  # pixels in proportion: 16 was the highest
+    assert best.threshold("cup") == 15.5
+    assert best.table[0, 1] == just_above(48.0)  # in proportion: 16 was the highest
 
 
 def test_a_threshold_of_best_f1_keeps_its_place_among_few_images_of_which_another_were_the_best():
@@ -200,7 +207,7 @@ def test_a_threshold_that_someone_set_keeps_its_place_among_the_normal_scores():
     elsewhere = thresholds()
     elsewhere.fit("cup", [image._replace(score=image.score + 8) for image in NORMAL], "line", None)
     elsewhere.follow("cup", NORMAL, in_other_units(NORMAL))
-    assert elsewhere.threshold("cup") == 16 * 17 / 8  # beyond them: in proportion to the highest
+    assert elsewhere.threshold("cup") == just_above(16 * 17 / 8)  # beyond them: in proportion to the highest
     assert elsewhere.images("cup") == (), "nobody knows what the network makes of those"
     assert elsewhere.record("cup").source == "line, scored by an earlier network"
 
@@ -235,7 +242,7 @@ def test_thresholds_are_set_whatever_the_sensitivity_of_the_model(sensitivity: f
         "cup", [NORMAL[0]._replace(score=threshold, peak=2 * threshold + 9), NORMAL[1]._replace(score=-9)], "", None
     )
     for _ in range(2):  # as fitted, then as set
-        assert model.threshold("cup") == pytest.approx(threshold, abs=2e-3)
+        assert model.threshold("cup") == pytest.approx(threshold, abs=9e-3)
         post_processor = PerCategoryPostProcessor(
             image_sensitivity=sensitivity, pixel_sensitivity=min(1.1 - sensitivity, 1)
         )
@@ -255,7 +262,7 @@ def test_what_is_fitted_is_not_promised_where_the_model_moves_it():
     assert (model.threshold("cup"), model.promise("cup")) == (pytest.approx(4.8), None)
     assert "cup: the fitted threshold is 8; the model's image_sensitivity=0.7 moves it." in remarks(model)
     model.set_false_alarms("cup", 0.3)
-    assert (model.threshold("cup"), model.promise("cup")) == (pytest.approx(6.0, rel=1e-5), 0.3)
+    assert (model.threshold("cup"), model.promise("cup")) == (just_above(6.0), 0.3)
     assert not [line for line in remarks(model) if "moves it" in line]
 
 
