@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--gallery", type=int, default=0, help="number of the product whose heatmaps are shown")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
     application = QApplication(sys.argv[:1])
     page = args.report.read_text(encoding="utf-8")
     for name, always in (("light", "(max-width: 0)"), ("dark", "(min-width: 0)")):  # without a display, Qt is light

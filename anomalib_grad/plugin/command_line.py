@@ -22,6 +22,15 @@ Made = TypeVar("Made")
 
 PAIR = "tuple[int, int]"
 """Type of height and width."""
+TYPE_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "pathlib.Path": "a path",
+    "None": "null",
+}
+"""Words for the types of arguments; others keep their Python notation."""
 ALIKE = 0.6
 """Smallest share of common characters for which a name is suggested; difflib's default."""
 
@@ -114,6 +123,8 @@ def explain_argument(message: str) -> str | None:
     if wanted.startswith(PAIR):
         number = value[1] if value[1].isdecimal() else "224"
         wanted = f"two whole numbers, such as [{number}, {number}]"
+    else:
+        wanted = " or ".join(TYPE_WORDS.get(name, name) for name in wanted.split(" | "))
     return f"--{option}.{argument} cannot be {value[1]!r}; it takes {wanted}."
 
 

@@ -97,13 +97,13 @@ OURS = "--model=anomalib_grad.example.Ours"
         ("size=many", "--model.size cannot be 'many'; it takes two whole numbers, such as [224, 224]."),
         ("size=320", "--model.size cannot be '320'; it takes two whole numbers, such as [320, 320]."),
         ("sizes=320", "--model.sizes cannot be '320'; it takes two whole numbers, such as [320, 320]."),
-        ("training.steps=many", "--model.training.steps cannot be 'many'; it takes int | None."),
+        ("training.steps=many", "--model.training.steps cannot be 'many'; it takes a whole number or null."),
         (
             "training={steps:3}",
             "--model.training cannot be '{steps:3}'; it takes settings as '{name: value}', with a space after each "
             "colon, or a file of settings.",
         ),
-        ("training.learning_rate=high", "--model.training.learning_rate cannot be 'high'; it takes float."),
+        ("training.learning_rate=high", "--model.training.learning_rate cannot be 'high'; it takes a number."),
         ("backbone=smal", "unknown backbone 'smal'; choose tiny."),
         ("training.steps=0", "steps must be at least 1, got 0."),
     ],
@@ -130,7 +130,7 @@ def test_a_fault_in_a_constructor_keeps_its_traceback(modules, capsys):
             "{training: {learning_rte: 1}}",
             "Ours has no argument --model.training.learning_rte; did you mean --model.training.learning_rate?",
         ),
-        ("{training: {steps: many}}", "--model.training.steps cannot be 'many'; it takes int | None."),
+        ("{training: {steps: many}}", "--model.training.steps cannot be 'many'; it takes a whole number or null."),
     ],
 )
 def test_a_file_is_answered_as_the_command_line_is(modules, capsys, tmp_path, written, sentence):
