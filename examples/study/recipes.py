@@ -31,14 +31,16 @@ class Row:
     scoring: dict[str, Any] | None = field(default_factory=dict)
 
 
-def train(row: Row, seed: int, args: argparse.Namespace) -> tuple[Grad, MultiCategory, float]:
+def train(
+    row: Row, seed: int, args: argparse.Namespace, batch_size: int = BATCH_SIZE
+) -> tuple[Grad, MultiCategory, float]:
     """Train without validation; return the model, its data and the CPU seconds of training.
 
     A cache on disk shares the features of the training images among rows.
     """
     seed_everything(seed, verbose=False)
     data = MultiCategory(
-        root=args.root, train_batch_size=BATCH_SIZE, eval_batch_size=BATCH_SIZE, num_workers=args.num_workers
+        root=args.root, train_batch_size=batch_size, eval_batch_size=BATCH_SIZE, num_workers=args.num_workers
     )
     data.setup()
     model = Grad(

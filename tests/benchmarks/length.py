@@ -55,7 +55,7 @@ def draw(source: Path, products: Sequence[str], images: int, target: Path) -> No
 def run(root: Path, steps: int, seed: int, args: argparse.Namespace) -> list[str]:
     """Train for some steps; gives the figures of a row."""
     drawn = argparse.Namespace(**{**vars(args), "root": root})
-    model, data, seconds = train(Row(args.recipe, lasting(steps)), seed, drawn)
+    model, data, seconds = train(Row(args.recipe, lasting(steps)), seed, drawn, args.batch_size)
     data.setup("test")
     scorer = network_scorer(model, {}, training_sample(model, data))
     found = figures(model, data, scorer, stressed=False)
@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[48, 200, 600, 1000, 3600])
     parser.add_argument("--steps", type=int, nargs="+", default=[300, 1000, 2000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--batch-size", type=int, default=16, help="of trainings")
     parser.add_argument("--num-workers", type=int, default=0, help="processes that read images")
     parser.add_argument("--out", type=Path, default=Path("results/length"), help="where features are stored")
     args = parser.parse_args()
