@@ -45,7 +45,7 @@ from anomalib_grad.recipes import find_recipe
 sys.path.append(str(Path(__file__).parents[2] / "examples/compare"))
 from contestants import resized
 from local_weights import local_weights
-from storing import stored
+from storing import load_or_compute
 
 SIZE = (224, 224)
 BACKBONE, LAYERS = "mobilenetv2_100", ["blocks.2", "blocks.4"]
@@ -165,7 +165,7 @@ def stored_row(name: str, args: argparse.Namespace) -> Row:
     path = args.out / name / "row.json"
     if path.exists() and json.loads(path.read_text())["settings"] != settings:
         path.unlink()
-    kept = stored(path, lambda: {"settings": settings, "row": train_and_export(name, args)._asdict()})
+    kept = load_or_compute(path, lambda: {"settings": settings, "row": train_and_export(name, args)._asdict()})
     return Row(**kept["row"])
 
 

@@ -161,7 +161,7 @@ def test_fit_takes_other_light_for_normal(model: Path, shop: Path, tmp_path: Pat
     assert record is not None
     assert (record.rule, record.seen) == ("highest normal score", (6, 0))
     assert [change.what for change in record.history][-1] == "highest normal score"
-    assert thresholds.threshold("nut") == pytest.approx(max(scores), rel=1e-4)
+    assert max(scores) < thresholds.threshold("nut") < 1.0002 * max(scores)
 
 
 def test_the_evidence_is_that_of_the_validation(trained: dict[str, Path]):

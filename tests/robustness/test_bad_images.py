@@ -210,7 +210,7 @@ def test_arrays_may_have_them_first() -> None:
 
 @pytest.mark.parametrize("shape", [(9,), (8, 9, 4), (5, 8, 9), (1, 1, 3, 8, 9), (0, 3, 8, 9), (3, 0, 5), (0, 5)])
 def test_other_shapes_are_refused_in_a_sentence(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"not {shape}")):
+    with pytest.raises(ValueError, match=re.escape(f"not of shape {shape}")):
         as_batch(np.zeros(shape, dtype=np.uint8))
 
 
