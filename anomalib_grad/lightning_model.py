@@ -38,7 +38,7 @@ from .thresholds.post_processor import (
     PerCategoryPostProcessor,
     ignored_pixels,
     judge,
-    keeping_categories,
+    per_category_or_none,
     score_batch,
     set_only_category,
 )
@@ -171,7 +171,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
     @property
     def per_category(self) -> PerCategoryPostProcessor | None:
         """The post-processor, if it keeps categories."""
-        return keeping_categories(self.post_processor)
+        return per_category_or_none(self.post_processor)
 
     @property
     def categories(self) -> list[str]:

@@ -20,7 +20,7 @@ from anomalib_grad.categories.distributed import all_gather
 from anomalib_grad.data.read_or_refuse import FileFormat, open_up_to
 from anomalib_grad.data.unreadable import datasets_of, files_of
 from anomalib_grad.files.atomic import CannotWriteError, explain_write_errors
-from anomalib_grad.thresholds.post_processor import keeping_categories
+from anomalib_grad.thresholds.post_processor import per_category_or_none
 
 from .output_names import output_names, read_record, write_record
 from .pictures import file_format_of, hatched, picture_of
@@ -187,7 +187,7 @@ class DistinctImageVisualizer(ImageVisualizer):
 def predictions_of(module: pl.LightningModule, batch: ImageBatch, paths: Sequence[str]) -> list[Prediction]:
     """Return the predictions for a batch that the model's post-processor has processed."""
     nothing = [None] * len(batch)
-    own = keeping_categories(getattr(module, "post_processor", None))
+    own = per_category_or_none(getattr(module, "post_processor", None))
     category = None if own is None else own.category_index(batch)
     columns = (
         nothing if batch.pred_score is None else batch.pred_score.flatten().tolist(),

@@ -58,7 +58,7 @@ def score(
         category: Index in [0, K] of the category named for each image, int64, shape (B,); ``None`` takes the one that
             the model was set to, or else recognises.
     """
-    own = keeping_categories(post_processor)
+    own = per_category_or_none(post_processor)
     recognised = None if own is None else own.recognise(pool(features))
     category = recognised if category is None else category
     return Scored(network(features=features, category=category), category, recognised)
@@ -74,7 +74,7 @@ def judge(
     """Score images ``(B, 3, H, W)`` of any size, RGB in [0, 1], as :func:`score` does, and apply thresholds."""
     features = network.backbone(pre_processor(images) if pre_processor else images)
     scored = score(network, post_processor, features, category)
-    own = keeping_categories(post_processor)
+    own = per_category_or_none(post_processor)
     if own is not None:
         return own(scored.raw, scored.category), scored
     return post_processor(scored.raw) if post_processor else scored.raw, scored
@@ -88,7 +88,7 @@ def score_batch(
     Images are judged by the category that their data name. The category that the model recognises is written into
     ``explanation``. ``features`` (B, C, h, w) are computed unless given.
     """
-    own = keeping_categories(post_processor)
+    own = per_category_or_none(post_processor)
     features = network.backbone(cast("Tensor", batch.image)) if features is None else features
     scored = score(network, own, features, None if own is None else own.named_in(batch))
     for name, value in scored.raw._asdict().items():
@@ -103,18 +103,18 @@ def ignored_pixels(network: GradModel, post_processor: nn.Module | None, batch: 
     """Return the pixels ``(B, H, W)`` or ``(1, H, W)`` ignored in a scored batch; ``None`` if nothing is ignored."""
     if network.ignored is None:
         return None
-    own = keeping_categories(post_processor)
+    own = per_category_or_none(post_processor)
     return network.ignored.pixels(None if own is None else own.category_index(batch))
 
 
-def keeping_categories(post_processor: object) -> "PerCategoryPostProcessor | None":
-    """Return the post-processor if it keeps categories, else ``None``."""
+def per_category_or_none(post_processor: object) -> "PerCategoryPostProcessor | None":
+    """Return the post-processor if it has thresholds per category, else ``None``."""
     return post_processor if isinstance(post_processor, PerCategoryPostProcessor) else None
 
 
 def set_only_category(post_processor: nn.Module | None, category: str) -> None:
     """Make a post-processor judge all images as one category; raise a ValueError if it keeps none."""
-    own = keeping_categories(post_processor)
+    own = per_category_or_none(post_processor)
     if own is None:
         raise ValueError(
             f"category={category!r} needs thresholds per category: leave post_processor at True, or pass a "

@@ -29,7 +29,7 @@ from anomalib_grad.files.checkpoint_reading import restore
 from anomalib_grad.files.configuration import check_weights, restoring
 from anomalib_grad.thresholds.category_thresholds import UNKNOWN
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
-from anomalib_grad.thresholds.post_processor import keeping_categories
+from anomalib_grad.thresholds.post_processor import per_category_or_none
 from anomalib_grad.torch_model import GradModel, network_of
 
 from .feature_sample import BATCH, BYTES, FeatureSample, Noting, rescore
@@ -158,7 +158,7 @@ class Extending(BeforeThresholds):
         self._hold(trainer, pl_module, [])
         if self.path is None or trainer.ckpt_path is not None:
             return
-        post_processor = keeping_categories(pl_module.post_processor)
+        post_processor = per_category_or_none(pl_module.post_processor)
         given = None if post_processor is None else post_processor.false_alarm_rate
         new = products_of(trainer)
         known = [] if post_processor is None else post_processor.categories
@@ -188,7 +188,7 @@ class Extending(BeforeThresholds):
         self.held = held
         self.kept = [name for name in held if name not in products_of(trainer)]
         self._old.keep(network_of(pl_module).head if held else None)
-        post_processor = keeping_categories(pl_module.post_processor)
+        post_processor = per_category_or_none(pl_module.post_processor)
         if post_processor is not None:
             post_processor.kept = self.kept
         if len(self.kept) < len(held):
@@ -265,7 +265,7 @@ class Extending(BeforeThresholds):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the sampled validation images again, and adapt the thresholds of old products to the new scores."""
-        post_processor = keeping_categories(pl_module.post_processor)
+        post_processor = per_category_or_none(pl_module.post_processor)
         if trainer.state.fn != "fit" or trainer.sanity_checking or post_processor is None:
             return
         self._sample.judged |= self._noting.take()
@@ -305,7 +305,7 @@ class Extending(BeforeThresholds):
             self._sample.keep(self.held)
         backbone = network_of(pl_module).backbone
         most = int(pl_module.settings.cache.sample_limit * 1e6 / (BYTES * backbone.row_length))  # type: ignore[operator, union-attr]
-        if keeping_categories(pl_module.post_processor) is None or not most:
+        if per_category_or_none(pl_module.post_processor) is None or not most:
             return
         found: dict[str, list[Tensor]] = {}
         with isolate_rng():

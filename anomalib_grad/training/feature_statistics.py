@@ -17,7 +17,7 @@ from torch import Tensor
 
 from anomalib_grad.components.normal_scale import PRIOR_IMAGES
 from anomalib_grad.feature_cache import FeatureBatch, batches_of, features_of
-from anomalib_grad.thresholds.post_processor import keeping_categories
+from anomalib_grad.thresholds.post_processor import per_category_or_none
 from anomalib_grad.torch_model import in_eval_mode, network_of
 
 from .mse_threshold import AUTO_IMAGES, estimate_mse_threshold
@@ -71,7 +71,7 @@ class LearnFromFeatures(BeforeThresholds):
     @torch.no_grad()
     def read_network(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fit each category's unit of distance to the scores of its training images."""
-        network, own = network_of(pl_module), keeping_categories(pl_module.post_processor)
+        network, own = network_of(pl_module), per_category_or_none(pl_module.post_processor)
         categories = [] if own is None else own.categories
         if network.normal_scale is None:
             return

@@ -14,7 +14,7 @@ from torch import Tensor
 from anomalib_grad.categories.distributed import all_gather
 from anomalib_grad.categories.recogniser import pool
 from anomalib_grad.feature_cache import FeatureBatch, features_of
-from anomalib_grad.thresholds.post_processor import keeping_categories
+from anomalib_grad.thresholds.post_processor import per_category_or_none
 from anomalib_grad.torch_model import network_of
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class LearnToRecognise(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start afresh, unless the fit resumes from a checkpoint with a fitted recogniser."""
-        own, self._seen = keeping_categories(pl_module.post_processor), []
+        own, self._seen = per_category_or_none(pl_module.post_processor), []
         self._learning = own is not None and not (trainer.ckpt_path is not None and own.recogniser.fitted)
         if self._learning and trainer.is_global_zero:  # features of all processes are joined later
             backbone = network_of(pl_module).backbone
@@ -71,7 +71,7 @@ class LearnToRecognise(Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Warn about categories of which training showed no image."""
-        own = keeping_categories(pl_module.post_processor)
+        own = per_category_or_none(pl_module.post_processor)
         if not self._learning or own is None:
             return
         missing = sorted(set(own.categories) - set(self._gather()[1]))
@@ -84,7 +84,7 @@ class LearnToRecognise(Callback):
 
     def _fit(self, pl_module: pl.LightningModule) -> bool:
         """Fit identically in all processes once every category has been seen; return whether it was fitted."""
-        own = keeping_categories(pl_module.post_processor)
+        own = per_category_or_none(pl_module.post_processor)
         if own is None or not self._learning or not own.categories:
             return False
         features, names = self._gather()
