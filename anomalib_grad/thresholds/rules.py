@@ -104,8 +104,8 @@ def highest_normal_threshold(scores: Sequence[float]) -> float:
 def just_above(ordered: Sequence[float], place: int) -> float:
     """Return a threshold above the lowest ``place`` of scores in rising order, and below the next higher score."""
     score = ordered[place - 1]
-    next_higher = [other for other in ordered[place:] if other > score][:1]
-    return score + min([ABOVE * abs(score), *((other - score) / 2 for other in next_higher)])
+    next_higher = next((other for other in ordered[place:] if other > score), math.inf)
+    return score + min(ABOVE * abs(score), (next_higher - score) / 2)
 
 
 def check_rate(rate: float) -> None:

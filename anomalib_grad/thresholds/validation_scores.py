@@ -97,7 +97,7 @@ class ScoreSummary:
         if not total or level + "_max" not in self.extremes:
             return float("nan")
         if not anomalous:
-            return highest_normal_threshold([self.extremes[level + end] for end in ("_min", "_max")])
+            return highest_normal_threshold([self.extremes[level + "_max"]])
         if level == "pixel":
             return self.pixels.best_f1_threshold()
         return best_f1_threshold([image.score for image in self.known], [image.anomalous for image in self.known])
