@@ -8,8 +8,12 @@ Everything here is the public API: the same lines work on your own data.
 """
 
 import argparse
+import os
 import warnings
 from pathlib import Path
+
+# torch's threads wait busily for each other by default: several times slower where other programs use the processor.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from anomalib.engine import Engine
 from lightning import seed_everything
