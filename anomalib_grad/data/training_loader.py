@@ -24,7 +24,7 @@ class ReplacesTrainingLoader(Callback, ABC):
     """
 
     @abstractmethod
-    def training_loader(self, trainer: pl.Trainer, images: object) -> object:
+    def training_loader(self, trainer: pl.Trainer, images: Any) -> object:  # noqa: ANN401  # of any kind
         """Return the loader to train on in place of the datamodule's loader ``images``, or ``images`` itself."""
 
     @abstractmethod

@@ -15,13 +15,15 @@ from anomalib_grad.backbone.tiling import describe
 from anomalib_grad.data.training_loader import ReplacesTrainingLoader
 from anomalib_grad.settings import CacheSettings
 
-from .conditions import PLACES, choose_place, is_automatic, passes, reason_against_caching
+from .conditions import choose_place, passes, reason_against_caching
 from .dataset import CachedFeatures, cached_loader
 from .filling import FeatureSource, fill, fill_shared
 from .fingerprint import fingerprint, hash_images, hash_weights
 from .store import GIB, CacheFile
 
 logger = logging.getLogger(__name__)
+
+PLACES: dict[bool | str, str] = {"auto": "auto", True: "auto", "memory": "memory", "disk": "disk", False: "off"}
 
 
 class FeatureCaching(ReplacesTrainingLoader):
@@ -45,7 +47,7 @@ class FeatureCaching(ReplacesTrainingLoader):
     def __init__(self, place: bool | str, settings: CacheSettings, source: Callable[[], FeatureSource]) -> None:
         if place not in PLACES:
             raise ValueError(f"feature_cache must be 'auto', 'memory', 'disk' or false, got {place!r}.")
-        self.place = place
+        self.place = PLACES[place]
         self.settings = settings
         self._source = source
         self._name = ""
@@ -53,27 +55,26 @@ class FeatureCaching(ReplacesTrainingLoader):
 
     def wanted(self) -> str | None:
         """Return the name of the setting if the user chose a place, else ``None``."""
-        return "feature_cache" if self.place and not is_automatic(self.place) else None
+        return "feature_cache" if self.place in {"memory", "disk"} else None
 
-    def training_loader(self, trainer: pl.Trainer, images: object) -> object:
+    def training_loader(self, trainer: pl.Trainer, images: Any) -> object:  # noqa: ANN401  # see the base class
         """Fill the cache and return a loader over it, or the loader of images if features are not cached."""
-        if not self.place:
+        if self.place == "off":
             return images
         source = self._source()
         reason = reason_against_caching(images, source.transform)
         if reason is None:
-            left = passes(trainer, len(images))  # type: ignore[arg-type]
+            left = passes(trainer, len(images))
             if left <= 0 or trainer.should_stop:
                 return images
-            if is_automatic(self.place) and left <= 1:
+            if self.place == "auto" and left <= 1:
                 reason = "training sees no image more than once"
-        if reason is not None or not isinstance(images, DataLoader):
-            level = logging.INFO if is_automatic(self.place) else logging.WARNING
+        if reason is not None:
+            level = logging.INFO if self.place == "auto" else logging.WARNING
             logger.log(level, "The feature cache is off: %s.", reason)
             return images
         rows = self._features(trainer, source, images)
-        samples = images.dataset.samples  # type: ignore[attr-defined]
-        return images if rows is None else cached_loader(images, CachedFeatures(rows, samples))
+        return images if rows is None else cached_loader(images, CachedFeatures(rows, images.dataset.samples))
 
     def _features(self, trainer: pl.Trainer, source: FeatureSource, images: DataLoader) -> np.ndarray | None:
         """Return the rows of features, cached or computed now; ``None`` if there is no room for them."""

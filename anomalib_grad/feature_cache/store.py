@@ -170,7 +170,7 @@ def reserve(descriptor: int, offset: int, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, offset, size)
         return
-    zeros = bytes(min(size, 2**24))
+    zeros = bytes(min(size, CHUNK))
     while size > 0:
         size -= os.write(descriptor, zeros[:size])
 
