@@ -3,9 +3,8 @@
 """Dataset that joins the datasets of several categories."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pandas as pd
 import torch
@@ -69,16 +68,12 @@ class MultiCategoryDataset(AnomalibDataset):
 
         Raises:
             UnreadableImageError: If the image or its mask cannot be read; names the file.
-            TypeError: If the category's dataset does not return images.
         """
         sample = self.samples.iloc[index]
         part, row = self.parts[sample["part"]], int(sample["row"])
         has_own_reader = type(part).__getitem__ is not AnomalibDataset.__getitem__
         item = _read_by(part, row, sample) if has_own_reader else read_item(part, row, self.file_format)
-        if not isinstance(item, ImageItem):
-            raise TypeError(f"category '{sample['category']}' gives {type(item).__name__}; join image datasets only")
-        values: dict[str, Any] = {field.name: getattr(item, field.name) for field in fields(item)}
-        return CategoryImageItem(**{**values, "mask_path": sample["mask_path"], "category": sample["category"]})
+        return CategoryImageItem(**vars(item) | {"mask_path": sample["mask_path"], "category": sample["category"]})
 
     def __add__(self, other_dataset: AnomalibDataset) -> "MultiCategoryDataset":  # type: ignore[override]
         """Join with another ``MultiCategoryDataset``."""

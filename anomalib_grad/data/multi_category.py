@@ -28,7 +28,7 @@ from .dataset import MultiCategoryDataset
 from .discovery import check_names, create_datamodule, discover_categories, resolve_datamodule_class
 from .ignore_masks import folder_of, given_masks, kept_pixels, mask_in
 from .masks import check_masks
-from .mvtec_layout import Layout, MVTecLayout
+from .mvtec_layout import Layout
 from .read_or_refuse import DEFAULT_FORMAT, FileFormat
 from .sampling import BalancedSampler, EvaluationBatchSampler
 from .unreadable import leave_out_unreadable
@@ -262,9 +262,7 @@ class MultiCategory(AnomalibDataModule):
         for name, datamodule in self.datamodules.items():
             datamodule.trainer = self.trainer
             if isinstance(datamodule, Layout):
-                datamodule.skip_missing = self.skip_unreadable
-            if isinstance(datamodule, MVTecLayout):
-                datamodule.file_format = self._file_format
+                datamodule.skip_missing, datamodule.file_format = self.skip_unreadable, self._file_format
             try:
                 with explain_permission_errors():
                     datamodule.setup(_stage)
@@ -361,10 +359,9 @@ class MultiCategory(AnomalibDataModule):
         return self._evaluation_dataloader(self.test_data) if len(self.test_data) else []
 
     def _evaluation_dataloader(self, dataset: MultiCategoryDataset) -> DataLoader:
-        sampler = SequentialSampler(dataset)
         return DataLoader(
             dataset=dataset,
-            batch_sampler=EvaluationBatchSampler(sampler, self.eval_batch_size, drop_last=False, groups=dataset.groups),
+            batch_sampler=EvaluationBatchSampler(SequentialSampler(dataset), self.eval_batch_size, drop_last=False),
             num_workers=self.num_workers,
             collate_fn=self.external_collate_fn or dataset.collate_fn,
         )

@@ -78,11 +78,7 @@ class ConfigurePreProcessor:
     def __get__(self, model: Any, owner: type) -> Callable[..., GradPreProcessor]:  # noqa: ANN401  # whose class this is
         """Return the function ``configure_pre_processor(image_size=None)``, image size in pixels."""
         network = getattr(model, "model", None)  # none on the class, nor while a model is being built
-        backbone = network.backbone if network else None
-        mean, std = (backbone.mean, backbone.std) if backbone else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-        default_size = backbone.image_size if backbone else DEFAULT_IMAGE_SIZE
-
-        def configure_pre_processor(image_size: tuple[int, int] | None = None) -> GradPreProcessor:
-            return GradPreProcessor.from_statistics(image_size or default_size, mean, std)
-
-        return configure_pre_processor
+        own_size, mean, std = DEFAULT_IMAGE_SIZE, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+        if network:
+            own_size, mean, std = network.backbone.image_size, network.backbone.mean, network.backbone.std
+        return lambda image_size=None: GradPreProcessor.from_statistics(image_size or own_size, mean, std)

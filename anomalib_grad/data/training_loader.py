@@ -5,7 +5,7 @@
 import logging
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,16 +36,11 @@ class ReplacesTrainingLoader(Callback, ABC):
         datamodule: Any = getattr(trainer, "datamodule", None)
         if stage != "fit":
             return
-        if datamodule is None:
-            if self.wanted() is not None:
-                logger.warning("%s is off: pass the trainer a datamodule instead of data loaders.", self.wanted())
-            return
-        images: Callable[[], object] = datamodule.train_dataloader
-
-        def train_dataloader() -> object:
-            return self.training_loader(trainer, images())
-
-        datamodule.train_dataloader = train_dataloader
+        if datamodule is not None:
+            images = datamodule.train_dataloader
+            datamodule.train_dataloader = lambda: self.training_loader(trainer, images())
+        elif self.wanted() is not None:
+            logger.warning("%s is off: pass the trainer a datamodule instead of data loaders.", self.wanted())
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Restore the datamodule's own loader."""
@@ -68,7 +63,7 @@ def counting_batches(trainer: pl.Trainer) -> Iterator[None]:
     if replaced is None:
         yield
         return
-    images: Callable[[], object] = datamodule.train_dataloader
+    images = datamodule.train_dataloader
     datamodule.train_dataloader = lambda: index_loader(images())
     with isolate_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings about a loader come when it is requested
