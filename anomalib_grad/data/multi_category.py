@@ -167,7 +167,7 @@ class MultiCategory(AnomalibDataModule):
         )
         self.balanced = balanced
         self.skip_unreadable = skip_unreadable
-        self.bits, self.max_pixels = bits, max_pixels
+        self._file_format = FileFormat(bits, max_pixels)
         self.ignore = ignore
         self.root = Path(root)
         self._splits = splits
@@ -187,15 +187,15 @@ class MultiCategory(AnomalibDataModule):
     def _named(
         self, datamodules: list[AnomalibDataModule] | dict[str, AnomalibDataModule]
     ) -> dict[str, AnomalibDataModule]:
-        if not isinstance(datamodules, Mapping):
-            names = [datamodule.category or datamodule.name for datamodule in datamodules]
-            check_names(names)
-            datamodules = dict(zip(names, datamodules, strict=True))
-        check_names(list(datamodules))
-        for datamodule in datamodules.values():
+        if isinstance(datamodules, Mapping):
+            named = list(datamodules.items())
+        else:
+            named = [(datamodule.category or datamodule.name, datamodule) for datamodule in datamodules]
+        check_names([name for name, _ in named])
+        for _, datamodule in named:
             for key in _AUGMENTATIONS:
                 setattr(datamodule, key, getattr(self, key) or getattr(datamodule, key))
-        return datamodules
+        return dict(named)
 
     def _created(
         self, categories: list[str] | str, dataset: str, dataset_args: dict[str, Any]
@@ -254,7 +254,6 @@ class MultiCategory(AnomalibDataModule):
             datamodule.prepare_data()
 
     def _setup(self, _stage: str | None = None) -> None:
-        self._file_format = FileFormat(self.bits, self.max_pixels).checked()
         first = next(iter(self.datamodules.values()))
         self.test_split_mode = TestSplitMode(self._splits["test_split_mode"] or first.test_split_mode)
         self.val_split_mode = ValSplitMode(self._splits["val_split_mode"] or first.val_split_mode)
@@ -290,7 +289,7 @@ class MultiCategory(AnomalibDataModule):
 
     def _join(self, subset: str, datasets: dict[str, Any]) -> MultiCategoryDataset:
         for name, datamodule in self.datamodules.items():
-            folder = Path(getattr(datamodule, "root", None) or self.root) / datamodule.category
+            folder = folder_of(datamodule) or self.root
             if len(datasets.get(name, ())) > 0:
                 if isinstance(datasets[name], (AnomalibDepthDataset, AnomalibVideoDataset)):
                     raise TypeError(f"category '{name}' is not an image dataset; join image datasets only")

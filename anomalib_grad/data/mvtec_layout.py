@@ -59,16 +59,9 @@ class Layout(AnomalibDataModule):
         rows, has_masks = self.listed()
         samples = pd.DataFrame(rows, columns=["split", "label", "image_path", "mask_path", "label_index"])
         samples.attrs["task"] = (TaskType.SEGMENTATION if has_masks else TaskType.CLASSIFICATION).value
-        self.train_data = LayoutDataset(samples, Split.TRAIN)
-        self.test_data = LayoutDataset(samples, Split.TEST)
-
-
-class LayoutDataset(AnomalibDataset):
-    """Images of one split of a product."""
-
-    def __init__(self, samples: pd.DataFrame, split: Split) -> None:
-        super().__init__()
-        self.samples = samples[samples["split"] == split.value]
+        self.train_data, self.test_data = AnomalibDataset(), AnomalibDataset()
+        self.train_data.samples = samples[samples["split"] == Split.TRAIN.value]
+        self.test_data.samples = samples[samples["split"] == Split.TEST.value]
 
 
 class MVTecLayout(Layout, MVTecAD):

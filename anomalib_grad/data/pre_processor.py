@@ -13,6 +13,7 @@ from typing import Any, cast
 import lightning.pytorch as pl
 from anomalib.data import AnomalibDataModule
 from anomalib.pre_processing import PreProcessor
+from anomalib.pre_processing.utils.transform import get_exportable_transform
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from torchvision.transforms.v2 import Compose, Normalize, Resize, Transform
@@ -29,7 +30,7 @@ def exportable(transform: Transform | nn.Module) -> nn.Module:
     size = resized_to(transform)
     if size is not None:
         return AntialiasedResize(size)
-    return cast("nn.Module", PreProcessor(transform).export_transform)  # anomalib's conversion of others
+    return cast("nn.Module", get_exportable_transform(transform))
 
 
 class GradPreProcessor(PreProcessor):

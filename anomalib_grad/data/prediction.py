@@ -47,7 +47,7 @@ class PredictImages(PredictDataset):
         max_pixels: int | None = None,
     ) -> None:
         # anomalib's constructor is not called, as it lists hidden files too
-        self.file_format = FileFormat(bits, max_pixels).checked()
+        self.file_format = FileFormat(bits, max_pixels)
         self.image_filenames = images_at(Path(path))
         self.transform = transform
         self.image_size = image_size

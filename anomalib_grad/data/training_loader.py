@@ -28,7 +28,7 @@ class ReplacesTrainingLoader(Callback, ABC):
         """Return the loader to train on in place of the datamodule's loader ``images``, or ``images`` itself."""
 
     @abstractmethod
-    def wanted(self) -> str | None:
+    def wanted(self, model: Any) -> str | None:  # noqa: ANN401  # Grad, which this room does not know
         """Return the name of the setting that asks for this callback, or ``None`` if it is not set."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -39,8 +39,8 @@ class ReplacesTrainingLoader(Callback, ABC):
         if datamodule is not None:
             images = datamodule.train_dataloader
             datamodule.train_dataloader = lambda: self.training_loader(trainer, images())
-        elif self.wanted() is not None:
-            logger.warning("%s is off: pass the trainer a datamodule instead of data loaders.", self.wanted())
+        elif (setting := self.wanted(pl_module)) is not None:
+            logger.warning("%s is off: pass the trainer a datamodule instead of data loaders.", setting)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Restore the datamodule's own loader."""

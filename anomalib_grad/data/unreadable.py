@@ -138,7 +138,7 @@ class NameUnreadableImages(Callback):
             return
         causes: dict[File, str] = {}
         for dataset in datasets_in_use(trainer):
-            causes |= find_unreadable(files_of(dataset), getattr(dataset, "file_format", DEFAULT_FORMAT))
+            causes |= find_unreadable(files_of(dataset), getattr(dataset, "file_format", None) or DEFAULT_FORMAT)
         if causes:
             option = "--data.skip_unreadable true (of MultiCategory and PredictImages, in Python skip_unreadable=True)"
             reword(exception, f"{enumerated(causes.values())}; to leave such files out, set {option}.")

@@ -98,28 +98,27 @@ def choose_place(settings: CacheSettings, place: str, size: int, processes: int)
     Raises:
         ValueError: If the user chose a place and the cache is larger than allowed.
     """
+    folder = settings.resolved_folder
     if size > settings.limit * GIB:
         problem = (
-            f"the features take {size / GIB:.2f} GiB, but cache.gib allows only {settings.limit:g}: raise cache.gib, "
-            f"or halve their size with cache.dtype float16"
+            f"but cache.gib allows only {settings.limit:g}: raise cache.gib, or halve their size with cache.dtype "
+            f"float16"
         )
         if place != "auto":
-            raise ValueError(f"{problem}, or set feature_cache to false.")
-        logger.warning("The feature cache is off, so every epoch computes all features again; %s.", problem)
-        return None
-    if place != "auto":
+            raise ValueError(f"the features take {size / GIB:.2f} GiB, {problem}, or set feature_cache to false.")
+    elif place != "auto":
         return place
-    if processes > 1:
+    elif processes > 1:  # they must agree
         return "disk"
-    if size <= MEMORY_SHARE * psutil.virtual_memory().available:
+    elif size <= MEMORY_SHARE * psutil.virtual_memory().available:
         return "memory"
-    if size <= shutil.disk_usage(nearest_folder(settings.resolved_folder / "cache")).free:
+    elif size <= shutil.disk_usage(nearest_folder(folder / "cache")).free:
         return "disk"
+    else:
+        problem = f"and fit neither into memory nor into {folder}; {ADVICE}"
     logger.warning(
-        "The feature cache is off, so every epoch computes all features again: they take %.2f GiB and fit neither "
-        "into memory nor into %s; %s",
+        "The feature cache is off, so every epoch computes all features again: they take %.2f GiB, %s.",
         size / GIB,
-        settings.resolved_folder,
-        ADVICE,
+        problem,
     )
     return None
