@@ -4,7 +4,7 @@
 
 import logging
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -37,8 +37,6 @@ logger = logging.getLogger(__name__)
 
 _SUBSETS = ("train_data", "val_data", "test_data")
 _AUGMENTATIONS = ("train_augmentations", "val_augmentations", "test_augmentations")
-_SHARED = ("train_batch_size", "eval_batch_size", "num_workers", "seed", *_AUGMENTATIONS)
-"""Arguments that each category's datamodule takes as well."""
 
 
 class MultiCategory(AnomalibDataModule):
@@ -148,29 +146,19 @@ class MultiCategory(AnomalibDataModule):
         for name, share in (("test_split_ratio", test_split_ratio), ("val_split_ratio", val_split_ratio)):
             if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {share}.")
-        splits: dict[str, Any] = {
+        self._splits: dict[str, Any] = {
             "test_split_mode": test_split_mode,
             "test_split_ratio": test_split_ratio,
             "val_split_mode": val_split_mode,
             "val_split_ratio": val_split_ratio,
         }
-        super().__init__(
-            train_batch_size=train_batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            train_augmentations=train_augmentations,
-            val_augmentations=val_augmentations,
-            test_augmentations=test_augmentations,
-            augmentations=augmentations,
-            seed=seed,
-            **splits,
-        )
+        augment = (train_augmentations, val_augmentations, test_augmentations, augmentations)
+        super().__init__(train_batch_size, eval_batch_size, num_workers, *augment, seed=seed, **self._splits)
         self.balanced = balanced
         self.skip_unreadable = skip_unreadable
         self._file_format = FileFormat(bits, max_pixels)
         self.ignore = ignore
         self.root = Path(root)
-        self._splits = splits
         self._sought = (categories, dataset, dataset_args or {})
         self._given = datamodules
 
@@ -209,7 +197,7 @@ class MultiCategory(AnomalibDataModule):
         else:
             names = [categories] if isinstance(categories, str) else list(categories)
         check_names(names)
-        common = {key: getattr(self, key) for key in _SHARED} | self._splits
+        common = {key: getattr(self, key) for key in ("seed", *_AUGMENTATIONS)} | self._splits
         return {name: create_datamodule(name, self.root, datamodule_class, dataset_args, **common) for name in names}
 
     @cached_property
@@ -219,12 +207,11 @@ class MultiCategory(AnomalibDataModule):
         anomalib names result images by their path below the folder called like the datamodule. With this name, equal
         file names of different categories stay apart.
         """
-        roots = [getattr(datamodule, "root", None) for datamodule in self.datamodules.values()]
-        known = [os.path.abspath(root) for root in roots if root is not None]  # noqa: PTH100  # must not follow links
-        if len(known) < len(roots):
+        roots: list[Any] = [getattr(datamodule, "root", None) for datamodule in self.datamodules.values()]
+        if None in roots:
             return type(self).__name__
-        folder = Path(os.path.commonpath(known))
-        alone = len(known) == 1 and folder.name == next(iter(self.datamodules))
+        folder = Path(os.path.commonpath([os.path.abspath(root) for root in roots]))  # noqa: PTH100  # follows no link
+        alone = len(roots) == 1 and folder.name == next(iter(self.datamodules))
         return (folder.parent.name if alone else folder.name) or type(self).__name__
 
     @property
@@ -257,7 +244,7 @@ class MultiCategory(AnomalibDataModule):
         first = next(iter(self.datamodules.values()))
         self.test_split_mode = TestSplitMode(self._splits["test_split_mode"] or first.test_split_mode)
         self.val_split_mode = ValSplitMode(self._splits["val_split_mode"] or first.val_split_mode)
-        parts: dict[str, dict[str, Any]] = {subset: {} for subset in _SUBSETS}
+        parts: defaultdict[str, dict[str, Any]] = defaultdict(dict)
         for name, datamodule in self.datamodules.items():
             datamodule.trainer = self.trainer
             if isinstance(datamodule, Layout):
@@ -275,8 +262,7 @@ class MultiCategory(AnomalibDataModule):
             all_parts = [dataset for datasets in parts.values() for dataset in datasets.values()]
             leave_out_unreadable(all_parts, self._file_format)
         for subset, datasets in parts.items():
-            if datasets:
-                setattr(self, subset, self._join(subset.removesuffix("_data"), datasets))
+            setattr(self, subset, self._join(subset.removesuffix("_data"), datasets))
         self._check_masks()
         self._warn_of_equal_output_names()
 
