@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dataset that joins the datasets of several categories."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -49,6 +49,8 @@ class MultiCategoryDataset(AnomalibDataset):
         for part in self.parts:
             part.augmentations = augmentations
 
+    collate_fn = CategoryImageBatch.collate
+
     @property
     def categories(self) -> list[str]:
         """Sorted names of the categories."""
@@ -92,11 +94,6 @@ class MultiCategoryDataset(AnomalibDataset):
         other = MultiCategoryDataset({}, self.file_format)
         other.parts, other.samples = parts, _joined(frames)
         return other
-
-    @property
-    def collate_fn(self) -> Callable[[list[CategoryImageItem]], CategoryImageBatch]:
-        """Function that joins items into a ``CategoryImageBatch``."""
-        return CategoryImageBatch.collate
 
 
 def read_item(dataset: AnomalibDataset, row: int, files: FileFormat) -> ImageItem:
