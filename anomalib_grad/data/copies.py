@@ -82,8 +82,7 @@ class Copies(Dataset[Any]):
     def __init__(self, dataset: Any, copies: int, turned_below: int = 0) -> None:  # noqa: ANN401  # any of anomalib's
         self.dataset = dataset
         self.copies = copies
-        images = dataset.samples
-        self._products = list(images["category"]) if "category" in images else [""] * len(images)
+        self._products = list(dataset.samples.get("category", [""] * len(dataset)))
         self.turned = sorted(name for name, count in Counter(self._products).items() if count < turned_below)
         self.samples = pd.concat([dataset.samples] * (copies + 1), ignore_index=True)
         self.parts = getattr(dataset, "parts", [dataset])

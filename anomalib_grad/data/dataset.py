@@ -3,6 +3,7 @@
 """Dataset that joins the datasets of several categories."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import cast
 
@@ -35,9 +36,8 @@ class MultiCategoryDataset(AnomalibDataset):
     def __init__(self, parts: Mapping[str, AnomalibDataset], file_format: FileFormat = DEFAULT_FORMAT) -> None:
         self.parts = list(parts.values())
         self.file_format = file_format
-        super().__init__(augmentations=self.parts[0].augmentations if self.parts else None)
-        frames = [_frame(name, index, part) for index, (name, part) in enumerate(parts.items())]
-        self.samples = _joined(frames)
+        super().__init__(augmentations=self.parts[0].augmentations)
+        self.samples = _joined([_frame(name, index, part) for index, (name, part) in enumerate(parts.items())])
 
     @property
     def augmentations(self) -> Transform | None:
@@ -91,7 +91,7 @@ class MultiCategoryDataset(AnomalibDataset):
         return self._of(self.parts, self.samples[~self.samples["category"].isin(categories)])
 
     def _of(self, parts: list[AnomalibDataset], *frames: pd.DataFrame) -> "MultiCategoryDataset":
-        other = MultiCategoryDataset({}, self.file_format)
+        other = copy(self)
         other.parts, other.samples = parts, _joined(frames)
         return other
 
@@ -160,9 +160,7 @@ def _frame(category: str, index: int, part: AnomalibDataset) -> pd.DataFrame:
 
 
 def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    columns = ["image_path", "split", "label_index", "mask_path", "category", "has_mask", "part", "row"]
-    frames = [frame for frame in frames if len(frame)]
-    samples = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+    samples = pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
     masked = bool(samples["has_mask"].any())
     samples.attrs["task"] = (TaskType.SEGMENTATION if masked else TaskType.CLASSIFICATION).value
     return samples

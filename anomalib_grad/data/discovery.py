@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeGuard
 
 import anomalib.data
 from anomalib.data import AnomalibDataModule, Folder, MVTecAD
@@ -46,16 +46,14 @@ def resolve_datamodule_class(name: str) -> type[AnomalibDataModule]:
         found = getattr(import_module(module_name or "anomalib.data"), class_name, None)
     except ModuleNotFoundError as error:
         raise ValueError(f"dataset '{name}' cannot be imported: {error}; give an importable class path") from error
-    if not (inspect.isclass(found) and issubclass(found, AnomalibDataModule)):
-        known = sorted(
-            key
-            for key, value in vars(anomalib.data).items()
-            if inspect.isclass(value) and issubclass(value, AnomalibDataModule) and value is not AnomalibDataModule
-        )
-        raise ValueError(
-            f"dataset '{name}' is not an anomalib datamodule; use a class path or one of {', '.join(known)}"
-        )
+    if not _is_datamodule(found):
+        known = ", ".join(key for key, _ in inspect.getmembers(anomalib.data, _is_datamodule))
+        raise ValueError(f"dataset '{name}' is not an anomalib datamodule; use a class path or one of {known}")
     return found
+
+
+def _is_datamodule(value: object) -> TypeGuard[type[AnomalibDataModule]]:
+    return inspect.isclass(value) and issubclass(value, AnomalibDataModule) and value is not AnomalibDataModule
 
 
 def discover_categories(
