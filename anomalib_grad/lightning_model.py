@@ -28,8 +28,9 @@ from .data.unreadable import NameUnreadableImages
 from .deploy.export import CategoryExportMixin, ExplainedInferenceBatch
 from .evaluation.metrics import RankRawScores
 from .feature_cache import FeatureCaching, features_of
-from .files.checkpoint_reading import SafeCheckpoints
+from .files.checkpoint_reading import NameUnreadableCheckpoint
 from .files.configuration import restoring
+from .files.whole_checkpoints import WholeCheckpoints
 from .recipes import DEFAULT_RECIPE, build_network, find_recipe, naming_recipe
 from .report.visualizer import DistinctImageVisualizer, with_distinct_names
 from .settings import CacheSettings, MapSettings, MethodSettings, Settings, TrainingSettings
@@ -197,8 +198,8 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             extending,
             FollowIgnoreMasks(),
             *(LearnFromFeatures(extending.replayed), LearnToRecognise(extending.replayed)),
-            *(ValidateAtEnd(), StopDiverged(), RankRawScores()),
-            *(NameMissingImages(), NameUnreadableImages(), SafeCheckpoints()),
+            *(ValidateAtEnd(), StopDiverged(), WholeCheckpoints(), RankRawScores()),
+            *(NameMissingImages(), NameUnreadableImages(), NameUnreadableCheckpoint()),
             *(SayHowToGoOn(), SettleStart()),
         ]
 

@@ -1,9 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoint files: check them before loading and say why one cannot be loaded; torch does neither.
-
-:class:`SafeCheckpoints` is the Lightning callback that makes every run do so, and write checkpoints whole.
-"""
+"""Checkpoint files: check them before loading and say why one cannot be loaded; torch does neither."""
 
 import os
 import shutil
@@ -17,7 +14,6 @@ from typing import IO, Any
 import lightning.pytorch as pl
 import torch
 from anomalib.utils.serialization import anomalib_safe_globals
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.callbacks import Callback
 
@@ -105,21 +101,8 @@ def checked_checkpoint(source: str | Path | IO[bytes], extra_safe_globals: Seque
         yield path
 
 
-class SafeCheckpoints(Callback):
-    """Callback that checks checkpoints, writes them whole, and names the one that a run could not load.
-
-    A checkpoint plugin that the user brought stays.
-    """
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Replace the checkpoint plugin if it is Lightning's or anomalib's own."""
-        from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO  # noqa: PLC0415  # imports the engine
-
-        from .checkpoint_io import WholeCheckpointIO  # noqa: PLC0415
-
-        present = trainer.strategy.checkpoint_io
-        if type(present) in {TorchCheckpointIO, AnomalibCheckpointIO}:
-            trainer.strategy.checkpoint_io = WholeCheckpointIO(getattr(present, "extra_safe_globals", ()))
+class NameUnreadableCheckpoint(Callback):
+    """Callback that names the file in the error of a run that could not load its ``ckpt_path``."""
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Rewrite the message of an exception that came from reading the checkpoint or from its content."""
