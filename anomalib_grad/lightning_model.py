@@ -163,6 +163,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
 
     learning_type = LearningType.ONE_CLASS  # from normal images only
     trainer_arguments: ClassVar[dict[str, Any]] = {}  # empty, as any would override the user's
+    _feature_source = None  # older torch exports refer to it
     configure_pre_processor = ConfigurePreProcessor()
     configure_post_processor = PerCategoryPostProcessor  # thresholds per category where the data have categories
     configure_visualizer = DistinctImageVisualizer
