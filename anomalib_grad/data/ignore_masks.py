@@ -77,7 +77,7 @@ def ignore_masks(datamodule: Any) -> dict[str, Path]:  # noqa: ANN401  # anomali
     return {} if mask is None else {"": mask}
 
 
-def given_masks(ignore: str | Path | Mapping[str, str] | None, folders: Mapping[str, Path | None]) -> dict[str, Path]:
+def given_masks(ignore: str | Mapping[str, str] | None, folders: Mapping[str, Path | None]) -> dict[str, Path]:
     """Determine the ignore mask of each product.
 
     Args:
@@ -90,8 +90,8 @@ def given_masks(ignore: str | Path | Mapping[str, str] | None, folders: Mapping[
     Raises:
         ValueError: If one is given for an unknown product.
     """
-    if isinstance(ignore, str | Path):
-        ignore = dict.fromkeys(folders, str(ignore))
+    if isinstance(ignore, str):
+        ignore = dict.fromkeys(folders, ignore)
     named = {name: Path(path) for name, path in (ignore or {}).items()}
     unknown = sorted(named.keys() - folders.keys())
     if unknown:
