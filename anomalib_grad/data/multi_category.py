@@ -4,7 +4,7 @@
 
 import logging
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -175,15 +175,15 @@ class MultiCategory(AnomalibDataModule):
     def _named(
         self, datamodules: list[AnomalibDataModule] | dict[str, AnomalibDataModule]
     ) -> dict[str, AnomalibDataModule]:
-        if isinstance(datamodules, Mapping):
-            named = list(datamodules.items())
-        else:
-            named = [(datamodule.category or datamodule.name, datamodule) for datamodule in datamodules]
-        check_names([name for name, _ in named])
-        for _, datamodule in named:
+        if not isinstance(datamodules, Mapping):
+            names = [datamodule.category or datamodule.name for datamodule in datamodules]
+            check_names(names)
+            datamodules = dict(zip(names, datamodules, strict=True))
+        check_names(list(datamodules))
+        for datamodule in datamodules.values():
             for key in _AUGMENTATIONS:
                 setattr(datamodule, key, getattr(self, key) or getattr(datamodule, key))
-        return dict(named)
+        return datamodules
 
     def _created(
         self, categories: list[str] | str, dataset: str, dataset_args: dict[str, Any]
@@ -244,7 +244,7 @@ class MultiCategory(AnomalibDataModule):
         first = next(iter(self.datamodules.values()))
         self.test_split_mode = TestSplitMode(self._splits["test_split_mode"] or first.test_split_mode)
         self.val_split_mode = ValSplitMode(self._splits["val_split_mode"] or first.val_split_mode)
-        parts: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+        parts: dict[str, dict[str, Any]] = {subset: {} for subset in _SUBSETS}
         for name, datamodule in self.datamodules.items():
             datamodule.trainer = self.trainer
             if isinstance(datamodule, Layout):
@@ -262,7 +262,8 @@ class MultiCategory(AnomalibDataModule):
             all_parts = [dataset for datasets in parts.values() for dataset in datasets.values()]
             leave_out_unreadable(all_parts, self._file_format)
         for subset, datasets in parts.items():
-            setattr(self, subset, self._join(subset.removesuffix("_data"), datasets))
+            if datasets:
+                setattr(self, subset, self._join(subset.removesuffix("_data"), datasets))
         self._check_masks()
         self._warn_of_equal_output_names()
 
