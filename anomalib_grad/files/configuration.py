@@ -51,19 +51,22 @@ def check_weights(model: Mapping[str, Tensor], checkpoint: Mapping[str, Tensor])
         CheckpointConfigurationError: If one is missing, or has another shape or kind of number; names the first.
     """
     for name, expected in model.items():
-        found = checkpoint.get(name)
-        if found is None:
-            difference = "is missing"
-        elif found.shape != expected.shape:
-            difference = f"has shape {tuple(found.shape)}, not {tuple(expected.shape)}"
-        elif found.is_complex() or found.is_floating_point() != expected.is_floating_point():
-            difference = f"has type {found.dtype}, not {expected.dtype}"
-        else:
-            continue
-        raise CheckpointConfigurationError(
-            f"the checkpoint's weight {name!r} {difference}: the file was changed after training; give the "
-            f"checkpoint that Grad wrote."
-        )
+        difference = _difference(expected, checkpoint.get(name))
+        if difference is not None:
+            raise CheckpointConfigurationError(
+                f"the checkpoint's weight {name!r} {difference}: the file was changed after training; give the "
+                f"checkpoint that Grad wrote."
+            )
+
+
+def _difference(expected: Tensor, found: Tensor | None) -> str | None:
+    if found is None:
+        return "is missing"
+    if found.shape != expected.shape:
+        return f"has shape {tuple(found.shape)}, not {tuple(expected.shape)}"
+    if found.is_complex() or found.is_floating_point() != expected.is_floating_point():
+        return f"has type {found.dtype}, not {expected.dtype}"
+    return None
 
 
 @contextmanager
