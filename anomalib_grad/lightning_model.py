@@ -27,7 +27,7 @@ from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor, resize_
 from .data.unreadable import NameUnreadableImages
 from .deploy.export import CategoryExportMixin, ExplainedInferenceBatch
 from .evaluation.metrics import RankRawScores
-from .feature_cache import FeatureCaching, FeatureSource, features_of
+from .feature_cache import FeatureCaching, features_of
 from .files.checkpoint_reading import NameUnreadableCheckpoint
 from .files.configuration import restoring
 from .files.whole_checkpoints import WholeCheckpoints
@@ -148,7 +148,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         self._pre_trained = pre_trained
         self._in_bfloat16 = False
         self.own_length = OwnLength()
-        self.feature_caching = FeatureCaching(feature_cache, settings.cache, self._feature_source)
+        self.feature_caching = FeatureCaching(feature_cache)
         self._sample = FeatureSample()
         self._extending = Extending(extends, replaces or (), self._sample)
         self._take(model, recipe, settings)
@@ -159,11 +159,11 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         """Adopt a network and its settings: training and cache follow them, checkpoints hold them as plain data."""
         self.model: GradModel = network
         self.recipe, self.settings = recipe, settings
-        self.feature_caching.settings = settings.cache
         self.save_hyperparameters({"recipe": recipe, **settings.plain()})
 
     learning_type = LearningType.ONE_CLASS  # from normal images only
     trainer_arguments: ClassVar[dict[str, Any]] = {}  # empty, as any would override the user's
+    _feature_source = None  # older torch exports refer to it
     configure_pre_processor = ConfigurePreProcessor()
     configure_post_processor = PerCategoryPostProcessor  # thresholds per category where the data have categories
     configure_visualizer = DistinctImageVisualizer
@@ -194,7 +194,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             RefuseUntrained(),
             LeaveOutHidden(),  # before the visualiser names a result for each image
             *cast("Sequence[Callback]", super().configure_callbacks()),
-            TrainOnCopies(lambda: self.settings.training),
+            TrainOnCopies(),
             self.feature_caching,
             extending,
             FollowIgnoreMasks(),
@@ -203,10 +203,6 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             *(NameMissingImages(), NameUnreadableImages(), NameUnreadableCheckpoint()),
             *(SayHowToGoOn(), SettleStart()),
         ]
-
-    def _feature_source(self) -> FeatureSource:
-        """Return the backbone and the transform that make features of training images."""
-        return FeatureSource(self.model.backbone, getattr(self.pre_processor, "transform", None))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return AdamW with one learning rate for the networks and one for the grids (method section 7)."""

@@ -362,7 +362,7 @@ def main() -> None:
     """Predict on the images that have no row yet, then print a summary."""
     args = parse_arguments()
     images, out = Place.parse(args.images), Place.parse(args.out)
-    files = FileFormat(args.bits, args.max_pixels).checked()
+    files = FileFormat(args.bits, args.max_pixels)
     model = read_model(args.model)
     if args.category is not None:
         check_category(args.category, model)

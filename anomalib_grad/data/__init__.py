@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["CategoryImageBatch", "CategoryImageItem", "MultiCategory", "PredictImages", "Textures", "list_images"]
 
-_SUBMODULES = {
-    "CategoryImageBatch": "dataclasses",
-    "CategoryImageItem": "dataclasses",
-    "MultiCategory": "multi_category",
-    "PredictImages": "prediction",
-    "Textures": "textures",
-    "list_images": "listing",
-}
-
-__getattr__ = lazy_getattr(__name__, _SUBMODULES)
+__getattr__ = lazy_getattr(
+    __name__,
+    {
+        "CategoryImageBatch": "dataclasses",
+        "CategoryImageItem": "dataclasses",
+        "MultiCategory": "multi_category",
+        "PredictImages": "prediction",
+        "Textures": "textures",
+        "list_images": "listing",
+    },
+)

@@ -56,12 +56,10 @@ class NameMissingImages(Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Rewrite anomalib's and Lightning's errors for missing datasets, loaders, masks and failed downloads."""
         data = getattr(trainer, "datamodule", None)
+        kind = type(data).__name__
         if isinstance(exception, AttributeError) and isinstance(exception.obj, AnomalibDataModule):
             if exception.name == "val_data":
-                reword(
-                    exception,
-                    f"{type(exception.obj).__name__} has no validation images to fit thresholds on: {TAKE_IMAGES}",
-                )
+                reword(exception, f"{kind} has no validation images to fit thresholds on: {TAKE_IMAGES}")
         elif isinstance(exception, MisconfigurationException) and data is None and _NO_LOADER in str(exception):
             given = "a folder of them (--data)" if trainer.predicting else "a datamodule, such as --data MultiCategory"
             reword(exception, f"there are no images to run on: give {given}.")
@@ -72,7 +70,7 @@ class NameMissingImages(Callback):
             root, category = getattr(sought, "root", None), sought.category
             reword(
                 exception,
-                f"{type(data).__name__} finds no folder {category!r} in {str(root)!r} and cannot download its data set "
+                f"{kind} finds no folder {category!r} in {str(root)!r} and cannot download its data set "
                 f"({exception.reason}); give the folder that holds {category!r} as root.",
             )
         elif isinstance(data, AnomalibDataModule) and _is_of_pairing(exception):
@@ -80,7 +78,7 @@ class NameMissingImages(Callback):
             place = "" if folder is None else f" in {str(folder)!r}"
             reword(
                 exception,
-                f"{type(data).__name__} pairs images and masks in sorted order, but in that order the files{place} do "
+                f"{kind} pairs images and masks in sorted order, but in that order the files{place} do "
                 f"not match; use MultiCategory, which pairs them by name and says which image lacks a mask.",
             )
 

@@ -8,7 +8,7 @@ memorises a handful of images and finds everything else anomalous, so copies of 
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional
 
 from anomalib_grad.settings import TrainingSettings
 
-from .training_loader import ReplacesTrainingLoader
+from .training_loader import ReplacesTrainingLoader, sampling_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +82,7 @@ class Copies(Dataset[Any]):
     def __init__(self, dataset: Any, copies: int, turned_below: int = 0) -> None:  # noqa: ANN401  # any of anomalib's
         self.dataset = dataset
         self.copies = copies
-        images = dataset.samples
-        self._products = list(images["category"]) if "category" in images else [""] * len(images)
+        self._products = list(dataset.samples.get("category", [""] * len(dataset)))
         self.turned = sorted(name for name, count in Counter(self._products).items() if count < turned_below)
         self.samples = pd.concat([dataset.samples] * (copies + 1), ignore_index=True)
         self.parts = getattr(dataset, "parts", [dataset])
@@ -141,11 +140,10 @@ def with_copies(loader: object, copies: int, turned_below: int = 0) -> object:
             "turned part is a defect.",
             whose,
         )
+    sampler = AnyVersion(loader.sampler, len(loader.dataset), copies)  # type: ignore[arg-type]  # it has a length
     return DataLoader(
         versions,
-        batch_size=loader.batch_size,
-        sampler=AnyVersion(loader.sampler, len(loader.dataset), copies),  # type: ignore[arg-type]  # it has a length
-        drop_last=loader.drop_last,
+        **sampling_arguments(loader) | {"sampler": sampler},
         collate_fn=loader.collate_fn,
         num_workers=loader.num_workers,
         pin_memory=loader.pin_memory,
@@ -158,14 +156,11 @@ def with_copies(loader: object, copies: int, turned_below: int = 0) -> object:
 class TrainOnCopies(ReplacesTrainingLoader):
     """Callback that adds copies to the training images; must be set up before the feature cache."""
 
-    def __init__(self, settings: Callable[[], TrainingSettings]) -> None:
-        self._settings = settings
-
-    def wanted(self) -> str | None:
+    def wanted(self, model: Any) -> str | None:  # noqa: ANN401  # see the base class
         """Return the name of the setting if copies are wanted."""
-        return SETTING if self._settings().copies else None
+        return SETTING if model.settings.training.copies else None
 
-    def training_loader(self, trainer: pl.Trainer, images: object) -> object:
+    def training_loader(self, trainer: pl.Trainer, images: Any) -> object:  # noqa: ANN401  # see the base class
         """Return a loader that draws a random version of each image, or ``images`` itself without copies."""
-        settings = self._settings()
+        settings: TrainingSettings = trainer.lightning_module.settings.training  # type: ignore[union-attr, assignment]
         return with_copies(images, settings.copies, settings.turned_below or 0) if settings.copies else images

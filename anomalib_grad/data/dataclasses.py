@@ -7,71 +7,57 @@ image has it, and anomalib's pixel metrics then skip the batch. So that no mask 
 ``MultiCategory`` never mix images with and without masks in a batch (see ``sampling.py``).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
 from anomalib.data import ImageBatch, ImageItem, NumpyImageBatch, NumpyImageItem
-from anomalib.data.dataclasses.generic import FieldDescriptor
 
 
 @dataclass
-class _CategoryOfItem:
-    # anomalib declares validated fields by a descriptor as default.
-    category: FieldDescriptor[str | None] = FieldDescriptor(validator_name="validate_category")  # noqa: RUF009
-
-    @staticmethod
-    def validate_category(category: str | None) -> str | None:
-        """Accept a name or ``None``."""
-        if category is not None and not isinstance(category, str):
-            raise TypeError(f"category must be a str, got {type(category).__name__}")
-        return category
-
-
-@dataclass
-class _CategoryOfBatch:
-    category: FieldDescriptor[list[str] | None] = FieldDescriptor(validator_name="validate_category")  # noqa: RUF009
-
-    @staticmethod
-    def validate_category(category: Sequence[str] | None) -> list[str] | None:
-        """Accept one name per image or ``None``."""
-        if category is None:
-            return None
-        if isinstance(category, str) or not all(isinstance(name, str) for name in category):
-            raise TypeError(f"category must be a list of str with one name per image, got {category!r}")
-        return list(category)
-
-
-@dataclass
-class NumpyCategoryImageItem(_CategoryOfItem, NumpyImageItem):
+class NumpyCategoryImageItem(NumpyImageItem):
     """One image with its category, as numpy arrays."""
 
+    category: str | None = None
+
 
 @dataclass
-class NumpyCategoryImageBatch(_CategoryOfBatch, NumpyImageBatch):
+class NumpyCategoryImageBatch(NumpyImageBatch):
     """A batch of images with their categories, as numpy arrays."""
 
+    category: list[str] | None = None
     item_class: ClassVar[type[NumpyCategoryImageItem]] = NumpyCategoryImageItem
 
 
 @dataclass
-class CategoryImageItem(_CategoryOfItem, ImageItem):
+class CategoryImageItem(ImageItem):
     """anomalib's ``ImageItem`` (image ``(3, H, W)``, values in [0, 1]) with ``category`` (str)."""
 
+    category: str | None = None
     numpy_class: ClassVar[type[NumpyImageItem]] = NumpyCategoryImageItem
+
+    def __post_init__(self) -> None:
+        """Check that the category is a name."""
+        if self.category is not None and not isinstance(self.category, str):
+            raise TypeError(f"category must be a str, got {type(self.category).__name__}")
 
 
 @dataclass
-class CategoryImageBatch(_CategoryOfBatch, ImageBatch):
+class CategoryImageBatch(ImageBatch):
     """anomalib's ``ImageBatch`` (image ``(B, 3, H, W)``) with ``category`` (list of B str)."""
 
+    category: list[str] | None = None
     item_class: ClassVar[type[ImageItem]] = CategoryImageItem
     numpy_class: ClassVar[type[NumpyImageBatch]] = NumpyCategoryImageBatch
 
     def __post_init__(self) -> None:
         """Check that there is one name per image."""
-        if self.category is not None and self.image is not None and len(self.category) != len(self.image):
-            raise ValueError(f"category has {len(self.category)} names for {len(self.image)} images; give one for each")
+        names = self.category
+        if names is None:
+            return
+        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"category must be a list of str with one name per image, got {names!r}")
+        if self.image is not None and len(names) != len(self.image):
+            raise ValueError(f"category has {len(names)} names for {len(self.image)} images; give one for each")
 
     @classmethod
     def collate(cls, items: list[CategoryImageItem]) -> "CategoryImageBatch":  # type: ignore[override]

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dataset that joins the datasets of several categories."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pandas as pd
 import torch
@@ -36,9 +36,8 @@ class MultiCategoryDataset(AnomalibDataset):
     def __init__(self, parts: Mapping[str, AnomalibDataset], file_format: FileFormat = DEFAULT_FORMAT) -> None:
         self.parts = list(parts.values())
         self.file_format = file_format
-        super().__init__(augmentations=self.parts[0].augmentations if self.parts else None)
-        frames = [_frame(name, index, part) for index, (name, part) in enumerate(parts.items())]
-        self.samples = _joined(frames)
+        super().__init__(augmentations=self.parts[0].augmentations)
+        self.samples = _joined([_frame(name, index, part) for index, (name, part) in enumerate(parts.items())])
 
     @property
     def augmentations(self) -> Transform | None:
@@ -49,6 +48,8 @@ class MultiCategoryDataset(AnomalibDataset):
     def augmentations(self, augmentations: Transform | None) -> None:
         for part in self.parts:
             part.augmentations = augmentations
+
+    collate_fn = CategoryImageBatch.collate
 
     @property
     def categories(self) -> list[str]:
@@ -69,16 +70,12 @@ class MultiCategoryDataset(AnomalibDataset):
 
         Raises:
             UnreadableImageError: If the image or its mask cannot be read; names the file.
-            TypeError: If the category's dataset does not return images.
         """
         sample = self.samples.iloc[index]
         part, row = self.parts[sample["part"]], int(sample["row"])
         has_own_reader = type(part).__getitem__ is not AnomalibDataset.__getitem__
         item = _read_by(part, row, sample) if has_own_reader else read_item(part, row, self.file_format)
-        if not isinstance(item, ImageItem):
-            raise TypeError(f"category '{sample['category']}' gives {type(item).__name__}; join image datasets only")
-        values: dict[str, Any] = {field.name: getattr(item, field.name) for field in fields(item)}
-        return CategoryImageItem(**{**values, "mask_path": sample["mask_path"], "category": sample["category"]})
+        return CategoryImageItem(**vars(item) | {"mask_path": sample["mask_path"], "category": sample["category"]})
 
     def __add__(self, other_dataset: AnomalibDataset) -> "MultiCategoryDataset":  # type: ignore[override]
         """Join with another ``MultiCategoryDataset``."""
@@ -94,14 +91,9 @@ class MultiCategoryDataset(AnomalibDataset):
         return self._of(self.parts, self.samples[~self.samples["category"].isin(categories)])
 
     def _of(self, parts: list[AnomalibDataset], *frames: pd.DataFrame) -> "MultiCategoryDataset":
-        other = MultiCategoryDataset({}, self.file_format)
+        other = copy(self)
         other.parts, other.samples = parts, _joined(frames)
         return other
-
-    @property
-    def collate_fn(self) -> Callable[[list[CategoryImageItem]], CategoryImageBatch]:
-        """Function that joins items into a ``CategoryImageBatch``."""
-        return CategoryImageBatch.collate
 
 
 def read_item(dataset: AnomalibDataset, row: int, files: FileFormat) -> ImageItem:
@@ -168,9 +160,7 @@ def _frame(category: str, index: int, part: AnomalibDataset) -> pd.DataFrame:
 
 
 def _joined(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    columns = ["image_path", "split", "label_index", "mask_path", "category", "has_mask", "part", "row"]
-    frames = [frame for frame in frames if len(frame)]
-    samples = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+    samples = pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True)
     masked = bool(samples["has_mask"].any())
     samples.attrs["task"] = (TaskType.SEGMENTATION if masked else TaskType.CLASSIFICATION).value
     return samples

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeGuard
 
 import anomalib.data
 from anomalib.data import AnomalibDataModule, Folder, MVTecAD
@@ -22,18 +22,11 @@ logger = logging.getLogger(__name__)
 
 # Folders that mark a category, per dataset class of anomalib; any of them is enough.
 _MARKERS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("BMAD", "MPDD", "MVTecAD", "MVTecAD2", "MVTecLOCO", "VAD"), ("train/good",)),
     "AutoVI": ("train/good", "{category}/train/good"),
-    "BMAD": ("train/good",),
     "BTech": ("train/ok",),
-    "MPDD": ("train/good",),
-    "MVTecAD": ("train/good",),
-    "MVTecAD2": ("train/good",),
-    "MVTecLOCO": ("train/good",),
-    "VAD": ("train/good",),
     "Visa": ("train/good", "Data/Images/Normal"),
 }
-# Folder that products have in all of these layouts; it reveals one whose ``train`` is missing or misspelt.
-_TEST_FOLDER = "test"
 # Arguments of ``Folder`` for folders that a category may lack.
 _OPTIONAL_FOLDERS = ("normal_test_dir", "abnormal_dir", "mask_dir")
 # This package's replacements for anomalib's datamodules.
@@ -53,16 +46,14 @@ def resolve_datamodule_class(name: str) -> type[AnomalibDataModule]:
         found = getattr(import_module(module_name or "anomalib.data"), class_name, None)
     except ModuleNotFoundError as error:
         raise ValueError(f"dataset '{name}' cannot be imported: {error}; give an importable class path") from error
-    if not (inspect.isclass(found) and issubclass(found, AnomalibDataModule)):
-        known = sorted(
-            key
-            for key, value in vars(anomalib.data).items()
-            if inspect.isclass(value) and issubclass(value, AnomalibDataModule) and value is not AnomalibDataModule
-        )
-        raise ValueError(
-            f"dataset '{name}' is not an anomalib datamodule; use a class path or one of {', '.join(known)}"
-        )
+    if not _is_datamodule(found):
+        known = ", ".join(key for key, _ in inspect.getmembers(anomalib.data, _is_datamodule))
+        raise ValueError(f"dataset '{name}' is not an anomalib datamodule; use a class path or one of {known}")
     return found
+
+
+def _is_datamodule(value: object) -> TypeGuard[type[AnomalibDataModule]]:
+    return inspect.isclass(value) and issubclass(value, AnomalibDataModule) and value is not AnomalibDataModule
 
 
 def discover_categories(
@@ -80,6 +71,10 @@ def discover_categories(
             broken link, or if the class's layout is unknown.
     """
     markers = _markers(datamodule_class, dataset_args)
+    if not markers:
+        raise ValueError(
+            f"the categories of {datamodule_class.__name__} cannot be found automatically; give categories as a list"
+        )
     if not root.is_dir():
         raise FileNotFoundError(
             f"there is no folder {root}; give the folder that holds one folder per category as root"
@@ -156,8 +151,7 @@ def create_datamodule(
         )
     _check_folder(category, root, datamodule_class, dataset_args)
     datamodule_class = _LAYOUTS.get(datamodule_class, datamodule_class)
-    arguments: dict[str, Any] = {key: value for key, value in common.items() if value is not None}
-    arguments.update(dataset_args)
+    arguments = {key: value for key, value in common.items() if value is not None} | dict(dataset_args)
     if "category" in parameters:
         return datamodule_class(**{**arguments, "root": root, "category": category})
     folder = root / category
@@ -172,10 +166,9 @@ def _product_folders(folder: Path, dataset_args: Mapping[str, Any]) -> dict[str,
     """Return those of the folders given to ``Folder`` that this product has."""
     found: dict[str, list[str] | None] = {}
     for key in _OPTIONAL_FOLDERS:
-        names = as_list(dataset_args.get(key))
-        present = [str(name) for name in names if (folder / name).is_dir()]
-        missing = [str(name) for name in names if str(name) not in present]
-        if missing:
+        names = [str(name) for name in as_list(dataset_args.get(key))]
+        present = [name for name in names if (folder / name).is_dir()]
+        if missing := [name for name in names if name not in present]:
             logger.info("%s has no %s (%s)", folder, ", ".join(missing), key)
         found[key] = present or None
     return found
@@ -187,17 +180,13 @@ def _base(root: Path, datamodule_class: type[AnomalibDataModule]) -> Path:
 
 
 def _markers(datamodule_class: type[AnomalibDataModule], dataset_args: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the folders that mark a category; none if the class's layout is unknown."""
     if issubclass(datamodule_class, Folder):
         normal = dataset_args.get("normal_dir")
         if not normal:
             raise ValueError("dataset Folder needs normal_dir in dataset_args: each product's folder of normal images")
         return tuple(map(str, as_list(normal)))
-    for ancestor in datamodule_class.__mro__:
-        if ancestor.__name__ in _MARKERS:
-            return _MARKERS[ancestor.__name__]
-    raise ValueError(
-        f"the categories of {datamodule_class.__name__} cannot be found automatically; give categories as a list"
-    )
+    return next((_MARKERS[one.__name__] for one in datamodule_class.__mro__ if one.__name__ in _MARKERS), ())
 
 
 def _advice(base: Path, markers: Sequence[str], folders: Sequence[Path]) -> str:
@@ -222,7 +211,7 @@ def _resembles(folder: Path, markers: Sequence[str], dataset_args: Mapping[str, 
     """Tell whether a folder that is not a category looks like one: it has images, and some of a category's folders."""
     parts = {PurePath(marker).parts[0].casefold() for marker in markers}
     parts |= {str(name).casefold() for key in _OPTIONAL_FOLDERS for name in as_list(dataset_args.get(key))}
-    parts |= {_TEST_FOLDER} if "train" in parts else set()
+    parts |= {"test"} if "train" in parts else set()  # in all of these layouts; "train" may be missing or misspelt
     found = any(entry.is_dir() and entry.name.casefold() in parts for entry in folder.iterdir())
     return found and bool(list_images(folder))
 
@@ -248,9 +237,8 @@ def _check_folder(
     """Refuse a misspelt category, for which anomalib would download a whole dataset."""
     base = _base(root, datamodule_class)
     folder = base / category
-    known_layout = any(one is Folder or one.__name__ in _MARKERS for one in datamodule_class.__mro__)
-    markers = _markers(datamodule_class, dataset_args) if known_layout else ()
-    if folder.is_dir() and known_layout and not _is_category(folder, markers):
+    markers = _markers(datamodule_class, dataset_args)
+    if markers and folder.is_dir() and not _is_category(folder, markers):
         advice = _advice(root, markers, [folder])
         raise ValueError(f"category '{category}' in {root} contains no {' or '.join(markers)}; {advice}")
     if folder.is_dir() or (root / category).is_dir():

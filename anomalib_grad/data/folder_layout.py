@@ -8,7 +8,7 @@ sorted order, as in anomalib.
 """
 
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from anomalib.data import Folder
 from anomalib.data.utils import LabelName, Split
@@ -60,12 +60,12 @@ class FolderLayout(Layout, Folder):
     def _images(self, named: Folders) -> list[Path]:
         """List the images of the given folders, each of which must have at least one."""
         suffixes = {suffix.lower() for suffix in self.extensions or IMAGE_SUFFIXES}
+        ignore_mask = Path(self.root or ".") / IGNORE_FILE
         found: list[Path] = []
         for folder in self._folders(named):
             if not folder.is_dir():
                 raise ValueError(f"there is no folder {folder}; check dataset_args")
-            listed = [path for path in list_images(folder) if path != Path(self.root or ".") / IGNORE_FILE]
-            images = [path for path in listed if path.suffix.lower() in suffixes]
+            images = [path for path in list_images(folder) if path.suffix.lower() in suffixes and path != ignore_mask]
             if not images:
                 raise ValueError(f"there is no image in {folder}; add images, or remove the folder from dataset_args")
             found += images
@@ -89,21 +89,17 @@ class FolderLayout(Layout, Folder):
         in_order = dict(zip(sorted(images), files, strict=False))
         if len(images) == len(files) and all(image.stem in mask.stem for image, mask in in_order.items()):
             return in_order
-        unmasked = [image for image in images if image not in named]
-        unused = [mask for mask in files if mask not in named.values()]
-        raise ValueError(_mismatch(images, unmasked, unused))
+        said = []
+        if unmasked := [image for image in images if image not in named]:
+            said.append(f"{len(unmasked)} of {len(images)} anomalous images have no mask (first: {unmasked[0]})")
+        if unused := [mask for mask in files if mask not in named.values()]:
+            said.append(f"{len(unused)} masks belong to no anomalous image (first: {unused[0]})")
+        raise ValueError(
+            f"{', '.join(said)}; give each mask the name of its image, with or without _mask, or remove mask_dir to "
+            "use no masks"
+        )
 
 
 def as_list(named: Folders) -> list[str | Path]:
     """Return the given folders as a list, empty if none is given."""
     return [named] if isinstance(named, str | Path) else list(named or ())
-
-
-def _mismatch(images: Sequence[Path], unmasked: Sequence[PurePath], unused: Sequence[PurePath]) -> str:
-    """Say which of the images and masks do not match."""
-    lacking = (
-        f"{len(unmasked)} of {len(images)} anomalous images have no mask (first: {unmasked[0]})" if unmasked else ""
-    )
-    useless = f"{len(unused)} masks belong to no anomalous image (first: {unused[0]})" if unused else ""
-    said = ", ".join(filter(None, (lacking, useless)))
-    return f"{said}; give each mask the name of its image, with or without _mask, or remove mask_dir to use no masks"

@@ -54,13 +54,11 @@ def mask_in(folder: Path) -> Path | None:
     path = folder / IGNORE_FILE
     if os.path.lexists(path):
         return path
-    beside = folder.iterdir() if folder.is_dir() else ()
-    meant = (file for file in beside if file.stem.lower() == path.stem and has_image_name(PurePath(file.name)))
-    almost = next(meant, None)
-    if almost is not None:
-        raise ValueError(
-            f"{almost} is not used as an ignore mask under that name; rename it to {IGNORE_FILE}, or remove it"
-        )
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if file.stem.lower() == path.stem and has_image_name(PurePath(file.name)):
+            raise ValueError(
+                f"{file} is not used as an ignore mask under that name; rename it to {IGNORE_FILE}, or remove it"
+            )
     return None
 
 

@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 
-from anomalib_grad.files.refusals import explain_permission_errors
+from anomalib_grad.files.refusals import enumerated, explain_permission_errors
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,6 @@ UNSUPPORTED_SUFFIXES = frozenset(
 """Other formats of phones, cameras and programs, whose files users expect to be read as images."""
 _SUFFIXES = IMAGE_SUFFIXES | UNSUPPORTED_SUFFIXES
 _SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"})
-_NAMED = 6
-"""Most folders named in one message."""
 
 
 def is_hidden(path: PurePath) -> bool:
@@ -94,5 +92,4 @@ def counted_by_folder(images: Iterable[Path], folder: Path) -> str:
     """Count images by folder, at most two levels deep, in words: ``"images: 6 in train/ok, 2 in test"``."""
     places = Counter("/".join(image.relative_to(folder).parts[:-1][:2]) or "." for image in images)
     named = [f"{count} in {place}" for place, count in sorted(places.items())]
-    more = f" and {len(named) - _NAMED} more folders" if len(named) > _NAMED else ""
-    return f"images: {', '.join(named[:_NAMED])}{more}" if named else "no image"
+    return f"images: {enumerated(named)}" if named else "no image"

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from .pixels import is_lossy
-from .read_or_refuse import FileFormat, open_image, read_mask
+from .read_or_refuse import FileFormat, open_image
 
 logger = logging.getLogger(__name__)
 
@@ -47,20 +47,6 @@ def check_no_masks_among(images: Sequence[Path]) -> None:
             f"{len(found)} masks lie among the images and would be used as images (first: {found[0]}); move them "
             "to the folder of masks"
         )
-
-
-def check_masks_of_normal(pairs: Iterable[tuple[Path, Path]], files: FileFormat) -> None:
-    """Check that masks of normal images, which some tools write, are empty.
-
-    Raises:
-        ValueError: Names the first that marks pixels.
-        UnreadableImageError: If a mask cannot be read.
-    """
-    for image, mask in pairs:
-        if read_mask(mask, files).any():
-            raise ValueError(
-                f"{image} lies among the normal images, but its mask {mask} marks pixels; move the image or the mask"
-            )
 
 
 def _is_turned(image: Image.Image) -> bool:

@@ -28,7 +28,7 @@ from .dataset import MultiCategoryDataset
 from .discovery import check_names, create_datamodule, discover_categories, resolve_datamodule_class
 from .ignore_masks import folder_of, given_masks, kept_pixels, mask_in
 from .masks import check_masks
-from .mvtec_layout import Layout, MVTecLayout
+from .mvtec_layout import Layout
 from .read_or_refuse import DEFAULT_FORMAT, FileFormat
 from .sampling import BalancedSampler, EvaluationBatchSampler
 from .unreadable import leave_out_unreadable
@@ -37,8 +37,6 @@ logger = logging.getLogger(__name__)
 
 _SUBSETS = ("train_data", "val_data", "test_data")
 _AUGMENTATIONS = ("train_augmentations", "val_augmentations", "test_augmentations")
-_SHARED = ("train_batch_size", "eval_batch_size", "num_workers", "seed", *_AUGMENTATIONS)
-"""Arguments that each category's datamodule takes as well."""
 
 
 class MultiCategory(AnomalibDataModule):
@@ -148,29 +146,19 @@ class MultiCategory(AnomalibDataModule):
         for name, share in (("test_split_ratio", test_split_ratio), ("val_split_ratio", val_split_ratio)):
             if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"{name} must lie between 0 and 1, got {share}.")
-        splits: dict[str, Any] = {
+        self._splits: dict[str, Any] = {
             "test_split_mode": test_split_mode,
             "test_split_ratio": test_split_ratio,
             "val_split_mode": val_split_mode,
             "val_split_ratio": val_split_ratio,
         }
-        super().__init__(
-            train_batch_size=train_batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            train_augmentations=train_augmentations,
-            val_augmentations=val_augmentations,
-            test_augmentations=test_augmentations,
-            augmentations=augmentations,
-            seed=seed,
-            **splits,
-        )
+        augment = (train_augmentations, val_augmentations, test_augmentations, augmentations)
+        super().__init__(train_batch_size, eval_batch_size, num_workers, *augment, seed=seed, **self._splits)
         self.balanced = balanced
         self.skip_unreadable = skip_unreadable
-        self.bits, self.max_pixels = bits, max_pixels
+        self._file_format = FileFormat(bits, max_pixels)
         self.ignore = ignore
         self.root = Path(root)
-        self._splits = splits
         self._sought = (categories, dataset, dataset_args or {})
         self._given = datamodules
 
@@ -209,7 +197,7 @@ class MultiCategory(AnomalibDataModule):
         else:
             names = [categories] if isinstance(categories, str) else list(categories)
         check_names(names)
-        common = {key: getattr(self, key) for key in _SHARED} | self._splits
+        common = {key: getattr(self, key) for key in ("seed", *_AUGMENTATIONS)} | self._splits
         return {name: create_datamodule(name, self.root, datamodule_class, dataset_args, **common) for name in names}
 
     @cached_property
@@ -219,12 +207,11 @@ class MultiCategory(AnomalibDataModule):
         anomalib names result images by their path below the folder called like the datamodule. With this name, equal
         file names of different categories stay apart.
         """
-        roots = [getattr(datamodule, "root", None) for datamodule in self.datamodules.values()]
-        known = [os.path.abspath(root) for root in roots if root is not None]  # noqa: PTH100  # must not follow links
-        if len(known) < len(roots):
+        roots: list[Any] = [getattr(datamodule, "root", None) for datamodule in self.datamodules.values()]
+        if None in roots:
             return type(self).__name__
-        folder = Path(os.path.commonpath(known))
-        alone = len(known) == 1 and folder.name == next(iter(self.datamodules))
+        folder = Path(os.path.commonpath([os.path.abspath(root) for root in roots]))  # noqa: PTH100  # follows no link
+        alone = len(roots) == 1 and folder.name == next(iter(self.datamodules))
         return (folder.parent.name if alone else folder.name) or type(self).__name__
 
     @property
@@ -254,7 +241,6 @@ class MultiCategory(AnomalibDataModule):
             datamodule.prepare_data()
 
     def _setup(self, _stage: str | None = None) -> None:
-        self._file_format = FileFormat(self.bits, self.max_pixels).checked()
         first = next(iter(self.datamodules.values()))
         self.test_split_mode = TestSplitMode(self._splits["test_split_mode"] or first.test_split_mode)
         self.val_split_mode = ValSplitMode(self._splits["val_split_mode"] or first.val_split_mode)
@@ -262,9 +248,7 @@ class MultiCategory(AnomalibDataModule):
         for name, datamodule in self.datamodules.items():
             datamodule.trainer = self.trainer
             if isinstance(datamodule, Layout):
-                datamodule.skip_missing = self.skip_unreadable
-            if isinstance(datamodule, MVTecLayout):
-                datamodule.file_format = self._file_format
+                datamodule.skip_missing, datamodule.file_format = self.skip_unreadable, self._file_format
             try:
                 with explain_permission_errors():
                     datamodule.setup(_stage)
@@ -292,7 +276,7 @@ class MultiCategory(AnomalibDataModule):
 
     def _join(self, subset: str, datasets: dict[str, Any]) -> MultiCategoryDataset:
         for name, datamodule in self.datamodules.items():
-            folder = Path(getattr(datamodule, "root", None) or self.root) / datamodule.category
+            folder = folder_of(datamodule) or self.root
             if len(datasets.get(name, ())) > 0:
                 if isinstance(datasets[name], (AnomalibDepthDataset, AnomalibVideoDataset)):
                     raise TypeError(f"category '{name}' is not an image dataset; join image datasets only")
@@ -361,10 +345,9 @@ class MultiCategory(AnomalibDataModule):
         return self._evaluation_dataloader(self.test_data) if len(self.test_data) else []
 
     def _evaluation_dataloader(self, dataset: MultiCategoryDataset) -> DataLoader:
-        sampler = SequentialSampler(dataset)
         return DataLoader(
             dataset=dataset,
-            batch_sampler=EvaluationBatchSampler(sampler, self.eval_batch_size, drop_last=False, groups=dataset.groups),
+            batch_sampler=EvaluationBatchSampler(SequentialSampler(dataset), self.eval_batch_size, drop_last=False),
             num_workers=self.num_workers,
             collate_fn=self.external_collate_fn or dataset.collate_fn,
         )

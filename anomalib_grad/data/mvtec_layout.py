@@ -31,8 +31,8 @@ from anomalib.data.utils import LabelName, Split
 
 from .ignore_masks import IGNORE_FILE
 from .listing import counted_by_folder, list_images
-from .masks import check_masks_of_normal, check_no_masks_among, masks_by_name, take_mask
-from .read_or_refuse import DEFAULT_FORMAT
+from .masks import check_no_masks_among, masks_by_name, take_mask
+from .read_or_refuse import DEFAULT_FORMAT, read_mask
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ class Layout(AnomalibDataModule):
 
     skip_missing = False
     """Leave out and list broken links to images or masks instead of stopping."""
+    file_format = DEFAULT_FORMAT
+    """Properties that the files do not state themselves."""
 
     @abstractmethod
     def listed(self) -> tuple[list[Row], bool]:
@@ -57,16 +59,9 @@ class Layout(AnomalibDataModule):
         rows, has_masks = self.listed()
         samples = pd.DataFrame(rows, columns=["split", "label", "image_path", "mask_path", "label_index"])
         samples.attrs["task"] = (TaskType.SEGMENTATION if has_masks else TaskType.CLASSIFICATION).value
-        self.train_data = LayoutDataset(samples, Split.TRAIN)
-        self.test_data = LayoutDataset(samples, Split.TEST)
-
-
-class LayoutDataset(AnomalibDataset):
-    """Images of one split of a product."""
-
-    def __init__(self, samples: pd.DataFrame, split: Split) -> None:
-        super().__init__()
-        self.samples = samples[samples["split"] == split.value]
+        self.train_data, self.test_data = AnomalibDataset(), AnomalibDataset()
+        self.train_data.samples = samples[samples["split"] == Split.TRAIN.value]
+        self.test_data.samples = samples[samples["split"] == Split.TEST.value]
 
 
 class MVTecLayout(Layout, MVTecAD):
@@ -77,9 +72,6 @@ class MVTecLayout(Layout, MVTecAD):
             a normal image's mask is not empty, masks lie among the images, normal images lie in a folder that counts as
             a defect, or, without ``skip_missing``, a link is broken.
     """
-
-    file_format = DEFAULT_FORMAT
-    """Properties that the files do not state themselves."""
 
     def listed(self) -> tuple[list[Row], bool]:
         """List the images in the folders of this layout, and tell whether there is any mask."""
@@ -108,7 +100,12 @@ class MVTecLayout(Layout, MVTecAD):
         unused = sorted(set(masks.values()) - missing)
         if unused:
             raise ValueError(f"mask {unused[0]} belongs to no test image; remove it or add its image")
-        check_masks_of_normal((pair for pair in of_normal if missing.isdisjoint(pair)), self.file_format)
+        for image, mask in of_normal:  # some tools write empty ones
+            if missing.isdisjoint((image, mask)) and read_mask(mask, self.file_format).any():
+                raise ValueError(
+                    f"{image} lies among the normal images, but its mask {mask} marks pixels; move the image or the "
+                    "mask"
+                )
         return rows, bool(mask_files)
 
 

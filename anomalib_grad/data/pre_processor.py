@@ -13,6 +13,7 @@ from typing import Any, cast
 import lightning.pytorch as pl
 from anomalib.data import AnomalibDataModule
 from anomalib.pre_processing import PreProcessor
+from anomalib.pre_processing.utils.transform import get_exportable_transform
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 from torchvision.transforms.v2 import Compose, Normalize, Resize, Transform
@@ -29,7 +30,7 @@ def exportable(transform: Transform | nn.Module) -> nn.Module:
     size = resized_to(transform)
     if size is not None:
         return AntialiasedResize(size)
-    return cast("nn.Module", PreProcessor(transform).export_transform)  # anomalib's conversion of others
+    return cast("nn.Module", get_exportable_transform(transform))
 
 
 class GradPreProcessor(PreProcessor):
@@ -78,11 +79,7 @@ class ConfigurePreProcessor:
     def __get__(self, model: Any, owner: type) -> Callable[..., GradPreProcessor]:  # noqa: ANN401  # whose class this is
         """Return the function ``configure_pre_processor(image_size=None)``, image size in pixels."""
         network = getattr(model, "model", None)  # none on the class, nor while a model is being built
-        backbone = network.backbone if network else None
-        mean, std = (backbone.mean, backbone.std) if backbone else (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
-        default_size = backbone.image_size if backbone else DEFAULT_IMAGE_SIZE
-
-        def configure_pre_processor(image_size: tuple[int, int] | None = None) -> GradPreProcessor:
-            return GradPreProcessor.from_statistics(image_size or default_size, mean, std)
-
-        return configure_pre_processor
+        own_size, mean, std = DEFAULT_IMAGE_SIZE, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+        if network:
+            own_size, mean, std = network.backbone.image_size, network.backbone.mean, network.backbone.std
+        return lambda image_size=None: GradPreProcessor.from_statistics(image_size or own_size, mean, std)

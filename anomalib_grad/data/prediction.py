@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dataset of images to predict on, read by the rules of ``pixels.py``."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, cast
 
@@ -47,7 +46,7 @@ class PredictImages(PredictDataset):
         max_pixels: int | None = None,
     ) -> None:
         # anomalib's constructor is not called, as it lists hidden files too
-        self.file_format = FileFormat(bits, max_pixels).checked()
+        self.file_format = FileFormat(bits, max_pixels)
         self.image_filenames = images_at(Path(path))
         self.transform = transform
         self.image_size = image_size
@@ -78,10 +77,20 @@ class PredictImages(PredictDataset):
             "PredictImages is not a datamodule; call engine.predict(model, dataset=PredictImages(...))."
         )
 
-    @property
-    def collate_fn(self) -> Callable[[list[ImageItem]], ImageBatch]:
-        """Function that joins images of one size into a batch."""
-        return collate_equal_sizes
+    @staticmethod
+    def collate_fn(items: list[ImageItem]) -> ImageBatch:
+        """Join images into a batch without resizing any to another's size, which would change its score.
+
+        Raises:
+            ValueError: If their sizes differ.
+        """
+        sizes = {tuple(item.image.shape[-2:]) for item in items if item.image is not None}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"{len(items)} images of {len(sizes)} sizes cannot share a batch; use batches of one, or give "
+                "PredictImages a transform that resizes them."
+            )
+        return cast("ImageBatch", ImageBatch.collate(items))
 
 
 def images_at(path: Path) -> list[Path]:
@@ -99,18 +108,3 @@ def images_at(path: Path) -> list[Path]:
     if not images:
         raise ValueError(f"there is no image in {path}: no file ends in {', '.join(sorted(IMAGE_SUFFIXES))}")
     return images
-
-
-def collate_equal_sizes(items: list[ImageItem]) -> ImageBatch:
-    """Join images into a batch without resizing any to another's size, which would change its score.
-
-    Raises:
-        ValueError: If their sizes differ.
-    """
-    sizes = {tuple(item.image.shape[-2:]) for item in items if item.image is not None}
-    if len(sizes) > 1:
-        raise ValueError(
-            f"{len(items)} images of {len(sizes)} sizes cannot share a batch; use batches of one, or give "
-            "PredictImages a transform that resizes them."
-        )
-    return cast("ImageBatch", ImageBatch.collate(items))

@@ -4,10 +4,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from threading import Lock
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -26,28 +27,26 @@ class UnreadableImageError(ValueError):
     """An image or mask cannot be read; the message names the file, what is wrong, and what to do."""
 
 
-class FileFormat(NamedTuple):
+@dataclass(frozen=True)
+class FileFormat:
     """Properties that image files do not state themselves, and their largest size.
 
     Attributes:
         bits: Bits that 16-bit files use: 12 for those of a camera that counts to 4095.
         max_pixels: Pixels of the largest file to read; ``None`` keeps the limit of Pillow's guard.
+
+    Raises:
+        ValueError: If a value is out of range; says what is possible.
     """
 
     bits: int = 16
     max_pixels: int | None = None
 
-    def checked(self) -> "FileFormat":
-        """Return this object.
-
-        Raises:
-            ValueError: If a value is out of range; says what is possible.
-        """
+    def __post_init__(self) -> None:
         if self.bits not in _BITS:
             raise ValueError(f"bits must be {_BITS[0]} to {_BITS[-1]}, got {self.bits!r}; 8-bit files need no bits.")
         if self.max_pixels is not None and self.max_pixels < 1:
             raise ValueError(f"max_pixels must be at least 1, got {self.max_pixels!r}.")
-        return self
 
 
 DEFAULT_FORMAT = FileFormat()

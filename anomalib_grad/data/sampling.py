@@ -5,17 +5,11 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import BatchSampler, DistributedSampler, Sampler, WeightedRandomSampler
-
-
-def balanced_weights(categories: Sequence[str]) -> torch.Tensor:
-    """Return sampling weights ``(N,)``, float64, of N images by their categories; each category's weights sum to 1."""
-    counts = Counter(categories)
-    return torch.tensor([1.0 / counts[category] for category in categories], dtype=torch.float64)
 
 
 class BalancedSampler(WeightedRandomSampler):
@@ -27,8 +21,8 @@ class BalancedSampler(WeightedRandomSampler):
     """
 
     def __init__(self, categories: Sequence[str], seed: int | None) -> None:
-        weights = balanced_weights(categories)
-        super().__init__(weights.tolist(), num_samples=len(weights), replacement=True)
+        counts = Counter(categories)
+        super().__init__([1 / counts[category] for category in categories], num_samples=len(categories))
         self.seed = seed
         self.epoch = 0
 
@@ -43,20 +37,20 @@ class BalancedSampler(WeightedRandomSampler):
 
 
 class EvaluationBatchSampler(BatchSampler):
-    """Batches in the sampler's order that never mix groups and never repeat an image.
+    """Batches in the sampler's order that never mix groups of images and never repeat an image.
+
+    The groups are those of the sampler's dataset, in its attribute ``groups``: a number for each image.
 
     In distributed runs Lightning passes a ``DistributedSampler``, which repeats images until all processes have equally
     many. Repeated images would count twice in the metrics, so here each process gets its share without repetition.
 
     Args:
-        sampler: Yields indices into ``groups``.
-        batch_size: Largest number of images in a batch.
+        sampler: Yields indices of the dataset.
+        batch_size: Largest number of images in a batch, which ends where the group changes.
         drop_last: Leave out smaller batches.
-        groups: Group of each image of the dataset; a batch ends where the group changes. ``None`` takes the groups of
-            the sampler's dataset, as Lightning creates another batch sampler for predictions without passing them.
 
     Raises:
-        ValueError: If there are more processes than images, or if neither ``groups`` nor the dataset gives groups.
+        ValueError: If there are more processes than images, or if the dataset gives no groups.
     """
 
     def __init__(
@@ -64,10 +58,9 @@ class EvaluationBatchSampler(BatchSampler):
         sampler: Sampler[int] | Iterable[int],
         batch_size: int,
         drop_last: bool,  # Lightning replaces `sampler` and `drop_last` by these names
-        groups: Sequence[int] | None = None,
     ) -> None:
         super().__init__(_without_repetition(sampler), batch_size, drop_last)
-        self.groups = _groups_behind(sampler) if groups is None else groups
+        self.groups = _groups_behind(sampler)
 
     def __iter__(self) -> Iterator[list[int]]:
         for _, run in groupby(self.sampler, key=self.groups.__getitem__):
@@ -86,15 +79,14 @@ def _groups_behind(sampler: Any) -> Sequence[int]:  # noqa: ANN401  # torch's sa
     source = sampler
     while not hasattr(source, "groups"):
         names = ("data_source", "dataset", "_sampler") if isinstance(source, Sampler) else ("_sampler",)
-        inner = [getattr(source, name) for name in names if hasattr(source, name)]
-        if not inner:
+        within = next((name for name in names if hasattr(source, name)), None)
+        if within is None:
             raise ValueError(
                 f"{type(source).__name__} does not say which images can share a batch: give the dataset an attribute "
                 f"groups with one number per image, equal for images with the same kinds of ground truth."
             )
-        source = inner[0]
-    groups: Sequence[int] = source.groups
-    return groups
+        source = getattr(source, within)
+    return cast("Sequence[int]", source.groups)
 
 
 def _without_repetition(sampler: Sampler[int] | Iterable[int]) -> Sampler[int] | Iterable[int]:
@@ -103,9 +95,4 @@ def _without_repetition(sampler: Sampler[int] | Iterable[int]) -> Sampler[int] |
     n_images = len(sampler.dataset)  # type: ignore[arg-type]  # map-style datasets have a length
     if n_images < sampler.num_replicas:
         raise ValueError(f"{n_images} images cannot be shared by {sampler.num_replicas} processes; use fewer devices")
-    return UnrepeatedDistributedSampler(
-        sampler.dataset,
-        num_replicas=sampler.num_replicas,
-        rank=sampler.rank,
-        shuffle=False,
-    )
+    return UnrepeatedDistributedSampler(sampler.dataset, sampler.num_replicas, sampler.rank, shuffle=False)

@@ -5,7 +5,7 @@
 import logging
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,11 +24,11 @@ class ReplacesTrainingLoader(Callback, ABC):
     """
 
     @abstractmethod
-    def training_loader(self, trainer: pl.Trainer, images: object) -> object:
+    def training_loader(self, trainer: pl.Trainer, images: Any) -> object:  # noqa: ANN401  # of any kind
         """Return the loader to train on in place of the datamodule's loader ``images``, or ``images`` itself."""
 
     @abstractmethod
-    def wanted(self) -> str | None:
+    def wanted(self, model: Any) -> str | None:  # noqa: ANN401  # Grad, which this room does not know
         """Return the name of the setting that asks for this callback, or ``None`` if it is not set."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -36,16 +36,11 @@ class ReplacesTrainingLoader(Callback, ABC):
         datamodule: Any = getattr(trainer, "datamodule", None)
         if stage != "fit":
             return
-        if datamodule is None:
-            if self.wanted() is not None:
-                logger.warning("%s is off: pass the trainer a datamodule instead of data loaders.", self.wanted())
-            return
-        images: Callable[[], object] = datamodule.train_dataloader
-
-        def train_dataloader() -> object:
-            return self.training_loader(trainer, images())
-
-        datamodule.train_dataloader = train_dataloader
+        if datamodule is not None:
+            images = datamodule.train_dataloader
+            datamodule.train_dataloader = lambda: self.training_loader(trainer, images())
+        elif (setting := self.wanted(pl_module)) is not None:
+            logger.warning("%s is off: pass the trainer a datamodule instead of data loaders.", setting)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Restore the datamodule's own loader."""
@@ -68,7 +63,7 @@ def counting_batches(trainer: pl.Trainer) -> Iterator[None]:
     if replaced is None:
         yield
         return
-    images: Callable[[], object] = datamodule.train_dataloader
+    images = datamodule.train_dataloader
     datamodule.train_dataloader = lambda: index_loader(images())
     with isolate_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings about a loader come when it is requested

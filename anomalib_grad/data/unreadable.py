@@ -99,12 +99,12 @@ def _fault(file: File, file_format: FileFormat) -> str | None:
         status = Path(path).stat()
     except OSError as error:
         return f"could not read '{path}': {error}"
-    return _checked(path, is_mask, file_format, status.st_size, status.st_mtime_ns)
+    return _fault_in(path, is_mask, file_format, (status.st_size, status.st_mtime_ns, status.st_ctime_ns))
 
 
 @cache
-def _checked(path: str, is_mask: bool, file_format: FileFormat, _size: int, _modified: int) -> str | None:
-    """Decode a file; its size and modification time tell whether it was decoded before."""
+def _fault_in(path: str, is_mask: bool, file_format: FileFormat, _version: tuple[int, int, int]) -> str | None:
+    """Decode a file; its size and times tell whether it was decoded before."""
     try:
         (read_mask if is_mask else check_image)(path, file_format)
     except UnreadableImageError as error:
@@ -138,7 +138,7 @@ class NameUnreadableImages(Callback):
             return
         causes: dict[File, str] = {}
         for dataset in datasets_in_use(trainer):
-            causes |= find_unreadable(files_of(dataset), getattr(dataset, "file_format", DEFAULT_FORMAT))
+            causes |= find_unreadable(files_of(dataset), getattr(dataset, "file_format", None) or DEFAULT_FORMAT)
         if causes:
             option = "--data.skip_unreadable true (of MultiCategory and PredictImages, in Python skip_unreadable=True)"
             reword(exception, f"{enumerated(causes.values())}; to leave such files out, set {option}.")

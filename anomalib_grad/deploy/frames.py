@@ -41,7 +41,6 @@ class FrameFormat(NamedTuple):
 
     def checked(self) -> "FrameFormat":
         """Return self, or raise a ValueError that lists the possible values of an invalid one."""
-        self.files.checked()
         if self.channel_order not in _ORDERS:
             raise ValueError(f'channel_order must be "RGB" or "BGR", got {self.channel_order!r}.')
         return self

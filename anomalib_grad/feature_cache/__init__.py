@@ -8,6 +8,5 @@ callback that replaces the training images by the cache; the other files are its
 
 from .callback import FeatureCaching
 from .dataset import FeatureBatch, batches_of, features_of
-from .filling import FeatureSource
 
-__all__ = ["FeatureBatch", "FeatureCaching", "FeatureSource", "batches_of", "features_of"]
+__all__ = ["FeatureBatch", "FeatureCaching", "batches_of", "features_of"]

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+from anomalib_grad.files.atomic import nearest_folder
 from anomalib_grad.settings import CacheSettings
 
 from .store import ADVICE, GIB
@@ -36,7 +37,6 @@ DETERMINISTIC = (
 """Deterministic transforms."""
 DETERMINISTIC_PACKAGES = ("anomalib.", "anomalib_grad.")
 """Packages whose datasets read the same image from a file every time, apart from their augmentations."""
-PLACES = ("auto", "memory", "disk", True, False)
 MEMORY_SHARE = 0.5
 """Largest share of the available memory for a cache whose place the user did not choose."""
 
@@ -89,12 +89,7 @@ def passes(trainer: pl.Trainer, batches: int) -> float:
     return min(epochs * min(share, 1.0), steps * trainer.world_size / max(batches, 1))
 
 
-def is_automatic(place: bool | str) -> bool:
-    """Tell whether the cache decides by itself if it pays, and where to keep features."""
-    return place in {"auto", True}
-
-
-def choose_place(settings: CacheSettings, place: bool | str, size: int, processes: int) -> str | None:
+def choose_place(settings: CacheSettings, place: str, size: int, processes: int) -> str | None:
     """Choose between memory and disk for a cache of ``size`` bytes; ``None`` if there is no room for it.
 
     Without the user's choice, a cache is kept in memory if that leaves enough for others, else on disk. Several
@@ -103,32 +98,27 @@ def choose_place(settings: CacheSettings, place: bool | str, size: int, processe
     Raises:
         ValueError: If the user chose a place and the cache is larger than allowed.
     """
+    folder = settings.resolved_folder
     if size > settings.limit * GIB:
         problem = (
-            f"the features take {size / GIB:.2f} GiB, but cache.gib allows only {settings.limit:g}: raise cache.gib, "
-            f"or halve their size with cache.dtype float16"
+            f"but cache.gib allows only {settings.limit:g}: raise cache.gib, or halve their size with cache.dtype "
+            f"float16"
         )
-        if not is_automatic(place):
-            raise ValueError(f"{problem}, or set feature_cache to false.")
-        logger.warning("The feature cache is off, so every epoch computes all features again; %s.", problem)
-        return None
-    if not is_automatic(place):
-        return str(place)
-    if processes > 1:
+        if place != "auto":
+            raise ValueError(f"the features take {size / GIB:.2f} GiB, {problem}, or set feature_cache to false.")
+    elif place != "auto":
+        return place
+    elif processes > 1:  # they must agree
         return "disk"
-    if size <= MEMORY_SHARE * psutil.virtual_memory().available:
+    elif size <= MEMORY_SHARE * psutil.virtual_memory().available:
         return "memory"
-    existing = next(
-        folder for folder in (settings.resolved_folder, *settings.resolved_folder.parents) if folder.exists()
-    )
-    free = shutil.disk_usage(existing).free
-    if size <= free:
+    elif size <= shutil.disk_usage(nearest_folder(folder / "cache")).free:
         return "disk"
+    else:
+        problem = f"and fit neither into memory nor into {folder}; {ADVICE}"
     logger.warning(
-        "The feature cache is off, so every epoch computes all features again: they take %.2f GiB and fit neither "
-        "into memory nor into %s; %s",
+        "The feature cache is off, so every epoch computes all features again: they take %.2f GiB, %s.",
         size / GIB,
-        settings.resolved_folder,
-        ADVICE,
+        problem,
     )
     return None

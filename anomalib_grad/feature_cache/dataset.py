@@ -59,9 +59,6 @@ class CachedFeatures(Dataset[FeatureBatch]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> FeatureBatch:
-        return self.__getitems__([index])
-
     def __getitems__(self, indices: Sequence[int]) -> FeatureBatch:
         names = None if self._categories is None else [self._categories[index] for index in indices]
         return FeatureBatch(torch.from_numpy(np.asarray(self.rows[list(indices)])), names)

@@ -3,7 +3,6 @@
 """Filling of a feature cache: compute the features of each training image once."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
@@ -20,27 +19,24 @@ from .dataset import batches_of
 from .store import CacheFile
 
 
-class FeatureSource(NamedTuple):
-    """Backbone and pre-processing, which make features of images."""
-
-    backbone: FrozenBackbone
-    transform: nn.Module | None
-    """Transform that anomalib applies to training batches before the backbone."""
-
-
 @torch.no_grad()
 def fill(
-    trainer: pl.Trainer, source: FeatureSource, loader: DataLoader, rows: np.ndarray, indices: Sequence[int]
+    trainer: pl.Trainer,
+    backbone: FrozenBackbone,
+    transform: nn.Module | None,
+    loader: DataLoader,
+    rows: np.ndarray,
+    indices: Sequence[int],
 ) -> None:
     """Write the features of some images of a loader into an array that has a row for every image.
 
-    Features are computed in the trainer's precision. The state of the random number generators does not change.
+    ``transform`` is that which anomalib applies to training batches before the backbone. Features are computed in the
+    trainer's precision. The state of the random number generators does not change.
 
     Raises:
         SIGTERMException: If the run is told to stop; Lightning itself checks this only in training.
         ValueError: If features do not fit into float16.
     """
-    backbone, transform = source
     shown = trainer.is_global_zero and trainer.progress_bar_callback is not None
     largest = np.finfo(rows.dtype).max
     done = 0

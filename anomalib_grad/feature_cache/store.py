@@ -27,7 +27,7 @@ FINGERPRINT = re.compile("[0-9a-f]{32}")
 CHECK_BYTES = 4
 """Size of the checksum at the end of a file, over its name and content, which a disk, network or user may change."""
 CHUNK = 2**24
-ADVICE = "make room, choose another cache.folder, or set feature_cache to false."
+ADVICE = "make room, choose another cache.folder, or set feature_cache to false"
 
 
 class CacheFile:
@@ -106,7 +106,7 @@ class CacheFile:
             remove_unfinished(self.path.parent)
             self._lock.acquire()
         except OSError as error:
-            raise type(error)(f"cannot write feature caches to {self.path.parent} ({error}); {ADVICE}") from error
+            raise type(error)(f"cannot write feature caches to {self.path.parent} ({error}); {ADVICE}.") from error
         try:
             if self.read() is not None and self._is_undamaged():
                 self._lock.release()
@@ -131,7 +131,7 @@ class CacheFile:
             free = shutil.disk_usage(self.path.parent).free
             raise OSError(
                 f"the feature cache needs {self.size / GIB:.2f} GiB in {self.path.parent}, where {free / GIB:.2f} GiB "
-                f"are free ({error}); {ADVICE}"
+                f"are free ({error}); {ADVICE}."
             ) from error
 
     def write(self, fill: Callable[[np.ndarray], None]) -> None:
@@ -170,7 +170,7 @@ def reserve(descriptor: int, offset: int, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, offset, size)
         return
-    zeros = bytes(min(size, 2**24))
+    zeros = bytes(min(size, CHUNK))
     while size > 0:
         size -= os.write(descriptor, zeros[:size])
 

@@ -18,14 +18,8 @@ import torch
 ARGUMENTS = ("hparams", "module_arguments", "hyper_parameters")
 """Keys under which Lightning stores arguments. Later keys win; the first two are from versions before 1.0."""
 CALLABLES = ("_instantiator", "_class_path")
-MIN_BYTES = {
-    "local_resolution": 1,
-    "global_resolution": 1,
-    "feature_size": 64,
-    "image_size": 1,
-    "num_blocks": 1,
-    "hidden_channels": 64,
-}
+MIN_BYTES = dict.fromkeys(("local_resolution", "global_resolution", "image_size", "num_blocks"), 1)
+MIN_BYTES |= dict.fromkeys(("feature_size", "hidden_channels"), 64)
 """Lower bound on the bytes in a checkpoint for each unit of an argument (of the product, if it has several numbers). 64
 bytes are 16 channels of 16 bits in 2 cells or layers."""
 MAX_BACKBONE_TO_FILE = 64
@@ -43,12 +37,11 @@ def find_fault_of_arguments(content: Mapping[str, Any], size: int) -> str | None
         size: Size of the checkpoint in bytes.
     """
     arguments = {name: value for key in ARGUMENTS for name, value in (content.get(key) or {}).items()}
-    called = next((name for name in CALLABLES if name in arguments), None)
-    if called is not None:
-        return f"it names a function to call, {arguments[called]!r}, which could run any code"
-    strange = next((name for name, value in arguments.items() if not is_plain(value)), None)
-    if strange is not None:
-        return f"its argument {strange!r} is not a plain value, such as a number or a string"
+    for name, value in arguments.items():
+        if name in CALLABLES:
+            return f"it names a function to call, {value!r}, which could run any code"
+        if not is_plain(value):
+            return f"its argument {name!r} is not a plain value, such as a number or a string"
     groups = {name: value for group in arguments.values() if isinstance(group, dict) for name, value in group.items()}
     sizes = groups | arguments
     for name, stored in MIN_BYTES.items():
@@ -86,8 +79,10 @@ def _numbers(settings: object, name: str = "") -> Iterator[tuple[str, float]]:
 
 def is_plain(value: object) -> bool:
     """Tell whether a value is a number, string, path, enum member, ``None``, or a collection of such values."""
-    if type(value) in {dict, list, tuple}:
-        return all(map(is_plain, [*value, *value.values()] if isinstance(value, dict) else value))  # type: ignore[call-overload]
+    if type(value) is dict:
+        value = [*value, *value.values()]
+    if type(value) in {list, tuple}:
+        return all(map(is_plain, value))  # type: ignore[call-overload]
     return value is None or isinstance(value, bool | int | float | str | PurePath | Enum)
 
 

@@ -151,7 +151,7 @@ def is_disk_error(error: BaseException) -> bool:
     if not isinstance(error, OSError) or isinstance(error, CannotWriteError):  # already named
         return False
     if error.errno in {errno.EACCES, errno.EPERM} and isinstance(error.filename, str | os.PathLike):
-        return not os.access(_nearest_folder(Path(error.filename)), os.W_OK)  # otherwise reading failed
+        return not os.access(nearest_folder(Path(error.filename)), os.W_OK)  # otherwise reading failed
     return error.errno in UNWRITABLE
 
 
@@ -160,7 +160,7 @@ def _find_disk_error(target: Path, error: OSError | RuntimeError, size: int) -> 
     if isinstance(error, OSError):
         return error if is_disk_error(error) else None
     try:
-        with TemporaryFile(dir=_nearest_folder(target)) as file:
+        with TemporaryFile(dir=nearest_folder(target)) as file:
             for _ in range(0, size, _BLOCK):
                 file.write(bytes(_BLOCK))
     except OSError as fault:
@@ -168,5 +168,6 @@ def _find_disk_error(target: Path, error: OSError | RuntimeError, size: int) -> 
     return None
 
 
-def _nearest_folder(path: Path) -> Path:
+def nearest_folder(path: Path) -> Path:
+    """Return the lowest folder above a path that exists."""
     return next(parent for parent in path.absolute().parents if parent.is_dir())

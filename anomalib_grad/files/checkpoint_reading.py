@@ -126,8 +126,8 @@ def describe_failure(path: str | Path, exception: BaseException) -> str | None:
             )
         cause = f"{type(exception).__name__}: {exception}"
         return f"cannot resume from checkpoint {path}: its training state is not complete ({cause}); give another one."
-    checked = any(module.startswith(MIGRATION_MODULE) for module in modules)
-    if not (checked or LOADING_MODULE in modules) or not Path(path).is_file():
+    reading = any(module.startswith((LOADING_MODULE, MIGRATION_MODULE)) for module in modules)
+    if not reading or not Path(path).is_file():
         return None
     fault = find_fault(Path(path))
     return fault and describe_fault(Path(path), fault, path)

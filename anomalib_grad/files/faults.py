@@ -19,16 +19,9 @@ ZIP_START = b"PK\x03\x04"
 CONFIGURATION = "grad_configuration"
 """Key under which Grad stores in a checkpoint the configuration that its weights belong to."""
 TRAINING_RUN = {"state_dict", "pytorch-lightning_version"}
-PARTS = dict.fromkeys(ARGUMENTS, Mapping) | {
-    "anomalib_components_enabled": Mapping,
-    "anomalib_post_processor_config": Mapping,
-    "anomalib_pre_processor_config": Mapping,
-    "callbacks": Mapping,
-    CONFIGURATION: Mapping,
-    "loops": Mapping,
-    "lr_schedulers": list,
-    "optimizer_states": list,
-}
+COMPONENTS = [f"anomalib_{part}" for part in ("components_enabled", "post_processor_config", "pre_processor_config")]
+MAPPINGS = (*ARGUMENTS, *COMPONENTS, "callbacks", CONFIGURATION, "loops")
+PARTS = dict.fromkeys(MAPPINGS, Mapping) | dict.fromkeys(("lr_schedulers", "optimizer_states"), list)
 """Types that Lightning, anomalib and Grad expect of a checkpoint's optional parts."""
 MODEL = "model."
 """Prefix of the network's weights. Thresholds lack it; there NaN means not set yet."""
@@ -75,14 +68,14 @@ def _fault_of_content(content: object, size: int) -> str | None:
     weights = content["state_dict"]
     if not isinstance(weights, Mapping) or not weights or not all(isinstance(name, str) for name in weights):
         return NOT_A_TRAINING
-    no_tensor = next((name for name, value in weights.items() if not isinstance(value, Tensor)), None)
-    if no_tensor is not None:
-        return f"its weight {no_tensor!r} is not a tensor"
+    for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            return f"its weight {name!r} is not a tensor"
     if not isinstance(content["pytorch-lightning_version"], str):
         return NOT_A_TRAINING
-    wrong = next((part for part, kind in PARTS.items() if not isinstance(content.get(part), kind | None)), None)
-    if wrong is not None:
-        return f"its {wrong!r} has a type that no training writes"
+    for part, kind in PARTS.items():
+        if not isinstance(content.get(part), kind | None):
+            return f"its {part!r} has a type that no training writes"
     return (
         find_fault_of_arguments(content, size)
         or find_fault_of_transform(content.get("anomalib_pre_processor_config") or {}, size)

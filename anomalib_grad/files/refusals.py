@@ -81,9 +81,10 @@ def enumerated(names: Iterable[str], most: int = 5) -> str:
 def _was_stated(error: BaseException) -> bool:
     """Tell whether a ``raise`` statement of this package or of the path checks made the error, not a failed call."""
     last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    module = "" if last is None else last.tb_frame.f_globals.get("__name__", "")
-    if last is None or (module.partition(".")[0] != PACKAGE and module not in PATH_CHECKS):
+    if last is None:
         return False
-    return last.tb_frame.f_code.co_code[last.tb_lasti] == opmap["RAISE_VARARGS"]
+    while last.tb_next is not None:
+        last = last.tb_next
+    module = last.tb_frame.f_globals.get("__name__", "")
+    own = module.partition(".")[0] == PACKAGE or module in PATH_CHECKS
+    return own and last.tb_frame.f_code.co_code[last.tb_lasti] == opmap["RAISE_VARARGS"]

@@ -33,7 +33,7 @@ from verdicts import METHOD, Judge, in_range, onnx_judge, real_images, table
 
 from anomalib_grad import Grad, MultiCategory
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
-from anomalib_grad.feature_cache.filling import FeatureSource, fill
+from anomalib_grad.feature_cache.filling import fill
 
 SIDES = [(224, 224), (1024, 1024), (2048, 2448), (3000, 4096), (4600, 5300)]
 MODEL = (224, 224)
@@ -142,13 +142,13 @@ def reading(files: dict[tuple[int, int], Path], rounds: int) -> list[list[object
 def filling(grad: Grad, file: Path, rounds: int, count: int = 16) -> list[list[object]]:
     """Table 5: features of 5-megapixel JPEGs for the cache, beside Pillow and the backbone on images that are ready."""
     loader = DataLoader(product(file).train_data, batch_size=count, collate_fn=product(file).train_data.collate_fn)
-    source = FeatureSource(grad.model.backbone, grad.pre_processor.transform)
+    parts = grad.model.backbone, grad.pre_processor.transform
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
     cache, small = np.empty((1, grad.model.backbone.row_length), dtype=np.float32), torch.rand(count, 3, *MODEL)
     backbone = torch.no_grad()(grad.model.backbone.feature_maps)
     took = quick(
         {
-            "cache": partial(fill, trainer, source, loader, cache, [0] * count),
+            "cache": partial(fill, trainer, *parts, loader, cache, [0] * count),
             "Pillow": lambda: [pillow(file) for _ in range(count)],
             "backbone": partial(backbone, small),
         },

@@ -12,9 +12,17 @@ from torch import Tensor
 from anomalib_grad import Grad
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.thresholds.normalization import KNEE
+from helpers import TINY
 
 DATA = Path(__file__).parent / "data/former"
 EXPECTED = json.loads((DATA / "expected.json").read_text())
+
+
+class Former:
+    """Pickled as such a method is."""
+
+    def __reduce__(self) -> tuple[object, tuple[object, str]]:
+        return getattr, (Grad.__new__(Grad), "_feature_source")
 
 
 def images() -> Tensor:
@@ -62,3 +70,11 @@ def test_an_export_for_openvino(files: Path, name: str, rounding: float) -> None
     results = [inferencer.predict(image.permute(1, 2, 0).numpy()) for image in images()]
     assert [result.pred_score.item() for result in results] == pytest.approx(EXPECTED["score"], abs=rounding)
     assert [result.explanation[0] for result in results] == EXPECTED["explanation"]
+
+
+def test_a_method_that_older_torch_exports_refer_to_is_still_found(tmp_path: Path) -> None:
+    """Their feature cache held a method of the model, which unpickling looks up by its name."""
+    model = Grad(**TINY)
+    model.feature_caching._source = Former()
+    torch.save(model, tmp_path / "model.pt")
+    assert isinstance(torch.load(tmp_path / "model.pt", weights_only=False), Grad)

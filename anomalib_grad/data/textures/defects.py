@@ -62,7 +62,8 @@ def foreign(picture: Image, category: str, rng: Generator) -> tuple[Image, Mask]
     others = [other for other in CATEGORIES if other not in {category, PLATE}]
     other: Pixels = crop(others[rng.integers(len(others))], "test", len(picture), rng)
     if rng.random() < 0.5:  # noqa: PLR2004
-        other = _like(other, picture)
+        grey = other.mean(axis=-1, keepdims=True)
+        other = picture.mean(axis=(0, 1)) * grey / grey.mean()
     shape = _blob(len(picture), rng.uniform(0.12, 0.18), rng)
     inside = np.clip(shape * 15, 0, 1)
     reach = max(len(picture) // 40, 1)
@@ -95,12 +96,6 @@ DEFECTS: dict[str, Defect] = {draw.__name__: draw for draw in (foreign, hole, mi
 
 def _blend(picture: Pixels, colour: Pixels, alpha: Field) -> Field:
     return np.asarray(picture * (1 - alpha[..., None]) + colour * alpha[..., None])
-
-
-def _like(other: Pixels, picture: Image) -> Field:
-    """Return the texture of ``other`` in the mean colour of ``picture``."""
-    grey = other.mean(axis=-1, keepdims=True)
-    return np.asarray(picture.mean(axis=(0, 1)) * grey / grey.mean())
 
 
 def _shifted(field: Field, down: int, right: int) -> Field:

@@ -50,10 +50,9 @@ def source(category: str) -> Image:
     photo = PHOTOS[category]
     import skimage.data  # noqa: PLC0415  # registration imports this file in every program that uses anomalib
 
-    grey = np.asarray(getattr(skimage.data, category)())
-    levels = grey.astype(np.float64) if grey.dtype == np.uint8 else grey * 255.0
-    values = [value for value, _ in photo.scale]
-    channels = [np.interp(levels, values, [colour[c] for _, colour in photo.scale]) for c in range(3)]
+    grey = getattr(skimage.data, category)()  # (512, 512) uint8
+    values, colours = zip(*photo.scale, strict=True)
+    channels = [np.interp(grey, values, channel) for channel in zip(*colours, strict=True)]
     return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from anomalib.data import MVTecAD
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
@@ -21,6 +22,7 @@ from anomalib_grad.data.copies import (
     turned,
     with_copies,
 )
+from anomalib_grad.data.unreadable import NameUnreadableImages
 from anomalib_grad.lightning_model import Grad
 from helpers import tiny, write_category
 
@@ -113,13 +115,28 @@ def test_loaders_that_cannot_have_copies_stay_as_they_are_and_say_so(caplog: pyt
     assert "training.copies is off" in caplog.text
 
 
+def test_a_damaged_image_is_named_whose_copies_are_trained_on(tmp_path: Path) -> None:
+    image = write_category(tmp_path / "nut") / "train/good/001.png"
+    data = MVTecAD(tmp_path, "nut", num_workers=0)
+    data.setup()
+    image.write_bytes(image.read_bytes()[:100])
+    loader = with_copies(data.train_dataloader(), 1)
+    others = dict.fromkeys(["val_dataloaders", "test_dataloaders", "predict_dataloaders"])
+    with pytest.raises(OSError, match="truncated") as error:
+        list(loader)
+    NameUnreadableImages().on_exception(
+        SimpleNamespace(train_dataloader=loader, **others), SimpleNamespace(), error.value
+    )
+    assert str(image) in str(error.value)
+
+
 def test_a_training_on_loaders_says_that_there_are_neither_copies_nor_a_cache(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     trainer: Any = SimpleNamespace(datamodule=None)
     for copies, place, said in ((2, "disk", ["training.copies", "feature_cache"]), (0, "auto", [])):
         model = Grad(**tiny(copies=copies), feature_cache=place)
-        for callback in (TrainOnCopies(lambda model=model: model.settings.training), model.feature_caching):
+        for callback in (TrainOnCopies(), model.feature_caching):
             callback.setup(trainer, model, "fit")
             callback.setup(trainer, model, "test")
         messages = [f"{name} is off: pass the trainer a datamodule instead of data loaders." for name in said]

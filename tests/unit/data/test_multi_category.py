@@ -347,6 +347,8 @@ def test_wrong_arguments_say_what_to_do(root: Path, arguments: dict[str, object]
         ("train_batch_size", 0, "must be at least 1, got 0."),
         ("num_workers", -1, "must be at least 0, got -1."),
         ("test_split_ratio", 2, "must lie between 0 and 1, got 2."),
+        ("bits", 8, "must be 10 to 16, got 8; 8-bit files need no bits."),
+        ("max_pixels", 0, "must be at least 1, got 0."),
     ],
 )
 def test_an_argument_out_of_range_is_named_with_what_is_in_it(root: Path, name: str, value: object, said: str) -> None:
