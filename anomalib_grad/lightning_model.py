@@ -44,15 +44,15 @@ from .thresholds.post_processor import (
 )
 from .torch_model import GradModel, in_eval_mode
 from .training.extension import Extending
-from .training.feature_sample import JUDGED_KEY, SAMPLE_KEY, FeatureSample, to_checkpoint
+from .training.feature_sample import SAMPLE_KEY, VALIDATION_KEY, FeatureSample, to_checkpoint
 from .training.feature_statistics import LearnFromFeatures
 from .training.learn_to_recognise import FEATURES, LearnToRecognise
 from .training.length import OwnLength, training_steps
 from .training.loss import training_loss
 from .training.optimisation import build_optimizer
 from .training.precision import takes_bfloat16
-from .training.run_end import SayHowToGoOn
-from .training.run_start import SettleStart
+from .training.run_end import ExplainHowToResume
+from .training.run_start import PrepareTraining
 from .training.unusable_weights import RefuseUntrained, StopDiverged
 from .training.validation import ValidateAtEnd
 
@@ -201,7 +201,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             *(LearnFromFeatures(extending.replayed), LearnToRecognise(extending.replayed)),
             *(ValidateAtEnd(), StopDiverged(), WholeCheckpoints(), RankRawScores()),
             *(NameMissingImages(), NameUnreadableImages(), NameUnreadableCheckpoint()),
-            *(SayHowToGoOn(), SettleStart()),
+            *(ExplainHowToResume(), PrepareTraining()),
         ]
 
     def _feature_source(self) -> FeatureSource:
@@ -275,7 +275,10 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         """Add the network's configuration, and a sample of features for a training that extends this model."""
         super().on_save_checkpoint(checkpoint)
         add_configuration(checkpoint, self.model)
-        checkpoint[SAMPLE_KEY], checkpoint[JUDGED_KEY] = dict(self._sample.rows), to_checkpoint(self._sample.judged)
+        checkpoint[SAMPLE_KEY], checkpoint[VALIDATION_KEY] = (
+            dict(self._sample.rows),
+            to_checkpoint(self._sample.validation),
+        )
         drop_copies(checkpoint, self.children())
 
     @classmethod
@@ -308,4 +311,4 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             super().on_load_checkpoint(checkpoint)
         resize_as_now(self._trainer)
         fit_thresholds(self, checkpoint["state_dict"], self.per_category, self.model.backbone.channels)
-        self._sample.load(checkpoint.get(SAMPLE_KEY), self.model.backbone.row_length, checkpoint.get(JUDGED_KEY))
+        self._sample.load(checkpoint.get(SAMPLE_KEY), self.model.backbone.row_length, checkpoint.get(VALIDATION_KEY))
