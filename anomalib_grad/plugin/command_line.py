@@ -98,12 +98,17 @@ def shorten_refusals() -> None:
     sys.excepthook = print_error
 
 
-def explain_argument(message: str) -> str | None:
-    """Say what jsonargparse found wrong with an argument of this package's classes; ``None`` for other classes."""
+def explain_argument(message: str, outer: str = "") -> str | None:
+    """Say what jsonargparse found wrong with an argument of this package's classes; ``None`` for other classes.
+
+    ``outer`` is the option, and a dot, of the class that the message's class is an argument of.
+    """
     problem = _PROBLEM.search(message)
     if problem is None or problem[2].partition(".")[0] != PACKAGE:
         return None
-    option, path, cause = problem.groups()
+    option, path, cause = outer + problem[1], problem[2], problem[3]
+    if _PROBLEM.search(cause):
+        return explain_argument(cause, f"{option}.")
     module, _, name = path.rpartition(".")
     class_type = getattr(import_module(module), name)
     unknown, keys, value = _UNKNOWN.search(cause), _KEY.findall(cause), _VALUE.search(cause)
