@@ -200,7 +200,7 @@ def _cached_file(config: PretrainedCfg) -> Path | None:
 
 def _has_no_network() -> bool:
     """Tell quickly whether there is no network; the hub's client would retry for most of a minute."""
-    if getproxies():  # the proxy has to be reached, which the hub's client can do
+    if getproxies().keys() - {"no"}:  # the proxy has to be reached, which the hub's client can do
         return False
     hub = urlsplit(constants.ENDPOINT)
     try:
