@@ -38,37 +38,26 @@ _DASH = "\N{EN DASH}"
 _DRAWN_POINTS = 3000  # per category and grid; more would only overlap
 
 
-def write_html(
-    report: TestReport,
-    path: Path,
-    *,
-    local_resolution: int | None = None,
-    global_resolution: int | None = None,
-) -> None:
+def write_html(report: TestReport, path: Path) -> None:
     """Write the report as one self-contained HTML page; the file is written whole or not at all.
 
     Args:
         report: The test's results.
         path: File of the page; its folder is created if it is missing.
-        local_resolution: Cells per dimension of the model's local grid, whose borders are drawn.
-        global_resolution: Cells per dimension of the global grid.
 
     Raises:
         ValueError: If the categories' coordinates have different dimensions.
     """
-    page = render_html(report, local_resolution=local_resolution, global_resolution=global_resolution)
-    write_text(path, page, errors="xmlcharrefreplace")  # undecodable file names
+    write_text(path, render_html(report), errors="xmlcharrefreplace")  # undecodable file names
 
 
-def render_html(
-    report: TestReport, *, local_resolution: int | None = None, global_resolution: int | None = None
-) -> str:
+def render_html(report: TestReport) -> str:
     """Render the page that :func:`write_html` writes; same arguments and errors."""
     results = {result.category: result for result in report.results}
     colours = dict(zip(results, plots.category_colours(len(results)), strict=True))
     grids = (
-        _grid("local", report.records, colours, local_resolution),
-        _grid("global", report.records, colours, global_resolution),
+        _grid("local", report.records, colours, report.local_resolution),
+        _grid("global", report.records, colours, report.global_resolution),
     )
     galleries = (_gallery(record, results[record.category]) for record in report.records)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
