@@ -31,7 +31,7 @@ from .feature_cache import FeatureCaching, FeatureSource, features_of
 from .files.checkpoint_reading import NameUnreadableCheckpoint
 from .files.configuration import restoring
 from .files.whole_checkpoints import WholeCheckpoints
-from .recipes import DEFAULT_RECIPE, build_network, find_recipe, naming_recipe
+from .recipes import DEFAULT_RECIPE, build_network, find_recipe
 from .report.visualizer import DistinctImageVisualizer, with_distinct_names
 from .settings import CacheSettings, MapSettings, MethodSettings, Settings, TrainingSettings
 from .thresholds.post_processor import (
@@ -135,9 +135,13 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         shape = {"backbone": backbone, "layers": layers, "image_size": image_size, "fusion": fusion}
         self._given = Settings.of(shape | {"method": method, "training": training, "map": map, "cache": cache})
         chosen = find_recipe(recipe)
-        with naming_recipe(recipe):
+        try:
             settings = self._given.over(chosen.settings_on(backbone))
             model = build_network(settings, pre_trained)
+        except ValueError as error:
+            if recipe != DEFAULT_RECIPE:
+                error.args = (f"recipe {recipe!r}: {error}",)
+            raise
         if pre_processor is True:
             pre_processor = GradPreProcessor.from_statistics(
                 model.backbone.image_size, model.backbone.mean, model.backbone.std

@@ -98,7 +98,7 @@ class FeatureSample:
         rows = {} if stored is None else stored
         if not isinstance(rows, dict) or not all(
             isinstance(name, str) and isinstance(part, Tensor) and part.dtype == torch.float16
-            and len(part) and part.shape == (len(part), row_length)
+            and part.ndim == 2 and len(part) and part.shape[1] == row_length  # noqa: PLR2004
             for name, part in rows.items()
         ):  # fmt: skip
             with restoring(f"{SAMPLE_KEY!r}"):
