@@ -59,7 +59,6 @@ def render_html(report: TestReport) -> str:
         _grid("local", report.records, colours, report.local_resolution),
         _grid("global", report.records, colours, report.global_resolution),
     )
-    galleries = (_gallery(record, results[record.category]) for record in report.records)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
         metric=partial(_written, how=".3f"), number=partial(_written, how=".4g"), quality=_quality, order=_order
@@ -67,6 +66,7 @@ def render_html(report: TestReport) -> str:
     template = resources.files(__package__).joinpath("report_template.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         report=report,
+        results=results,
         date=datetime.now().astimezone(),
         nonce=secrets.token_urlsafe(12),
         metrics=METRIC_NAMES,
@@ -74,10 +74,11 @@ def render_html(report: TestReport) -> str:
         notes=[*report.notes, *_left_out(report.records)],
         anchors={record.category: f"scores-{index}" for index, record in enumerate(report.records)},
         roc=_roc(report.records, results, colours),
-        scores=[_scores(record, results[record.category]) for record in report.records],
+        scores=[_scores(record) for record in report.records],
+        rate=rate_in_words,
         recognition=_recognition(report.records),
         grids=list(filter(None, grids)),
-        examples=list(filter(None, galleries)),
+        examples=list(filter(None, map(_gallery, report.records))),
     )
 
 
@@ -117,11 +118,8 @@ def _roc(
     records: Sequence[CategoryRecord], results: dict[str, CategoryResult], colours: dict[str, str]
 ) -> dict[str, Any] | None:
     """Draw all ROC curves in one figure; if there are many categories, only those of lowest AUROC in colour."""
-    ranked = []
-    for record in records:
-        scores, anomalous = _finite(record)
-        if anomalous.any() and not anomalous.all():
-            ranked.append((results[record.category].image_AUROC, record.category, scores, anomalous))
+    ranked = [(results[record.category].image_AUROC, record.category, *_finite(record)) for record in records]
+    ranked = [entry for entry in ranked if 0 < entry[3].sum() < len(entry[3])]  # of both kinds
     if not ranked:
         return None
     ranked.sort(key=lambda entry: (np.isnan(entry[0]), entry[0], entry[1]))
@@ -138,12 +136,11 @@ def _roc(
     }
 
 
-def _scores(record: CategoryRecord, result: CategoryResult) -> dict[str, Any]:
+def _scores(record: CategoryRecord) -> dict[str, Any]:
     """Return the score histograms of one category, and the outcomes of its threshold and neighbouring ones."""
     scores, anomalous = _finite(record)
     return {
         "category": record.category,
-        "auroc": result.image_AUROC,
         "threshold": record.threshold,
         "neighbours": _neighbours(record),
         "figure": _figure_uri(plots.score_figure(scores, anomalous, record.threshold), "svg"),
@@ -161,8 +158,6 @@ def _neighbours(record: CategoryRecord) -> list[dict[str, Any]]:
             "raw": threshold if record.raw is None else denormalize(threshold, *record.raw),
             "current": threshold == record.threshold,
             "outcome": found,
-            "false_alarms": rate_in_words(found.false_alarms, found.normal),
-            "missed": rate_in_words(found.missed, found.anomalous),
         }
         for threshold, found in neighbours(images, record.threshold)
     ]
@@ -177,7 +172,6 @@ def _recognition(records: Sequence[CategoryRecord]) -> dict[str, Any] | None:
     }
     if not counts:
         return None
-    columns = [*counts, *sorted(set().union(*counts.values()) - set(counts))]
     correct = sum(taken[category] for category, taken in counts.items())
     total = sum(taken.total() for taken in counts.values())
     unseen = sum(taken[UNKNOWN] for taken in counts.values())
@@ -188,16 +182,8 @@ def _recognition(records: Sequence[CategoryRecord]) -> dict[str, Any] | None:
         if name != category
     ]
     return {
-        "columns": columns,
-        "rows": [
-            {
-                "category": category,
-                "counts": [taken[column] for column in columns],
-                "total": taken.total(),
-                "accuracy": taken[category] / taken.total(),
-            }
-            for category, taken in counts.items()
-        ],
+        "columns": [*counts, *sorted(set().union(*counts.values()) - set(counts))],
+        "rows": counts,
         "correct": correct,
         "confused": total - correct - unseen,
         "unseen": unseen,
@@ -260,7 +246,7 @@ def _coordinates(kind: Literal["local", "global"], record: CategoryRecord) -> tu
     return (coordinates[keep], anomalous[keep]) if len(keep) else None
 
 
-def _gallery(record: CategoryRecord, result: CategoryResult) -> dict[str, Any] | None:
+def _gallery(record: CategoryRecord) -> dict[str, Any] | None:
     """Return the example images of one category; ``None`` if there are none."""
     sections = [
         ("Clearest anomalies", record.best),
@@ -270,21 +256,19 @@ def _gallery(record: CategoryRecord, result: CategoryResult) -> dict[str, Any] |
     shown = [
         (title, [_tile(example, record.threshold) for example in examples]) for title, examples in sections if examples
     ]
-    return {"category": record.category, "auroc": result.image_AUROC, "sections": shown} if shown else None
+    return {"category": record.category, "sections": shown} if shown else None
 
 
 def _tile(example: Example, threshold: float) -> dict[str, Any]:
-    """Return one example: thumbnail, overlay and caption."""
+    """Return one example with its thumbnail, overlay, name and verdict."""
     thumbnail = Image.fromarray(example.image).convert("RGB")
     thumbnail.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     overlay = plots.heatmap_overlay(np.asarray(thumbnail), example.anomaly_map, example.mask)
     return {
         "image": _image_uri(thumbnail),
         "overlay": _image_uri(Image.fromarray(overlay)),
-        "path": example.path,
+        "example": example,
         "name": "/".join(re.split(r"[\\/]", example.path)[-2:]),  # the folder names the kind of defect
-        "label": "anomalous" if example.anomalous else "normal",
-        "score": example.score,
         "verdict": _verdict(example, threshold),
     }
 
