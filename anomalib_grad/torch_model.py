@@ -23,9 +23,11 @@ from .anomaly_map import (
 )
 from .backbone.frozen import DEFAULT_BACKBONE, FrozenBackbone
 from .backbone.tiling import describe, in_words
-from .components import Corruption, NormalScale, Whitening
+from .components.corruption import Corruption
 from .components.head import GradHead
 from .components.ignored_regions import IgnoredRegions
+from .components.normal_scale import NormalScale
+from .components.whitening import Whitening
 from .files.configuration import check_weights
 
 if TYPE_CHECKING:

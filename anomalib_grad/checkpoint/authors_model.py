@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from anomalib_grad.backbone.frozen import DEFAULT_BACKBONE, is_faithful
-from anomalib_grad.components import FUSIONS
 from anomalib_grad.components.head import GradHead
+from anomalib_grad.components.representation import FUSIONS
 from anomalib_grad.files.arguments import is_oversized
 from anomalib_grad.training.mse_threshold import AUTHORS_MSE_THRESHOLD
 

@@ -16,7 +16,7 @@ from PIL import Image
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.evaluation import PerCategoryEvaluator, evaluator
 from anomalib_grad.lightning_model import Grad
-from anomalib_grad.report import TestReport
+from anomalib_grad.report.records import TestReport
 
 METRICS = ("image_AUROC", "image_F1Max", "pixel_AUROC", "pixel_AUPRO")
 COLUMNS = {f"{category}/{name}" for category in ("bottle", "cookie", "mean") for name in METRICS}
