@@ -217,10 +217,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         return build_optimizer(self.model.head, self.settings.training, lambda: training_steps(self.trainer))
 
     def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip gradients as the trainer was told, or else to the norm in this model's settings."""
         limit = self.settings.training.clip_norm if gradient_clip_val is None else gradient_clip_val

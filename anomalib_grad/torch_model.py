@@ -14,13 +14,7 @@ import torch
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
-from .anomaly_map import (
-    AnomalyMapGenerator,
-    dissimilarity,
-    layer_dissimilarity,
-    residual_norm,
-    upsampling_matrix,
-)
+from .anomaly_map import AnomalyMapGenerator, dissimilarity, layer_dissimilarity, residual_norm, upsampling_matrix
 from .backbone.frozen import DEFAULT_BACKBONE, FrozenBackbone
 from .backbone.tiling import describe, in_words
 from .components.corruption import Corruption

@@ -61,10 +61,7 @@ class _PixelCurves(Metric):
         fpr = _curve(self.background, self.background.sum())
         tpr = _curve(self.foreground, self.foreground.sum())
         overlap = _curve(self.overlap, self.regions)
-        return {
-            "pixel_AUROC": torch.trapezoid(tpr, fpr),
-            "pixel_AUPRO": _area_up_to(fpr, overlap, FPR_LIMIT),
-        }
+        return {"pixel_AUROC": torch.trapezoid(tpr, fpr), "pixel_AUPRO": _area_up_to(fpr, overlap, FPR_LIMIT)}
 
 
 class BinnedPixelCurves(AnomalibMetric, _PixelCurves):  # type: ignore[misc]  # as all of anomalib's metrics

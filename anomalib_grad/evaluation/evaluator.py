@@ -29,14 +29,7 @@ from anomalib_grad.report.table import results_table
 
 from .collector import Collector
 from .coordinates import CoordinateTap
-from .metrics import (
-    IMAGE_FIELDS,
-    PIXEL_FIELDS,
-    CategoryMetrics,
-    Counts,
-    Predictions,
-    mean_over_categories,
-)
+from .metrics import IMAGE_FIELDS, PIXEL_FIELDS, CategoryMetrics, Counts, Predictions, mean_over_categories
 
 MEAN = "mean"
 _METRIC_WORDS = re.compile("image|pixel|auroc|aupro|f1", re.IGNORECASE)

@@ -210,11 +210,7 @@ def _grid(
     planar = plots.planar_coordinates(np.concatenate([points for _, points, _ in labelled]), group, len(names))
     point_colours = np.asarray([colours[name] for name in names])[group]
     figure = plots.coordinate_figure(
-        planar,
-        anomalous,
-        list(point_colours),
-        resolution=resolution,
-        point_size=5 if kind == "local" else 18,
+        planar, anomalous, list(point_colours), resolution=resolution, point_size=5 if kind == "local" else 18
     )
     return {
         "kind": kind,

@@ -121,12 +121,7 @@ class Extending(BeforeThresholds):
         ValueError: If ``replaces`` names products and there is no old checkpoint.
     """
 
-    def __init__(
-        self,
-        path: str | Path | None,
-        replaces: Sequence[str],
-        sample: FeatureSample,
-    ) -> None:
+    def __init__(self, path: str | Path | None, replaces: Sequence[str], sample: FeatureSample) -> None:
         if replaces and path is None:
             raise ValueError(
                 f"replaces names {', '.join(replaces)}, but there is no old model: give its checkpoint as extends, or "
