@@ -55,7 +55,7 @@ def load_authors_head(path: str | Path, feature_size: tuple[int, int] | None = N
 
     Example:
         >>> head = load_authors_head("ckpt_best.pth.tar")  # doctest: +SKIP
-        >>> refined = head(features)  # doctest: +SKIP
+        >>> refined, similarity = head(features)  # doctest: +SKIP
     """
     file = read_authors_file(path)
     arguments = recognise_head(file, feature_size)

@@ -171,8 +171,7 @@ def nearest(given: str, names: list[str]) -> str | None:
         pairs = (given, name), (given.rpartition(".")[2], name.rpartition(".")[2])
         return max(SequenceMatcher(None, *pair).ratio() for pair in pairs)
 
-    best = max(names, key=likeness)
-    return best if likeness(best) >= ALIKE else None
+    return max((name for name in names if likeness(name) >= ALIKE), key=likeness, default=None)
 
 
 def hint_of(class_type: type, argument: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from importlib import resources
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,8 +127,7 @@ def _roc(
     named = ranked[:_COLOURED_CURVES]
     palette = plots.category_colours(len(named)) if len(ranked) > len(named) else [colours[entry[1]] for entry in named]
     curves = [
-        plots.RocCurve(scores, anomalous, palette[rank] if rank < len(named) else None)
-        for rank, (_, _, scores, anomalous) in enumerate(ranked)
+        plots.RocCurve(scores, anomalous, colour) for (_, _, scores, anomalous), colour in zip_longest(ranked, palette)
     ]
     return {
         "figure": _figure_uri(plots.roc_figure(curves), "svg"),

@@ -15,7 +15,7 @@ products are therefore fitted on validation images, or adapted to the validation
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -27,12 +27,13 @@ from anomalib_grad.data.dataset import MultiCategoryDataset
 from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.files.checkpoint_reading import restore
 from anomalib_grad.files.configuration import check_weights, restoring
+from anomalib_grad.settings import Settings
 from anomalib_grad.thresholds.category_thresholds import UNKNOWN
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import per_category_or_none
 from anomalib_grad.torch_model import GradModel, network_of
 
-from .feature_sample import BYTES, FeatureSample, ValidationSampler, rescore
+from .feature_sample import FeatureSample, ValidationSampler, rescore
 from .feature_statistics import spread_by_category, training_batches
 from .old_head import OldHead, freeze_batch_norm
 from .validation import BeforeThresholds
@@ -299,7 +300,8 @@ class Extending(BeforeThresholds):
         if first:
             self._sample.keep(self.held)
         backbone = network_of(pl_module).backbone
-        most = int(pl_module.settings.cache.sample_limit * 1e6 / (BYTES * backbone.row_length))  # type: ignore[operator, union-attr]
+        limit = cast("Settings", pl_module.settings).cache.sample_limit
+        most = int(limit * 1e6 / (torch.float16.itemsize * backbone.row_length))
         if per_category_or_none(pl_module.post_processor) is None or not most:
             return
         found: dict[str, list[Tensor]] = {}

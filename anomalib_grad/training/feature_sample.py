@@ -28,8 +28,6 @@ SAMPLE_KEY = "grad_feature_sample"
 """Checkpoint key of the features of training images."""
 VALIDATION_KEY = "grad_judged_sample"
 """Checkpoint key of the features of validation images."""
-BYTES = 2
-"""Bytes of a float16 value."""
 BATCH = 32
 """Rows in a batch when they are replayed or scored again."""
 
