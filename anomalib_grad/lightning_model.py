@@ -31,7 +31,7 @@ from .feature_cache import FeatureCaching, features_of
 from .files.checkpoint_reading import NameUnreadableCheckpoint
 from .files.configuration import restoring
 from .files.whole_checkpoints import WholeCheckpoints
-from .recipes import DEFAULT_RECIPE, build_network, find_recipe, naming_recipe
+from .recipes import DEFAULT_RECIPE, build_network, find_recipe
 from .report.visualizer import DistinctImageVisualizer, with_distinct_names
 from .settings import CacheSettings, MapSettings, MethodSettings, Settings, TrainingSettings
 from .thresholds.post_processor import (
@@ -44,15 +44,15 @@ from .thresholds.post_processor import (
 )
 from .torch_model import GradModel, in_eval_mode
 from .training.extension import Extending
-from .training.feature_sample import JUDGED_KEY, SAMPLE_KEY, FeatureSample, to_checkpoint
+from .training.feature_sample import SAMPLE_KEY, VALIDATION_KEY, FeatureSample, to_checkpoint
 from .training.feature_statistics import LearnFromFeatures
 from .training.learn_to_recognise import FEATURES, LearnToRecognise
 from .training.length import OwnLength, training_steps
 from .training.loss import training_loss
 from .training.optimisation import build_optimizer
 from .training.precision import takes_bfloat16
-from .training.run_end import SayHowToGoOn
-from .training.run_start import SettleStart
+from .training.run_end import ExplainHowToResume
+from .training.run_start import PrepareTraining
 from .training.unusable_weights import RefuseUntrained, StopDiverged
 from .training.validation import ValidateAtEnd
 
@@ -135,9 +135,13 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         shape = {"backbone": backbone, "layers": layers, "image_size": image_size, "fusion": fusion}
         self._given = Settings.of(shape | {"method": method, "training": training, "map": map, "cache": cache})
         chosen = find_recipe(recipe)
-        with naming_recipe(recipe):
+        try:
             settings = self._given.over(chosen.settings_on(backbone))
             model = build_network(settings, pre_trained)
+        except ValueError as error:
+            if recipe != DEFAULT_RECIPE:
+                error.args = (f"recipe {recipe!r}: {error}",)
+            raise
         if pre_processor is True:
             pre_processor = GradPreProcessor.from_statistics(
                 model.backbone.image_size, model.backbone.mean, model.backbone.std
@@ -201,7 +205,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             *(LearnFromFeatures(extending.replayed), LearnToRecognise(extending.replayed)),
             *(ValidateAtEnd(), StopDiverged(), WholeCheckpoints(), RankRawScores()),
             *(NameMissingImages(), NameUnreadableImages(), NameUnreadableCheckpoint()),
-            *(SayHowToGoOn(), SettleStart()),
+            *(ExplainHowToResume(), PrepareTraining()),
         ]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -209,10 +213,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         return build_optimizer(self.model.head, self.settings.training, lambda: training_steps(self.trainer))
 
     def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip gradients as the trainer was told, or else to the norm in this model's settings."""
         limit = self.settings.training.clip_norm if gradient_clip_val is None else gradient_clip_val
@@ -271,7 +272,10 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         """Add the network's configuration, and a sample of features for a training that extends this model."""
         super().on_save_checkpoint(checkpoint)
         add_configuration(checkpoint, self.model)
-        checkpoint[SAMPLE_KEY], checkpoint[JUDGED_KEY] = dict(self._sample.rows), to_checkpoint(self._sample.judged)
+        checkpoint[SAMPLE_KEY], checkpoint[VALIDATION_KEY] = (
+            dict(self._sample.rows),
+            to_checkpoint(self._sample.validation),
+        )
         drop_copies(checkpoint, self.children())
 
     @classmethod
@@ -304,4 +308,4 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             super().on_load_checkpoint(checkpoint)
         resize_as_now(self._trainer)
         fit_thresholds(self, checkpoint["state_dict"], self.per_category, self.model.backbone.channels)
-        self._sample.load(checkpoint.get(SAMPLE_KEY), self.model.backbone.row_length, checkpoint.get(JUDGED_KEY))
+        self._sample.load(checkpoint.get(SAMPLE_KEY), self.model.backbone.row_length, checkpoint.get(VALIDATION_KEY))

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipes: the settings behind ``Grad(recipe="...")``, one table for Python, command line, YAML and documentation."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -151,17 +149,6 @@ def find_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise ValueError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}.")
     return RECIPES[name]
-
-
-@contextmanager
-def naming_recipe(name: str) -> Iterator[None]:
-    """Prefix a ValueError raised in the block with the name of the recipe, unless it is the default one."""
-    try:
-        yield
-    except ValueError as error:
-        if name != DEFAULT_RECIPE:
-            error.args = (f"recipe {name!r}: {error}",)
-        raise
 
 
 def build_network(settings: Settings, pre_trained: bool | str | Path) -> GradModel:

@@ -14,18 +14,14 @@ import torch
 from anomalib.data import InferenceBatch
 from torch import Tensor, nn
 
-from .anomaly_map import (
-    AnomalyMapGenerator,
-    dissimilarity,
-    layer_dissimilarity,
-    residual_norm,
-    upsampling_matrix,
-)
+from .anomaly_map import AnomalyMapGenerator, dissimilarity, layer_dissimilarity, residual_norm, upsampling_matrix
 from .backbone.frozen import DEFAULT_BACKBONE, FrozenBackbone
 from .backbone.tiling import describe, in_words
-from .components import Corruption, GlobalRepresentation, LocalRepresentation, NormalScale, Whitening
+from .components.corruption import Corruption
 from .components.head import GradHead
 from .components.ignored_regions import IgnoredRegions
+from .components.normal_scale import NormalScale
+from .components.whitening import Whitening
 from .files.configuration import check_weights
 
 if TYPE_CHECKING:
@@ -133,16 +129,6 @@ class GradModel(nn.Module):
     def image_size(self) -> tuple[int, int]:
         """Height and width of the images and of their anomaly maps, in pixels."""
         return self.anomaly_map_generator.image_size
-
-    @property
-    def local_representation(self) -> LocalRepresentation:
-        """The head's local representation."""
-        return self.head.local_representation
-
-    @property
-    def global_representation(self) -> GlobalRepresentation:
-        """The head's global representation."""
-        return self.head.global_representation
 
     @property
     def tiler(self) -> "Tiler | None":

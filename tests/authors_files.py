@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from anomalib_grad.checkpoint import to_authors_key
+from anomalib_grad.checkpoint.keys import to_authors_key
 from anomalib_grad.components.head import GradHead
 
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from anomalib_grad.anomaly_map import residual_norm
-from anomalib_grad.components import refine, similarity
-from anomalib_grad.components.head import GradHead
+from anomalib_grad.components.head import GradHead, refine, similarity
 
 STAGES = 1e-5
 """Largest deviation allowed in a stage, relative to its largest value."""

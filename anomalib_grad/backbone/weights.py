@@ -45,23 +45,26 @@ def load_pretrained(name: str, file: Path | None, build: Callable[..., nn.Module
         BackboneWeightsError: If the weights are unreachable, unreadable or do not cover the network.
     """
     with _ignoring_unused_parts(name):
-        if file is not None:
-            return _from_file(name, file, build)
-        if not timm.is_model_pretrained(name):
-            raise BackboneWeightsError(
-                f"timm has no pretrained weights for backbone {name!r}; give a weights file as "
-                f"pre_trained=/path/to/weights, or pre_trained=False for random weights."
-            )
-        config = timm.get_pretrained_cfg(name) or PretrainedCfg()
-        if config.file:  # a built-in backbone
-            if not Path(config.file).is_file():
-                raise BackboneWeightsError(
-                    f"this installation of anomalib-grad lacks the weights of its backbone {name!r} ({config.file}); "
-                    f"install it again with pip install --force-reinstall --no-deps anomalib-grad."
-                )
-            return _from_file(name, Path(config.file), build)
-        cached = _cached_file(config)
-        return _from_file(name, cached, build) if cached else _from_hub(name, build)
+        file = _published_file(name) if file is None else file
+        return _from_hub(name, build) if file is None else _from_file(name, file, build)
+
+
+def _published_file(name: str) -> Path | None:
+    """Find the weights of a timm backbone in this package or in the hub's local cache."""
+    if not timm.is_model_pretrained(name):
+        raise BackboneWeightsError(
+            f"timm has no pretrained weights for backbone {name!r}; give a weights file as "
+            f"pre_trained=/path/to/weights, or pre_trained=False for random weights."
+        )
+    config = timm.get_pretrained_cfg(name) or PretrainedCfg()
+    if not config.file:
+        return _cached_file(config)
+    if not Path(config.file).is_file():
+        raise BackboneWeightsError(
+            f"this installation of anomalib-grad lacks the weights of its backbone {name!r} ({config.file}); "
+            f"install it again with pip install --force-reinstall --no-deps anomalib-grad."
+        )
+    return Path(config.file)
 
 
 def _from_file(name: str, file: Path, build: Callable[..., nn.Module]) -> dict[str, Tensor]:
@@ -200,7 +203,7 @@ def _cached_file(config: PretrainedCfg) -> Path | None:
 
 def _has_no_network() -> bool:
     """Tell quickly whether there is no network; the hub's client would retry for most of a minute."""
-    if getproxies():  # the proxy has to be reached, which the hub's client can do
+    if getproxies().keys() - {"no"}:  # the proxy has to be reached, which the hub's client can do
         return False
     hub = urlsplit(constants.ENDPOINT)
     try:

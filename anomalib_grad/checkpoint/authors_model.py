@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from anomalib_grad.backbone.frozen import DEFAULT_BACKBONE, is_faithful
-from anomalib_grad.components import FUSIONS
 from anomalib_grad.components.head import GradHead
+from anomalib_grad.components.representation import FUSIONS
 from anomalib_grad.files.arguments import is_oversized
 from anomalib_grad.training.mse_threshold import AUTHORS_MSE_THRESHOLD
 
@@ -24,10 +24,15 @@ _LOCAL_CELLS = "local_representation.grid.cells"
 _GLOBAL_CELLS = "global_representation.grid.cells"
 _FEWEST_GRID_AXES = 3  # (1, C, cells)
 
-# the authors' name of a setting -> ours; other settings follow from the tensors' shapes
-_SETTINGS = {"mse_lamb": "indicator_weight", "cos_lamb": "cosine_weight", "noise_std": "jitter_std"}
 MSE_THRESHOLD = "mse_threshold"
 """Our name of the indicator's threshold ``k``; only this package's files record it, in the authors' code it is 10."""
+_SETTINGS = {
+    "mse_lamb": "indicator_weight",
+    "cos_lamb": "cosine_weight",
+    "noise_std": "jitter_std",
+    MSE_THRESHOLD: MSE_THRESHOLD,
+}
+"""The authors' name of a setting -> ours; other settings follow from the tensors' shapes."""
 
 AUTHORS_BACKBONE = "models.backbones.efficientnet_b4"
 TIMM = "timm."
@@ -50,7 +55,7 @@ def load_authors_head(path: str | Path, feature_size: tuple[int, int] | None = N
 
     Example:
         >>> head = load_authors_head("ckpt_best.pth.tar")  # doctest: +SKIP
-        >>> refined = head(features)  # doctest: +SKIP
+        >>> refined, similarity = head(features)  # doctest: +SKIP
     """
     file = read_authors_file(path)
     arguments = recognise_head(file, feature_size)
@@ -146,14 +151,13 @@ def _feature_size(file: AuthorsFile, channels: int, values: int) -> tuple[int, i
 def _settings(file: AuthorsFile) -> dict[str, float]:
     """Return the method's constants that the file records."""
     noted = file.settings("reconstruction")
-    names = {**_SETTINGS, MSE_THRESHOLD: MSE_THRESHOLD}
-    found = {name: noted[name] for name in names if name in noted}
+    found = {name: noted[name] for name in _SETTINGS if name in noted}
     for name, value in found.items():
         if not isinstance(value, int | float) or abs(value) > sys.float_info.max:
             raise AuthorsCheckpointError(
                 f"{str(file.path)!r} records {name} = {value!r}, which is not a finite number."
             )
-    return {names[name]: float(value) for name, value in found.items()}
+    return {_SETTINGS[name]: float(value) for name, value in found.items()}
 
 
 def noted_backbone(file: AuthorsFile) -> str | None:
@@ -173,9 +177,8 @@ def noted_backbone(file: AuthorsFile) -> str | None:
                 f"that it was trained with by --backbone (timm's name)."
             )
         return name
-    if kind is None and "_conv_stem.weight" in file.backbone:
-        return DEFAULT_BACKBONE
-    return DEFAULT_BACKBONE if kind == AUTHORS_BACKBONE else None
+    is_b4 = "_conv_stem.weight" in file.backbone if kind is None else kind == AUTHORS_BACKBONE
+    return DEFAULT_BACKBONE if is_b4 else None
 
 
 def has_timm_names(file: AuthorsFile) -> bool:

@@ -58,12 +58,7 @@ def to_authors(source: str | Path, target: str | Path) -> list[str]:
         if math.isnan(model.head.mse_threshold.item()):
             raise AuthorsCheckpointError(f"the model in {str(source)!r} was never trained; train it first.")
         torch.save(
-            {
-                "epoch": content.get("epoch", 0),
-                "arch": describe(model),
-                "state_dict": authors_state(model),
-            },
-            unfinished,
+            {"epoch": content.get("epoch", 0), "arch": describe(model), "state_dict": authors_state(model)}, unfinished
         )
     return differences(model)
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-LARGEST = 2 / 7
+LARGEST_PATCH = 2 / 7
 """Longest side of a patch, as a share of the feature map's side."""
 
-OPAQUE = 0.5
+OPAQUE_SHARE = 0.5
 """Share of the patches that replace what they cover; the others are blended with it."""
 
 
@@ -50,14 +50,14 @@ def paste_patches(features: Tensor, most: int) -> Tensor:
         donors = features[torch.randperm(batch).to(features.device)].roll(shifts, dims=(2, 3))
         inside = draw_spans(batch, height).unsqueeze(2) & draw_spans(batch, width).unsqueeze(1)  # (B, H, W)
         blend, opaque = torch.rand(2, batch, 1, 1)
-        share = torch.where(opaque < OPAQUE, 1.0, blend) * (inside & (patch < counts))  # (B, H, W)
+        share = torch.where(opaque < OPAQUE_SHARE, 1.0, blend) * (inside & (patch < counts))  # (B, H, W)
         pasted = pasted.lerp(donors, share.unsqueeze(1).to(features))
     return pasted
 
 
 def draw_spans(batch: int, side: int) -> Tensor:
     """Draw the rows (or columns) of ``side`` that a patch covers in each image, at least one: bool, ``(B, side)``."""
-    length = torch.randint(1, max(round(LARGEST * side), 1) + 1, (batch, 1))
+    length = torch.randint(1, max(round(LARGEST_PATCH * side), 1) + 1, (batch, 1))
     start = (torch.rand(batch, 1) * (side - length + 1)).floor()
     place = torch.arange(side)
     return (place >= start) & (place < start + length)

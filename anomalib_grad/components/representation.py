@@ -177,11 +177,7 @@ class GlobalRepresentation(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        feature_size: tuple[int, int],
-        resolution: int | Sequence[int] = 4,
-        dims: int = 2,
+        self, channels: int, feature_size: tuple[int, int], resolution: int | Sequence[int] = 4, dims: int = 2
     ) -> None:
         super().__init__()
         check_dimensions(dims)
@@ -279,11 +275,7 @@ class Fusion(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        kind: str = "mobile",
-        num_blocks: int | None = None,
-        hidden_channels: int | None = None,
+        self, channels: int, kind: str = "mobile", num_blocks: int | None = None, hidden_channels: int | None = None
     ) -> None:
         super().__init__()
         if kind not in FUSIONS:

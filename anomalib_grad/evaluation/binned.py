@@ -11,6 +11,9 @@ from anomalib.utils.cv import connected_components_cpu, connected_components_gpu
 from torch import Tensor
 from torchmetrics import Metric
 
+FPR_LIMIT = 0.3
+"""Upper limit of the false positive rate in AUPRO, as in :class:`anomalib.metrics.AUPRO`."""
+
 
 class _PixelCurves(Metric):
     is_differentiable = False
@@ -20,12 +23,11 @@ class _PixelCurves(Metric):
     overlap: Tensor
     regions: Tensor
 
-    def __init__(self, bins: int = 1000, fpr_limit: float = 0.3) -> None:
+    def __init__(self, bins: int = 1000) -> None:
         if bins <= 1:
             raise ValueError(f"Binned metrics need at least 2 bins, got {bins}; 1000 is a good choice.")
         super().__init__()
         self.bins = bins
-        self.fpr_limit = fpr_limit
         for name in ("background", "foreground", "overlap"):
             self.add_state(name, torch.zeros(bins, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("regions", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
@@ -59,10 +61,7 @@ class _PixelCurves(Metric):
         fpr = _curve(self.background, self.background.sum())
         tpr = _curve(self.foreground, self.foreground.sum())
         overlap = _curve(self.overlap, self.regions)
-        return {
-            "pixel_AUROC": torch.trapezoid(tpr, fpr),
-            "pixel_AUPRO": _area_up_to(fpr, overlap, self.fpr_limit),
-        }
+        return {"pixel_AUROC": torch.trapezoid(tpr, fpr), "pixel_AUPRO": _area_up_to(fpr, overlap, FPR_LIMIT)}
 
 
 class BinnedPixelCurves(AnomalibMetric, _PixelCurves):  # type: ignore[misc]  # as all of anomalib's metrics
@@ -73,7 +72,6 @@ class BinnedPixelCurves(AnomalibMetric, _PixelCurves):  # type: ignore[misc]  # 
 
     Args:
         bins: Number of equal bins over [0, 1], at least 2; each takes 3 x 8 bytes.
-        fpr_limit: Upper limit of the false positive rate in AUPRO, as in :class:`anomalib.metrics.AUPRO`.
         **kwargs: ``fields`` and the other arguments of :class:`anomalib.metrics.AnomalibMetric`.
 
     Raises:

@@ -137,6 +137,7 @@ class Collector:
         score = float(batch.pred_score[index])  # type: ignore[index]  # the evaluator has checked both
         anomalous = bool(batch.gt_label[index])  # type: ignore[index]
         mask = None if batch.gt_mask is None else batch.gt_mask[index]
+        whole, local = coordinates.get(GLOBAL), coordinates.get(LOCAL)
         log = self.logs.setdefault(batch.category[index], CategoryLog())  # type: ignore[attr-defined]
         log.ignores |= ignored is not None and bool(ignored.any())
         log.images.append(
@@ -145,10 +146,8 @@ class Collector:
                 score=score,
                 anomalous=anomalous,
                 recognised=None if batch.explanation is None else str(batch.explanation[index]),
-                global_coordinates=coordinates[GLOBAL].flatten().float().cpu().numpy()
-                if GLOBAL in coordinates
-                else None,
-                local=sample_local(coordinates[LOCAL], mask, path) if LOCAL in coordinates else None,
+                global_coordinates=None if whole is None else whole.flatten().float().cpu().numpy(),
+                local=None if local is None else sample_local(local, mask, path),
             )
         )
         if batch.anomaly_map is None or not path:

@@ -13,18 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-LOCAL = "model.local_representation.coordinates"
-GLOBAL = "model.global_representation.coordinates"
+LOCAL = "model.head.local_representation.coordinates"
+GLOBAL = "model.head.global_representation.coordinates"
 SAMPLES = 64
 ANOMALOUS_SAMPLES = 16
-
-
-def find_attribute(module: nn.Module, path: str) -> object:
-    """Follow a dotted path of attributes and properties; return ``None`` if one is missing."""
-    found: object = module
-    for name in path.split("."):
-        found = getattr(found, name, None)
-    return found
 
 
 class CoordinateTap:
@@ -32,9 +24,8 @@ class CoordinateTap:
 
     def __init__(self, module: nn.Module) -> None:
         self._last: dict[str, Tensor] = {}
-        networks = {
-            name: network for name in (LOCAL, GLOBAL) if isinstance(network := find_attribute(module, name), nn.Module)
-        }
+        parts = dict(module.named_modules())
+        networks = {name: parts[name] for name in (LOCAL, GLOBAL) if name in parts}
         self._handles = [net.register_forward_hook(partial(self._keep, name)) for name, net in networks.items()]
 
     def take(self) -> dict[str, Tensor]:

@@ -29,14 +29,7 @@ from anomalib_grad.report.table import results_table
 
 from .collector import Collector
 from .coordinates import CoordinateTap
-from .metrics import (
-    IMAGE_FIELDS,
-    PIXEL_FIELDS,
-    CategoryMetrics,
-    Counts,
-    Predictions,
-    mean_over_categories,
-)
+from .metrics import IMAGE_FIELDS, PIXEL_FIELDS, CategoryMetrics, Counts, Predictions, mean_over_categories
 
 MEAN = "mean"
 _METRIC_WORDS = re.compile("image|pixel|auroc|aupro|f1", re.IGNORECASE)
@@ -209,7 +202,10 @@ class PerCategoryEvaluator(Evaluator):
         Returns:
             A copy of the batch without ignored pixels, the number of leading images that count, and the ignored pixels.
         """
-        _check(batch)
+        if MEAN in batch.category:  # type: ignore[attr-defined]
+            raise ValueError("Rename the category 'mean': results under that name are the mean over the categories.")
+        if batch.pred_score is None:
+            raise ValueError("Per-category metrics need image scores: enable the model's post-processor.")
         ignored = self._masks.pixels(pl_module, batch)
         if ignored is not None:
             batch = batch.update(in_place=False, **exclude_ignored(batch, ignored))
@@ -249,9 +245,9 @@ class PerCategoryEvaluator(Evaluator):
             return
         own.merge(others)
         post_processor = next((c for c in trainer.callbacks if isinstance(c, PostProcessor)), None)  # type: ignore[attr-defined]
-        report = build_report(type(pl_module).__name__, counts, values, own, post_processor)
+        report = build_report(pl_module, counts, values, own, post_processor)
         Console().print(results_table(report))
-        write_report(report, Path(trainer.default_root_dir), pl_module)
+        write_report(report, Path(trainer.default_root_dir))
 
 
 def _behind_post_processor(callbacks: list[Callback], evaluator: PerCategoryEvaluator) -> list[Callback]:
@@ -280,13 +276,6 @@ def _monitored(trainer: Trainer) -> set[str]:
 
 def _names_categories(batch: Any) -> bool:  # noqa: ANN401
     return isinstance(batch, ImageBatch) and bool(getattr(batch, "category", None)) and batch.gt_label is not None
-
-
-def _check(batch: Any) -> None:  # noqa: ANN401
-    if MEAN in batch.category:
-        raise ValueError("Rename the category 'mean': results under that name are the mean over the categories.")
-    if batch.pred_score is None:
-        raise ValueError("Per-category metrics need image scores: enable the model's post-processor.")
 
 
 def _split(batch: Any, keep: int, fields: Sequence[str]) -> dict[str, Predictions]:  # noqa: ANN401

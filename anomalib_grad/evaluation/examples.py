@@ -62,12 +62,7 @@ class TopExamples:
 
 
 def candidate(
-    path: str,
-    anomalous: bool,
-    score: float,
-    anomaly_map: Tensor,
-    mask: Tensor | None,
-    ignored: Tensor | None = None,
+    path: str, anomalous: bool, score: float, anomaly_map: Tensor, mask: Tensor | None, ignored: Tensor | None = None
 ) -> Candidate:
     """Build a candidate from the map ``(H, W)`` of one image and its bool masks ``(H, W)``, all downsampled."""
     size = _fit(anomaly_map.shape[-2], anomaly_map.shape[-1])

@@ -78,14 +78,8 @@ class Counts:
 
     def __add__(self, other: Counts) -> Counts:
         """Add the counts of two sets of images."""
-        return Counts(
-            self.n_normal + other.n_normal,
-            self.n_anomalous + other.n_anomalous,
-            self.n_unmarked + other.n_unmarked,
-            self.marked_pixels + other.marked_pixels,
-            self.normal_pixels + other.normal_pixels,
-            self.map_size or other.map_size,
-        )
+        numbers = {name: value + getattr(other, name) for name, value in vars(self).items() if name != "map_size"}
+        return Counts(**numbers, map_size=self.map_size or other.map_size)
 
     @property
     def ranks_images(self) -> bool:
@@ -157,7 +151,20 @@ class CategoryMetrics:
             Category -> metric -> value in [0, 1]. Image metrics are NaN without normal or without anomalous images,
             pixel metrics without normal or without anomalous pixels.
         """
-        return {category: self._compute(category, total) for category, total in counts.items()}
+        values = {}
+        for category, total in counts.items():
+            own = self.counts.get(category, Counts())
+            if (own.n_normal + own.n_anomalous == 0) or (own.map_size is None and total.map_size is not None):
+                # torchmetrics fills a missing state with a 1-d float tensor, which fits neither masks nor maps.
+                self._update(category, Predictions.empty(total.map_size, self.device))
+            found = dict.fromkeys(METRIC_NAMES, math.nan)
+            if total.ranks_images:
+                found |= self._image[category].compute()
+            if total.ranks_pixels:
+                found |= self._pixel[category].compute()
+            del self._image[category], self._pixel[category]
+            values[category] = {name: float(value) for name, value in found.items()}
+        return values
 
     def _update(self, category: str, predictions: Predictions) -> None:
         if category not in self._image:
@@ -178,19 +185,6 @@ class CategoryMetrics:
 
     def _collection(self, **metrics: Any) -> MetricCollection:  # noqa: ANN401  # anomalib's, which are torchmetrics'
         return MetricCollection(metrics, compute_groups=False).to(self.device)
-
-    def _compute(self, category: str, total: Counts) -> dict[str, float]:
-        own = self.counts.get(category, Counts())
-        if (own.n_normal + own.n_anomalous == 0) or (own.map_size is None and total.map_size is not None):
-            # torchmetrics fills a missing state with a 1-d float tensor, which fits neither masks nor maps.
-            self._update(category, Predictions.empty(total.map_size, self.device))
-        values = dict.fromkeys(METRIC_NAMES, math.nan)
-        if total.ranks_images:
-            values |= self._image[category].compute()
-        if total.ranks_pixels:
-            values |= self._pixel[category].compute()
-        del self._image[category], self._pixel[category]
-        return {name: float(value) for name, value in values.items()}
 
 
 def mean_over_categories(values: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -13,10 +13,9 @@ from typing import TypeGuard
 import numpy as np
 import torch
 from anomalib.post_processing import PostProcessor
-from torch import Tensor, nn
+from torch import nn
 
 from anomalib_grad.evaluation.collector import Collector
-from anomalib_grad.evaluation.coordinates import find_attribute
 from anomalib_grad.evaluation.metrics import Counts
 from anomalib_grad.report.records import CategoryRecord, CategoryResult, TestReport
 from anomalib_grad.report.table import write_csv, write_json
@@ -27,13 +26,13 @@ logger = logging.getLogger(__name__)
 
 
 def build_report(
-    model: str,
+    module: nn.Module,
     counts: Mapping[str, Counts],
     values: Mapping[str, Mapping[str, float]],
     collector: Collector,
     post_processor: PostProcessor | None,
 ) -> TestReport:
-    """Build the report of a test; ``counts`` and ``values`` are by category, ``values`` also has ``mean``.
+    """Build the report of a module's test; ``counts`` and ``values`` are by category, ``values`` also has ``mean``.
 
     Raises:
         FileNotFoundError: If the file of an example image no longer exists.
@@ -56,31 +55,25 @@ def build_report(
     if collector.split_forward:
         notes.append("No coordinates are drawn for batches that the model processed in several pieces.")
     return TestReport(
-        model=model,
+        model=type(module).__name__,
         results=[
             CategoryResult(n, c.n_normal, c.n_anomalous, **values[n], threshold=raw[n]) for n, c in counts.items()
         ],
         mean=CategoryResult("mean", total.n_normal, total.n_anomalous, **values["mean"], threshold=math.nan),
         records=records,
         notes=notes,
+        local_resolution=_resolution(module, "model.head.local_representation.grid.cells"),
+        global_resolution=_resolution(module, "model.head.global_representation.grid.cells"),
     )
 
 
-def write_report(report: TestReport, folder: Path, module: nn.Module) -> None:
-    """Write ``per_category.csv``, ``per_category.json`` and ``report.html`` to a folder, created if missing.
-
-    If the tested Lightning module has grids, the page draws their cells.
-    """
+def write_report(report: TestReport, folder: Path) -> None:
+    """Write ``per_category.csv``, ``per_category.json`` and ``report.html`` to a folder, created if missing."""
     from anomalib_grad.report.html import write_html  # noqa: PLC0415  # loads matplotlib and jinja2
 
     write_csv(report, folder / "per_category.csv")
     write_json(report, folder / "per_category.json")
-    write_html(
-        report,
-        folder / "report.html",
-        local_resolution=_resolution(module, "model.local_representation.grid"),
-        global_resolution=_resolution(module, "model.global_representation.grid"),
-    )
+    write_html(report, folder / "report.html")
     logger.info("Results per category: %s", folder / "report.html")
 
 
@@ -116,15 +109,18 @@ def _threshold_notes(post_processor: PostProcessor | None, categories: list[str]
     own = dict(zip(post_processor.categories, post_processor.category_image_threshold.tolist(), strict=True))
     fitted = [name for name, threshold in own.items() if not math.isnan(threshold)]  # in this test or not
     others = [name for name in categories if name not in fitted]
-    if torch.isnan(post_processor.image_threshold):
-        return [*threshold_notes(fitted, []), *_note("No threshold is known for {}: validate the model.", others)]
-    return threshold_notes(fitted, others)
+    pooled = "The pooled threshold is used for {}: fit again with their validation images."
+    none = "No threshold is known for {}: validate the model."
+    return [
+        *_note("Thresholds are fitted for {}; extends adds a product.", fitted),
+        *_note(none if torch.isnan(post_processor.image_threshold) else pooled, others),
+    ]
 
 
 def _resolution(module: nn.Module, name: str) -> int | None:
     """Return the cells per axis of a grid of the model; ``None`` without such a grid, or if its axes differ."""
-    cells = find_attribute(module, f"{name}.cells")  # (1, C, cells of each axis...)
-    return cells.shape[2] if isinstance(cells, Tensor) and len(set(cells.shape[2:])) == 1 else None
+    cells = dict(module.named_parameters()).get(name)  # (1, C, cells of each axis...)
+    return cells.shape[2] if cells is not None and len(set(cells.shape[2:])) == 1 else None
 
 
 def data_notes(counts: Mapping[str, Counts]) -> list[str]:
@@ -145,14 +141,6 @@ def data_notes(counts: Mapping[str, Counts]) -> list[str]:
             for name, c in unmarked.items()
         ),
     ]
-
-
-def threshold_notes(fitted: Sequence[str], pooled: Sequence[str]) -> list[str]:
-    """Return sentences on the categories that have their own thresholds and those that use the pooled one."""
-    notes = _note("Thresholds are fitted for {}; extends adds a product.", fitted)
-    if pooled:
-        notes += _note("The pooled threshold is used for {}: fit again with their validation images.", pooled)
-    return notes
 
 
 def recognition_notes(records: Sequence[CategoryRecord]) -> list[str]:

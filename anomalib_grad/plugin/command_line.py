@@ -98,12 +98,17 @@ def shorten_refusals() -> None:
     sys.excepthook = print_error
 
 
-def explain_argument(message: str) -> str | None:
-    """Say what jsonargparse found wrong with an argument of this package's classes; ``None`` for other classes."""
+def explain_argument(message: str, outer: str = "") -> str | None:
+    """Say what jsonargparse found wrong with an argument of this package's classes; ``None`` for other classes.
+
+    ``outer`` is the option, and a dot, of the class that the message's class is an argument of.
+    """
     problem = _PROBLEM.search(message)
     if problem is None or problem[2].partition(".")[0] != PACKAGE:
         return None
-    option, path, cause = problem.groups()
+    option, path, cause = outer + problem[1], problem[2], problem[3]
+    if _PROBLEM.search(cause):
+        return explain_argument(cause, f"{option}.")
     module, _, name = path.rpartition(".")
     class_type = getattr(import_module(module), name)
     unknown, keys, value = _UNKNOWN.search(cause), _KEY.findall(cause), _VALUE.search(cause)
@@ -166,8 +171,7 @@ def nearest(given: str, names: list[str]) -> str | None:
         pairs = (given, name), (given.rpartition(".")[2], name.rpartition(".")[2])
         return max(SequenceMatcher(None, *pair).ratio() for pair in pairs)
 
-    best = max(names, key=likeness)
-    return best if likeness(best) >= ALIKE else None
+    return max((name for name in names if likeness(name) >= ALIKE), key=likeness, default=None)
 
 
 def hint_of(class_type: type, argument: str) -> str:

@@ -46,9 +46,6 @@ class FormerNames(MetaPathFinder, Loader):
         package, _, name = fullname.partition(".")
         return ModuleSpec(fullname, self) if package == PACKAGE and name in NEW_NAMES else None
 
-    def create_module(self, spec: ModuleSpec) -> None:
-        """Let Python make an empty module, which the real one replaces."""
-
     def exec_module(self, module: ModuleType) -> None:
         """Replace the empty module by the one of the new name."""
         name = module.__name__.partition(".")[2]

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from importlib import resources
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,39 +39,27 @@ _DASH = "\N{EN DASH}"
 _DRAWN_POINTS = 3000  # per category and grid; more would only overlap
 
 
-def write_html(
-    report: TestReport,
-    path: Path,
-    *,
-    local_resolution: int | None = None,
-    global_resolution: int | None = None,
-) -> None:
+def write_html(report: TestReport, path: Path) -> None:
     """Write the report as one self-contained HTML page; the file is written whole or not at all.
 
     Args:
         report: The test's results.
         path: File of the page; its folder is created if it is missing.
-        local_resolution: Cells per dimension of the model's local grid, whose borders are drawn.
-        global_resolution: Cells per dimension of the global grid.
 
     Raises:
         ValueError: If the categories' coordinates have different dimensions.
     """
-    page = render_html(report, local_resolution=local_resolution, global_resolution=global_resolution)
-    write_text(path, page, errors="xmlcharrefreplace")  # undecodable file names
+    write_text(path, render_html(report), errors="xmlcharrefreplace")  # undecodable file names
 
 
-def render_html(
-    report: TestReport, *, local_resolution: int | None = None, global_resolution: int | None = None
-) -> str:
+def render_html(report: TestReport) -> str:
     """Render the page that :func:`write_html` writes; same arguments and errors."""
     results = {result.category: result for result in report.results}
     colours = dict(zip(results, plots.category_colours(len(results)), strict=True))
     grids = (
-        _grid("local", report.records, colours, local_resolution),
-        _grid("global", report.records, colours, global_resolution),
+        _grid("local", report.records, colours, report.local_resolution),
+        _grid("global", report.records, colours, report.global_resolution),
     )
-    galleries = (_gallery(record, results[record.category]) for record in report.records)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
         metric=partial(_written, how=".3f"), number=partial(_written, how=".4g"), quality=_quality, order=_order
@@ -78,6 +67,7 @@ def render_html(
     template = resources.files(__package__).joinpath("report_template.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         report=report,
+        results=results,
         date=datetime.now().astimezone(),
         nonce=secrets.token_urlsafe(12),
         metrics=METRIC_NAMES,
@@ -85,10 +75,11 @@ def render_html(
         notes=[*report.notes, *_left_out(report.records)],
         anchors={record.category: f"scores-{index}" for index, record in enumerate(report.records)},
         roc=_roc(report.records, results, colours),
-        scores=[_scores(record, results[record.category]) for record in report.records],
+        scores=[_scores(record) for record in report.records],
+        rate=rate_in_words,
         recognition=_recognition(report.records),
         grids=list(filter(None, grids)),
-        examples=list(filter(None, galleries)),
+        examples=list(filter(None, map(_gallery, report.records))),
     )
 
 
@@ -128,19 +119,15 @@ def _roc(
     records: Sequence[CategoryRecord], results: dict[str, CategoryResult], colours: dict[str, str]
 ) -> dict[str, Any] | None:
     """Draw all ROC curves in one figure; if there are many categories, only those of lowest AUROC in colour."""
-    ranked = []
-    for record in records:
-        scores, anomalous = _finite(record)
-        if anomalous.any() and not anomalous.all():
-            ranked.append((results[record.category].image_AUROC, record.category, scores, anomalous))
+    ranked = [(results[record.category].image_AUROC, record.category, *_finite(record)) for record in records]
+    ranked = [entry for entry in ranked if 0 < entry[3].sum() < len(entry[3])]  # of both kinds
     if not ranked:
         return None
     ranked.sort(key=lambda entry: (np.isnan(entry[0]), entry[0], entry[1]))
     named = ranked[:_COLOURED_CURVES]
     palette = plots.category_colours(len(named)) if len(ranked) > len(named) else [colours[entry[1]] for entry in named]
     curves = [
-        plots.RocCurve(scores, anomalous, palette[rank] if rank < len(named) else None)
-        for rank, (_, _, scores, anomalous) in enumerate(ranked)
+        plots.RocCurve(scores, anomalous, colour) for (_, _, scores, anomalous), colour in zip_longest(ranked, palette)
     ]
     return {
         "figure": _figure_uri(plots.roc_figure(curves), "svg"),
@@ -149,12 +136,11 @@ def _roc(
     }
 
 
-def _scores(record: CategoryRecord, result: CategoryResult) -> dict[str, Any]:
+def _scores(record: CategoryRecord) -> dict[str, Any]:
     """Return the score histograms of one category, and the outcomes of its threshold and neighbouring ones."""
     scores, anomalous = _finite(record)
     return {
         "category": record.category,
-        "auroc": result.image_AUROC,
         "threshold": record.threshold,
         "neighbours": _neighbours(record),
         "figure": _figure_uri(plots.score_figure(scores, anomalous, record.threshold), "svg"),
@@ -172,8 +158,6 @@ def _neighbours(record: CategoryRecord) -> list[dict[str, Any]]:
             "raw": threshold if record.raw is None else denormalize(threshold, *record.raw),
             "current": threshold == record.threshold,
             "outcome": found,
-            "false_alarms": rate_in_words(found.false_alarms, found.normal),
-            "missed": rate_in_words(found.missed, found.anomalous),
         }
         for threshold, found in neighbours(images, record.threshold)
     ]
@@ -188,7 +172,6 @@ def _recognition(records: Sequence[CategoryRecord]) -> dict[str, Any] | None:
     }
     if not counts:
         return None
-    columns = [*counts, *sorted(set().union(*counts.values()) - set(counts))]
     correct = sum(taken[category] for category, taken in counts.items())
     total = sum(taken.total() for taken in counts.values())
     unseen = sum(taken[UNKNOWN] for taken in counts.values())
@@ -199,16 +182,8 @@ def _recognition(records: Sequence[CategoryRecord]) -> dict[str, Any] | None:
         if name != category
     ]
     return {
-        "columns": columns,
-        "rows": [
-            {
-                "category": category,
-                "counts": [taken[column] for column in columns],
-                "total": taken.total(),
-                "accuracy": taken[category] / taken.total(),
-            }
-            for category, taken in counts.items()
-        ],
+        "columns": [*counts, *sorted(set().union(*counts.values()) - set(counts))],
+        "rows": counts,
         "correct": correct,
         "confused": total - correct - unseen,
         "unseen": unseen,
@@ -235,11 +210,7 @@ def _grid(
     planar = plots.planar_coordinates(np.concatenate([points for _, points, _ in labelled]), group, len(names))
     point_colours = np.asarray([colours[name] for name in names])[group]
     figure = plots.coordinate_figure(
-        planar,
-        anomalous,
-        list(point_colours),
-        resolution=resolution,
-        point_size=5 if kind == "local" else 18,
+        planar, anomalous, list(point_colours), resolution=resolution, point_size=5 if kind == "local" else 18
     )
     return {
         "kind": kind,
@@ -271,7 +242,7 @@ def _coordinates(kind: Literal["local", "global"], record: CategoryRecord) -> tu
     return (coordinates[keep], anomalous[keep]) if len(keep) else None
 
 
-def _gallery(record: CategoryRecord, result: CategoryResult) -> dict[str, Any] | None:
+def _gallery(record: CategoryRecord) -> dict[str, Any] | None:
     """Return the example images of one category; ``None`` if there are none."""
     sections = [
         ("Clearest anomalies", record.best),
@@ -281,21 +252,19 @@ def _gallery(record: CategoryRecord, result: CategoryResult) -> dict[str, Any] |
     shown = [
         (title, [_tile(example, record.threshold) for example in examples]) for title, examples in sections if examples
     ]
-    return {"category": record.category, "auroc": result.image_AUROC, "sections": shown} if shown else None
+    return {"category": record.category, "sections": shown} if shown else None
 
 
 def _tile(example: Example, threshold: float) -> dict[str, Any]:
-    """Return one example: thumbnail, overlay and caption."""
+    """Return one example with its thumbnail, overlay, name and verdict."""
     thumbnail = Image.fromarray(example.image).convert("RGB")
     thumbnail.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     overlay = plots.heatmap_overlay(np.asarray(thumbnail), example.anomaly_map, example.mask)
     return {
         "image": _image_uri(thumbnail),
         "overlay": _image_uri(Image.fromarray(overlay)),
-        "path": example.path,
+        "example": example,
         "name": "/".join(re.split(r"[\\/]", example.path)[-2:]),  # the folder names the kind of defect
-        "label": "anomalous" if example.anomalous else "normal",
-        "score": example.score,
         "verdict": _verdict(example, threshold),
     }
 

@@ -47,12 +47,8 @@ def category_colours(count: int) -> list[str]:
     """
     if count <= len(_DISTINCT):
         return list(_DISTINCT[:count])
-    colours = []
-    for index in range(count):
-        hue = index / count
-        lightness, saturation = ((0.45, 0.75), (0.62, 0.70), (0.33, 0.60))[index % 3]
-        colours.append(mpl.colors.to_hex(colorsys.hls_to_rgb(hue, lightness, saturation)))
-    return colours
+    shades = ((0.45, 0.75), (0.62, 0.70), (0.33, 0.60))  # lightness, saturation
+    return [mpl.colors.to_hex(colorsys.hls_to_rgb(index / count, *shades[index % 3])) for index in range(count)]
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,8 @@ class TestReport:
         mean: Mean over the categories in which a value is defined; its threshold is NaN.
         records: Data for the figures, in the order of ``results``; categories without test images have no record.
         notes: Sentences that qualify the results.
+        local_resolution: Cells per dimension of the model's local grid; ``None`` without one, or if dimensions differ.
+        global_resolution: The same of its global grid.
     """
 
     __test__ = False  # not a test class, despite its name
@@ -110,6 +112,8 @@ class TestReport:
     mean: CategoryResult
     records: list[CategoryRecord]
     notes: list[str]
+    local_resolution: int | None = None
+    global_resolution: int | None = None
 
     def defined_in(self, level: str) -> int:
         """Count the categories in the mean of a level, ``"image"`` or ``"pixel"``: those whose AUROC is defined."""

@@ -15,10 +15,7 @@ from .groups import GROUPS
 
 HYPER_PARAMETERS = "hyper_parameters"
 """Key under which Lightning stores constructor arguments in a checkpoint."""
-_RENAMED = {
-    "feature_cache_dtype": ("cache", "dtype"),
-    "feature_cache_gib": ("cache", "gib"),
-}
+_RENAMED = {"feature_cache_dtype": ("cache", "dtype"), "feature_cache_gib": ("cache", "gib")}
 _RECIPES = {"residual": "grad", "mobile": "crad", "small": "crad_s"}
 
 

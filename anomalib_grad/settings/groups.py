@@ -194,7 +194,7 @@ class CacheSettings:
         """Refuse values out of range, naming the setting."""
         _check(self, "cache.dtype", " or ".join(DTYPES), DTYPES.__contains__)
         _check(self, "cache.sample_mb", *_NOT_NEGATIVE)
-        _check(self, "cache.gib", "greater than 0", lambda value: isinstance(value, Real) and float(value) > 0)
+        _check(self, "cache.gib", "greater than 0", lambda value: is_number(value) and value > 0)
 
     @property
     def limit(self) -> float:
@@ -284,9 +284,9 @@ def filled(given: S, others: S) -> S:
     A given length of training drops the length in ``others``, and a given ``score_window`` their ``score_share``.
     """
     if isinstance(given, TrainingSettings) and (given.max_epochs is not None or given.steps is not None):
-        others = cast("S", replace(cast("TrainingSettings", others), max_epochs=None, steps=None, most_passes=None))
+        others = replace(cast("Any", others), max_epochs=None, steps=None, most_passes=None)
     if isinstance(given, MapSettings) and given.score_window is not None:
-        others = cast("S", replace(cast("MapSettings", others), score_share=None))
+        others = replace(cast("Any", others), score_share=None)
     values: dict[str, Any] = {}
     for part in fields(cast("Any", given)):
         own, other = getattr(given, part.name), getattr(others, part.name)

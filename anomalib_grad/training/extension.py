@@ -15,7 +15,7 @@ products are therefore fitted on validation images, or adapted to the validation
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -27,12 +27,13 @@ from anomalib_grad.data.dataset import MultiCategoryDataset
 from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.files.checkpoint_reading import restore
 from anomalib_grad.files.configuration import check_weights, restoring
+from anomalib_grad.settings import Settings
 from anomalib_grad.thresholds.category_thresholds import UNKNOWN
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import per_category_or_none
 from anomalib_grad.torch_model import GradModel, network_of
 
-from .feature_sample import BATCH, BYTES, FeatureSample, Noting, rescore
+from .feature_sample import FeatureSample, ValidationSampler, rescore
 from .feature_statistics import spread_by_category, training_batches
 from .old_head import OldHead, freeze_batch_norm
 from .validation import BeforeThresholds
@@ -121,12 +122,7 @@ class Extending(BeforeThresholds):
         ValueError: If ``replaces`` names products and there is no old checkpoint.
     """
 
-    def __init__(
-        self,
-        path: str | Path | None,
-        replaces: Sequence[str],
-        sample: FeatureSample,
-    ) -> None:
+    def __init__(self, path: str | Path | None, replaces: Sequence[str], sample: FeatureSample) -> None:
         if replaces and path is None:
             raise ValueError(
                 f"replaces names {', '.join(replaces)}, but there is no old model: give its checkpoint as extends, or "
@@ -140,7 +136,7 @@ class Extending(BeforeThresholds):
         self._images: Any = None
         self._sample = sample
         self._old = OldHead()
-        self._noting = Noting()
+        self._validation = ValidationSampler()
         self._first = True
 
     # ------------------------------------------------------------------ starting
@@ -255,33 +251,33 @@ class Extending(BeforeThresholds):
 
     def replayed(self) -> list[FeatureBatch]:
         """Return all sampled rows of old products."""
-        return self._sample.batches(self.held, BATCH)
+        return self._sample.batches(self.held)
 
     # ------------------------------------------------------------------ thresholds
 
     def note(self, batch: Any, maps: Sequence[Tensor]) -> None:  # noqa: ANN401  # anomalib's
         """Note the feature maps of those images of a validation batch that were chosen for the sample."""
-        self._noting.note(batch, maps)
+        self._validation.note(batch, maps)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the sampled validation images again, and adapt the thresholds of old products to the new scores."""
         post_processor = per_category_or_none(pl_module.post_processor)
         if trainer.state.fn != "fit" or trainer.sanity_checking or post_processor is None:
             return
-        self._sample.judged |= self._noting.take()
-        former = {name: one.images for name, one in self._sample.judged.items()}
-        for name, before in self._sample.judged.items():
+        self._sample.validation |= self._validation.take()
+        former = {name: one.images for name, one in self._sample.validation.items()}
+        for name, before in self._sample.validation.items():
             index = post_processor.named_index(name)
-            self._sample.judged[name] = rescore(network_of(pl_module), before, index)
+            self._sample.validation[name] = rescore(network_of(pl_module), before, index)
         lost = sorted(set(self.kept) - former.keys())
         thresholds = ModelThresholds.of(post_processor)
         for name in self.kept:
             if name not in lost:
-                thresholds.follow(name, former[name], self._sample.judged[name].images)
+                thresholds.follow(name, former[name], self._sample.validation[name].images)
                 thresholds.apply_to(post_processor, name)
         if self.kept and not lost:
             old = [image for name in self.kept for image in former[name]]
-            now = [image for name in self.kept for image in self._sample.judged[name].images]
+            now = [image for name in self.kept for image in self._sample.validation[name].images]
             new = [image for name in thresholds.products if name not in self.kept for image in thresholds.images(name)]
             thresholds.follow(UNKNOWN, old, now, new)
             thresholds.apply_to(post_processor, UNKNOWN)
@@ -304,13 +300,14 @@ class Extending(BeforeThresholds):
         if first:
             self._sample.keep(self.held)
         backbone = network_of(pl_module).backbone
-        most = int(pl_module.settings.cache.sample_limit * 1e6 / (BYTES * backbone.row_length))  # type: ignore[operator, union-attr]
+        limit = cast("Settings", pl_module.settings).cache.sample_limit
+        most = int(limit * 1e6 / (torch.float16.itemsize * backbone.row_length))
         if per_category_or_none(pl_module.post_processor) is None or not most:
             return
         found: dict[str, list[Tensor]] = {}
         with isolate_rng():
-            chosen = self._noting.choose(trainer, most // 2) if first else 0  # validation images never change
-            most -= max([chosen, *(len(one.images) for one in self._sample.judged.values())])
+            chosen = self._validation.choose(trainer, most // 2) if first else 0  # validation images never change
+            most -= max([chosen, *(len(one.images) for one in self._sample.validation.values())])
             for batch in training_batches(trainer, pl_module, spread_by_category(trainer, most)):
                 rows = batch.features if isinstance(batch, FeatureBatch) else backbone.rows(batch.image)  # type: ignore[arg-type]
                 for name, row in zip(getattr(batch, "category", None) or (), rows.half().cpu(), strict=False):

@@ -6,6 +6,7 @@ Features of training images are replayed in training. Features of validation ima
 by a changed network, they show how the scores of unseen images have changed.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -25,15 +26,13 @@ from .feature_statistics import evenly_spaced
 
 SAMPLE_KEY = "grad_feature_sample"
 """Checkpoint key of the features of training images."""
-JUDGED_KEY = "grad_judged_sample"
+VALIDATION_KEY = "grad_judged_sample"
 """Checkpoint key of the features of validation images."""
-BYTES = 2
-"""Bytes of a float16 value."""
 BATCH = 32
-"""Rows in a batch when they are scored again."""
+"""Rows in a batch when they are replayed or scored again."""
 
 
-class Judged(NamedTuple):
+class ScoredSample(NamedTuple):
     """Sampled validation images of a product.
 
     Attributes:
@@ -45,19 +44,19 @@ class Judged(NamedTuple):
     images: tuple[KnownImage, ...]
 
 
-def to_checkpoint(judged: Mapping[str, Judged]) -> dict[str, Any]:
+def to_checkpoint(samples: Mapping[str, ScoredSample]) -> dict[str, Any]:
     """Convert samples to plain data."""
-    return {name: {"features": one.features, "images": to_plain(one.images)} for name, one in judged.items()}
+    return {name: {"features": one.features, "images": to_plain(one.images)} for name, one in samples.items()}
 
 
-def from_checkpoint(stored: Any, row_length: int) -> dict[str, Judged]:  # noqa: ANN401  # whatever a file holds
+def from_checkpoint(stored: Any, row_length: int) -> dict[str, ScoredSample]:  # noqa: ANN401  # whatever a file holds
     """Invert :func:`to_checkpoint`; ``None`` is empty, anything else raises LookupError, TypeError or ValueError."""
     found = {}
     for name, one in ({} if stored is None else stored).items():
         features, images = one["features"], from_plain(one["images"])
         if features.dtype != torch.float16 or features.shape != (len(images), row_length):
             raise ValueError(f"it must hold a row of {row_length} values in float16 for each image of {name}")
-        found[str(name)] = Judged(features, images)
+        found[str(name)] = ScoredSample(features, images)
     return found
 
 
@@ -66,12 +65,12 @@ class FeatureSample:
 
     Attributes:
         rows: Features of each product's training images, one flattened row per image: float16, shape (N, F).
-        judged: Features and scores of each product's validation images.
+        validation: Features and scores of each product's validation images.
     """
 
     def __init__(self) -> None:
         self.rows: dict[str, Tensor] = {}
-        self.judged: dict[str, Judged] = {}
+        self.validation: dict[str, ScoredSample] = {}
 
     def __reduce__(self) -> "tuple[type[FeatureSample], tuple[()]]":
         """Pickle without the rows: exports do not need them."""
@@ -80,19 +79,19 @@ class FeatureSample:
     def __deepcopy__(self, memo: dict[int, object]) -> "FeatureSample":
         """Share the rows with the copy, since they never change."""
         copy = FeatureSample()
-        copy.rows, copy.judged = dict(self.rows), dict(self.judged)
+        copy.rows, copy.validation = dict(self.rows), dict(self.validation)
         return copy
 
-    def load(self, stored: object, row_length: int, judged: object = None) -> None:
+    def load(self, stored: Any, row_length: int, validation: Any = None) -> None:  # noqa: ANN401  # whatever a file holds
         """Load the samples of a checkpoint.
 
         Args:
             stored: The saved :attr:`rows`; ``None`` if there were none.
             row_length: Number F of values in a row.
-            judged: Plain data of :attr:`judged`; ``None`` if there were none.
+            validation: Plain data of :attr:`validation`; ``None`` if there were none.
 
         Raises:
-            CheckpointConfigurationError: If ``stored`` or ``judged`` is anything else.
+            CheckpointConfigurationError: If ``stored`` or ``validation`` is anything else.
         """
         rows = {} if stored is None else stored
         if not isinstance(rows, dict) or not all(
@@ -102,14 +101,13 @@ class FeatureSample:
         ):  # fmt: skip
             with restoring(f"{SAMPLE_KEY!r}"):
                 raise ValueError(f"it must hold rows of {row_length} values in float16 for each product")
-        with restoring(f"{JUDGED_KEY!r}"):
-            kept = from_checkpoint(judged, row_length)
-        self.rows, self.judged = dict(rows), kept
+        with restoring(f"{VALIDATION_KEY!r}"):
+            self.rows, self.validation = dict(rows), from_checkpoint(validation, row_length)
 
     def keep(self, names: Sequence[str]) -> None:
         """Drop all products except ``names``."""
         self.rows = {name: part for name, part in self.rows.items() if name in names}
-        self.judged = {name: part for name, part in self.judged.items() if name in names}
+        self.validation = {name: part for name, part in self.validation.items() if name in names}
 
     def draw(self, names: Sequence[str], count: int) -> FeatureBatch:
         """Draw rows of training images at random with replacement; every product is equally likely.
@@ -123,12 +121,12 @@ class FeatureSample:
         picks = [self.rows[name][int(torch.randint(len(self.rows[name]), ()))] for name in chosen]
         return FeatureBatch(torch.stack(picks), chosen)
 
-    def batches(self, names: Sequence[str], size: int) -> list[FeatureBatch]:
-        """Return all rows of some products, in batches of at most ``size``."""
-        return [FeatureBatch(part, [name] * len(part)) for name in names for part in self.rows[name].split(size)]
+    def batches(self, names: Sequence[str]) -> list[FeatureBatch]:
+        """Return all rows of some products, in batches."""
+        return [FeatureBatch(part, [name] * len(part)) for name in names for part in self.rows[name].split(BATCH)]
 
 
-class Noting:
+class ValidationSampler:
     """Collects features of chosen validation images as validation computes them."""
 
     def __init__(self) -> None:
@@ -156,33 +154,37 @@ class Noting:
             path, truth = str(batch.image_path[place]), bool(batch.gt_label[place])
             self._found[path] = names[place], row, KnownImage.of(path, 0.0, 0.0, anomalous=truth)
 
-    def take(self) -> dict[str, Judged]:
+    def take(self) -> dict[str, ScoredSample]:
         """Return the samples of all processes and clear them; drop a product whose features overflow float16."""
-        found: dict[str, tuple[str, Tensor, KnownImage]] = {}
-        for part in all_gather(self._found):
-            found |= part
+        found = {path: image for part in all_gather(self._found) for path, image in part.items()}
         self._wanted, self._found = set(), {}
-        own: dict[str, list[tuple[Tensor, KnownImage]]] = {}
+        own: defaultdict[str, list[tuple[Tensor, KnownImage]]] = defaultdict(list)
         for _, (name, row, image) in sorted(found.items(), key=itemgetter(0)):
-            own.setdefault(name, []).append((row, image))
-        judged = {
-            name: Judged(torch.stack([row for row, _ in pairs]), tuple(image for _, image in pairs))
-            for name, pairs in own.items()
-        }
-        return {name: one for name, one in judged.items() if one.features.isfinite().all()}
+            own[name].append((row, image))
+        samples = {}
+        for name, pairs in own.items():
+            rows, images = zip(*pairs, strict=True)
+            features = torch.stack(rows)
+            if features.isfinite().all():
+                samples[name] = ScoredSample(features, images)
+        return samples
+
+
+Noting = ValidationSampler
+"""Former name, by which torch exports of before find the class."""
 
 
 @torch.no_grad()
-def rescore(network: GradModel, judged: Judged, category: int) -> Judged:
+def rescore(network: GradModel, sample: ScoredSample, category: int) -> ScoredSample:
     """Replace the images' scores by those that a network computes, given the index of their category."""
     device = network.anomaly_map_generator.map_height.device
     values: list[tuple[float, float]] = []
     with in_eval_mode(network):
-        for rows in judged.features.split(BATCH):
+        for rows in sample.features.split(BATCH):
             features = features_of(FeatureBatch(rows), network.backbone)
             found: Any = network(features=features, category=torch.full((len(rows),), category, device=device))
             values += zip(found.pred_score.tolist(), found.anomaly_map.flatten(1).amax(dim=1).tolist(), strict=True)
-    images = zip(judged.images, values, strict=True)
-    return Judged(
-        judged.features, tuple(KnownImage.of(image.name, *pair, anomalous=image.anomalous) for image, pair in images)
+    scored = zip(sample.images, values, strict=True)
+    return sample._replace(
+        images=tuple(KnownImage.of(image.name, *pair, anomalous=image.anomalous) for image, pair in scored)
     )

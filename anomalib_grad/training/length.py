@@ -37,7 +37,7 @@ class OwnLength:
         """
         self._counts = trainer.max_epochs is None and trainer.max_steps == -1 and find_timer(trainer) is None
         if self._counts:
-            set_epochs(trainer, settings.max_epochs or least_epochs(settings))
+            set_epochs(trainer, settings.max_epochs or settings.least_passes or 1)
 
     def settle(self, trainer: pl.Trainer, settings: TrainingSettings) -> None:
         """Set the number of epochs, once the data are available and a checkpoint's settings are loaded.
@@ -48,33 +48,27 @@ class OwnLength:
         if not self._counts:
             return
         if settings.steps is None:
-            epochs = settings.max_epochs or least_epochs(settings)
-            set_epochs(trainer, epochs)
-            self.limit = f"training.max_epochs={epochs}"
+            set_epochs(trainer, settings.max_epochs or 1)
+            self.limit = f"training.max_epochs={settings.max_epochs}"
             return
         self.limit = f"training.steps={settings.steps}"
         with counting_batches(trainer):
             per_epoch = trainer.estimated_stepping_batches / max(trainer.max_epochs or 0, 1)
-        if per_epoch >= 1:
-            epochs = max(round(settings.steps / per_epoch), least_epochs(settings))
-            if settings.most_passes is not None and epochs > settings.most_passes:
-                logger.info(
-                    "There are few training images: training ends after %d passes over them (training.most_passes), "
-                    "not after %d steps.",
-                    settings.most_passes,
-                    settings.steps,
-                )
-                epochs = settings.most_passes
-                self.limit = f"training.most_passes={epochs}"
-            set_epochs(trainer, epochs)
-        else:  # data without a length
+        if per_epoch < 1:  # data without a length
             trainer.fit_loop.max_epochs = -1
             trainer.fit_loop.epoch_loop.max_steps = settings.steps
-
-
-def least_epochs(settings: TrainingSettings) -> int:
-    """Return the smallest number of epochs of a training."""
-    return settings.least_passes or 1
+            return
+        epochs = max(round(settings.steps / per_epoch), settings.least_passes or 1)
+        if settings.most_passes is not None and epochs > settings.most_passes:
+            logger.info(
+                "There are few training images: training ends after %d passes over them (training.most_passes), "
+                "not after %d steps.",
+                settings.most_passes,
+                settings.steps,
+            )
+            epochs = settings.most_passes
+            self.limit = f"training.most_passes={epochs}"
+        set_epochs(trainer, epochs)
 
 
 def set_epochs(trainer: pl.Trainer, epochs: int) -> None:

@@ -46,13 +46,12 @@ def resolve_mse_threshold(mse_threshold: float | str | None, backbone: str) -> f
 
 
 @torch.no_grad()
-def estimate_mse_threshold(features: Iterable[Tensor], share: float = AUTO_SHARE, images: int = AUTO_IMAGES) -> Tensor:
+def estimate_mse_threshold(features: Iterable[Tensor], share: float = AUTO_SHARE) -> Tensor:
     """Estimate ``k`` as a share of the mean square of training features.
 
     Args:
-        features: Batches of features ``(B, C, H, W)``; only as many as needed are read.
+        features: Batches of features ``(B, C, H, W)``.
         share: Share of the mean square.
-        images: Number of images after which the estimate stops, in whole batches.
 
     Returns:
         ``k`` in squared feature units, shape ``()``.
@@ -60,13 +59,7 @@ def estimate_mse_threshold(features: Iterable[Tensor], share: float = AUTO_SHARE
     Raises:
         ValueError: If there are no images.
     """
-    sums: list[Tensor] = []
-    seen = 0
-    for batch in features:
-        sums.append(batch.float().square().mean(dim=(1, 2, 3)))  # (B,)
-        seen += len(batch)
-        if seen >= images:
-            break
-    if not seen:
+    squares = [batch.float().square().mean(dim=(1, 2, 3)) for batch in features]  # (B,) each
+    if not squares:
         raise ValueError("mse_threshold='auto' needs training images, but there are none: add some, or give a number.")
-    return share * torch.cat(sums).mean()
+    return share * torch.cat(squares).mean()

@@ -31,7 +31,7 @@ COMMANDS = {*TRAINING, "validate", "test", "predict"}
 CHECKPOINT = "--ckpt_path"
 
 
-class SayHowToGoOn(Callback):
+class ExplainHowToResume(Callback):
     """Sets the exit status of a stopped run, and names its last checkpoint and the command to resume from it.
 
     Resuming a training that has reached its limit does nothing; a warning says so.

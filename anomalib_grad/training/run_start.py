@@ -21,7 +21,7 @@ RANDOM_STATE = "grad_random_state"
 """Checkpoint key of the random state."""
 
 
-class SettleStart(Callback):
+class PrepareTraining(Callback):
     """Prepares a training; one that resumes draws the random numbers that the interrupted one would have drawn."""
 
     def __init__(self) -> None:

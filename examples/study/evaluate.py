@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from anomalib_grad import Grad, MultiCategory
 from anomalib_grad.anomaly_map import AnomalyMapGenerator
-from anomalib_grad.components import NormalScale
+from anomalib_grad.components.normal_scale import NormalScale
 from anomalib_grad.evaluation.metrics import CategoryMetrics, Predictions, mean_over_categories
 from anomalib_grad.report.records import METRIC_NAMES
 from anomalib_grad.training.feature_statistics import SCALE_IMAGES, evenly_spaced

@@ -27,7 +27,7 @@ from sklearn.metrics import roc_auc_score
 
 from anomalib_grad import Grad, MultiCategory
 from anomalib_grad.thresholds.rules import false_alarm_threshold
-from anomalib_grad.training.feature_sample import JUDGED_KEY, SAMPLE_KEY
+from anomalib_grad.training.feature_sample import SAMPLE_KEY, VALIDATION_KEY
 
 BATCH_SIZE = 16
 PROMISED = 0.1
@@ -168,7 +168,7 @@ def with_images(bench: Bench, steps: int, old: Path | None) -> dict[str, Any]:
     if old is not None:
         bare = old.with_name("bare.ckpt")
         content = torch.load(old, weights_only=False)
-        torch.save(content | {SAMPLE_KEY: {}, JUDGED_KEY: {}}, bare)
+        torch.save(content | {SAMPLE_KEY: {}, VALIDATION_KEY: {}}, bare)
         old = bare
     model, seconds = bench.train(bench.products, steps, extends=old)
     return {"after": bench.test(model, bench.products), "seconds": seconds}

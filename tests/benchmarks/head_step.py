@@ -17,8 +17,8 @@ from measure import in_turns, machine, markdown
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_grad.components import FUSIONS
 from anomalib_grad.components.head import GradHead
+from anomalib_grad.components.representation import FUSIONS
 from anomalib_grad.training.precision import computes_bfloat16
 
 CELLS = (28, 28)

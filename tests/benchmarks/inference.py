@@ -25,7 +25,7 @@ from measure import SIZE, compile_model, images, in_turns, machine, markdown, pe
 from torch import Tensor
 
 from anomalib_grad import Grad, MultiCategory
-from anomalib_grad.components import FUSIONS
+from anomalib_grad.components.representation import FUSIONS
 
 FLOOR = "backbone alone"
 COMPRESSIONS = {"FP32": None, "FP16": CompressionType.FP16, "INT8": CompressionType.INT8_PTQ}

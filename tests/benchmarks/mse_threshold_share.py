@@ -79,7 +79,7 @@ def main() -> None:
         for seed in range(args.seeds):
             torch.manual_seed(seed)
             model = GradModel("mobilenetv2_100", pre_trained=False, fusion="small")
-            model.head.mse_threshold.copy_(estimate_mse_threshold([train], share, images=len(train)))
+            model.head.mse_threshold.copy_(estimate_mse_threshold([train], share))
             results = image_aurocs(model, train, tests, epochs)
             cells = [100 * result for result in (*results, sum(results) / len(results))]
             print(f"| {share} | {seed} | {' | '.join(f'{cell:.1f}' for cell in cells)} |", flush=True)

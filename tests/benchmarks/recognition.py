@@ -31,7 +31,7 @@ def describe(model: Grad, loader: object, categories: list[str]) -> dict[str, Te
         pooled = pool(features)
         rows = {
             "pooled features": pooled,
-            "global coordinates": model.model.global_representation.coordinates(pooled),
+            "global coordinates": model.model.head.global_representation.coordinates(pooled),
             "score": model.model(features=features).pred_score,
             "anomalous": batch.gt_label,
             "category": torch.tensor([categories.index(name) for name in batch.category]),

@@ -38,7 +38,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from measure import compile_model, images, in_turns, machine, markdown, size_mb
 
 from anomalib_grad import Grad, MultiCategory
-from anomalib_grad.components import FUSIONS
+from anomalib_grad.components.representation import FUSIONS
 from anomalib_grad.data import Textures
 from anomalib_grad.recipes import find_recipe
 

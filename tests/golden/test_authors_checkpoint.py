@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional
 
 from anomalib_grad.anomaly_map import AnomalyMapGenerator, upsampling_matrix
-from anomalib_grad.checkpoint import load_authors_head, read_authors_file
+from anomalib_grad.checkpoint.authors_file import read_authors_file
+from anomalib_grad.checkpoint.authors_model import load_authors_head
 from stages import STAGES, head_stages
 
 CHECKPOINT = Path(__file__).parent / "data" / "official_crad_head_checkpoint.pth.tar"

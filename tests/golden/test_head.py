@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from anomalib_grad.anomaly_map import AnomalyMapGenerator, upsampling_matrix
-from anomalib_grad.checkpoint import from_authors_key
+from anomalib_grad.checkpoint.keys import from_authors_key
 from anomalib_grad.components.head import GradHead
 from stages import STAGES, head_stages
 

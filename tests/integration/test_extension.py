@@ -25,7 +25,7 @@ from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.rules import fit as fit_thresholds
 from anomalib_grad.thresholds.threshold_record import RESCORED
 from anomalib_grad.training.extension import OLD_HEAD_KEY
-from anomalib_grad.training.feature_sample import JUDGED_KEY, SAMPLE_KEY
+from anomalib_grad.training.feature_sample import SAMPLE_KEY, VALIDATION_KEY
 from helpers import tiny, write_category
 
 SCALED = tiny(scaled=True, whitening=True, precision="auto")
@@ -135,7 +135,7 @@ def test_thresholds_of_old_products_rest_on_what_the_new_network_makes_of_their_
 def test_the_new_checkpoint_can_be_extended_again(extended: tuple[Grad, Path]) -> None:
     content = torch.load(extended[1] / "epoch=1.ckpt", weights_only=False)
     assert {name: len(part) for name, part in content[SAMPLE_KEY].items()} == dict.fromkeys(ALL, 6)
-    assert {name: len(part["features"]) for name, part in content[JUDGED_KEY].items()} == dict.fromkeys(ALL, 4)
+    assert {name: len(part["features"]) for name, part in content[VALIDATION_KEY].items()} == dict.fromkeys(ALL, 4)
 
 
 def test_a_killed_extension_goes_on_without_the_old_checkpoint(
@@ -170,7 +170,7 @@ def test_thresholds_stay_where_an_older_checkpoint_carries_no_validation_images(
     old: Path, bolts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     content = torch.load(old, weights_only=False)
-    del content[JUDGED_KEY]
+    del content[VALIDATION_KEY]
     torch.save(content, tmp_path / "older.ckpt")
     model, before = fit(Grad(extends=tmp_path / "older.ckpt"), bolts, tmp_path), Grad.load_from_checkpoint(old)
     for name in OLD:
@@ -202,7 +202,7 @@ def test_with_images_of_all_products_new_ones_are_learnt_and_all_thresholds_fitt
     data = model.trainer.datamodule
     assert data.train_data.categories == ALL, "the user's data are whole again"
     content = torch.load(tmp_path / "epoch=1.ckpt", weights_only=False)
-    assert content[SAMPLE_KEY].keys() == content[JUDGED_KEY].keys() == set(ALL)
+    assert content[SAMPLE_KEY].keys() == content[VALIDATION_KEY].keys() == set(ALL)
     killed = fit(Grad(), everything, tmp_path / "again", epochs=2, ckpt_path=tmp_path / "epoch=0.ckpt")
     expected = model.state_dict()
     assert [name for name, value in killed.state_dict().items() if not torch.equal(value, expected[name])] == []

@@ -15,9 +15,8 @@ from PIL import Image
 
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.evaluation import PerCategoryEvaluator, evaluator
-from anomalib_grad.evaluation.results import _resolution
 from anomalib_grad.lightning_model import Grad
-from anomalib_grad.report import TestReport
+from anomalib_grad.report.records import TestReport
 
 METRICS = ("image_AUROC", "image_F1Max", "pixel_AUROC", "pixel_AUPRO")
 COLUMNS = {f"{category}/{name}" for category in ("bottle", "cookie", "mean") for name in METRICS}
@@ -92,8 +91,7 @@ def test_engine_test_returns_and_reports_every_category(root: Path, tmp_path: Pa
         assert record.threshold == 0.5
         assert (len(record.best), len(record.worst), len(record.false_alarms)) == (3, 3, 2)
         assert record.best[0].mask.any()
-    assert _resolution(model, "model.local_representation.grid") == 8
-    assert _resolution(model, "model.global_representation.grid") == 4
+    assert (report.local_resolution, report.global_resolution) == (8, 4)
     assert not any(module._forward_hooks for module in model.model.head.local_representation.modules())
     assert any("Thresholds are fitted for bottle, cookie" in note for note in report.notes)
 

@@ -46,7 +46,7 @@ def fit_grad(root, devices, strategy):
     engine.fit(model, datamodule=data)
     torch.save(model.state_dict(), f"rank{engine.trainer.global_rank}of{devices}.pt")
     numpy.save(f"features{engine.trainer.global_rank}of{devices}.npy", model.feature_caching.rows)
-    carried = {name: [image.name for image in one.images] for name, one in model._sample.judged.items()}
+    carried = {name: [image.name for image in one.images] for name, one in model._sample.validation.items()}
     torch.save(carried, f"carried{engine.trainer.global_rank}of{devices}.pt")
     engine.predict(model, datamodule=data)
     if engine.trainer.is_global_zero:

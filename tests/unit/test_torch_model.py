@@ -131,7 +131,7 @@ def test_one_step_lowers_the_loss_in_any_dimension(dims):
     optimizer = torch.optim.AdamW(
         [{"params": model.head.network_parameters(), "lr": 1e-3}, {"params": model.head.grid_parameters(), "lr": 0.1}]
     )
-    model.local_representation.jitter_std = 0.0  # chance apart
+    model.head.local_representation.jitter_std = 0.0  # chance apart
     losses = []
     for _ in range(3):
         loss = functional.mse_loss(model.head(features).refined, features)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from anomalib_grad.backbone import FrozenBackbone
 from anomalib_grad.backbone.tiny import create_grad_tiny
-from anomalib_grad.backbone.weights import BackboneWeightsError
+from anomalib_grad.backbone.weights import BackboneWeightsError, _has_no_network
 
 NAME = "test_resnet.r160_in1k"
 SIZE = (32, 32)
@@ -246,6 +246,11 @@ def test_without_network_the_error_comes_at_once_and_names_both_ways_out(no_netw
         backbone(IMAGES)
     for name, value in backbone.network.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_a_list_of_hosts_without_a_proxy_is_no_proxy(no_network, monkeypatch):
+    monkeypatch.setenv("no_proxy", "localhost")
+    assert _has_no_network()
 
 
 def test_cached_weights_need_no_network(donor, no_network, hub_cache):

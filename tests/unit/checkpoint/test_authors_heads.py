@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from anomalib_grad.backbone import FrozenBackbone
-from anomalib_grad.checkpoint import AuthorsCheckpointError, load_authors_head
+from anomalib_grad.checkpoint.authors_file import AuthorsCheckpointError
+from anomalib_grad.checkpoint.authors_model import load_authors_head
 from anomalib_grad.checkpoint.keys import (
     backbone_from_authors_key,
     backbone_to_authors_key,

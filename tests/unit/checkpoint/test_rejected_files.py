@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomalib_grad.checkpoint import AuthorsCheckpointError, load_authors_head
 from anomalib_grad.checkpoint.__main__ import main
+from anomalib_grad.checkpoint.authors_file import AuthorsCheckpointError
+from anomalib_grad.checkpoint.authors_model import load_authors_head
 from anomalib_grad.components.head import GradHead
 from anomalib_grad.files.atomic import writing
 from authors_files import configuration, head_tensors, randomise, save, truncate

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_grad.components import ContinuousGrid, interpolation_weights, sample_grid
+from anomalib_grad.components.representation import ContinuousGrid, interpolation_weights, sample_grid
 
 CHANNELS = 3
 grids = st.lists(st.integers(1, 6), min_size=1, max_size=4)

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from anomalib_grad.components import FUSIONS, Fusion
-from anomalib_grad.components.representation import Bottleneck
+from anomalib_grad.components.representation import FUSIONS, Bottleneck, Fusion
 
 
 @pytest.mark.parametrize(("kind", "blocks"), [("residual", 7), ("mobile", 11), ("small", 11)])

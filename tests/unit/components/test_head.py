@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from anomalib_grad.components import FUSIONS
 from anomalib_grad.components.head import GradHead
+from anomalib_grad.components.representation import FUSIONS
 
 
 @pytest.mark.parametrize(("fusion", "millions"), [("residual", 26.4), ("mobile", 15.4), ("small", 5.3)])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomalib_grad.components import NormalScale
+from anomalib_grad.components.normal_scale import NormalScale
 
 
 def draw(images: int, level: float = 1.0, seed: int = 0) -> torch.Tensor:

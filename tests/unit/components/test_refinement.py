@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from anomalib_grad.components import refine, similarity
+from anomalib_grad.components.head import refine, similarity
 
 
 def maps(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:

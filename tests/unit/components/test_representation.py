@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from anomalib_grad.components import GlobalRepresentation, LocalRepresentation
-from anomalib_grad.components.representation import jitter_coordinates
+from anomalib_grad.components.representation import GlobalRepresentation, LocalRepresentation, jitter_coordinates
 
 FEATURES = torch.randn(3, 6, 4, 5, generator=torch.Generator().manual_seed(0))
 

@@ -7,8 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anomalib_grad.components import Whitening
-from anomalib_grad.components.whitening import SHRINKAGE
+from anomalib_grad.components.whitening import SHRINKAGE, Whitening
 
 
 def correlated(images: int = 8, channels: int = 6, seed: int = 0) -> torch.Tensor:

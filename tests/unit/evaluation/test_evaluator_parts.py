@@ -20,7 +20,7 @@ from anomalib_grad.evaluation.collector import Collector
 from anomalib_grad.evaluation.coordinates import GLOBAL, LOCAL, CoordinateTap, sample_local
 from anomalib_grad.evaluation.examples import THUMBNAIL, TopExamples, candidate, load_example
 from anomalib_grad.evaluation.metrics import Counts
-from anomalib_grad.evaluation.results import build_report, recognition_notes, threshold_notes
+from anomalib_grad.evaluation.results import build_report, recognition_notes
 from anomalib_grad.report.records import METRIC_NAMES, CategoryResult, TestReport
 from anomalib_grad.report.table import results_table, write_csv, write_json
 from anomalib_grad.thresholds import PerCategoryPostProcessor
@@ -185,12 +185,13 @@ class Module(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.model = nn.Module()
-        self.model.local_representation = Part(nn.Conv2d(3, 2, 1))
-        self.model.global_representation = Part(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+        self.model.head = nn.Module()
+        self.model.head.local_representation = Part(nn.Conv2d(3, 2, 1))
+        self.model.head.global_representation = Part(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.model.global_representation(x)
-        return self.model.local_representation(x)
+        self.model.head.global_representation(x)
+        return self.model.head.local_representation(x)
 
 
 def test_tap_reads_the_last_coordinates_once_and_leaves_the_model_as_it_was():
@@ -270,13 +271,6 @@ def test_coordinates_of_a_batch_in_pieces_are_not_used():
     assert record.best == []
 
 
-def test_threshold_notes_name_both_kinds():
-    assert threshold_notes(["a", "b"], ["c"]) == [
-        "Thresholds are fitted for a, b; extends adds a product.",
-        "The pooled threshold is used for c: fit again with their validation images.",
-    ]
-
-
 def test_a_report_names_all_products_that_have_thresholds_though_the_data_hold_some():
     post_processor = PerCategoryPostProcessor()
     post_processor.set_categories(["new", "old", "unfitted"])
@@ -287,4 +281,4 @@ def test_a_report_names_all_products_that_have_thresholds_though_the_data_hold_s
     assert {
         "Thresholds are fitted for new, old; extends adds a product.",
         "The pooled threshold is used for unfitted: fit again with their validation images.",
-    } <= set(build_report("Grad", counts, values, Collector(), post_processor).notes)
+    } <= set(build_report(Module(), counts, values, Collector(), post_processor).notes)

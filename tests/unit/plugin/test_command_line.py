@@ -45,6 +45,7 @@ class Ours(Base):
         size: tuple[int, int] = (4, 4),
         sizes: tuple[int, int] | None = None,
         training: Training = TRAINING,
+        part: Base | None = None,
     ) -> None:
         if backbone == "faulty":
             int(backbone)
@@ -113,6 +114,22 @@ def test_one_sentence_is_all_that_is_printed(modules, capsys, given, sentence):
         parse(OURS, f"--model.{given}")
     assert stop.value.code == 2
     assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("size=many", "--model.part.size cannot be 'many'; it takes two whole numbers, such as [224, 224]."),
+        ("bakcbone=x", "Ours has no argument --model.part.bakcbone; did you mean --model.part.backbone?"),
+    ],
+)
+def test_an_argument_of_a_class_within_a_class_is_named_in_full(modules, capsys, given, sentence):
+    with pytest.raises(SystemExit):
+        parse(OURS, "--model.part=anomalib_grad.example.Ours", f"--model.part.{given}")
+    assert capsys.readouterr().err == f"error: {sentence}\n"
+    with pytest.raises(SystemExit):
+        parse(OURS, "--model.part=another_package.Theirs", f"--model.part.{given}")
+    assert "Option '" + given.partition("=")[0] + "' is not accepted" in capsys.readouterr().err
 
 
 def test_a_fault_in_a_constructor_keeps_its_traceback(modules, capsys):

@@ -244,7 +244,7 @@ def test_confusion_matrix_counts_what_was_recognised() -> None:
 )
 def test_coordinates_of_any_dimension_are_drawn(dimensions: int, sentence: str) -> None:
     report = make_report([make_record("bottle", dimensions), make_record("cable", dimensions)])
-    page = Page(render_html(report, local_resolution=8, global_resolution=4))
+    page = Page(render_html(replace(report, local_resolution=8, global_resolution=4)))
     text = page.text("representation").replace("\xa0", " ")
     assert sentence in text
     assert "80 pixels of the test set" in text

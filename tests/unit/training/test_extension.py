@@ -94,7 +94,7 @@ def test_products_are_replayed_equally_often(sample: FeatureSample) -> None:
     batch = sample.draw(["nut", "pin"], 400)
     assert batch.features.mean() == pytest.approx(0.5, abs=0.1)
     assert [row.bool().any().item() for row in batch.features] == [name == "pin" for name in batch.category or ()]
-    assert sum(len(part.features) for part in sample.batches(["nut", "pin"], 32)) == 92
+    assert sum(len(part.features) for part in sample.batches(["nut", "pin"])) == 92
 
 
 def test_an_export_leaves_the_features_out_and_a_copy_has_them(sample: FeatureSample) -> None:

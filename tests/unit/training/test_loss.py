@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from anomalib_grad import Grad
-from anomalib_grad.components.corruption import LARGEST, draw_spans, paste_patches
+from anomalib_grad.components.corruption import LARGEST_PATCH, draw_spans, paste_patches
 from anomalib_grad.training.loss import hard_mean, training_loss
 
 SIDES = st.integers(1, 9)
@@ -35,7 +35,7 @@ def test_patches_cover_a_part_of_most_images_and_leave_the_given_features_alone(
     assert torch.equal(features, before)
     share_of_images = covered.flatten(1).any(dim=1).float().mean().item()
     assert 0.5 < share_of_images < 1  # a quarter draws no patch
-    assert covered.flatten(1).float().mean(dim=1).max() <= 3 * (LARGEST + 1 / 14) ** 2
+    assert covered.flatten(1).float().mean(dim=1).max() <= 3 * (LARGEST_PATCH + 1 / 14) ** 2
 
 
 def test_no_patches_change_nothing() -> None:
@@ -47,7 +47,7 @@ def test_no_patches_change_nothing() -> None:
 def test_a_span_is_one_piece_no_longer_than_allowed(side: int, seed: int) -> None:
     torch.manual_seed(seed)
     for span in draw_spans(8, side).int():
-        assert 1 <= span.sum() <= max(round(LARGEST * side), 1)
+        assert 1 <= span.sum() <= max(round(LARGEST_PATCH * side), 1)
         assert functional.pad(span, (1, 1)).diff().abs().sum() == 2
 
 
