@@ -223,7 +223,14 @@ def score_images(
 
     Returns:
         The images that can be read, in their order.
+
+    Raises:
+        ValueError: If an image is given as normal and as anomalous.
     """
+    normal = {path.resolve() for path, anomalous in images if not anomalous}
+    both = next((path for path, anomalous in images if anomalous and path.resolve() in normal), None)
+    if both is not None:
+        raise ValueError(f"{both} is given as normal and as anomalous, so nothing was changed; give it as one of both.")
     known, faults = [], []
     others: Counter[str] = Counter()
     console = Console(stderr=True)

@@ -14,6 +14,8 @@ from typing import Any
 import anomalib.data
 from anomalib.data import AnomalibDataModule, Folder, MVTecAD
 
+from anomalib_grad.files.refusals import check_names_are_text
+
 from .folder_layout import FolderLayout, as_list
 from .listing import counted_by_folder, is_hidden, list_images
 from .mvtec_layout import MVTecLayout
@@ -111,11 +113,12 @@ def check_names(names: Sequence[str]) -> None:
     """Check that categories can be told apart in metrics, tables and folders.
 
     Raises:
-        ValueError: If there is no name, or one is repeated, reserved or empty, or if tables cannot show it: it has a
-            slash, a line break or another control character, or is not UTF-8.
+        ValueError: If there is no name, or one is repeated, reserved, empty or not text, or if tables cannot show it:
+            it has a slash, a line break or another control character, or is not UTF-8.
     """
     if not names:
         raise ValueError("there are no categories; give at least one")
+    check_names_are_text(names, "categories")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise ValueError(

@@ -133,7 +133,7 @@ class MultiCategory(AnomalibDataModule):
         val_split_ratio: float | None = None,
         seed: int | None = 0,
         skip_unreadable: bool = False,
-        ignore: dict[str, str] | str | None = None,
+        ignore: dict[str, str | Path] | str | Path | None = None,
         *,
         bits: int = DEFAULT_FORMAT.bits,
         max_pixels: int | None = None,

@@ -27,6 +27,8 @@ TYPE_WORDS = {
     "float": "a number",
     "bool": "true or false",
     "str": "text",
+    "list[str]": "a list of texts",
+    "collections.abc.Sequence[str]": "a list of texts",
     "pathlib.Path": "a path",
     "None": "null",
 }
@@ -48,6 +50,8 @@ _CLASSLESS = re.compile(
 """Matches an argument that jsonargparse looked up in the base class, for want of a class name."""
 _KEY = re.compile(r'Parser key "([\w.]+)"')
 _VALUE = re.compile(r"(?:Given|Got) value: (.*)")
+_NO_TEXT = re.compile(r"[-+.\deE]+|True|False|None")
+"""Matches what YAML makes of names such as 7, yes, no and null."""
 
 
 class CommandLineParser(ArgumentParser):
@@ -125,6 +129,8 @@ def explain_argument(message: str) -> str | None:
         wanted = f"two whole numbers, such as [{number}, {number}]"
     else:
         wanted = " or ".join(TYPE_WORDS.get(name, name) for name in wanted.split(" | "))
+    if "text" in wanted and _NO_TEXT.fullmatch(value[1]):
+        return f"--{option}.{argument} cannot be {value[1]}, which is not text; put it in quotes to make it text."
     return f"--{option}.{argument} cannot be {value[1]!r}; it takes {wanted}."
 
 

@@ -312,6 +312,8 @@ def test_an_unreadable_file_is_named(root: Path) -> None:
         ({"categories": ["bea"]}, "no category 'bea' in .* are ant, bee, cup"),
         ({"categories": ["bee", "screw"]}, "no category 'screw' in .* are ant, bee, cup"),  # as one of MVTec AD's
         ({"categories": []}, "there are no categories"),
+        ({"categories": ["bee", 7]}, "categories has 7, which is not text; put the product's name in quotes"),
+        ({"datamodules": {None: MVTecAD()}}, "categories has None, which is not text"),
         ({"categories": None}, "categories must be 'all' or a list of folder names, got None"),
         ({"dataset": "MVTekAD"}, "use a class path or one of .*MVTecAD"),
         ({"dataset": "Folder"}, "needs normal_dir"),
