@@ -40,6 +40,8 @@ _TEST_FOLDER = "test"
 _OPTIONAL_FOLDERS = ("normal_test_dir", "abnormal_dir", "mask_dir")
 # This package's replacements for anomalib's datamodules.
 _LAYOUTS: dict[type[AnomalibDataModule], type[AnomalibDataModule]] = {MVTecAD: MVTecLayout, Folder: FolderLayout}
+# Arguments by which the datamodules of categories differ.
+_OWN_ARGUMENTS = frozenset({"root", "category", "name"})
 # "mean" is the row of means over categories, "unknown" a model's answer for product types that it has not seen.
 _RESERVED = frozenset({"mean", "unknown", ".", ".."})
 
@@ -149,7 +151,7 @@ def create_datamodule(
 
     Raises:
         ValueError: If the category neither exists nor belongs to a dataset that anomalib can download, has no folder of
-            normal images, or the class does not take ``dataset_args``.
+            normal images, or ``dataset_args`` has an argument that the class does not take or that differs by category.
     """
     parameters = inspect.signature(datamodule_class).parameters
     unknown = [key for key in dataset_args if key not in parameters]
@@ -157,6 +159,9 @@ def create_datamodule(
         raise ValueError(
             f"dataset {datamodule_class.__name__} does not take {', '.join(unknown)}; remove this from dataset_args"
         )
+    if not _OWN_ARGUMENTS.isdisjoint(dataset_args):
+        own = ", ".join(sorted(_OWN_ARGUMENTS & dataset_args.keys()))
+        raise ValueError(f"dataset_args cannot have {own}, which every category has of its own; remove this")
     _check_folder(category, root, datamodule_class, dataset_args)
     datamodule_class = _LAYOUTS.get(datamodule_class, datamodule_class)
     arguments: dict[str, Any] = {key: value for key, value in common.items() if value is not None}
