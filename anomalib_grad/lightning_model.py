@@ -124,7 +124,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
         cache: CacheSettings = NOT_GIVEN.cache,
         feature_cache: bool | str = "auto",
         extends: str | Path | None = None,
-        replaces: Sequence[str] | None = None,
+        replaces: Sequence[str] | str | None = None,
         false_alarm_rate: float | None = None,
         category: str | None = None,
         pre_processor: nn.Module | bool = True,

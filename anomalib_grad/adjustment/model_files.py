@@ -23,7 +23,7 @@ from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.deploy.threshold_files import read_export, write_export
 from anomalib_grad.files.atomic import writing
 from anomalib_grad.files.checkpoint_io import WholeCheckpointIO
-from anomalib_grad.files.configuration import restoring
+from anomalib_grad.files.configuration import CheckpointConfigurationError, check_weights, restoring
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.thresholds.labelled_scores import KnownImage
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
@@ -35,6 +35,10 @@ CHECKPOINT, EXPORTS, TORCH = ".ckpt", {".xml", ".onnx"}, {".pt", ".pth"}
 TRUST = "TRUST_REMOTE_CODE"
 """Environment variable by which anomalib is allowed to unpickle a torch export."""
 POST_CONFIGURATION = "anomalib_post_processor_config"
+
+
+RECOGNISER = "recogniser."
+"""Prefix of weights whose shapes loading adapts to."""
 
 
 class ImageScore(NamedTuple):
@@ -162,9 +166,14 @@ class _Checkpoint:
         }
         known = configuration is not None and "category_image_threshold" in weights
         post_processor = _post_processor(PerCategoryPostProcessor() if known else None, self.path)
-        with restoring("post-processor"):
-            post_processor.load_checkpoint_config(configuration)
-            post_processor.load_state_dict(weights)
+        try:
+            with restoring("post-processor"):
+                post_processor.load_checkpoint_config(configuration)
+                own = post_processor.state_dict()
+                check_weights({name: own[name] for name in own if not name.startswith(RECOGNISER)}, weights)
+                post_processor.load_state_dict(weights)
+        except CheckpointConfigurationError as error:
+            raise CheckpointConfigurationError(f"cannot use checkpoint {self.path}: {error}") from error
         return post_processor
 
     def read(self) -> ModelThresholds:
@@ -223,7 +232,14 @@ def score_images(
 
     Returns:
         The images that can be read, in their order.
+
+    Raises:
+        ValueError: If an image is given as normal and as anomalous.
     """
+    normal = {path.resolve() for path, anomalous in images if not anomalous}
+    both = next((path for path, anomalous in images if anomalous and path.resolve() in normal), None)
+    if both is not None:
+        raise ValueError(f"{both} is given as normal and as anomalous, so nothing was changed; give it as one of both.")
     known, faults = [], []
     others: Counter[str] = Counter()
     console = Console(stderr=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from anomalib_grad.backbone.tiling import describe, rebuild
 from anomalib_grad.files.checkpoint_reading import checked_checkpoint
 from anomalib_grad.files.configuration import (
+    NEWER,
     CheckpointConfigurationError,
     check_configuration,
     check_weights,
@@ -87,15 +88,20 @@ def settings_in(checkpoint: Mapping[str, Any], given: Settings, recipe: str) -> 
     stored = grouped(checkpoint.get(HYPER_PARAMETERS) or {})
     if not stored or CONFIGURATION not in checkpoint:
         return None
-    with restoring(f"{HYPER_PARAMETERS!r}"):
-        name = find_recipe(stored["recipe"]).name
-        settings = given.over(Settings.of(stored)).over(PUBLISHED)
+    name, own = _recipe_and_settings(stored)
+    settings = given.over(own).over(PUBLISHED)
     if recipe not in {DEFAULT_RECIPE, name}:
         raise CheckpointConfigurationError(
             f"the checkpoint was trained with recipe {name!r}, not {recipe!r}: omit the recipe, because the checkpoint "
             f"contains all settings."
         )
     return name, settings
+
+
+def _recipe_and_settings(stored: Mapping[str, Any]) -> tuple[str, Settings]:
+    """Return recipe and settings among the arguments in a checkpoint; say who wrote those that are not known."""
+    with restoring("settings", NEWER):
+        return find_recipe(stored["recipe"]).name, Settings.of(stored)
 
 
 def fit_network(network: GradModel, given: Settings, checkpoint: Mapping[str, Any]) -> None:
@@ -172,6 +178,8 @@ def load(  # arguments are Lightning's
     with checked_checkpoint(source, allowed) as path:
         try:
             arguments = stored_arguments(path, allowed)
+            if arguments:
+                _recipe_and_settings(arguments)
             for name in GROUPS.keys() & given.keys():
                 given[name] = filled(group_of(name, given[name]), group_of(name, arguments.get(name)))
             return read(path, *args, **arguments | given)

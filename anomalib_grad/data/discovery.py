@@ -14,6 +14,8 @@ from typing import Any, TypeGuard
 import anomalib.data
 from anomalib.data import AnomalibDataModule, Folder, MVTecAD
 
+from anomalib_grad.files.refusals import check_names_are_text
+
 from .folder_layout import FolderLayout, as_list
 from .listing import counted_by_folder, is_hidden, list_images
 from .mvtec_layout import MVTecLayout
@@ -31,6 +33,8 @@ _MARKERS: dict[str, tuple[str, ...]] = {
 _OPTIONAL_FOLDERS = ("normal_test_dir", "abnormal_dir", "mask_dir")
 # This package's replacements for anomalib's datamodules.
 _LAYOUTS: dict[type[AnomalibDataModule], type[AnomalibDataModule]] = {MVTecAD: MVTecLayout, Folder: FolderLayout}
+# Arguments by which the datamodules of categories differ.
+_OWN_ARGUMENTS = frozenset({"root", "category", "name"})
 # "mean" is the row of means over categories, "unknown" a model's answer for product types that it has not seen.
 _RESERVED = frozenset({"mean", "unknown", ".", ".."})
 
@@ -106,11 +110,12 @@ def check_names(names: Sequence[str]) -> None:
     """Check that categories can be told apart in metrics, tables and folders.
 
     Raises:
-        ValueError: If there is no name, or one is repeated, reserved or empty, or if tables cannot show it: it has a
-            slash, a line break or another control character, or is not UTF-8.
+        ValueError: If there is no name, or one is repeated, reserved, empty or not text, or if tables cannot show it:
+            it has a slash, a line break or another control character, or is not UTF-8.
     """
     if not names:
         raise ValueError("there are no categories; give at least one")
+    check_names_are_text(names, "categories")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise ValueError(
@@ -141,7 +146,7 @@ def create_datamodule(
 
     Raises:
         ValueError: If the category neither exists nor belongs to a dataset that anomalib can download, has no folder of
-            normal images, or the class does not take ``dataset_args``.
+            normal images, or ``dataset_args`` has an argument that the class does not take or that differs by category.
     """
     parameters = inspect.signature(datamodule_class).parameters
     unknown = [key for key in dataset_args if key not in parameters]
@@ -149,6 +154,9 @@ def create_datamodule(
         raise ValueError(
             f"dataset {datamodule_class.__name__} does not take {', '.join(unknown)}; remove this from dataset_args"
         )
+    if not _OWN_ARGUMENTS.isdisjoint(dataset_args):
+        own = ", ".join(sorted(_OWN_ARGUMENTS & dataset_args.keys()))
+        raise ValueError(f"dataset_args cannot have {own}, which every category has of its own; remove this")
     _check_folder(category, root, datamodule_class, dataset_args)
     datamodule_class = _LAYOUTS.get(datamodule_class, datamodule_class)
     arguments = {key: value for key, value in common.items() if value is not None} | dict(dataset_args)

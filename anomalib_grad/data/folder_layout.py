@@ -7,6 +7,7 @@ image of the same name, with or without ``_mask``, at the same place. If the nam
 sorted order, as in anomalib.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from anomalib.data.utils import LabelName, Split
 from .ignore_masks import IGNORE_FILE
 from .listing import IMAGE_SUFFIXES, list_images
 from .masks import check_no_masks_among, masks_by_name, take_mask
-from .mvtec_layout import Layout, Row, find_broken_links
+from .mvtec_layout import Layout, Row, check_defects, find_broken_links
 
 Folders = str | Path | Sequence[str | Path] | None
 
@@ -25,19 +26,24 @@ class FolderLayout(Layout, Folder):
     """anomalib's ``Folder`` (arguments, splits), with folders read by the rule of ``listing.py``.
 
     Raises:
-        ValueError: On ``setup``: if a folder does not exist or has no image, if an image lies in two of them, if masks
-            and anomalous images do not match, or if masks lie among the images.
+        ValueError: On ``setup``: if a folder does not exist or has no image, if an image lies in two of them, if normal
+            images lie among the anomalous ones, if masks and anomalous images do not match, or if masks lie among the
+            images.
     """
 
     def listed(self) -> tuple[list[Row], bool]:
         """List the images in the given folders, and tell whether there are masks."""
         normal, normal_test = self._images(self.normal_dir), self._images(self.normal_test_dir)
         anomalous = self._images(self.abnormal_dir)
-        repeated = sorted(set(normal) & set(anomalous) | set(normal) & set(normal_test))
+        counted = Counter([*normal, *normal_test, *anomalous])
+        repeated = sorted(path for path, count in counted.items() if count > 1)
         if repeated:
             raise ValueError(
                 f"{repeated[0]} lies in two of the folders in dataset_args; give folders that do not overlap"
             )
+        for folder in self._folders(self.abnormal_dir):
+            own = [image for image in anomalous if folder in image.parents]
+            check_defects(own, folder, "give the folders of defects one by one as abnormal_dir")
         masks = self._masks(anomalous) if self.mask_dir and anomalous else {}
         check_no_masks_among([*normal, *normal_test, *anomalous])
         missing = find_broken_links([*normal, *normal_test, *anomalous, *masks.values()], self.skip_missing)

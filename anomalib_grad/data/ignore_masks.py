@@ -16,6 +16,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn import functional
 
+from anomalib_grad.files.refusals import check_names_are_text
+
 from .listing import has_image_name
 from .read_or_refuse import read_mask
 
@@ -77,7 +79,9 @@ def ignore_masks(datamodule: Any) -> dict[str, Path]:  # noqa: ANN401  # anomali
     return {} if mask is None else {"": mask}
 
 
-def given_masks(ignore: str | Mapping[str, str] | None, folders: Mapping[str, Path | None]) -> dict[str, Path]:
+def given_masks(
+    ignore: str | Path | Mapping[str, str | Path] | None, folders: Mapping[str, Path | None]
+) -> dict[str, Path]:
     """Determine the ignore mask of each product.
 
     Args:
@@ -88,10 +92,11 @@ def given_masks(ignore: str | Mapping[str, str] | None, folders: Mapping[str, Pa
         Mask of each product that has one; masks in ``ignore`` win over those in folders.
 
     Raises:
-        ValueError: If one is given for an unknown product.
+        ValueError: If one is given for an unknown product, or a name is not text.
     """
-    if isinstance(ignore, str):
+    if isinstance(ignore, str | Path):
         ignore = dict.fromkeys(folders, ignore)
+    check_names_are_text(ignore or (), "ignore")
     named = {name: Path(path) for name, path in (ignore or {}).items()}
     unknown = sorted(named.keys() - folders.keys())
     if unknown:

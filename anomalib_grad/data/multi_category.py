@@ -5,7 +5,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ class MultiCategory(AnomalibDataModule):
         val_split_ratio: float | None = None,
         seed: int | None = 0,
         skip_unreadable: bool = False,
-        ignore: dict[str, str] | str | None = None,
+        ignore: dict[str, str | Path] | str | Path | None = None,
         *,
         bits: int = DEFAULT_FORMAT.bits,
         max_pixels: int | None = None,
@@ -175,6 +175,9 @@ class MultiCategory(AnomalibDataModule):
     def _named(
         self, datamodules: list[AnomalibDataModule] | dict[str, AnomalibDataModule]
     ) -> dict[str, AnomalibDataModule]:
+        given = datamodules.values() if isinstance(datamodules, Mapping) else datamodules
+        if not isinstance(given, Iterable) or not all(isinstance(one, AnomalibDataModule) for one in given):
+            raise ValueError(f"datamodules must be a list or a dict of anomalib's datamodules, got {datamodules!r}.")
         if not isinstance(datamodules, Mapping):
             names = [datamodule.category or datamodule.name for datamodule in datamodules]
             check_names(names)

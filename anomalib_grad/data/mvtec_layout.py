@@ -20,7 +20,7 @@ anomalib's order.
 import logging
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 Row: TypeAlias = tuple[str, str, str, str, int]
 """Split, label, image path, mask path (or empty) and label index of an image."""
 _NORMAL = "good"
+_RENAME = f"rename it to {_NORMAL} if its images are normal, else to the name of their defect"
 _MEANT_FOR_NORMAL = frozenset({"good", "normal", "ok", "okay"})
 """Usual names, in any case, of folders of normal images; no kind of defect is called so."""
 
@@ -77,7 +78,9 @@ class MVTecLayout(Layout, MVTecAD):
         """List the images in the folders of this layout, and tell whether there is any mask."""
         folder = self.root / self.category
         images, mask_files = _images_and_masks(folder)
-        _check_defects(images, folder)
+        tested = folder / Split.TEST.value
+        anomalous = [one for one in images if one.relative_to(folder).parts[1] != _NORMAL]
+        check_defects(anomalous, tested, _RENAME)
         masks = masks_by_name(mask_files, folder / "ground_truth")
         missing = find_broken_links([*images, *mask_files], self.skip_missing)
         rows, unmasked, of_normal = [], [], []
@@ -137,19 +140,17 @@ def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
     return images, masks
 
 
-def _check_defects(images: Sequence[Path], folder: Path) -> None:
-    """Check that no folder of normal test images would count as a kind of defect.
+def check_defects(anomalous: Iterable[Path], folder: Path, advice: str) -> None:
+    """Check that no subfolder with some of the anomalous images in a folder has a usual name of normal ones.
 
     Raises:
         ValueError: Names the first, and how many images it holds.
     """
-    kinds = Counter(image.relative_to(folder).parts[1] for image in images)
-    meant = next((kind for kind in kinds if kind != _NORMAL and kind.strip().casefold() in _MEANT_FOR_NORMAL), None)
+    places = (image.relative_to(folder).parts[:-1] for image in anomalous)
+    kinds = Counter(place[0] for place in places if place)
+    meant = next((kind for kind in kinds if kind.strip().casefold() in _MEANT_FOR_NORMAL), None)
     if meant is not None:
-        raise ValueError(
-            f"{folder / 'test' / meant} ({kinds[meant]} images) would count as a kind of defect; rename it to "
-            f"{_NORMAL} if its images are normal, else to the name of their defect"
-        )
+        raise ValueError(f"{folder / meant} ({kinds[meant]} images) would count as a kind of defect; {advice}")
 
 
 def find_broken_links(files: Sequence[Path], skip: bool) -> set[Path]:

@@ -31,7 +31,7 @@ from anomalib_grad.data.resizing import resized_to
 from anomalib_grad.files.atomic import explain_temporary_folder_errors, explain_write_errors, folder_beside, make_folder
 from anomalib_grad.thresholds.category_thresholds import missing_thresholds
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
-from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor, judge
+from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor, judge, per_category_or_none
 from anomalib_grad.torch_model import GradModel
 from anomalib_grad.training.unusable_weights import NEVER_TRAINED
 
@@ -105,7 +105,7 @@ class CategoryExportMixin(ExportMixin):
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to a torch file; arguments and return value are anomalib's."""
-        self._warn()
+        self._check()
         with EXPORT_LOCK, on_cpu_in_float32(self):  # type: ignore[arg-type]  # mixed into a module
             return self._publish(super().to_torch, export_root, ExportType.TORCH, model_file_name=model_file_name)
 
@@ -125,7 +125,7 @@ class CategoryExportMixin(ExportMixin):
         """
         if input_size is not None:
             check_size(input_size, 1, "input_size must be height and width in whole pixels of at least 1;")
-        self._warn()
+        self._check()
         kwargs = {"opset_version": OPSET_VERSION, "external_data": False, "verbose": False} | kwargs
 
         def export(root: Path) -> Path:
@@ -154,8 +154,14 @@ class CategoryExportMixin(ExportMixin):
 
         return self._publish(export, export_root, ExportType.OPENVINO, *args, **kwargs)
 
-    def _warn(self) -> None:
-        """Warn if the model is untrained or lacks thresholds; it may be exported only to measure its speed."""
+    def _check(self) -> None:
+        """Refuse a category that the model does not know, which would fail at inference.
+
+        Warn if the model is untrained or lacks thresholds; it may be exported only to measure its speed.
+        """
+        own = per_category_or_none(self.post_processor)
+        if own is not None and own.category is not None:
+            own.named_index(own.category)
         lack = missing_thresholds(self.post_processor)
         if cast("GradModel", self.model).head.is_as_drawn():
             logger.warning(NEVER_TRAINED)

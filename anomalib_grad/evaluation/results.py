@@ -136,8 +136,8 @@ def data_notes(counts: Mapping[str, Counts]) -> list[str]:
         ),
         *_note("Image metrics only for {}: no anomaly masks.", no_pixels),
         *(
-            f"{c.n_unmarked} of {c.n_anomalous} anomalous images of {name} have an empty mask: their pixels count as "
-            "normal."
+            f"{c.n_unmarked} of {c.n_anomalous} anomalous images of {name} have a mask that is empty at the anomaly "
+            "map's size: their pixels count as normal."
             for name, c in unmarked.items()
         ),
     ]

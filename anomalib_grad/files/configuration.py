@@ -53,10 +53,7 @@ def check_weights(model: Mapping[str, Tensor], checkpoint: Mapping[str, Tensor])
     for name, expected in model.items():
         difference = _difference(expected, checkpoint.get(name))
         if difference is not None:
-            raise CheckpointConfigurationError(
-                f"the checkpoint's weight {name!r} {difference}: the file was changed after training; give the "
-                f"checkpoint that Grad wrote."
-            )
+            raise CheckpointConfigurationError(f"the checkpoint's weight {name!r} {difference}: {CHANGED}.")
 
 
 def _difference(expected: Tensor, found: Tensor | None) -> str | None:
@@ -69,9 +66,16 @@ def _difference(expected: Tensor, found: Tensor | None) -> str | None:
     return None
 
 
+CHANGED = "the file was changed after training; give the checkpoint that Grad wrote"
+NEWER = (
+    "a newer version of anomalib-grad wrote it, or it was changed after training; install the version that trained it"
+)
+"""Reasons for a part of a checkpoint that cannot be used, each with what to do."""
+
+
 @contextmanager
-def restoring(part: str) -> Iterator[None]:
-    """Name the part of a checkpoint that a block fails to build.
+def restoring(part: str, reason: str = CHANGED) -> Iterator[None]:
+    """Name the part of a checkpoint that a block fails to build, and the probable reason.
 
     Raises:
         CheckpointConfigurationError: In place of the errors that unusable values lead to; the original is its cause.
@@ -82,8 +86,7 @@ def restoring(part: str) -> Iterator[None]:
         raise
     except _UNUSABLE as error:
         raise CheckpointConfigurationError(
-            f"the checkpoint's {part} cannot be used ({error}): the file was changed after training; give the "
-            f"checkpoint that Grad wrote."
+            f"the checkpoint's {part} cannot be used ({' '.join(str(error).split()).rstrip('.')}): {reason}."
         ) from error
 
 

@@ -71,6 +71,17 @@ def locked_at(path: str | Path) -> Path:
     return next(one for one in (Path(path), *Path(path).absolute().parents) if os.path.exists(one))  # noqa: PTH110
 
 
+def check_names_are_text(names: Iterable[object], argument: str) -> None:
+    """Check product names given as an argument: YAML reads 7 and 007 as numbers, and no as false.
+
+    Raises:
+        ValueError: If a name is not text; names the first.
+    """
+    other = [name for name in names if not isinstance(name, str)]
+    if other:
+        raise ValueError(f"{argument} has {other[0]!r}, which is not text; put the product's name in quotes")
+
+
 def enumerated(names: Iterable[str], most: int = 5) -> str:
     """Join names for a message; beyond ``most`` names, only count the rest."""
     names = list(names)

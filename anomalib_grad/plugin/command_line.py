@@ -27,6 +27,8 @@ TYPE_WORDS = {
     "float": "a number",
     "bool": "true or false",
     "str": "text",
+    "list[str]": "a list of texts",
+    "collections.abc.Sequence[str]": "a list of texts",
     "pathlib.Path": "a path",
     "None": "null",
 }
@@ -48,6 +50,8 @@ _CLASSLESS = re.compile(
 """Matches an argument that jsonargparse looked up in the base class, for want of a class name."""
 _KEY = re.compile(r'Parser key "([\w.]+)"')
 _VALUE = re.compile(r"(?:Given|Got) value: (.*)")
+_NO_TEXT = re.compile(r"[-+.\deE]+|True|False|None")
+"""Matches what YAML makes of names such as 7, yes, no and null."""
 
 
 class CommandLineParser(ArgumentParser):
@@ -124,13 +128,18 @@ def explain_argument(message: str, outer: str = "") -> str | None:
     if not keys or value is None:
         return None
     argument = ".".join(keys)
-    wanted = hint_of(class_type, argument)
-    if wanted.startswith(PAIR):
-        number = value[1] if value[1].isdecimal() else "224"
-        wanted = f"two whole numbers, such as [{number}, {number}]"
-    else:
-        wanted = " or ".join(TYPE_WORDS.get(name, name) for name in wanted.split(" | "))
-    return f"--{option}.{argument} cannot be {value[1]!r}; it takes {wanted}."
+    return f"--{option}.{argument} cannot be {_what_is_wrong(value[1], hint_of(class_type, argument))}."
+
+
+def _what_is_wrong(value: str, hint: str) -> str:
+    """Say why an argument cannot have a value and what it takes; ``hint`` is the argument's type as Python writes it."""
+    if hint.startswith(PAIR):
+        number = value if value.isdecimal() else "224"
+        return f"{value!r}; it takes two whole numbers, such as [{number}, {number}]"
+    wanted = " or ".join(TYPE_WORDS.get(name, name) for name in hint.split(" | "))
+    if "text" in wanted and _NO_TEXT.fullmatch(value):
+        return f"{value}, which is not text; put it in quotes to make it text"
+    return f"{value!r}; it takes {wanted}"
 
 
 def ask_for_class(message: str) -> str | None:

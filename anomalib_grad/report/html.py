@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from anomalib_grad.files.atomic import write_text
-from anomalib_grad.thresholds.error_rates import neighbours, rate_in_words
+from anomalib_grad.thresholds.error_rates import neighbours, rate_in_words, written
 from anomalib_grad.thresholds.labelled_scores import KnownImage
 from anomalib_grad.thresholds.normalization import denormalize
 from anomalib_grad.thresholds.post_processor import UNKNOWN
@@ -153,9 +153,14 @@ def _neighbours(record: CategoryRecord) -> list[dict[str, Any]]:
     The thresholds are raw scores of the model, as ``python -m anomalib_grad.thresholds set --threshold`` takes them.
     """
     images = [KnownImage("", bool(truth), float(score)) for score, truth in zip(*_finite(record), strict=True)]
+
+    def raw(score: float) -> float:
+        return score if record.raw is None else denormalize(score, *record.raw)
+
+    raw_images = [image._replace(score=raw(image.score)) for image in images]
     return [
         {
-            "raw": threshold if record.raw is None else denormalize(threshold, *record.raw),
+            "raw": written(raw(threshold), raw_images),
             "current": threshold == record.threshold,
             "outcome": found,
         }

@@ -6,6 +6,7 @@ import math
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from anomalib_grad.files.refusals import enumerated
 
@@ -39,17 +40,17 @@ def thresholds_table(thresholds: ModelThresholds) -> Table:
         shown = "none" if math.isnan(threshold) else f"{threshold:.6g}"
         record = thresholds.record(name)
         if record is None:
-            table.add_row(name, shown, "unknown", "unknown", "unknown", "unknown")
+            table.add_row(Text(name), shown, "unknown", "unknown", "unknown", "unknown")
             continue
         found = outcome(thresholds.images(name), threshold)
         source = _pooled_source(thresholds, record) if name == UNKNOWN and not record.images else record.source
         rate = thresholds.promise(name)
         promised = "" if rate is None else f"promised {100 * rate:.3g} %; "
         table.add_row(
-            name,
+            Text(name),  # rich would read brackets in names and paths as markup
             shown,
             record.rule,
-            f"{found.normal} normal, {found.anomalous} anomalous ({source})",
+            Text(f"{found.normal} normal, {found.anomalous} anomalous ({source})"),
             promised + rate_in_words(found.false_alarms, found.normal),
             rate_in_words(found.missed, found.anomalous),
         )

@@ -99,3 +99,10 @@ def neighbours(images: Sequence[KnownImage], threshold: float) -> list[tuple[flo
     places = sorted({place for step in STEPS for place in (here - step, here + step) if 0 < place <= len(scores)})
     found = [(ends[place - 1] + ends[place]) / 2 for place in places]
     return [(one, outcome(images, one)) for one in sorted([*found, threshold], reverse=True)]
+
+
+def written(threshold: float, images: Sequence[KnownImage]) -> str:
+    """Write a threshold with the fewest digits, four at least, that judge the images as the threshold itself does."""
+    texts = [f"{threshold:.{digits}g}" for digits in range(4, 17)]
+    found = outcome(images, threshold)
+    return next((text for text in texts if outcome(images, float(text)) == found), texts[-1])

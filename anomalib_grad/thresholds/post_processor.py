@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from anomalib_grad.categories.recogniser import pool
 from anomalib_grad.data.ignore_masks import exclude_ignored
 from anomalib_grad.files.configuration import check_post_processing
+from anomalib_grad.files.refusals import check_names_are_text
 from anomalib_grad.torch_model import GradModel
 
 from .category_thresholds import RANGE_STATISTICS, STATISTICS, UNKNOWN, CategoryStatistics
@@ -113,13 +114,14 @@ def per_category_or_none(post_processor: object) -> "PerCategoryPostProcessor | 
 
 
 def set_only_category(post_processor: nn.Module | None, category: str) -> None:
-    """Make a post-processor judge all images as one category; raise a ValueError if it keeps none."""
+    """Make a post-processor judge all images as one category; raise a ValueError if it keeps none, or for no text."""
     own = per_category_or_none(post_processor)
     if own is None:
         raise ValueError(
             f"category={category!r} needs thresholds per category: leave post_processor at True, or pass a "
             f"PerCategoryPostProcessor."
         )
+    check_names_are_text([category], "category")
     own.category = category
 
 

@@ -27,6 +27,7 @@ from anomalib_grad.data.dataset import MultiCategoryDataset
 from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.files.checkpoint_reading import restore
 from anomalib_grad.files.configuration import check_weights, restoring
+from anomalib_grad.files.refusals import check_names_are_text
 from anomalib_grad.settings import Settings
 from anomalib_grad.thresholds.category_thresholds import UNKNOWN
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
@@ -119,10 +120,12 @@ class Extending(BeforeThresholds):
         kept: Products of ``held`` that are not in the data at all.
 
     Raises:
-        ValueError: If ``replaces`` names products and there is no old checkpoint.
+        ValueError: If ``replaces`` names products and there is no old checkpoint, or a name is not text.
     """
 
-    def __init__(self, path: str | Path | None, replaces: Sequence[str], sample: FeatureSample) -> None:
+    def __init__(self, path: str | Path | None, replaces: Sequence[str] | str, sample: FeatureSample) -> None:
+        replaces = [replaces] if isinstance(replaces, str) else list(replaces)
+        check_names_are_text(replaces, "replaces")
         if replaces and path is None:
             raise ValueError(
                 f"replaces names {', '.join(replaces)}, but there is no old model: give its checkpoint as extends, or "

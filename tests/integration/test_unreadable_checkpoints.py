@@ -17,8 +17,9 @@ from anomalib.engine import Engine
 from lightning.pytorch import Trainer
 from PIL import Image
 
+from anomalib_grad.adjustment import read_thresholds
 from anomalib_grad.checkpoint.from_authors import save_model
-from anomalib_grad.files.checkpoint_reading import CheckpointFileError
+from anomalib_grad.files.checkpoint_reading import CheckpointFileError, restore
 from anomalib_grad.files.configuration import CheckpointConfigurationError
 from anomalib_grad.lightning_model import Grad
 from helpers import TINY, tiny, write_category
@@ -327,6 +328,33 @@ def test_settings_of_no_training_are_refused_by_name(damaged: Path, change: Call
         Grad.load_from_checkpoint(damaged)
     assert "\n" not in str(raised.value)
     assert str(raised.value).endswith(": the file was changed after training; give the checkpoint that Grad wrote.")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (with_setting("hyper_parameters", recipe="ultra"), "there is no recipe 'ultra'; choose one of .*plus"),
+        (with_setting("hyper_parameters", training={"knob": 1}), "training has no setting 'knob'; its settings are .*"),
+        (with_setting("hyper_parameters", training={"steps": -1}), "steps .*-1"),
+    ],
+)
+@pytest.mark.parametrize("read", [Grad.load_from_checkpoint, lambda path: restore(Grad(**tiny()), path, ())])
+def test_settings_of_a_newer_version_are_not_taken_for_the_users(
+    damaged: Path, change: Callable[[Path], None], fault: str, read: Callable[[Path], object]
+) -> None:
+    change(damaged)
+    advice = "a newer version of anomalib-grad wrote it, or it was changed after training; install the version that "
+    sentence = rf"the checkpoint's settings cannot be used \({fault}\): {advice}"
+    with pytest.raises(CheckpointConfigurationError, match=f"^cannot .* {damaged}: {sentence}"):
+        read(damaged)
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "a"], "abc"])
+def test_no_thresholds_are_read_from_a_changed_checkpoint(damaged: Path, names: object) -> None:
+    with_setting(POST, categories=names)(damaged)
+    sentence = "the checkpoint's .*; give the checkpoint that Grad wrote"
+    with pytest.raises(CheckpointConfigurationError, match=rf"^cannot use checkpoint {damaged}: {sentence}\.$"):
+        read_thresholds(damaged)
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:

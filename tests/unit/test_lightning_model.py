@@ -3,6 +3,7 @@
 """What Grad tells Lightning: optimiser, clipping, epochs; what it accepts."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,6 +101,16 @@ def test_a_category_named_by_the_caller_reaches_the_post_processor() -> None:
         Grad(**TINY, category="nut", post_processor=PostProcessor())
     with pytest.raises(ValueError, match="There is no category 'nut'; the model knows none yet"):
         model.eval()(torch.rand(1, 3, 64, 64))
+    with pytest.raises(ValueError, match="category has 7, which is not text"):
+        Grad(**TINY, category=7)
+
+
+@pytest.mark.parametrize("export", ["to_torch", "to_onnx", "to_openvino"])
+def test_no_model_is_exported_for_a_category_that_it_does_not_know(tmp_path: Path, export: str) -> None:
+    model = Grad(**TINY, category="nut")
+    with pytest.raises(ValueError, match="There is no category 'nut'; the model knows none yet"):
+        getattr(model, export)(tmp_path)
+    assert not list(tmp_path.rglob("*.*"))
 
 
 def test_forward_takes_images_of_any_size_and_returns_anomalib_predictions(model: Grad) -> None:

@@ -4,6 +4,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,10 +94,12 @@ def test_the_mask_is_no_image_where_images_lie_beside_it(root: Path) -> None:
             "ignore names an unknown product, 'bolt'; the products are: nut, pin",
         ),
         ("nut/ignore.png", LEFT, {"pin": "x.png"}, "could not read mask 'x.png'"),
+        ("nut/ignore.png", LEFT, Path("x.png"), "could not read mask 'x.png'"),
+        ("nut/ignore.png", LEFT, {7: "x.png", None: "y.png"}, "ignore has 7, which is not text; put the product's"),
     ],
 )
 def test_masks_that_cannot_be_followed_are_refused(
-    root: Path, place: str, white: tuple[slice, slice], ignore: dict[str, str] | None, message: str
+    root: Path, place: str, white: tuple[slice, slice], ignore: dict[Any, str] | Path | None, message: str
 ) -> None:
     write_mask(root / place, white)
     with pytest.raises(ValueError, match=message):

@@ -244,6 +244,18 @@ def test_folders_that_overlap_are_refused(tmp_path: Path, product: Callable[...,
     in_folders(product, tmp_path / "parts", "nut")
     with pytest.raises(ValueError, match=r"bad/1.png lies in two of the folders in dataset_args; give"):
         subsets(root=tmp_path / "parts", dataset="Folder", dataset_args={"normal_dir": ".", "abnormal_dir": "bad"})
+    for anomalous in ("bad", ["bad", "bad"]):
+        given = {"normal_dir": "good", "normal_test_dir": "bad", "abnormal_dir": anomalous}
+        with pytest.raises(ValueError, match=r"bad/1.png lies in two of the folders in dataset_args; give"):
+            subsets(root=tmp_path / "parts", dataset="Folder", dataset_args=given)
+
+
+def test_good_parts_below_the_folder_of_anomalous_ones_are_not_counted_as_defects(root: Path) -> None:
+    count = len(list_images(root / "bee/test/good"))
+    message = rf"bee/test/good \({count} images\) would count as a kind of defect; give the folders of defects"
+    given = {"normal_dir": "train/good", "abnormal_dir": "test"}
+    with pytest.raises(ValueError, match=message):
+        subsets(root=root, categories=["bee"], dataset="Folder", dataset_args=given)
 
 
 def test_masks_of_normal_images_may_be_there_if_they_mark_nothing(root: Path) -> None:

@@ -312,6 +312,15 @@ def test_an_unreadable_file_is_named(root: Path) -> None:
         ({"categories": ["bea"]}, "no category 'bea' in .* are ant, bee, cup"),
         ({"categories": ["bee", "screw"]}, "no category 'screw' in .* are ant, bee, cup"),  # as one of MVTec AD's
         ({"categories": []}, "there are no categories"),
+        ({"categories": ["bee", 7]}, "categories has 7, which is not text; put the product's name in quotes"),
+        (
+            {"dataset_args": {"category": "ant", "root": "x"}},
+            "dataset_args cannot have category, root, which every cat",
+        ),
+        ({"datamodules": MVTecAD()}, "datamodules must be a list or a dict of anomalib's datamodules, got <"),
+        ({"datamodules": [MVTecAD]}, "datamodules must be a list or a dict of anomalib's datamodules, got \\[<class"),
+        ({"datamodules": {"bee": "ant"}}, "datamodules must be a list or a dict of anomalib's datamodules, got {'bee'"),
+        ({"datamodules": {None: MVTecAD()}}, "categories has None, which is not text"),
         ({"categories": None}, "categories must be 'all' or a list of folder names, got None"),
         ({"dataset": "MVTekAD"}, "use a class path or one of .*MVTecAD"),
         ({"dataset": "Folder"}, "needs normal_dir"),

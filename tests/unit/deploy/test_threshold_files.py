@@ -54,9 +54,9 @@ def test_what_is_not_known_is_not_guessed(tmp_path: Path):
     thresholds = read_export(written(tmp_path / "model.onnx"))
     assert remarks(thresholds) == [NO_EVIDENCE]
     table = thresholds_table(thresholds)
-    cells = [list(column.cells) for column in table.columns]
+    cells = [list(map(str, column.cells)) for column in table.columns]
     assert cells == [["all"], ["8"], *[["unknown"]] * 4]
     thresholds.set_threshold(None, 5.0)
-    cells = [next(iter(column.cells)) for column in thresholds_table(thresholds).columns]
+    cells = [str(next(iter(column.cells))) for column in thresholds_table(thresholds).columns]
     assert cells[1:3] == ["5", "threshold 5"]
     assert cells[4:] == ["unknown: no such images"] * 2

@@ -117,7 +117,8 @@ def test_category_with_one_kind_of_image_or_none_at_all_has_no_value():
 def test_notes_count_anomalous_images_with_empty_masks():
     counts = {"a": Counts(n_normal=1, n_anomalous=3, n_unmarked=2, marked_pixels=5, normal_pixels=9, map_size=(2, 2))}
     assert data_notes(counts) == [
-        "2 of 3 anomalous images of a have an empty mask: their pixels count as normal.",
+        "2 of 3 anomalous images of a have a mask that is empty at the anomaly map's size: their pixels count as "
+        "normal.",
     ]
 
 

@@ -3,6 +3,7 @@
 """Errors in arguments: one sentence for this package's classes, jsonargparse's own words for those of others."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -46,6 +47,7 @@ class Ours(Base):
         sizes: tuple[int, int] | None = None,
         training: Training = TRAINING,
         part: Base | None = None,
+        products: Sequence[str] | None = None,
     ) -> None:
         if backbone == "faulty":
             int(backbone)
@@ -105,6 +107,9 @@ OURS = "--model=anomalib_grad.example.Ours"
             "colon, or a file of settings.",
         ),
         ("training.learning_rate=high", "--model.training.learning_rate cannot be 'high'; it takes a number."),
+        ("products=[7]", "--model.products cannot be 7, which is not text; put it in quotes to make it text."),
+        ("products=[a, no]", "--model.products cannot be False, which is not text; put it in quotes to make it text."),
+        ("products={a: b}", "--model.products cannot be \"{'a': 'b'}\"; it takes a list of texts or null."),
         ("backbone=smal", "unknown backbone 'smal'; choose tiny."),
         ("training.steps=0", "steps must be at least 1, got 0."),
     ],
@@ -147,6 +152,7 @@ def test_a_fault_in_a_constructor_keeps_its_traceback(modules, capsys):
             "{training: {learning_rte: 1}}",
             "Ours has no argument --model.training.learning_rte; did you mean --model.training.learning_rate?",
         ),
+        ("{backbone: 7}", "--model.backbone cannot be 7, which is not text; put it in quotes to make it text."),
         ("{training: {steps: many}}", "--model.training.steps cannot be 'many'; it takes a whole number or null."),
     ],
 )

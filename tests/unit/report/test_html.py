@@ -15,6 +15,7 @@ from PIL import Image
 
 from anomalib_grad.report.html import render_html, write_html
 from anomalib_grad.report.records import CategoryRecord, CategoryResult, Example, TestReport
+from anomalib_grad.thresholds.normalization import denormalize
 
 NAN = float("nan")
 
@@ -151,6 +152,17 @@ def test_a_table_says_what_neighbouring_thresholds_do_in_the_models_own_unit() -
     assert rows["8 (now)"] == ["1 of 3: 33 % (0.84 to 91 %)", "1 of 3: 33 % (0.84 to 91 %)"]
     assert rows["14"] == ["0 of 3: 0 % (0 to 71 %)", "1 of 3: 33 % (0.84 to 91 %)"]  # 0.75 between 0.7 and 0.8
     assert rows["4.8"] == ["1 of 3: 33 % (0.84 to 91 %)", "0 of 3: 0 % (0 to 71 %)"]
+
+
+def test_thresholds_of_that_table_judge_as_it_says_when_they_are_typed_in() -> None:
+    scores = np.array([0.1, 0.499998, 0.500002, 0.4, 0.8, 0.9])
+    record = replace(make_record("bottle"), scores=scores, raw=(0.0, 20.0, 8.12345678))
+    page = Page(render_html(make_report([record])))
+    judged = [row for row in page.rows if len(row) == 3 and "of 3" in row[1]]
+    typed = {row[0].removesuffix(" (now)"): row[1].partition(":")[0] for row in judged}
+    raw = [denormalize(score, 0.0, 20.0, 8.12345678) for score in scores[:3]]  # of the good parts
+    assert "1 of 3" in typed.values()
+    assert {one: f"{sum(score > float(one) for score in raw)} of 3" for one in typed} == typed
 
 
 def test_score_on_the_threshold_is_normal_as_for_anomalib() -> None:

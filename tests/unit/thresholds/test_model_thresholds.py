@@ -141,6 +141,12 @@ def shown(model: ModelThresholds, product: str) -> str:
     return row
 
 
+def test_brackets_in_names_and_paths_are_shown():
+    model = thresholds()
+    model.fit("cup", NORMAL, "line/[day]/[/b]", None)
+    assert "(line/[day]/[/b])" in shown(model, "cup")
+
+
 @pytest.mark.parametrize("change", ["fit", "correct"])
 def test_show_says_that_the_pooled_threshold_is_not_of_images_that_came_later(change: str):
     model = thresholds()

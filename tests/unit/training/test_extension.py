@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from anomalib_grad.lightning_model import Grad
-from anomalib_grad.training.extension import products_to_hold, products_to_keep
+from anomalib_grad.training.extension import Extending, products_to_hold, products_to_keep
 from anomalib_grad.training.feature_sample import FeatureSample
 from helpers import TINY
 
@@ -61,6 +61,12 @@ def test_a_model_that_tells_nothing_apart_is_extended_by_data_that_name_nothing(
 def test_there_is_nothing_to_replace_without_an_old_model() -> None:
     with pytest.raises(ValueError, match="replaces names nut, but there is no old model: give its checkpoint as ext"):
         Grad(replaces=["nut"], **TINY)
+
+
+def test_replaced_products_are_text_and_one_needs_no_list() -> None:
+    assert Extending("old.ckpt", "nut", FeatureSample()).replaces == ["nut"]
+    with pytest.raises(ValueError, match="replaces has 7, which is not text; put the product's name in quotes"):
+        Extending("old.ckpt", [7], FeatureSample())  # type: ignore[list-item]  # as YAML gives it
 
 
 @pytest.mark.parametrize(
