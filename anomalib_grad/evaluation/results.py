@@ -112,7 +112,7 @@ def _threshold_notes(post_processor: PostProcessor | None, categories: list[str]
     pooled = "The pooled threshold is used for {}: fit again with their validation images."
     none = "No threshold is known for {}: validate the model."
     return [
-        *_note("Thresholds are fitted for {}; extends adds a product.", fitted),
+        *_note("Thresholds are fitted for {}.", fitted),
         *_note(none if torch.isnan(post_processor.image_threshold) else pooled, others),
     ]
 

@@ -132,7 +132,7 @@ def explain_argument(message: str, outer: str = "") -> str | None:
 
 
 def _what_is_wrong(value: str, hint: str) -> str:
-    """Say why an argument cannot have a value and what it takes; ``hint`` is the argument's type as Python writes it."""
+    """Say why an argument cannot have a value and what it takes; ``hint`` is its type as Python writes it."""
     if hint.startswith(PAIR):
         number = value if value.isdecimal() else "224"
         return f"{value!r}; it takes two whole numbers, such as [{number}, {number}]"

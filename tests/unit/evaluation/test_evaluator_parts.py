@@ -279,6 +279,6 @@ def test_a_report_names_all_products_that_have_thresholds_though_the_data_hold_s
     counts = {name: Counts(n_normal=1) for name in ("new", "unfitted")}
     values = dict.fromkeys((*counts, "mean"), dict.fromkeys(METRIC_NAMES, math.nan))
     assert {
-        "Thresholds are fitted for new, old; extends adds a product.",
+        "Thresholds are fitted for new, old.",
         "The pooled threshold is used for unfitted: fit again with their validation images.",
     } <= set(build_report(Module(), counts, values, Collector(), post_processor).notes)
