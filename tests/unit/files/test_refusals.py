@@ -66,3 +66,6 @@ def test_of_a_refusal_nothing_but_sentence_and_notes_is_printed(
     sentence = "error: there is no folder '/nowhere' to write 'file' to; create it."
     assert capsys.readouterr().err == f"{sentence}\nGo on with: this.\n"
     assert faults == [fault]
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "error: stopped by Ctrl-C before its end; start it again.\n"
+    assert faults == [fault]
