@@ -80,7 +80,7 @@ class CommandLineParser(ArgumentParser):
 
     def validate(self, cfg: Namespace, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # jsonargparse's
         """Check values; those of groups too, which jsonargparse checks only when they are text."""
-        for name in self.groups or ():
+        for name in () if self.exit_on_error else self.groups or ():  # a class's own; others may lack a value
             value = cfg.get(name, Namespace())
             if not isinstance(value, Namespace | dict | str):
                 raise TypeError(f"Parser key \"{name}\":\nUnable to load config '{value}'")

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 from anomalib.data import AnomalibDataModule
 from anomalib.models import AnomalibModule
+from jsonargparse import Namespace
 
 from anomalib_grad import register
 from anomalib_grad.files.refusals import sentence_of
@@ -196,6 +197,12 @@ def test_a_folder_in_place_of_a_datamodule_is_answered_by_both(capsys, monkeypat
         f"--data takes the kind of data, then its folder: --data MultiCategory --data.root {given}, for instance."
     )
     assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+def test_a_group_of_the_command_itself_may_lack_a_value():
+    parser = CommandLineParser()
+    parser.add_class_arguments(Training, "optimizer")
+    parser.validate(Namespace(optimizer=None))  # as anomalib's commands have it
 
 
 def test_right_arguments_make_the_object(modules):
