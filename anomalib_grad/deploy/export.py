@@ -14,6 +14,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -126,6 +127,7 @@ class CategoryExportMixin(ExportMixin):
         if input_size is not None:
             check_size(input_size, 1, "input_size must be height and width in whole pixels of at least 1;")
         self._check()
+        logger.info("Exporting the model, which may take a minute.")
         kwargs = {"opset_version": OPSET_VERSION, "external_data": False, "verbose": False} | kwargs
 
         def export(root: Path) -> Path:
@@ -152,7 +154,17 @@ class CategoryExportMixin(ExportMixin):
                 keep_exact(path, self.post_processor)
             return path
 
+        given = signature(ExportMixin.to_openvino).bind(self, export_root, *args, **kwargs).arguments
+        self._check_compression(given.get("compression_type"), given.get("datamodule"))
         return self._publish(export, export_root, ExportType.OPENVINO, *args, **kwargs)
+
+    @staticmethod
+    def _check_compression(kind: CompressionType | None, datamodule: AnomalibDataModule | None) -> None:
+        """Refuse a compression that lacks its images, before an export that takes a minute."""
+        if kind in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}:
+            from . import quantization  # noqa: PLC0415  # imports NNCF, which starts its telemetry
+
+            quantization.images_of(datamodule)
 
     def _check(self) -> None:
         """Refuse a category that the model does not know, which would fail at inference.

@@ -125,21 +125,32 @@ def calibration_images(model: ov.Model, datamodule: AnomalibDataModule | None) -
     Raises:
         ValueError: If there is no datamodule, or it has no validation images.
     """
+    images = images_of(datamodule)
+    if len(images) < CALIBRATION_IMAGES:
+        logger.warning("Calibrating INT8 on %d validation images; %d are recommended.", len(images), CALIBRATION_IMAGES)
+    chosen = torch.linspace(0, len(images) - 1, min(len(images), CALIBRATION_IMAGES)).round().int().tolist()
+    workers = datamodule.num_workers  # type: ignore[union-attr]  # it has images
+    loader = DataLoader(Subset(images, chosen), num_workers=workers, collate_fn=images.collate_fn)
+    size = input_size(model)
+    return nncf.Dataset(loader, lambda batch: fit_to_input(batch.image, size).numpy())
+
+
+def images_of(datamodule: AnomalibDataModule | None) -> Any:  # noqa: ANN401  # any anomalib dataset
+    """Return the validation images of a datamodule.
+
+    Raises:
+        ValueError: If there is no datamodule, or it has no validation images.
+    """
     if datamodule is None:
         raise ValueError("INT8_PTQ and INT8_ACQ calibrate on images: pass a datamodule (--data on the command line).")
     datamodule.setup("fit")
-    images: Any = getattr(datamodule, "val_data", ())
+    images = getattr(datamodule, "val_data", ())
     if not len(images):
         raise ValueError(
             f"INT8_PTQ and INT8_ACQ calibrate on validation images, and {type(datamodule).__name__} has none: give it "
             f"val_split_mode='same_as_test' (--data.val_split_mode on the command line), or another datamodule."
         )
-    if len(images) < CALIBRATION_IMAGES:
-        logger.warning("Calibrating INT8 on %d validation images; %d are recommended.", len(images), CALIBRATION_IMAGES)
-    chosen = torch.linspace(0, len(images) - 1, min(len(images), CALIBRATION_IMAGES)).round().int().tolist()
-    loader = DataLoader(Subset(images, chosen), num_workers=datamodule.num_workers, collate_fn=images.collate_fn)
-    size = input_size(model)
-    return nncf.Dataset(loader, lambda batch: fit_to_input(batch.image, size).numpy())
+    return images
 
 
 def predict_batch(compiled: ov.CompiledModel, batch: ImageBatch, size: tuple[int, int] | None) -> ImageBatch:

@@ -14,6 +14,10 @@ REFUSALS = (OSError, TypeError, ValueError)
 """Built-in exceptions that this package raises for problems that a user can fix."""
 PATH_CHECKS = {"anomalib.data.utils.image", "anomalib.data.utils.path"}
 """Modules of anomalib that report what is wrong with a path, such as that of images to predict on."""
+FOREIGN_LETTERS = (
+    "anomalib's own classes take English letters only: rename it, or read it by --data MultiCategory or, to predict, "
+    "--data anomalib_grad.data.PredictImages --data.path FOLDER."
+)
 GIVE_RIGHT = "give this user permission to read it"
 _SENTENCE = f"{PACKAGE}_sentence"
 
@@ -41,7 +45,10 @@ def sentence_of(error: BaseException) -> str | None:
     if _SENTENCE in vars(error):
         return str(vars(error)[_SENTENCE])
     ours = isinstance(error, REFUSALS) or type(error).__module__.partition(".")[0] == PACKAGE
-    return message(error) if ours and _was_stated(error) else None
+    if not (ours and _was_stated(error)):
+        return None
+    said = message(error)
+    return f"{said}; {FOREIGN_LETTERS}" if said.startswith("Path contains non-printable characters") else said
 
 
 def message(error: BaseException) -> str:

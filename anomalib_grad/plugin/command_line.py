@@ -11,10 +11,12 @@ import sys
 from difflib import SequenceMatcher
 from importlib import import_module
 from inspect import isclass
+from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from anomalib_grad.files.refusals import PACKAGE, sentence_of
 
@@ -33,6 +35,7 @@ TYPE_WORDS = {
     "None": "null",
 }
 """Words for the types of arguments; others keep their Python notation."""
+INTERRUPTED = "stopped by Ctrl-C before its end; start it again."
 ALIKE = 0.6
 """Smallest share of common characters for which a name is suggested; difflib's default."""
 
@@ -42,12 +45,18 @@ _UNKNOWN = re.compile(
 )
 _UNRECOGNISED = re.compile(r"Unrecognized arguments: (--[\w.]+)")
 _UNREADABLE = re.compile(r"Parser key \"([\w.]+)\":\s+Unable to load config '(.*)'")
-_MISNAMED = re.compile(r'Parser key "(data|model)":.*?Expected a path but (\w+) either not accessible', re.DOTALL)
+_MISNAMED = re.compile(
+    r"""Parser key "(data|model)":.*(?:Expected a path but|import path (?:string|format)).*value: ([^\n]+)""",
+    re.DOTALL,
+)
 _CLASSLESS = re.compile(
-    r"""Parser key "([\w.]+)":.*?Subtypes: .*?\b(\w+)'>\].*?given class_path '[\w.]+\.\2'.*NestedArg\(key='([\w.]+)'""",
+    r"""Parser key "([\w.]+)":.*?Subtypes: [^\n]*?\.(\w+)'>[^\n]*\].*?given class_path '[\w.]+\.\2'"""
+    r""".*NestedArg\(key='([\w.]+)'""",
     re.DOTALL,
 )
 """Matches an argument that jsonargparse looked up in the base class, for want of a class name."""
+_BESIDE_CLASS = re.compile(r"""Parser key "([\w.]+)":.*?Option 'class_path' is not accepted""", re.DOTALL)
+"""Matches a class name in a file that jsonargparse took for an argument, because others stand beside it."""
 _KEY = re.compile(r'Parser key "([\w.]+)"')
 _VALUE = re.compile(r"(?:Given|Got) value: (.*)")
 _NO_TEXT = re.compile(r"[-+.\deE]+|True|False|None")
@@ -73,11 +82,20 @@ class CommandLineParser(ArgumentParser):
                 raise
             self.exit(2, f"error: {sentence}\n")
 
+    def validate(self, cfg: Namespace, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # jsonargparse's
+        """Check values; those of groups too, which jsonargparse checks only when they are text."""
+        for name in () if self.exit_on_error else self.groups or ():  # a class's own; others may lack a value
+            value = cfg.get(name, Namespace())
+            if not isinstance(value, Namespace | dict | str):
+                raise TypeError(f"Parser key \"{name}\":\nUnable to load config '{value}'")
+        super().validate(cfg, *args, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with one sentence about the error, or with jsonargparse's message; arguments are jsonargparse's."""
         sentence = (
             explain_argument(message)
             or ask_for_class(message)
+            or ask_for_init_args(message)
             or suggest_class(message)
             or suggest_option(message, list(self._option_string_actions))
         )
@@ -87,13 +105,13 @@ class CommandLineParser(ArgumentParser):
 
 
 def shorten_refusals() -> None:
-    """Make Python print only the sentence of an uncaught error that has one; the exit status stays 1."""
+    """Make Python print only the sentence of an uncaught error that has one; the exit status stays what it was."""
     print_traceback = sys.excepthook
     if print_traceback.__module__ == __name__:
         return
 
     def print_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        sentence = sentence_of(error)
+        sentence = INTERRUPTED if issubclass(kind, KeyboardInterrupt) else sentence_of(error)
         if sentence is None:
             print_traceback(kind, error, trace)
         else:
@@ -148,12 +166,21 @@ def ask_for_class(message: str) -> str | None:
     return f"--{found[1]}.{found[3]} needs a --{found[1]} NAME before it." if found else None
 
 
+def ask_for_init_args(message: str) -> str | None:
+    """Ask for ``init_args`` if arguments stand beside the class name in a file; ``None`` if none do."""
+    found = _BESIDE_CLASS.search(message)
+    return f"beside class_path, {found[1]} takes only init_args; put the other settings into it." if found else None
+
+
 def suggest_class(message: str) -> str | None:
-    """Suggest the model or datamodule most similar to an unknown name; ``None`` if none is similar."""
+    """Suggest the model or datamodule most similar to an unknown name, or one for a folder; ``None`` if none fits."""
     found = _MISNAMED.search(message)
     if found is None:
         return None
     option, given = found.groups()
+    if option == "data" and Path(given).is_dir():
+        example = f"--data MultiCategory --data.root {quote(given)}"
+        return f"--data takes the kind of data, then its folder: {example}, for instance."
     registry = import_module({"model": "anomalib.models", "data": "anomalib.data"}[option])
     alike = nearest(given, registry.__all__)
     return f"there is no {option} {given}; did you mean --{option} {alike}?" if alike else None

@@ -132,7 +132,8 @@ class TrainingSettings:
         precision: ``"auto"`` computes training steps in bfloat16 if the machine has arithmetic for it and the trainer's
             precision was left at float32; ``"trainer"`` uses the trainer's precision.
         validate_every: Epochs between two validations. Default: one validation at the end of training, and one after
-            each epoch if a callback stops or saves by a metric. Trainer arguments that ask for validation win.
+            each epoch if a callback stops or saves by a metric. Trainer arguments that ask for validation win, but the
+            end of training is always validated.
     """
 
     learning_rate: float | None = None

@@ -96,10 +96,12 @@ class ExplainHowToResume(Callback):
         resume_with = "" if checkpoint is None else resume_command(function, checkpoint, sys.argv)
         if isinstance(exception, SystemExit | KeyboardInterrupt):  # no traceback follows
             stop = "SIGTERM" if isinstance(exception, SIGTERMException) else type(exception).__name__
-            without = "no checkpoint was written yet" if function == TrainerFn.FITTING else "start it again"
-            advice = f"resume with: {resume_with}" if resume_with else without
+            unsaved = "no checkpoint was written yet: " if function == TrainerFn.FITTING else ""
+            advice = f"resume with: {resume_with}" if resume_with else f"{unsaved}start it again"
             logger.warning("%s stopped before its end (%s); %s", function, stop, advice)
-        elif resume_with and (self._trained or str(checkpoint) != str(trainer.ckpt_path)):  # same start, same failure
+        elif resume_with and (  # it would fail again from the same start
+            self._trained if function == TrainerFn.FITTING else str(checkpoint) != str(trainer.ckpt_path)
+        ):
             _add_note(exception, f"Resume from the last checkpoint with: {resume_with}")
 
 

@@ -30,7 +30,8 @@ def wants_validation(trainer: pl.Trainer) -> bool:
 class ValidateAtEnd(Callback):
     """Skips validation in all epochs but the last, unless the user or a callback asks for more.
 
-    A training that ends early by ``max_steps``, ``max_time`` or ``trainer.should_stop`` is validated as well.
+    The end of training is always validated, also if ``max_steps``, ``max_time`` or ``trainer.should_stop`` ends it:
+    thresholds of an earlier network would not fit the one that is kept.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -40,18 +41,23 @@ class ValidateAtEnd(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:  # noqa: ANN401
         """Decide whether validation follows; Lightning checks right after this hook."""
+        at_end = trainer.should_stop or is_last_step(trainer)
         if self._chooses:
-            trainer.val_check_batch = NOW if self._is_due(trainer) else NOT_NOW
+            trainer.val_check_batch = NOW if at_end or self._is_due(trainer) else NOT_NOW
+        elif at_end:
+            trainer.val_check_batch, trainer.check_val_every_n_epoch = NOW, 1
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
-        """Return whether this is the last step of the training, or of an epoch that is to be validated."""
-        if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
-            return True
-        if not trainer.is_last_batch:
-            return False
-        epochs = trainer.current_epoch + 1
-        is_last = trainer.max_epochs not in {None, -1} and epochs >= trainer.max_epochs
-        return is_last or (self._every is not None and epochs % self._every == 0)
+        """Return whether this is the last step of an epoch that is to be validated."""
+        return trainer.is_last_batch and self._every is not None and (trainer.current_epoch + 1) % self._every == 0
+
+
+def is_last_step(trainer: pl.Trainer) -> bool:
+    """Return whether a training ends after this step, by its number of steps or of epochs."""
+    if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
+        return True
+    epochs = trainer.max_epochs
+    return trainer.is_last_batch and epochs not in {None, -1} and trainer.current_epoch + 1 >= epochs
 
 
 class BeforeThresholds(Callback, ABC):

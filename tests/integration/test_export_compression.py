@@ -11,6 +11,7 @@ import openvino as ov
 import pytest
 import torch
 from anomalib.data.utils import read_image
+from anomalib.deploy import CompressionType
 from anomalib.engine import Engine
 from anomalib.metrics import AUROC
 from lightning.pytorch.callbacks import EarlyStopping
@@ -94,6 +95,18 @@ def test_a_calibration_without_validation_images_asks_for_some(shop: Path) -> No
     data = MultiCategory(root=shop, num_workers=0, val_split_mode="none")
     with pytest.raises(ValueError, match=r"MultiCategory has none: give it val_split_mode='same_as_test'"):
         quantization.calibration_images(ov.Model([], []), data)
+
+
+@pytest.mark.parametrize("kind", [CompressionType.INT8_PTQ, CompressionType.INT8_ACQ])
+def test_missing_images_for_a_calibration_are_asked_for_before_the_export(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: CompressionType
+) -> None:
+    monkeypatch.setattr(Grad, "to_onnx", lambda *_, **__: pytest.fail("this takes a minute"))
+    model = Grad(**TINY | {"backbone": "grad_tiny"})
+    for data in (None, MultiCategory(root=shop, num_workers=0, val_split_mode="none")):
+        with pytest.raises(ValueError, match="INT8_PTQ and INT8_ACQ calibrate on"):
+            model.to_openvino(tmp_path, compression_type=kind, datamodule=data)
+    assert not list(tmp_path.iterdir())
 
 
 def test_loud_channels_of_a_transformer_do_not_drown_the_others_in_8_bits(

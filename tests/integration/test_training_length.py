@@ -101,9 +101,10 @@ def test_a_checkpoint_of_another_recipe_is_refused(shop: Path, finished: Run, tm
         ({}, {"max_epochs": 1}, 3, [3]),
         ({}, {"max_steps": 4}, 4, [4]),
         ({"steps": 10, "validate_every": 2}, {}, 9, [6, 9]),
-        ({"steps": 10}, {"check_val_every_n_epoch": 2}, 9, [6]),
+        ({"steps": 10}, {"check_val_every_n_epoch": 2}, 9, [6, 9]),
+        ({"steps": 1}, {"val_check_interval": 2}, 6, [2, 5, 6]),
     ],
-    ids=["passes", "most passes", "max_epochs", "max_steps", "validate_every", "check_val_every_n_epoch"],
+    ids=["passes", "most passes", "max_epochs", "max_steps", "every", "check_val_every_n_epoch", "val_check_interval"],
 )
 def test_the_users_limits_win_and_thresholds_are_fitted_at_the_end(
     shop: Path, tmp_path: Path, changed: dict[str, Any], limits: dict[str, Any], steps: int, validated: list[int]

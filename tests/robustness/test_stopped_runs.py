@@ -121,7 +121,7 @@ def test_a_run_that_is_stopped_while_features_are_cached_stops_within_a_batch(
     assert heard == ["batch 1", "batch 2", None]
     assert process.process.exitcode == status
     assert (tmp_path / "log").read_text().splitlines()[-1] == (
-        f"fit stopped before its end ({name}); no checkpoint was written yet"
+        f"fit stopped before its end ({name}); no checkpoint was written yet: start it again"
     )
     assert not [path for path in tmp_path.glob("cache/*") if path.suffix != ".lock"]
 
@@ -162,8 +162,11 @@ def test_a_second_training_of_an_engine_is_refused_before_it_changes_a_model(
     engine, trained = ended
     data = MultiCategory(root=shop, categories=["pin"], train_batch_size=4, num_workers=0)
     for model in (trained, Grad(**TINY, evaluator=False, visualizer=False)):
-        with pytest.raises(ValueError, match=r"nothing is left to train: .* max_epochs=1; .* make a new Engine"):
+        with pytest.raises(
+            ValueError, match=r"nothing is left to train: .* max_epochs=1; .* make a new Engine"
+        ) as error:
             engine.fit(model, datamodule=data)
+        assert not getattr(error.value, "__notes__", ()), "a resumed training would have nothing left to train either"
     assert trained.categories == ["nut", "pin"], "those of the training that there was"
 
 

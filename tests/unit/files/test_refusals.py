@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from anomalib.data.utils.path import validate_path
+from PIL import Image
 
+from anomalib_grad.data import PredictImages
 from anomalib_grad.files.atomic import cannot_write, writing
-from anomalib_grad.files.refusals import reword, sentence_of
+from anomalib_grad.files.refusals import FOREIGN_LETTERS, reword, sentence_of
 from anomalib_grad.plugin.command_line import nearest, shorten_refusals
 
 
@@ -52,6 +55,15 @@ def test_an_error_of_others_is_a_refusal_once_it_was_reworded(error: Exception) 
     assert str(error).endswith("a.png is damaged; replace it.")
 
 
+def test_a_path_with_letters_that_anomalib_does_not_take_gets_advice(tmp_path: Path) -> None:
+    folder = tmp_path / "Prüfung"
+    folder.mkdir()
+    sentence = sentence_of(raised(lambda: validate_path(folder)))
+    assert sentence == f"Path contains non-printable characters: {folder}; {FOREIGN_LETTERS}"
+    Image.new("RGB", (8, 8)).save(folder / "ü.png")
+    assert len(PredictImages(folder)) == 1
+
+
 def test_of_a_refusal_nothing_but_sentence_and_notes_is_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,4 +77,7 @@ def test_of_a_refusal_nothing_but_sentence_and_notes_is_printed(
         sys.excepthook(type(error), error, error.__traceback__)
     sentence = "error: there is no folder '/nowhere' to write 'file' to; create it."
     assert capsys.readouterr().err == f"{sentence}\nGo on with: this.\n"
+    assert faults == [fault]
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "error: stopped by Ctrl-C before its end; start it again.\n"
     assert faults == [fault]

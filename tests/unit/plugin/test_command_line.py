@@ -5,11 +5,13 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 from anomalib.data import AnomalibDataModule
 from anomalib.models import AnomalibModule
+from jsonargparse import Namespace
 
 from anomalib_grad import register
 from anomalib_grad.files.refusals import sentence_of
@@ -154,6 +156,14 @@ def test_a_fault_in_a_constructor_keeps_its_traceback(modules, capsys):
         ),
         ("{backbone: 7}", "--model.backbone cannot be 7, which is not text; put it in quotes to make it text."),
         ("{training: {steps: many}}", "--model.training.steps cannot be 'many'; it takes a whole number or null."),
+        *(
+            (
+                f"{{training: {value}}}",
+                f"--model.training cannot be '{shown}'; it takes settings as '{{name: value}}', with a space after "
+                f"each colon, or a file of settings.",
+            )
+            for value, shown in (("4", "4"), ("null", "None"), ("[4]", "[4]"), ("false", "False"))
+        ),
     ],
 )
 def test_a_file_is_answered_as_the_command_line_is(modules, capsys, tmp_path, written, sentence):
@@ -161,6 +171,15 @@ def test_a_file_is_answered_as_the_command_line_is(modules, capsys, tmp_path, wr
     config.write_text(f"model: {{class_path: anomalib_grad.example.Ours, init_args: {written}}}")
     with pytest.raises(SystemExit):
         parse("--config", str(config))
+    assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+def test_settings_beside_the_class_name_in_a_file_are_asked_below_it(modules, capsys, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("model: {class_path: anomalib_grad.example.Ours, backbone: tiny}")
+    with pytest.raises(SystemExit):
+        parse("--config", str(config))
+    sentence = "beside class_path, model takes only init_args; put the other settings into it."
     assert capsys.readouterr().err == f"error: {sentence}\n"
 
 
@@ -186,6 +205,27 @@ def test_a_misspelt_class_is_answered_by_the_one_that_is_meant(capsys, option, b
     with pytest.raises(SystemExit):
         parser.parse_args([f"--{option}", given])
     assert capsys.readouterr().err == f"error: there is no {option} {given}; did you mean --{option} {meant}?\n"
+
+
+@pytest.mark.parametrize("given", ["products", "./products", "'some products/bottle'"])
+def test_a_folder_in_place_of_a_datamodule_is_answered_by_both(capsys, monkeypatch, tmp_path, given):
+    monkeypatch.chdir(tmp_path)
+    folder = given.strip("'")
+    Path(folder).mkdir(parents=True)
+    parser = CommandLineParser()
+    parser.add_subclass_arguments(AnomalibDataModule, "data")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--data", folder])
+    sentence = (
+        f"--data takes the kind of data, then its folder: --data MultiCategory --data.root {given}, for instance."
+    )
+    assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+def test_a_group_of_the_command_itself_may_lack_a_value():
+    parser = CommandLineParser()
+    parser.add_class_arguments(Training, "optimizer")
+    parser.validate(Namespace(optimizer=None))  # as anomalib's commands have it
 
 
 def test_right_arguments_make_the_object(modules):
