@@ -38,6 +38,10 @@ UNNAMED = ""
 RANGE_STATISTICS = ("image_min", "image_max", "pixel_min", "pixel_max")
 STATISTICS = ("image_threshold", "pixel_threshold", *RANGE_STATISTICS)
 """Statistics of each category, in units of the model's scores and maps."""
+COLUMNS = {
+    level: [STATISTICS.index(f"{level}_{part}") for part in ("min", "max", "threshold")] for level in ("image", "pixel")
+}
+"""Places of minimum, maximum and threshold among the statistics."""
 UNKNOWN = "unknown"
 """Name of categories that training did not see; the pooled statistics judge them."""
 

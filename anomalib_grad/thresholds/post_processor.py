@@ -23,7 +23,7 @@ from anomalib_grad.data.ignore_masks import exclude_ignored
 from anomalib_grad.files.configuration import check_post_processing
 from anomalib_grad.torch_model import GradModel
 
-from .category_thresholds import RANGE_STATISTICS, STATISTICS, UNKNOWN, CategoryStatistics
+from .category_thresholds import COLUMNS, RANGE_STATISTICS, UNKNOWN, CategoryStatistics
 from .normalization import HALF, KNEE
 from .threshold_record import ThresholdRecord
 
@@ -287,46 +287,14 @@ class PerCategoryPostProcessor(CategoryStatistics):
         """Normalise and label scores (B,) or maps (B, ..., H, W) by statistics (B, 6) of their categories."""
         if values is None:
             return None, None
-        columns = [STATISTICS.index(f"{level}_{part}") for part in ("min", "max", "threshold")]
-        low, high, threshold = (statistics[:, column].reshape(-1, *[1] * (values.ndim - 1)) for column in columns)
+        low, high, threshold = (
+            statistics[:, column].reshape(-1, *[1] * (values.ndim - 1)) for column in COLUMNS[level]
+        )
         if not self.enable_normalization:
             return values, values > threshold if self.enable_thresholding else None
-        normalized = self._normalize(values, low, high, threshold)
+        normalized = normalize(values, low, high, threshold)
         level_threshold = getattr(self, f"normalized_{level}_threshold")
         return normalized, self._apply_threshold(normalized, level_threshold) if self.enable_thresholding else None
-
-    @staticmethod
-    def _normalize(preds: Tensor | None, norm_min: Tensor, norm_max: Tensor, threshold: Tensor) -> Tensor | None:
-        """Map the minimum to 0 and the threshold to 0.5, linearly on either side up to 0.9, and higher scores below 1.
-
-        anomalib's own normalisation has one slope around the threshold and clips to [0, 1]: where the threshold is far
-        from the middle, different scores become equal and ranking metrics fall (seen on real products: image AUROC 83.3
-        instead of 91.4). With a slope on either side, all scores within the range of the validation data keep their
-        order. So do scores beyond it, since a range of normal images alone ends where defects begin; see
-        ``normalization.py``.
-
-        Args:
-            preds: Raw scores of any shape, or ``None``.
-            norm_min: Smallest validation score, broadcastable to ``preds``.
-            norm_max: Largest validation score.
-            threshold: Raw threshold; nan takes the middle of the range.
-
-        Returns:
-            Scores in [0, 1]; raw ones where there is no range yet; ``None`` for ``None``.
-        """
-        if preds is None:
-            return None
-        threshold = torch.where(torch.isnan(threshold), (norm_max + norm_min) / 2, threshold)
-        below, above = threshold - norm_min, norm_max - threshold
-        # A threshold at an extreme leaves one side without extent, which takes the other's; without any range, 1.
-        below, above = torch.where(below > 0, below, above), torch.where(above > 0, above, below)
-        below, above = (torch.where(extent > 0, extent, torch.ones_like(extent)) for extent in (below, above))
-        # Clamps, because a choice for each pixel is slow in exported graphs.
-        distance, linear, width = preds - threshold, 2 * KNEE - 1, below + above
-        within = (distance / below).clamp(min=-1.0, max=0.0) + (distance / above).clamp(min=0.0, max=linear)
-        beyond = 1 - width / (width + torch.relu(distance - linear * above))
-        normalized = HALF * (1 + within) + (1 - KNEE) * beyond
-        return torch.where(torch.isnan(norm_min) | torch.isnan(norm_max), preds, normalized)
 
     def post_process_batch(self, batch: Batch) -> None:
         """Normalise and threshold a batch in place, each image by its category; existing labels and masks stay."""
@@ -361,6 +329,37 @@ class PerCategoryPostProcessor(CategoryStatistics):
             self.set_categories(config["categories"])
         records = config.get("records", {})
         self.records = {str(name): ThresholdRecord.from_plain(record) for name, record in records.items()}
+
+
+def normalize(scores: Tensor, norm_min: Tensor, norm_max: Tensor, threshold: Tensor) -> Tensor:
+    """Map the minimum to 0 and the threshold to 0.5, linearly on either side up to 0.9, and higher scores below 1.
+
+    anomalib's own normalisation has one slope around the threshold and clips to [0, 1]: where the threshold is far
+    from the middle, different scores become equal and ranking metrics fall (seen on real products: image AUROC 83.3
+    instead of 91.4). With a slope on either side, all scores within the range of the validation data keep their
+    order. So do scores beyond it, since a range of normal images alone ends where defects begin; see
+    ``normalization.py``.
+
+    Args:
+        scores: Raw scores of any shape.
+        norm_min: Smallest validation score, broadcastable to ``scores``.
+        norm_max: Largest validation score.
+        threshold: Raw threshold; nan takes the middle of the range.
+
+    Returns:
+        Scores in [0, 1]; raw ones where there is no range yet.
+    """
+    threshold = torch.where(torch.isnan(threshold), (norm_max + norm_min) / 2, threshold)
+    below, above = threshold - norm_min, norm_max - threshold
+    # A threshold at an extreme leaves one side without extent, which takes the other's; without any range, 1.
+    below, above = torch.where(below > 0, below, above), torch.where(above > 0, above, below)
+    below, above = (torch.where(extent > 0, extent, torch.ones_like(extent)) for extent in (below, above))
+    # Clamps, because a choice for each pixel is slow in exported graphs.
+    distance, linear, width = scores - threshold, 2 * KNEE - 1, below + above
+    within = (distance / below).clamp(min=-1.0, max=0.0) + (distance / above).clamp(min=0.0, max=linear)
+    beyond = 1 - width / (width + torch.relu(distance - linear * above))
+    normalized = HALF * (1 + within) + (1 - KNEE) * beyond
+    return torch.where(torch.isnan(norm_min) | torch.isnan(norm_max), scores, normalized)
 
 
 def first_known(categories: Tensor, pooled: Tensor) -> Tensor:
