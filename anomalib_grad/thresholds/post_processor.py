@@ -157,7 +157,6 @@ class PerCategoryPostProcessor(CategoryStatistics):
         category: Name of the only category in front of the camera, if the caller knows it; not kept in checkpoints.
         recogniser: Recognises the category from pooled backbone features. The model fits it and calls it.
         records: How the thresholds were fitted, by category; the pooled ones under ``"unknown"``.
-        fixed_table: The :attr:`table` while a graph is exported.
 
     Example:
         >>> from anomalib.models import Padim
@@ -237,19 +236,20 @@ class PerCategoryPostProcessor(CategoryStatistics):
     @property
     def table(self) -> Tensor:
         """All :data:`STATISTICS` in their order, a row for each category, then the pooled row: (K + 1, 6)."""
-        if self.fixed_table is not None:
-            return self.fixed_table
+        fixed: Tensor | None = getattr(self, "fixed_table", None)
+        if fixed is not None:
+            return fixed
         rows = (first_known(getattr(self, f"category_{end}"), pooled=getattr(self, end)) for end in RANGE_STATISTICS)
         return torch.stack([self.image_thresholds, self.pixel_thresholds, *rows], dim=1)
 
     @contextmanager
     def holding_table(self) -> Iterator[None]:
         """Keep the table in a buffer during the block, so that an exported graph holds it under that name."""
-        self.fixed_table = self.table.detach().clone()
+        self.register_buffer("fixed_table", self.table.detach().clone(), persistent=False)
         try:
             yield
         finally:
-            self.fixed_table = None
+            del self.fixed_table
 
     # ------------------------------------------------------------------ applying
 
