@@ -107,7 +107,9 @@ class CategoryExportMixin(ExportMixin):
         """Export to a torch file; arguments and return value are anomalib's."""
         self._warn()
         with EXPORT_LOCK, on_cpu_in_float32(self):  # type: ignore[arg-type]  # mixed into a module
-            return self._publish(super().to_torch, export_root, ExportType.TORCH, model_file_name=model_file_name)
+            return self._publish(
+                partial(super().to_torch, model_file_name=model_file_name), export_root, ExportType.TORCH
+            )
 
     def to_onnx(
         self,
@@ -144,7 +146,7 @@ class CategoryExportMixin(ExportMixin):
     def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
         """Export to OpenVINO, compressed on request; arguments and return value are anomalib's."""
 
-        def export(root: Path, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
+        def export(root: Path) -> Path:
             with explain_temporary_folder_errors():  # anomalib exports to ONNX there first
                 path = ExportMixin.to_openvino(self, root, *args, **kwargs)
             seal(path)
@@ -152,7 +154,7 @@ class CategoryExportMixin(ExportMixin):
                 keep_exact(path, self.post_processor)
             return path
 
-        return self._publish(export, export_root, ExportType.OPENVINO, *args, **kwargs)
+        return self._publish(export, export_root, ExportType.OPENVINO)
 
     def _warn(self) -> None:
         """Warn if the model is untrained or lacks thresholds; it may be exported only to measure its speed."""
@@ -162,10 +164,10 @@ class CategoryExportMixin(ExportMixin):
         elif lack is not None:
             logger.warning("the exported model has %s: %s", lack, BEFORE_EXPORT)
 
-    def _publish(self, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # those of publish
+    def _publish(self, export: Callable[[Path], Path], export_root: Path | str, export_type: ExportType) -> Path:
         """Export with :func:`publish`; the size of the weights in memory estimates that of the file."""
         weights: Any = [*self.parameters(), *self.buffers()]  # type: ignore[attr-defined]  # mixed into a module
-        return publish(*args, size=sum(tensor.nbytes for tensor in weights), **kwargs)
+        return publish(export, export_root, export_type, sum(tensor.nbytes for tensor in weights))
 
     def _compress_ov_model(
         self,
@@ -196,10 +198,6 @@ def on_cpu_in_float32(model: nn.Module) -> Iterator[None]:
     parameters = [(parameter, parameter.data) for parameter in model.parameters()]
     buffers = [(module, dict(module._buffers)) for module in model.modules()]
     device = getattr(model, "device", None)
-    others = {torch.float16, torch.bfloat16, torch.float64}
-    if all(one.device.type == "cpu" and one.dtype not in others for one in (*model.parameters(), *model.buffers())):
-        yield
-        return
     try:
         nn.Module.float(model.cpu())  # not Lightning's, which would record float32 permanently
         yield
@@ -233,23 +231,14 @@ def plain_activations(model: nn.Module) -> Iterator[None]:
             vars(module)["inplace"] = True
 
 
-def publish(
-    export: Callable[..., Path],
-    export_root: Path | str,
-    export_type: ExportType,
-    *args: Any,  # noqa: ANN401  # handed to export
-    size: int = 0,
-    **kwargs: Any,  # noqa: ANN401
-) -> Path:
+def publish(export: Callable[[Path], Path], export_root: Path | str, export_type: ExportType, size: int = 0) -> Path:
     """Export into a temporary folder, then move the files, so that no half-written model has the final name.
 
     Args:
-        export: anomalib's export; takes the root folder and further arguments, returns the path of the model.
+        export: anomalib's export; takes the root folder, returns the path of the model.
         export_root: anomalib's root folder of exports.
         export_type: Kind of export, which names the folder below the root.
-        *args: Further arguments of ``export``.
         size: Approximate size of the model in bytes: not every library reports a full disk.
-        **kwargs: Further keyword arguments of ``export``.
 
     Returns:
         Final path of the model.
@@ -260,7 +249,7 @@ def publish(
     folder = Path(export_root) / "weights" / export_type.value  # anomalib's convention
     make_folder(folder)
     with explain_write_errors(folder, size), folder_beside(folder / "export") as temporary:
-        model = export(Path(temporary), *args, **kwargs)
+        model = export(Path(temporary))
         final = folder / model.name
         weights = [path for path in model.parent.iterdir() if path != model]
         if weights:
