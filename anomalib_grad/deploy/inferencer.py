@@ -23,7 +23,7 @@ from anomalib_grad.thresholds.post_processor import UNKNOWN
 from .checksum import existing_files, is_intact
 from .export import CATEGORY, SIZE_METADATA
 from .frames import SINGLE_IMAGE_TYPES, Frame, FrameFormat, as_batch, input_size
-from .openvino_graph import with_category_input, with_category_output, with_raw_outputs
+from .openvino_graph import variant
 from .stream import FrameResult, results
 from .threshold_files import CATEGORIES_METADATA
 
@@ -55,7 +55,7 @@ class RawScores(NamedTuple):
     Attributes:
         scores: Image scores, ``(B,)``.
         peaks: Largest value of each map, ``(B,)``.
-        recognised: Names of the B recognised categories, if the call gave a category; otherwise ``None``.
+        recognised: Names of the B recognised categories; ``None`` if the model knows none.
     """
 
     scores: np.ndarray
@@ -136,22 +136,20 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         self._fixed_size = input_size(self._graph)
         image_size = read_image_size(self._graph)  # resizing twice would change the scores
         self.image_size = image_size if self._fixed_size in {None, image_size} else None
-        compiled = self._compile(self._showing)
-        self._versions = {(False, False): PerThread(compiled)}
+        compiled = self._compile(self._variant())
+        self._compiled = {(False, False): PerThread(compiled)}
         self._compiling = threading.Lock()
         return compiled.input(0), compiled.output(0), compiled
 
-    @property
-    def _showing(self) -> ov.Model:
-        return with_category_output(self._graph) if self.categories else self._graph
+    def _variant(self, *, told: bool = False, raw: bool = False) -> ov.Model:
+        return variant(self._graph, recognises=bool(self.categories), told=told, raw=raw)
 
-    def _version(self, *, told: bool, raw: bool = False) -> "PerThread":
+    def _model(self, *, told: bool, raw: bool = False) -> "PerThread":
         """Return the model with the category as an input or not, and raw scores or not; compiled on first use."""
         with self._compiling:
-            if (told, raw) not in self._versions:
-                graph = with_raw_outputs(self._graph, told=told) if raw else with_category_input(self._graph)
-                self._versions[told, raw] = PerThread(self._compile(graph))
-            return self._versions[told, raw]
+            if (told, raw) not in self._compiled:
+                self._compiled[told, raw] = PerThread(self._compile(self._variant(told=told, raw=raw)))
+            return self._compiled[told, raw]
 
     def _compile(self, model: ov.Model, **options: str) -> ov.CompiledModel:
         try:
@@ -185,7 +183,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         """
         index = self._index(category)
         inputs = self._inputs(image, index)
-        return self._result(inputs, self._version(told=index is not None)(inputs), category)
+        return self._result(inputs, self._model(told=index is not None)(inputs), category)
 
     def raw_scores(self, image: Frame, category: str | None = None) -> RawScores:
         """Score images in the unit of the model's thresholds, not normalised.
@@ -200,7 +198,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         unknown = len(self.categories) if self.categories and category == UNKNOWN else None
         index = self._index(category) if unknown is None else unknown
         inputs = self._inputs(image, index)
-        score, anomaly_map, *recognised = self._version(told=index is not None, raw=True)(inputs).values()
+        score, anomaly_map, *recognised = self._model(told=index is not None, raw=True)(inputs).values()
         names = self._names(recognised[0]) if recognised else None
         return RawScores(score.reshape(-1), anomaly_map.reshape(len(anomaly_map), -1).max(axis=1), names)
 
@@ -239,8 +237,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         if not is_number(in_flight, Integral) or in_flight < 1:
             raise ValueError(f"in_flight must be a whole number of at least 1, got {in_flight!r}.")
         index = self._index(category)
-        graph = self._showing if index is None else with_category_input(self._graph)
-        model = PerThread(self._compile(graph, PERFORMANCE_HINT="THROUGHPUT"))
+        model = PerThread(self._compile(self._variant(told=index is not None), PERFORMANCE_HINT="THROUGHPUT"))
 
         def judge(frame: Frame) -> NumpyImageBatch:
             inputs = self._inputs(frame, index)
@@ -314,24 +311,23 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
         FileNotFoundError: If the model or the file of its weights is missing.
         ValueError: If the file is of another kind, or damaged.
     """
+    source: Sequence[Path | bytes]
+    contents: Sequence[bytes]
     if isinstance(path, tuple):
-        return _read_intact(core, path, "the model", path)
-    path = Path(path)
-    if path.suffix not in {".onnx", ".bin", ".xml"}:
-        raise ValueError(f"Pass a .xml, .bin or .onnx file, not {path}.")
-    needed = existing_files(path)
-    return _read_intact(core, needed[:1], " or ".join(map(str, needed)), [file.read_bytes() for file in needed])
-
-
-def _read_intact(core: ov.Core, model: Sequence[Path | bytes], name: str, contents: Sequence[bytes]) -> ov.Model:
-    """Read a model from one file, or from model and weights, if the contents match the exported ones."""
+        source, contents, name = path, path, "the model"
+    else:
+        path = Path(path)
+        if path.suffix not in {".onnx", ".bin", ".xml"}:
+            raise ValueError(f"Pass a .xml, .bin or .onnx file, not {path}.")
+        files = existing_files(path)
+        source, contents, name = files[:1], [file.read_bytes() for file in files], " or ".join(map(str, files))
     damaged = (
         f"cannot read the exported model: {name} is damaged, or was changed after the export; export or copy it again."
     )
     if not is_intact(*contents):
         raise ValueError(damaged)
     try:
-        return core.read_model(*model)
+        return core.read_model(*source)
     except RuntimeError as error:
         raise ValueError(damaged) from error
 
@@ -339,7 +335,7 @@ def _read_intact(core: ov.Core, model: Sequence[Path | bytes], name: str, conten
 def read_categories(model: ov.Model) -> list[str]:
     """Return the category names in the metadata, empty if there are none; raise a ValueError if they are damaged."""
 
-    def are_names(value: object) -> bool:
+    def are_names(value: Any) -> bool:  # noqa: ANN401  # whatever a file holds
         return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
     return read_metadata(model, CATEGORIES_METADATA, "category names", are_names) or []
