@@ -114,17 +114,12 @@ def _read_csv(source: Path) -> pd.DataFrame:
     with source.open("rb") as file:
         is_utf16 = file.read(2) in {BOM_UTF16_LE, BOM_UTF16_BE}
     encoding, errors = ("utf-16", "strict") if is_utf16 else ("utf-8", "surrogateescape")
-    with source.open(encoding=encoding, errors=errors) as file:
+    with source.open(encoding=encoding, errors=errors, newline="") as file:
         separator = max(",;\t", key=file.readline().count)
-    return pd.read_csv(
-        source,
-        sep=separator,
-        dtype=object,
-        keep_default_na=False,
-        na_values=[""],
-        encoding=encoding,
-        encoding_errors=errors,
-    )
+        file.seek(0)
+        return pd.read_csv(
+            file, sep=separator, dtype=object, keep_default_na=False, na_values=[""], encoding_errors=errors
+        )
 
 
 def _truth(value: Any, source: Path) -> bool:  # noqa: ANN401  # whatever a table holds

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cache
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino as ov
@@ -47,20 +47,6 @@ def shared_core() -> ov.Core:
     """
     with _CORE_LOCK:
         return _core()
-
-
-class RawScores(NamedTuple):
-    """Scores that are not normalised, in the unit of the model's thresholds.
-
-    Attributes:
-        scores: Image scores, ``(B,)``.
-        peaks: Largest value of each map, ``(B,)``.
-        recognised: Names of the B recognised categories; ``None`` if the model knows none.
-    """
-
-    scores: np.ndarray
-    peaks: np.ndarray
-    recognised: list[str] | None
 
 
 class CategoryOpenVINOInferencer(OpenVINOInferencer):
@@ -185,12 +171,16 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         inputs = self._inputs(image, index)
         return self._result(inputs, self._model(told=index is not None)(inputs), category)
 
-    def raw_scores(self, image: Frame, category: str | None = None) -> RawScores:
+    def raw_scores(self, image: Frame, category: str | None = None) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
         """Score images in the unit of the model's thresholds, not normalised.
 
         Args:
             image: As in :meth:`predict`.
             category: Category of all the images, or ``"unknown"``; recognised if ``None``.
+
+        Returns:
+            Image scores and largest values of the maps, ``(B,)`` each, and names of the recognised categories, ``None``
+            if the model knows none.
 
         Raises:
             ValueError: As in :meth:`predict`, and if an old version without raw scores exported the model.
@@ -200,7 +190,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         inputs = self._inputs(image, index)
         score, anomaly_map, *recognised = self._model(told=index is not None, raw=True)(inputs).values()
         names = self._names(recognised[0]) if recognised else None
-        return RawScores(score.reshape(-1), anomaly_map.reshape(len(anomaly_map), -1).max(axis=1), names)
+        return score.reshape(-1), anomaly_map.reshape(len(anomaly_map), -1).max(axis=1), names
 
     def stream(
         self, frames: Iterable[Frame], in_flight: int = 4, category: str | None = None

@@ -16,7 +16,7 @@ from .category_thresholds import COLUMNS, STATISTICS, UNKNOWN
 from .labelled_scores import KnownImage, peaks_of, scores_of, thinned
 from .normalization import HALF, denormalize, extents, place_range, score_at
 from .post_processor import PerCategoryPostProcessor
-from .rules import Fit, check_rate, fit, moved
+from .rules import Fit, fit, moved
 from .threshold_record import RESCORED, VALIDATION, ThresholdRecord
 
 ALL = "all"
@@ -182,7 +182,6 @@ class ModelThresholds:
         Raises:
             ValueError: If there is no such product, no normal image of it is known, or the rate is not in (0, 1).
         """
-        check_rate(rate)
         old = self._fitted_record(product)
         images = self.images(product)
         if not scores_of(images, anomalous=False):
