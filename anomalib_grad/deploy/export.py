@@ -295,13 +295,13 @@ def finish_onnx(
     for node in model.graph.node:
         node.name = f"{module_of(node)}/{node.name}"
         del node.metadata_props[:]
-    size = {} if image_size is None else {SIZE_METADATA: json.dumps(image_size)}
-    known = {}
+    metadata: dict[str, Any] = {CATEGORIES_METADATA: categories}
+    if image_size is not None:
+        metadata[SIZE_METADATA] = image_size
     if isinstance(post_processor, PerCategoryPostProcessor):
-        thresholds = ModelThresholds.of(post_processor, categories)
-        known = {THRESHOLDS_METADATA: json.dumps(thresholds.to_plain())}
+        metadata[THRESHOLDS_METADATA] = ModelThresholds.of(post_processor, categories).to_plain()
     model.ir_version = min(model.ir_version, onnx.helper.find_min_ir_version_for(model.opset_import))
-    onnx.helper.set_model_props(model, {CATEGORIES_METADATA: json.dumps(categories), **size, **known})
+    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
     onnx.save(model, path)
 
 

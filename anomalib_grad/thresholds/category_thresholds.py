@@ -172,6 +172,10 @@ class CategoryStatistics(PostProcessor):
         if taken != self.categories:
             self.set_categories(taken)
 
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the scores of a validation that was interrupted."""
+        self._seen = {}
+
     def on_validation_batch_end(  # type: ignore[override]  # anomalib's signature
         self,
         trainer: Trainer,
@@ -260,7 +264,6 @@ class CategoryStatistics(PostProcessor):
             ValueError: If the recogniser was fitted on other categories, whose fit would be lost.
         """
         if self.recogniser.fitted:
-            self._seen = {}
             new = ", ".join(sorted(set(seen) - set(self.categories)))
             raise ValueError(
                 f"The model was not trained on {new}, which the validation data hold; train it on all categories, or "

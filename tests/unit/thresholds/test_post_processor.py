@@ -167,6 +167,14 @@ def test_sanity_check_leaves_nothing() -> None:
     assert post_processor.image_threshold.isnan()
 
 
+def test_an_interrupted_validation_leaves_nothing() -> None:
+    interrupted = PerCategoryPostProcessor()
+    interrupted.on_validation_batch_end(TRAINER, None, make_batch(["bolt"], [1.2], [1]))
+    interrupted.on_validation_epoch_start(TRAINER, None)
+    assert fit(mixed_batches(), interrupted).records.keys() == {"bolt", "cap", "unknown"}
+    assert interrupted.records["bolt"].seen == (3, 2)
+
+
 def test_later_validation_replaces_the_rows_it_sees_and_keeps_the_others() -> None:
     fitted = fit(mixed_batches())
     scores, labels = SCORES["bolt"]
