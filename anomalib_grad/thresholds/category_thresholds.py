@@ -15,6 +15,7 @@ from anomalib.post_processing import PostProcessor
 from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 
+from anomalib_grad.categories.distributed import own_samples
 from anomalib_grad.categories.recogniser import CategoryRecogniser
 from anomalib_grad.data.anomalib_data import TAKE_IMAGES
 from anomalib_grad.data.unreadable import datasets_of
@@ -181,13 +182,18 @@ class CategoryStatistics(PostProcessor):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Batch,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
+        batch: object = None,
+        batch_idx: int = 0,
+        dataloader_idx: int = 0,
     ) -> None:
         """Collect the validation scores of a batch by category."""
         if trainer.sanity_checking:
             return  # a few batches hold a few categories: no threshold is better than one fitted on these
         names = getattr(outputs, "category", None) or [UNNAMED] * len(outputs.image)  # type: ignore[arg-type]
+        loader: Any = getattr(trainer, "val_dataloaders", None)
+        own = own_samples(loader)
+        if own is not None:  # other processes have the rest
+            names = names[: max(own - batch_idx * loader.batch_size, 0)]
         for name in dict.fromkeys(names):
             rows = [row for row, other in enumerate(names) if other == name]
             self._seen.setdefault(name, ScoreSummary()).update(outputs, rows)
