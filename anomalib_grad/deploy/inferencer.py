@@ -6,7 +6,6 @@ import json
 import re
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
-from functools import cache
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,21 +31,14 @@ if TYPE_CHECKING:
 
 VIRTUAL_DEVICES = {"AUTO", "BATCH", "HETERO", "MULTI"}
 """Devices that OpenVINO accepts but does not list: they select or combine real devices."""
-_core = cache(ov.Core)
-_CORE_LOCK = threading.Lock()
-"""Lock for creating the core, which several threads may request at once."""
+_CORE = ov.Core()
+"""The process's only OpenVINO core, which lives as long as the process.
 
-
-def shared_core() -> ov.Core:
-    """Return the process's only OpenVINO core, which lives as long as the process.
-
-    A core that compiles for the CPU installs a stack for signal handlers in the calling thread, and removes it when the
-    core is destroyed. If cores are not destroyed in the order of their creation, a removed stack stays in use. The next
-    signal with a Python handler (Ctrl-C, the end of a data loader's worker) then causes a segmentation fault
-    (OpenVINO 2026.4).
-    """
-    with _CORE_LOCK:
-        return _core()
+A core that compiles for the CPU installs a stack for signal handlers in the calling thread, and removes it when the
+core is destroyed. If cores are not destroyed in the order of their creation, a removed stack stays in use. The next
+signal with a Python handler (Ctrl-C, the end of a data loader's worker) then causes a segmentation fault
+(OpenVINO 2026.4).
+"""
 
 
 class CategoryOpenVINOInferencer(OpenVINOInferencer):
@@ -116,8 +108,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         Raises:
             ValueError: If the file is of another kind or damaged, or if the device does not exist.
         """
-        self._core = shared_core()
-        self._graph = read_model(self._core, path)
+        self._graph = read_model(path)
         self.categories = read_categories(self._graph)
         self._fixed_size = input_size(self._graph)
         image_size = read_image_size(self._graph)  # resizing twice would change the scores
@@ -139,10 +130,10 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
 
     def _compile(self, model: ov.Model, **options: str) -> ov.CompiledModel:
         try:
-            return self._core.compile_model(model=model, device_name=self.device, config={**options, **self.config})
+            return _CORE.compile_model(model=model, device_name=self.device, config={**options, **self.config})
         except RuntimeError as error:
             kind, *_ = re.split("[.:]", self.device or "")
-            there = ["AUTO", *self._core.available_devices]
+            there = ["AUTO", *_CORE.available_devices]
             if kind in VIRTUAL_DEVICES | {device.partition(".")[0] for device in there}:
                 raise
             raise ValueError(
@@ -276,25 +267,21 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         return [names[index] for index in indices]
 
 
-class PerThread:
+class PerThread(threading.local):
     """Runs a compiled model from any thread; each has its own request, since a request runs one call at a time."""
 
-    def __init__(self, model: ov.CompiledModel) -> None:
-        self._model = model
-        self._own = threading.local()
+    def __init__(self, model: ov.CompiledModel) -> None:  # called once more in each thread
+        self._request = model.create_infer_request()
 
     def __call__(self, inputs: dict[str, np.ndarray]) -> "OVDict":
         """Compute the outputs."""
-        if not hasattr(self._own, "request"):
-            self._own.request = self._model.create_infer_request()
-        return self._own.request.infer(inputs, share_inputs=True)
+        return self._request.infer(inputs, share_inputs=True)
 
 
-def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Model:
+def read_model(path: str | Path | tuple[bytes, bytes]) -> ov.Model:
     """Read an exported model.
 
     Args:
-        core: OpenVINO.
         path: ``.xml``, ``.bin`` or ``.onnx`` file, or the bytes of ``.xml`` and ``.bin``.
 
     Raises:
@@ -317,7 +304,7 @@ def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Mode
     if not is_intact(*contents):
         raise ValueError(damaged)
     try:
-        return core.read_model(*source)
+        return _CORE.read_model(*source)
     except RuntimeError as error:
         raise ValueError(damaged) from error
 
