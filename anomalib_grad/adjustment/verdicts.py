@@ -6,7 +6,6 @@ import logging
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -100,9 +99,15 @@ def _from_table(source: Path, product: str | None) -> Verdicts:
         raise ValueError(f"the table of predictions {source} has no column {missing[0]!r}; add it.")
     verdicts: defaultdict[str | None, list[tuple[Path, bool]]] = defaultdict(list)
     for row in table[table[RIGHT_LABEL].notna()].to_dict("records"):
+        truth = _TRUTHS.get(str(row[RIGHT_LABEL]).strip().lower())
+        if truth is None:
+            raise ValueError(
+                f"{row[RIGHT_LABEL]!r} in column {RIGHT_LABEL!r} of {source} is not a verdict; write normal or "
+                "anomalous."
+            )
         category = row.get("category")
         shown = product if category is None or pd.isna(category) else str(category)
-        verdicts[shown].append((Path(row["path"]), _truth(row[RIGHT_LABEL], source)))
+        verdicts[shown].append((Path(row["path"]), truth))
     return dict(verdicts)
 
 
@@ -120,12 +125,3 @@ def _read_csv(source: Path) -> pd.DataFrame:
         return pd.read_csv(
             file, sep=separator, dtype=object, keep_default_na=False, na_values=[""], encoding_errors=errors
         )
-
-
-def _truth(value: Any, source: Path) -> bool:  # noqa: ANN401  # whatever a table holds
-    word = str(value).strip().lower()
-    if word not in _TRUTHS:
-        raise ValueError(
-            f"{value!r} in column {RIGHT_LABEL!r} of {source} is not a verdict; write normal or anomalous."
-        )
-    return _TRUTHS[word]

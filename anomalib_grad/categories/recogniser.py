@@ -87,11 +87,6 @@ class CategoryRecogniser(nn.Module):
         self.register_load_state_dict_pre_hook(_take_shapes_from_state_dict)
 
     @property
-    def num_categories(self) -> int:
-        """Number of categories K, which is also the index of an unseen category."""
-        return self.means.shape[0]
-
-    @property
     def fitted(self) -> bool:
         """Whether there are means to compare with; without them every image is unseen."""
         return self.means.numel() > 0
@@ -140,10 +135,10 @@ class CategoryRecogniser(nn.Module):
             Category index, int64, shape (B,); K, the number of categories, for an unseen category.
         """
         if not self.fitted:
-            return torch.full_like(features[:, 0], self.num_categories, dtype=torch.int64)  # (B,)
+            return torch.full_like(features[:, 0], len(self.means), dtype=torch.int64)  # (B,)
         distance, nearest = self.distances(features).min(dim=1)  # (B,), (B,)
         recognised = distance <= self.radius[nearest]  # False if the distance is NaN
-        return torch.where(recognised, nearest, self.num_categories)
+        return torch.where(recognised, nearest, len(self.means))
 
     def distances(self, features: Tensor) -> Tensor:
         """Return the distance of each image to each category mean, in units of the spread within a category.
