@@ -193,7 +193,7 @@ class CategoryStatistics(PostProcessor):
         loader: Any = getattr(trainer, "val_dataloaders", None)
         own = own_samples(loader)
         if own is not None:  # other processes have the rest
-            names = names[: max(own - batch_idx * loader.batch_size, 0)]
+            names = names[: max(own - batch_idx * loader.batch_sampler.batch_size, 0)]
         for name in dict.fromkeys(names):
             rows = [row for row, other in enumerate(names) if other == name]
             self._seen.setdefault(name, ScoreSummary()).update(outputs, rows)

@@ -14,7 +14,7 @@ from anomalib.metrics import F1AdaptiveThreshold, MinMax
 from anomalib.post_processing import PostProcessor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 
 from anomalib_grad.data import CategoryImageBatch
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
@@ -179,10 +179,11 @@ def test_an_interrupted_validation_leaves_nothing() -> None:
 def test_images_that_a_sampler_repeats_for_equal_shares_count_once() -> None:
     """Of five images, the second of two processes has the second and the fourth, and the first once more."""
     sampler = DistributedSampler(range(5), num_replicas=2, rank=1, shuffle=False)
-    trainer = SimpleNamespace(**vars(TRAINER), val_dataloaders=DataLoader(range(5), batch_size=2, sampler=sampler))
+    loader = DataLoader(range(5), batch_sampler=BatchSampler(sampler, 2, drop_last=False))  # as Lightning makes them
+    trainer = SimpleNamespace(**vars(TRAINER), val_dataloaders=loader)
     post_processor = PerCategoryPostProcessor()
     scores, labels = SCORES["bolt"]
-    for number, batch in enumerate(trainer.val_dataloaders):
+    for number, batch in enumerate(loader):
         shown = make_batch(["bolt"] * len(batch), [scores[i] for i in batch], [labels[i] for i in batch])
         post_processor.on_validation_batch_end(trainer, None, shown, None, number)
     post_processor.on_validation_epoch_end(trainer, None)
