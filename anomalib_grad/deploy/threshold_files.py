@@ -9,8 +9,6 @@ leaves an intact model.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -43,22 +41,28 @@ def read_export(path: Path) -> ModelThresholds:
         FileNotFoundError: If the model or its weights are missing.
         ExportFileError: If it is damaged, was changed by hand, or does not store thresholds in this form.
     """
-    with _naming(path):
+    try:
         file = _file_at(path)
         products, plain = (json.loads(file.noted(key)) for key in (CATEGORIES_METADATA, THRESHOLDS_METADATA))
         # A model without product names uses the last row.
         return ModelThresholds.from_plain(plain, products, file.table if products else file.table[-1:])
+    except ExportFileError:
+        raise
+    except (LookupError, TypeError, ValueError) as error:
+        raise ExportFileError(
+            f"the thresholds of the exported model {path} cannot be read or changed ({error}), for instance because an "
+            "older version wrote it; export it again."
+        ) from error
 
 
 def write_export(path: Path, thresholds: ModelThresholds) -> None:
-    """Replace the thresholds of an exported model and its checksum; errors as in :func:`read_export`.
+    """Replace the thresholds that were read from an exported model, and its checksum.
 
     Raises:
+        ExportFileError: If the model has been damaged since.
         CannotWriteError: If the folder is not writable, or the disk is full; the model is then unchanged.
     """
-    with _naming(path):
-        file = _file_at(path)
-    file.write(thresholds)
+    _file_at(path).write(thresholds)
 
 
 def keep_exact(path: Path, post_processor: PerCategoryPostProcessor) -> None:
@@ -80,20 +84,6 @@ def _file_at(path: Path) -> "_OnnxFile | _OpenVINOFile":
         return _OnnxFile(path, *contents) if path.suffix == ".onnx" else _OpenVINOFile(path, *contents)
     except (DecodeError, ElementTree.ParseError) as error:  # a truncated file has lost its checksum
         raise damaged from error
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Convert errors of reading a file to an ExportFileError that names it."""
-    try:
-        yield
-    except ExportFileError:
-        raise
-    except (LookupError, TypeError, ValueError) as error:
-        raise ExportFileError(
-            f"the thresholds of the exported model {path} cannot be read or changed ({error}), for instance because an "
-            "older version wrote it; export it again."
-        ) from error
 
 
 def replaced(table: np.ndarray, thresholds: ModelThresholds) -> np.ndarray:
