@@ -213,10 +213,11 @@ class PerCategoryPostProcessor(CategoryStatistics):
         indices = {name: index for index, name in enumerate(self.categories)}
         return torch.tensor([indices.get(name, len(indices)) for name in names], device=self.image_min.device)
 
-    def same_index(self, name: str, values: Tensor) -> Tensor:
-        """Return the :meth:`named_index` of one category for each image of ``(B, ...)``: int64, shape (B,)."""
+    def same_index(self, name: str | None, values: Tensor) -> Tensor:
+        """Return the index of one category, K for ``None``, for each image of ``(B, ...)``: int64, shape (B,)."""
+        index = len(self.categories) if name is None else self.named_index(name)
         # not len(): the exporter would fix the batch size to its example's
-        return torch.full((values.shape[0],), self.named_index(name), device=values.device)
+        return torch.full((values.shape[0],), index, device=values.device)
 
     # ------------------------------------------------------------------ statistics, (K + 1,), pooled last
 
@@ -272,10 +273,8 @@ class PerCategoryPostProcessor(CategoryStatistics):
             if anomaly_map is None:
                 return super().forward(predictions)  # raises, and says what is missing
             pred_score = torch.amax(anomaly_map, dim=(-2, -1))
-        if self.category is not None:
+        if self.category is not None or category_index is None:
             category_index = self.same_index(self.category, pred_score)
-        if category_index is None:
-            category_index = torch.full((pred_score.shape[0],), len(self.categories), device=pred_score.device)
         statistics = self.table.index_select(0, category_index)  # (B, 6)
         pred_score, pred_label = self._judge("image", pred_score, statistics)
         anomaly_map, pred_mask = self._judge("pixel", anomaly_map, statistics)
