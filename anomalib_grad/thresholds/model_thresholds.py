@@ -112,9 +112,9 @@ class ModelThresholds:
     def images(self, product: str | None) -> tuple[KnownImage, ...]:
         """Return the known images of a product; for ``"unknown"`` those of all products, unless it has its own."""
         record = self.record(product)
-        if record is None or self._name_of(product) != UNKNOWN or record.images:
-            return () if record is None else record.images
-        return tuple(image for name in self.products if name in self.records for image in self.records[name].images)
+        if product == UNKNOWN and record is not None and not record.images:
+            return tuple(image for name in self.products if name in self.records for image in self.records[name].images)
+        return () if record is None else record.images
 
     def threshold(self, product: str | None) -> float:
         """Return the score above which images of a product are called anomalous, in the unit of the model's scores."""
