@@ -254,11 +254,9 @@ def read_model(path: Path) -> tuple[bytes, bytes]:
 
 def check_category(category: str, model: tuple[bytes, bytes]) -> None:
     """Exit if the model does not know a category."""
-    import openvino  # noqa: PLC0415  # only for this check, and these two take seconds
+    from anomalib_grad.deploy import read_categories, read_model  # noqa: PLC0415  # takes seconds, for this check alone
 
-    from anomalib_grad.deploy import read_categories, read_model  # noqa: PLC0415
-
-    known = read_categories(read_model(openvino.Core(), model))
+    known = read_categories(read_model(model))
     if category not in known:
         advice = f"choose one of {', '.join(known)}" if known else "it knows none, so give none"
         raise SystemExit(f"The model does not know the category {category!r}; {advice}.")

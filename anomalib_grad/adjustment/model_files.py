@@ -7,9 +7,8 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from zipfile import is_zipfile
 
 import torch
@@ -21,7 +20,6 @@ from anomalib_grad.data.read_or_refuse import UnreadableImageError, read_image
 from anomalib_grad.data.resizing import resized_to
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.deploy.threshold_files import read_export, write_export
-from anomalib_grad.files.atomic import writing
 from anomalib_grad.files.checkpoint_io import WholeCheckpointIO
 from anomalib_grad.files.configuration import CheckpointConfigurationError, check_weights, restoring
 from anomalib_grad.lightning_model import Grad
@@ -99,9 +97,8 @@ class _Export:
         return CategoryOpenVINOInferencer(self.path, device="CPU")
 
     def score(self, image: Path, product: str | None) -> ImageScore:
-        found = self._inferencer.raw_scores(image, product)
-        recognised = None if found.recognised is None else found.recognised[0]
-        return ImageScore(float(found.scores[0]), float(found.peaks[0]), recognised)
+        scores, peaks, recognised = self._inferencer.raw_scores(image, product)
+        return ImageScore(float(scores[0]), float(peaks[0]), recognised[0] if recognised else None)
 
 
 class _TorchExport:
@@ -136,10 +133,7 @@ class _TorchExport:
 
     def write(self, thresholds: ModelThresholds) -> None:
         thresholds.apply_to(_post_processor(self._model.per_category, self.path))
-        content = BytesIO()  # on a full disk, torch's own writing raises an unclear error
-        torch.save(self._content, content)
-        with writing(self.path) as unfinished:
-            unfinished.write_bytes(content.getbuffer())
+        WholeCheckpointIO().save_checkpoint(self._content, self.path)
 
     def score(self, image: Path, product: str | None) -> ImageScore:
         return score_by(self._model, image, product)
@@ -209,12 +203,11 @@ def score_by(model: Grad, image: Path, product: str | None) -> ImageScore:
     model.eval()
     size = resized_to(getattr(model.pre_processor, "transform", None))
     images = read_image(image, size).unsqueeze(0).as_subclass(torch.Tensor)  # (1, 3, H, W)
-    own = None if product is None else _post_processor(model.per_category, image)
-    index = None if own is None else own.indices_of([product])  # type: ignore[list-item]  # there is one
-    judged = judge(model.pre_processor, model.model, model.post_processor, images, index)[1]
-    found = cast("torch.Tensor", judged.raw.pred_score), cast("torch.Tensor", judged.raw.anomaly_map)
-    seen = None if own is None or judged.recognised is None else own.category_names(judged.recognised)[0]
-    return ImageScore(float(found[0]), float(found[1].max()), seen)
+    own = model.per_category
+    index = None if own is None or product is None else own.indices_of([product])
+    raw, _, recognised = judge(model.pre_processor, model.model, own, images, index)[1]
+    seen = None if own is None or recognised is None else own.category_names(recognised)[0]
+    return ImageScore(raw.pred_score.item(), raw.anomaly_map.max().item(), seen)  # type: ignore[union-attr]  # Grad's
 
 
 def score_images(

@@ -6,7 +6,6 @@ import logging
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -100,9 +99,15 @@ def _from_table(source: Path, product: str | None) -> Verdicts:
         raise ValueError(f"the table of predictions {source} has no column {missing[0]!r}; add it.")
     verdicts: defaultdict[str | None, list[tuple[Path, bool]]] = defaultdict(list)
     for row in table[table[RIGHT_LABEL].notna()].to_dict("records"):
+        truth = _TRUTHS.get(str(row[RIGHT_LABEL]).strip().lower())
+        if truth is None:
+            raise ValueError(
+                f"{row[RIGHT_LABEL]!r} in column {RIGHT_LABEL!r} of {source} is not a verdict; write normal or "
+                "anomalous."
+            )
         category = row.get("category")
         shown = product if category is None or pd.isna(category) else str(category)
-        verdicts[shown].append((Path(row["path"]), _truth(row[RIGHT_LABEL], source)))
+        verdicts[shown].append((Path(row["path"]), truth))
     return dict(verdicts)
 
 
@@ -114,23 +119,9 @@ def _read_csv(source: Path) -> pd.DataFrame:
     with source.open("rb") as file:
         is_utf16 = file.read(2) in {BOM_UTF16_LE, BOM_UTF16_BE}
     encoding, errors = ("utf-16", "strict") if is_utf16 else ("utf-8", "surrogateescape")
-    with source.open(encoding=encoding, errors=errors) as file:
+    with source.open(encoding=encoding, errors=errors, newline="") as file:
         separator = max(",;\t", key=file.readline().count)
-    return pd.read_csv(
-        source,
-        sep=separator,
-        dtype=object,
-        keep_default_na=False,
-        na_values=[""],
-        encoding=encoding,
-        encoding_errors=errors,
-    )
-
-
-def _truth(value: Any, source: Path) -> bool:  # noqa: ANN401  # whatever a table holds
-    word = str(value).strip().lower()
-    if word not in _TRUTHS:
-        raise ValueError(
-            f"{value!r} in column {RIGHT_LABEL!r} of {source} is not a verdict; write normal or anomalous."
+        file.seek(0)
+        return pd.read_csv(
+            file, sep=separator, dtype=object, keep_default_na=False, na_values=[""], encoding_errors=errors
         )
-    return _TRUTHS[word]

@@ -38,14 +38,10 @@ def within_category_scale(features: Tensor, labels: Tensor, means: Tensor) -> Te
     Returns:
         Scale of each channel, all positive, shape (C,).
     """
-    num_categories = means.shape[0]
-    counts = torch.bincount(labels, minlength=num_categories)  # (K,)
+    others = torch.bincount(labels, minlength=len(means)) - 1  # (K,)
     squares = torch.zeros_like(means).index_add_(0, labels, (features - means[labels]).square())  # (K, C)
-    several = counts > 1
-    if not several.any():
-        return torch.ones_like(features[0])
-    variances = squares[several] / (counts[several] - 1).unsqueeze(1)  # (K', C)
-    scale = variances.mean(dim=0).sqrt()  # (C,)
+    variances = squares / others.clamp(min=1).unsqueeze(1)  # (K, C), 0 for one image
+    scale = (variances.sum(dim=0) / others.count_nonzero().clamp(min=1)).sqrt()  # (C,)
     spread = scale > 0
     return torch.where(spread, scale, scale[spread].mean()) if spread.any() else torch.ones_like(scale)
 
@@ -91,11 +87,6 @@ class CategoryRecogniser(nn.Module):
         self.register_load_state_dict_pre_hook(_take_shapes_from_state_dict)
 
     @property
-    def num_categories(self) -> int:
-        """Number of categories K, which is also the index of an unseen category."""
-        return self.means.shape[0]
-
-    @property
     def fitted(self) -> bool:
         """Whether there are means to compare with; without them every image is unseen."""
         return self.means.numel() > 0
@@ -121,27 +112,11 @@ class CategoryRecogniser(nn.Module):
         Args:
             features: Pooled backbone features of normal images, shape (N, C).
             labels: Category index of each in [0, num_categories), int64, shape (N,).
-            num_categories: Number of categories K.
-
-        Raises:
-            ValueError: If shapes do not match, a label is out of range or a category has no image.
+            num_categories: Number of categories K, each with at least one image.
         """
-        if features.ndim != 2 or labels.shape != features.shape[:1]:  # noqa: PLR2004
-            raise ValueError(
-                f"Pass features of shape (N, C) and labels of shape (N,), not {tuple(features.shape)} and "
-                f"{tuple(labels.shape)}."
-            )
-        if labels.numel() == 0 or labels.min() < 0 or labels.max() >= num_categories:
-            raise ValueError(f"Pass at least one feature, and labels from 0 to {num_categories - 1} only.")
         features = features.detach().to(self.means.device, torch.float32)
         labels = labels.to(self.means.device)
         counts = torch.bincount(labels, minlength=num_categories)  # (K,)
-        if (counts == 0).any():
-            missing = torch.nonzero(counts == 0).flatten().tolist()
-            raise ValueError(
-                f"Every category needs at least one training image; the categories with index {missing} have none."
-            )
-
         sums = features.new_zeros(num_categories, features.shape[1]).index_add_(0, labels, features)
         self.means = sums / counts.unsqueeze(1)  # (K, C)
         means = self.means[labels]  # (N, C)
@@ -160,10 +135,10 @@ class CategoryRecogniser(nn.Module):
             Category index, int64, shape (B,); K, the number of categories, for an unseen category.
         """
         if not self.fitted:
-            return torch.full_like(features[:, 0], self.num_categories, dtype=torch.int64)  # (B,)
+            return torch.full_like(features[:, 0], len(self.means), dtype=torch.int64)  # (B,)
         distance, nearest = self.distances(features).min(dim=1)  # (B,), (B,)
         recognised = distance <= self.radius[nearest]  # False if the distance is NaN
-        return torch.where(recognised, nearest, self.num_categories)
+        return torch.where(recognised, nearest, len(self.means))
 
     def distances(self, features: Tensor) -> Tensor:
         """Return the distance of each image to each category mean, in units of the spread within a category.

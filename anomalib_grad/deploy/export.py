@@ -108,7 +108,9 @@ class CategoryExportMixin(ExportMixin):
         """Export to a torch file; arguments and return value are anomalib's."""
         self._check()
         with EXPORT_LOCK, on_cpu_in_float32(self):  # type: ignore[arg-type]  # mixed into a module
-            return self._publish(super().to_torch, export_root, ExportType.TORCH, model_file_name=model_file_name)
+            return self._publish(
+                partial(super().to_torch, model_file_name=model_file_name), export_root, ExportType.TORCH
+            )
 
     def to_onnx(
         self,
@@ -146,7 +148,7 @@ class CategoryExportMixin(ExportMixin):
     def to_openvino(self, export_root: Path | str, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
         """Export to OpenVINO, compressed on request; arguments and return value are anomalib's."""
 
-        def export(root: Path, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # anomalib's
+        def export(root: Path) -> Path:
             with explain_temporary_folder_errors():  # anomalib exports to ONNX there first
                 path = ExportMixin.to_openvino(self, root, *args, **kwargs)
             seal(path)
@@ -156,7 +158,7 @@ class CategoryExportMixin(ExportMixin):
 
         given = signature(ExportMixin.to_openvino).bind(self, export_root, *args, **kwargs).arguments
         self._check_compression(given.get("compression_type"), given.get("datamodule"))
-        return self._publish(export, export_root, ExportType.OPENVINO, *args, **kwargs)
+        return self._publish(export, export_root, ExportType.OPENVINO)
 
     @staticmethod
     def _check_compression(kind: CompressionType | None, datamodule: AnomalibDataModule | None) -> None:
@@ -180,10 +182,10 @@ class CategoryExportMixin(ExportMixin):
         elif lack is not None:
             logger.warning("the exported model has %s: %s", lack, BEFORE_EXPORT)
 
-    def _publish(self, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401  # those of publish
+    def _publish(self, export: Callable[[Path], Path], export_root: Path | str, export_type: ExportType) -> Path:
         """Export with :func:`publish`; the size of the weights in memory estimates that of the file."""
         weights: Any = [*self.parameters(), *self.buffers()]  # type: ignore[attr-defined]  # mixed into a module
-        return publish(*args, size=sum(tensor.nbytes for tensor in weights), **kwargs)
+        return publish(export, export_root, export_type, sum(tensor.nbytes for tensor in weights))
 
     def _compress_ov_model(
         self,
@@ -214,10 +216,6 @@ def on_cpu_in_float32(model: nn.Module) -> Iterator[None]:
     parameters = [(parameter, parameter.data) for parameter in model.parameters()]
     buffers = [(module, dict(module._buffers)) for module in model.modules()]
     device = getattr(model, "device", None)
-    others = {torch.float16, torch.bfloat16, torch.float64}
-    if all(one.device.type == "cpu" and one.dtype not in others for one in (*model.parameters(), *model.buffers())):
-        yield
-        return
     try:
         nn.Module.float(model.cpu())  # not Lightning's, which would record float32 permanently
         yield
@@ -251,23 +249,14 @@ def plain_activations(model: nn.Module) -> Iterator[None]:
             vars(module)["inplace"] = True
 
 
-def publish(
-    export: Callable[..., Path],
-    export_root: Path | str,
-    export_type: ExportType,
-    *args: Any,  # noqa: ANN401  # handed to export
-    size: int = 0,
-    **kwargs: Any,  # noqa: ANN401
-) -> Path:
+def publish(export: Callable[[Path], Path], export_root: Path | str, export_type: ExportType, size: int = 0) -> Path:
     """Export into a temporary folder, then move the files, so that no half-written model has the final name.
 
     Args:
-        export: anomalib's export; takes the root folder and further arguments, returns the path of the model.
+        export: anomalib's export; takes the root folder, returns the path of the model.
         export_root: anomalib's root folder of exports.
         export_type: Kind of export, which names the folder below the root.
-        *args: Further arguments of ``export``.
         size: Approximate size of the model in bytes: not every library reports a full disk.
-        **kwargs: Further keyword arguments of ``export``.
 
     Returns:
         Final path of the model.
@@ -278,7 +267,7 @@ def publish(
     folder = Path(export_root) / "weights" / export_type.value  # anomalib's convention
     make_folder(folder)
     with explain_write_errors(folder, size), folder_beside(folder / "export") as temporary:
-        model = export(Path(temporary), *args, **kwargs)
+        model = export(Path(temporary))
         final = folder / model.name
         weights = [path for path in model.parent.iterdir() if path != model]
         if weights:
@@ -324,13 +313,13 @@ def finish_onnx(
     for node in model.graph.node:
         node.name = f"{module_of(node)}/{node.name}"
         del node.metadata_props[:]
-    size = {} if image_size is None else {SIZE_METADATA: json.dumps(image_size)}
-    known = {}
+    metadata: dict[str, Any] = {CATEGORIES_METADATA: categories}
+    if image_size is not None:
+        metadata[SIZE_METADATA] = image_size
     if isinstance(post_processor, PerCategoryPostProcessor):
-        thresholds = ModelThresholds.of(post_processor, categories)
-        known = {THRESHOLDS_METADATA: json.dumps(thresholds.to_plain())}
+        metadata[THRESHOLDS_METADATA] = ModelThresholds.of(post_processor, categories).to_plain()
     model.ir_version = min(model.ir_version, onnx.helper.find_min_ir_version_for(model.opset_import))
-    onnx.helper.set_model_props(model, {CATEGORIES_METADATA: json.dumps(categories), **size, **known})
+    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
     onnx.save(model, path)
 
 

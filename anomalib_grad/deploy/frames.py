@@ -82,20 +82,18 @@ def as_batch(image: Frame, frames: FrameFormat = _AS_THEY_ARE) -> np.ndarray:
         file = getattr(image, "filename", "")
         with explain_read_errors(f"image '{file}'" if file else "the image"):  # Pillow decodes files lazily
             return rgb_pixels(image, frames.size, frames.files.bits)[np.newaxis]
+    is_tensor = isinstance(image, torch.Tensor)
     if isinstance(image, torch.Tensor):
         if image.is_meta or image.is_quantized or image.layout is not torch.strided:
             raise ValueError("Pass a dense tensor that holds the pixels, not a sparse, quantised or meta one.")
-        if image.is_complex():
-            raise ValueError(f"Pass pixels as real numbers, not a tensor of {image.dtype}.")
-        floating = image.is_floating_point()  # NumPy has no bfloat16
-        pixels = channels_last((image.float() if floating else image).numpy(force=True), tensor=True)
-    elif not isinstance(image, np.ndarray):
+        image = (image.float() if image.is_floating_point() else image).numpy(force=True)  # NumPy has no bfloat16
+    if not isinstance(image, np.ndarray):
         raise TypeError(f"Pass the path of an image, a Pillow image, an array or a tensor, not {image!r:.60}.")
-    elif image.dtype.kind not in _NUMBERS or isinstance(image, np.ma.MaskedArray):
+    if image.dtype.kind not in _NUMBERS or isinstance(image, np.ma.MaskedArray):
         raise ValueError(f"Pass pixels as real numbers, not {type(image).__name__} of {image.dtype}.")
-    else:
-        pixels = channels_last(image, tensor=False)
-    small = in_unit_range(pixels, frames)
+    shape, first = layout(image.shape, tensor=is_tensor)
+    pixels = image.reshape(-1, *shape[-3:])
+    small = in_unit_range(pixels.transpose(0, 2, 3, 1) if first else pixels, frames)
     if small.shape[-1] == 1:
         return np.repeat(small, 3, axis=-1)
     return small[..., ::-1] if frames.channel_order == "BGR" else small
@@ -107,13 +105,6 @@ def size_of(image: np.ndarray | Image | torch.Tensor) -> tuple[int, int]:
         return image.height, image.width
     shape, first = layout(tuple(image.shape), tensor=isinstance(image, torch.Tensor))
     return (shape[-2], shape[-1]) if first else (shape[-3], shape[-2])
-
-
-def channels_last(pixels: np.ndarray, *, tensor: bool) -> np.ndarray:
-    """View pixels as ``(B, H, W, C)``; raises the ValueError of :func:`layout`."""
-    shape, first = layout(pixels.shape, tensor=tensor)
-    batch = pixels.reshape(-1, *shape[-3:])
-    return batch.transpose(0, 2, 3, 1) if first else batch
 
 
 def layout(pixels: tuple[int, ...], *, tensor: bool) -> tuple[tuple[int, ...], bool]:

@@ -6,10 +6,9 @@ import json
 import re
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
-from functools import cache
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino as ov
@@ -23,7 +22,7 @@ from anomalib_grad.thresholds.post_processor import UNKNOWN
 from .checksum import existing_files, is_intact
 from .export import CATEGORY, SIZE_METADATA
 from .frames import SINGLE_IMAGE_TYPES, Frame, FrameFormat, as_batch, input_size
-from .openvino_graph import with_category_input, with_category_output, with_raw_outputs
+from .openvino_graph import variant
 from .stream import FrameResult, results
 from .threshold_files import CATEGORIES_METADATA
 
@@ -32,35 +31,14 @@ if TYPE_CHECKING:
 
 VIRTUAL_DEVICES = {"AUTO", "BATCH", "HETERO", "MULTI"}
 """Devices that OpenVINO accepts but does not list: they select or combine real devices."""
-_core = cache(ov.Core)
-_CORE_LOCK = threading.Lock()
-"""Lock for creating the core, which several threads may request at once."""
+_CORE = ov.Core()
+"""The process's only OpenVINO core, which lives as long as the process.
 
-
-def shared_core() -> ov.Core:
-    """Return the process's only OpenVINO core, which lives as long as the process.
-
-    A core that compiles for the CPU installs a stack for signal handlers in the calling thread, and removes it when the
-    core is destroyed. If cores are not destroyed in the order of their creation, a removed stack stays in use. The next
-    signal with a Python handler (Ctrl-C, the end of a data loader's worker) then causes a segmentation fault
-    (OpenVINO 2026.4).
-    """
-    with _CORE_LOCK:
-        return _core()
-
-
-class RawScores(NamedTuple):
-    """Scores that are not normalised, in the unit of the model's thresholds.
-
-    Attributes:
-        scores: Image scores, ``(B,)``.
-        peaks: Largest value of each map, ``(B,)``.
-        recognised: Names of the B recognised categories, if the call gave a category; otherwise ``None``.
-    """
-
-    scores: np.ndarray
-    peaks: np.ndarray
-    recognised: list[str] | None
+A core that compiles for the CPU installs a stack for signal handlers in the calling thread, and removes it when the
+core is destroyed. If cores are not destroyed in the order of their creation, a removed stack stays in use. The next
+signal with a Python handler (Ctrl-C, the end of a data loader's worker) then causes a segmentation fault
+(OpenVINO 2026.4).
+"""
 
 
 class CategoryOpenVINOInferencer(OpenVINOInferencer):
@@ -130,35 +108,32 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         Raises:
             ValueError: If the file is of another kind or damaged, or if the device does not exist.
         """
-        self._core = shared_core()
-        self._graph = read_model(self._core, path)
+        self._graph = read_model(path)
         self.categories = read_categories(self._graph)
         self._fixed_size = input_size(self._graph)
         image_size = read_image_size(self._graph)  # resizing twice would change the scores
         self.image_size = image_size if self._fixed_size in {None, image_size} else None
-        compiled = self._compile(self._showing)
-        self._versions = {(False, False): PerThread(compiled)}
+        compiled = self._compile(self._variant())
+        self._compiled = {(False, False): PerThread(compiled)}
         self._compiling = threading.Lock()
         return compiled.input(0), compiled.output(0), compiled
 
-    @property
-    def _showing(self) -> ov.Model:
-        return with_category_output(self._graph) if self.categories else self._graph
+    def _variant(self, *, told: bool = False, raw: bool = False) -> ov.Model:
+        return variant(self._graph, recognises=bool(self.categories), told=told, raw=raw)
 
-    def _version(self, *, told: bool, raw: bool = False) -> "PerThread":
+    def _model(self, *, told: bool, raw: bool = False) -> "PerThread":
         """Return the model with the category as an input or not, and raw scores or not; compiled on first use."""
         with self._compiling:
-            if (told, raw) not in self._versions:
-                graph = with_raw_outputs(self._graph, told=told) if raw else with_category_input(self._graph)
-                self._versions[told, raw] = PerThread(self._compile(graph))
-            return self._versions[told, raw]
+            if (told, raw) not in self._compiled:
+                self._compiled[told, raw] = PerThread(self._compile(self._variant(told=told, raw=raw)))
+            return self._compiled[told, raw]
 
     def _compile(self, model: ov.Model, **options: str) -> ov.CompiledModel:
         try:
-            return self._core.compile_model(model=model, device_name=self.device, config={**options, **self.config})
+            return _CORE.compile_model(model=model, device_name=self.device, config={**options, **self.config})
         except RuntimeError as error:
             kind, *_ = re.split("[.:]", self.device or "")
-            there = ["AUTO", *self._core.available_devices]
+            there = ["AUTO", *_CORE.available_devices]
             if kind in VIRTUAL_DEVICES | {device.partition(".")[0] for device in there}:
                 raise
             raise ValueError(
@@ -185,14 +160,18 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         """
         index = self._index(category)
         inputs = self._inputs(image, index)
-        return self._result(inputs, self._version(told=index is not None)(inputs), category)
+        return self._result(inputs, self._model(told=index is not None)(inputs), category)
 
-    def raw_scores(self, image: Frame, category: str | None = None) -> RawScores:
+    def raw_scores(self, image: Frame, category: str | None = None) -> tuple[np.ndarray, np.ndarray, list[str] | None]:
         """Score images in the unit of the model's thresholds, not normalised.
 
         Args:
             image: As in :meth:`predict`.
             category: Category of all the images, or ``"unknown"``; recognised if ``None``.
+
+        Returns:
+            Image scores and largest values of the maps, ``(B,)`` each, and names of the recognised categories, ``None``
+            if the model knows none.
 
         Raises:
             ValueError: As in :meth:`predict`, and if an old version without raw scores exported the model.
@@ -200,9 +179,9 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         unknown = len(self.categories) if self.categories and category == UNKNOWN else None
         index = self._index(category) if unknown is None else unknown
         inputs = self._inputs(image, index)
-        score, anomaly_map, *recognised = self._version(told=index is not None, raw=True)(inputs).values()
+        score, anomaly_map, *recognised = self._model(told=index is not None, raw=True)(inputs).values()
         names = self._names(recognised[0]) if recognised else None
-        return RawScores(score.reshape(-1), anomaly_map.reshape(len(anomaly_map), -1).max(axis=1), names)
+        return score.reshape(-1), anomaly_map.reshape(len(anomaly_map), -1).max(axis=1), names
 
     def stream(
         self, frames: Iterable[Frame], in_flight: int = 4, category: str | None = None
@@ -239,8 +218,7 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         if not is_number(in_flight, Integral) or in_flight < 1:
             raise ValueError(f"in_flight must be a whole number of at least 1, got {in_flight!r}.")
         index = self._index(category)
-        graph = self._showing if index is None else with_category_input(self._graph)
-        model = PerThread(self._compile(graph, PERFORMANCE_HINT="THROUGHPUT"))
+        model = PerThread(self._compile(self._variant(told=index is not None), PERFORMANCE_HINT="THROUGHPUT"))
 
         def judge(frame: Frame) -> NumpyImageBatch:
             inputs = self._inputs(frame, index)
@@ -289,49 +267,44 @@ class CategoryOpenVINOInferencer(OpenVINOInferencer):
         return [names[index] for index in indices]
 
 
-class PerThread:
+class PerThread(threading.local):
     """Runs a compiled model from any thread; each has its own request, since a request runs one call at a time."""
 
-    def __init__(self, model: ov.CompiledModel) -> None:
-        self._model = model
-        self._own = threading.local()
+    def __init__(self, model: ov.CompiledModel) -> None:  # called once more in each thread
+        self._request = model.create_infer_request()
 
     def __call__(self, inputs: dict[str, np.ndarray]) -> "OVDict":
         """Compute the outputs."""
-        if not hasattr(self._own, "request"):
-            self._own.request = self._model.create_infer_request()
-        return self._own.request.infer(inputs, share_inputs=True)
+        return self._request.infer(inputs, share_inputs=True)
 
 
-def read_model(core: ov.Core, path: str | Path | tuple[bytes, bytes]) -> ov.Model:
+def read_model(path: str | Path | tuple[bytes, bytes]) -> ov.Model:
     """Read an exported model.
 
     Args:
-        core: OpenVINO.
         path: ``.xml``, ``.bin`` or ``.onnx`` file, or the bytes of ``.xml`` and ``.bin``.
 
     Raises:
         FileNotFoundError: If the model or the file of its weights is missing.
         ValueError: If the file is of another kind, or damaged.
     """
+    source: Sequence[Path | bytes]
+    contents: Sequence[bytes]
     if isinstance(path, tuple):
-        return _read_intact(core, path, "the model", path)
-    path = Path(path)
-    if path.suffix not in {".onnx", ".bin", ".xml"}:
-        raise ValueError(f"Pass a .xml, .bin or .onnx file, not {path}.")
-    needed = existing_files(path)
-    return _read_intact(core, needed[:1], " or ".join(map(str, needed)), [file.read_bytes() for file in needed])
-
-
-def _read_intact(core: ov.Core, model: Sequence[Path | bytes], name: str, contents: Sequence[bytes]) -> ov.Model:
-    """Read a model from one file, or from model and weights, if the contents match the exported ones."""
+        source, contents, name = path, path, "the model"
+    else:
+        path = Path(path)
+        if path.suffix not in {".onnx", ".bin", ".xml"}:
+            raise ValueError(f"Pass a .xml, .bin or .onnx file, not {path}.")
+        files = existing_files(path)
+        source, contents, name = files[:1], [file.read_bytes() for file in files], " or ".join(map(str, files))
     damaged = (
         f"cannot read the exported model: {name} is damaged, or was changed after the export; export or copy it again."
     )
     if not is_intact(*contents):
         raise ValueError(damaged)
     try:
-        return core.read_model(*model)
+        return _CORE.read_model(*source)
     except RuntimeError as error:
         raise ValueError(damaged) from error
 
@@ -339,7 +312,7 @@ def _read_intact(core: ov.Core, model: Sequence[Path | bytes], name: str, conten
 def read_categories(model: ov.Model) -> list[str]:
     """Return the category names in the metadata, empty if there are none; raise a ValueError if they are damaged."""
 
-    def are_names(value: object) -> bool:
+    def are_names(value: Any) -> bool:  # noqa: ANN401  # whatever a file holds
         return isinstance(value, list) and all(isinstance(name, str) for name in value)
 
     return read_metadata(model, CATEGORIES_METADATA, "category names", are_names) or []

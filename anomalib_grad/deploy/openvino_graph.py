@@ -17,40 +17,34 @@ def find_tensor(model: ov.Model, name: str) -> ov.Output:
     return found
 
 
-def with_category_output(model: ov.Model) -> ov.Model:
-    """Return a copy of a model with the recognised category as its last output."""
-    model = model.clone()
-    recognised = find_tensor(model, CATEGORY)
-    recognised.get_tensor().set_names({CATEGORY})
-    model.add_outputs(recognised)
-    return model
+def variant(model: ov.Model, *, recognises: bool, told: bool, raw: bool) -> ov.Model:
+    """Return a copy of an exported model with other inputs and outputs.
 
-
-def with_raw_outputs(model: ov.Model, *, told: bool) -> ov.Model:
-    """Return a copy of a model whose only outputs are raw scores and maps, in the unit of the thresholds.
-
-    If ``told``, the category is an input, and the recognised category an additional output.
+    Args:
+        model: The model.
+        recognises: Whether it recognises categories. The recognised one is then the last output, except of verdicts
+            for which the category is told.
+        told: Take the category as second input, int64 indices of shape ``(B,)``.
+        raw: Replace the outputs by raw scores and maps, in the unit of the thresholds.
     """
     model = model.clone()
-    recognised = [_replace_category_by_input(model)] if told else []
-    return ov.Model([*(find_tensor(model, name) for name in RAW), *recognised], model.get_parameters(), "raw")
-
-
-def with_category_input(model: ov.Model) -> ov.Model:
-    """Return a copy of a model that takes the category as second input, int64 indices of shape ``(B,)``."""
-    model = model.clone()
-    _replace_category_by_input(model)
+    recognised = [find_tensor(model, CATEGORY)] if recognises else []
+    for tensor in recognised:
+        tensor.get_tensor().set_names(set() if told else {CATEGORY})
+    if told:
+        _replace_by_input(model, *recognised)
+    if raw:
+        return ov.Model([*(find_tensor(model, name) for name in RAW), *recognised], model.get_parameters(), "raw")
+    if recognised and not told:
+        model.add_outputs(recognised)
     return model
 
 
-def _replace_category_by_input(model: ov.Model) -> ov.Output:
-    """Replace the recognised category by an input, in place, and return the tensor that was replaced."""
-    recognised = find_tensor(model, CATEGORY)
-    recognised.get_tensor().set_names(set())
+def _replace_by_input(model: ov.Model, recognised: ov.Output) -> None:
+    """Replace the recognised category by an input, in place."""
     told = opset13.parameter([-1], recognised.get_element_type(), name=CATEGORY)
     told.output(0).get_tensor().set_names({CATEGORY})
     for consumer in recognised.get_target_inputs():
         consumer.replace_source_output(told.output(0))
     model.add_parameters([told])
     model.validate_nodes_and_infer_types()
-    return recognised

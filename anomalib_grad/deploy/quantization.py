@@ -16,6 +16,7 @@ import nncf
 import openvino as ov
 import torch
 from anomalib.data import AnomalibDataModule, ImageBatch
+from anomalib.deploy import OpenVINOInferencer
 from anomalib.metrics import F1Score
 from torch import Tensor
 from torch.nn import functional
@@ -155,9 +156,8 @@ def images_of(datamodule: AnomalibDataModule | None) -> Any:  # noqa: ANN401  # 
 
 def predict_batch(compiled: ov.CompiledModel, batch: ImageBatch, size: tuple[int, int] | None) -> ImageBatch:
     """Return a compiled model's predictions with the ground truth, as anomalib's metrics expect them."""
-    predicted = compiled(fit_to_input(torch.as_tensor(batch.image), size).numpy())
-    names = [next(iter(output.get_names())) for output in compiled.outputs]
-    values: dict[str, Any] = {name: torch.from_numpy(predicted[name].copy()) for name in names}
+    predicted = OpenVINOInferencer.post_process(compiled(fit_to_input(torch.as_tensor(batch.image), size).numpy()))
+    values: dict[str, Any] = {name: torch.from_numpy(value.copy()) for name, value in predicted.items()}
     gt_mask = batch.gt_mask
     if gt_mask is not None and "anomaly_map" in values:  # the model's maps have the model's size, not the image's
         gt_mask = functional.interpolate(gt_mask[:, None].float(), values["anomaly_map"].shape[-2:])[:, 0].bool()

@@ -7,13 +7,11 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from anomalib.data import NumpyImageBatch
 
 from .frames import Frame
-
-END: Any = object()
 
 
 class FrameResult(NamedTuple):
@@ -42,7 +40,7 @@ def results(
         in_flight: Number of frames processed at a time, each in its own thread.
         judge: Predicts on a frame.
     """
-    begun: SimpleQueue[Future[FrameResult] | BaseException | None] = SimpleQueue()
+    begun: SimpleQueue[Future[FrameResult] | BaseException] = SimpleQueue()
     room, stopped = Semaphore(in_flight), Event()
     workers = ThreadPoolExecutor(in_flight, thread_name_prefix="frames")
 
@@ -51,18 +49,13 @@ def results(
         try:
             source = iter(frames)
             while room.acquire() and not stopped.is_set():
-                frame = next(source, END)
-                if stopped.is_set():
-                    return
-                begun.put(None if frame is END else workers.submit(_judged, judge, frame, time.perf_counter()))
-                if frame is END:
-                    return
+                begun.put(workers.submit(_judged, judge, next(source), time.perf_counter()))
         except BaseException as error:  # noqa: BLE001  # the source's own, sys.exit as well: the caller waits for it
             begun.put(error)
 
     Thread(target=take, daemon=True).start()
     try:
-        while (item := begun.get()) is not None:
+        while not isinstance(item := begun.get(), StopIteration):
             if isinstance(item, BaseException):
                 raise item
             yield item.result()

@@ -9,13 +9,11 @@ leaves an intact model.
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 from xml.etree import ElementTree
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from anomalib_grad.files.atomic import writing
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
@@ -29,7 +27,6 @@ CATEGORIES_METADATA = "anomalib_grad_categories"
 THRESHOLDS_METADATA = "anomalib_grad_thresholds"
 _ALIGNMENT = 64
 """Alignment of OpenVINO's constants in bytes."""
-T = TypeVar("T")
 _TYPES = {"f16": np.float16, "f32": np.float32}
 
 
@@ -44,22 +41,28 @@ def read_export(path: Path) -> ModelThresholds:
         FileNotFoundError: If the model or its weights are missing.
         ExportFileError: If it is damaged, was changed by hand, or does not store thresholds in this form.
     """
-    with _naming(path):
+    try:
         file = _file_at(path)
         products, plain = (json.loads(file.noted(key)) for key in (CATEGORIES_METADATA, THRESHOLDS_METADATA))
         # A model without product names uses the last row.
         return ModelThresholds.from_plain(plain, products, file.table if products else file.table[-1:])
+    except ExportFileError:
+        raise
+    except (LookupError, TypeError, ValueError) as error:
+        raise ExportFileError(
+            f"the thresholds of the exported model {path} cannot be read or changed ({error}), for instance because an "
+            "older version wrote it; export it again."
+        ) from error
 
 
 def write_export(path: Path, thresholds: ModelThresholds) -> None:
-    """Replace the thresholds of an exported model and its checksum; errors as in :func:`read_export`.
+    """Replace the thresholds that were read from an exported model, and its checksum.
 
     Raises:
+        ExportFileError: If the model has been damaged since.
         CannotWriteError: If the folder is not writable, or the disk is full; the model is then unchanged.
     """
-    with _naming(path):
-        file = _file_at(path)
-    file.write(thresholds)
+    _file_at(path).write(thresholds)
 
 
 def keep_exact(path: Path, post_processor: PerCategoryPostProcessor) -> None:
@@ -72,29 +75,15 @@ def keep_exact(path: Path, post_processor: PerCategoryPostProcessor) -> None:
 
 def _file_at(path: Path) -> "_OnnxFile | _OpenVINOFile":
     contents = [file.read_bytes() for file in existing_files(path)]
-    if not is_intact(*contents):
-        raise _damaged(path)
-    return _OnnxFile(path, *contents) if path.suffix == ".onnx" else _OpenVINOFile(path, *contents)
-
-
-def _damaged(path: Path) -> ExportFileError:
-    return ExportFileError(
+    damaged = ExportFileError(
         f"cannot use the exported model {path}: it is damaged, or was changed by hand; export or copy it again."
     )
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Convert errors of reading a file to an ExportFileError that names it."""
+    if not is_intact(*contents):
+        raise damaged
     try:
-        yield
-    except ExportFileError:
-        raise
-    except (LookupError, TypeError, ValueError) as error:
-        raise ExportFileError(
-            f"the thresholds of the exported model {path} cannot be read or changed ({error}), for instance because an "
-            "older version wrote it; export it again."
-        ) from error
+        return _OnnxFile(path, *contents) if path.suffix == ".onnx" else _OpenVINOFile(path, *contents)
+    except (DecodeError, ElementTree.ParseError) as error:  # a truncated file has lost its checksum
+        raise damaged from error
 
 
 def replaced(table: np.ndarray, thresholds: ModelThresholds) -> np.ndarray:
@@ -109,15 +98,11 @@ class _OnnxFile:
 
     def __init__(self, path: Path, content: bytes, *weights: bytes) -> None:
         import onnx  # noqa: PLC0415  # heavy
-        from google.protobuf.message import DecodeError  # noqa: PLC0415
 
         self.path, self.weights = path, weights
-        try:
-            self.model: onnx.ModelProto = onnx.load_from_string(unsealed(content))
-        except DecodeError as error:  # a truncated file has lost its checksum
-            raise _damaged(path) from error
+        self.model: onnx.ModelProto = onnx.load_from_string(unsealed(content))
         self.metadata = {entry.key: entry for entry in self.model.metadata_props}
-        self.constant = _first(one for one in self.model.graph.initializer if one.name == TABLE)
+        self.constant = {one.name: one for one in self.model.graph.initializer}[TABLE]
         self.table: np.ndarray = onnx.numpy_helper.to_array(self.constant).astype(np.float64)
 
     def noted(self, key: str) -> str:
@@ -137,15 +122,11 @@ class _OpenVINOFile:
 
     def __init__(self, path: Path, content: bytes, weights: bytes) -> None:
         self.path, self.weights = path, weights
-        try:
-            self.root = ElementTree.fromstring(unsealed(content))  # noqa: S314  # sealed by this package
-        except ElementTree.ParseError as error:  # a truncated file has lost its checksum
-            raise _damaged(path) from error
-        names = {TABLE, f"{TABLE}_compressed"}
-        layers = self.root.iterfind("layers/layer[@type='Const']")
-        self.layer = _first(layer for layer in layers if layer.get("name") in names)
-        self.constant = _child(self.layer, "data")
-        self.metadata = _child(self.root, "rt_info/framework")
+        self.root = ElementTree.fromstring(unsealed(content))  # noqa: S314  # sealed by this package
+        self.metadata = {entry.tag: entry for entry in self.root.iterfind("rt_info/framework/*")}
+        layers = {layer.attrib["name"]: layer for layer in self.root.iterfind("layers/layer[@type='Const']")}
+        self.layer = layers[TABLE if TABLE in layers else f"{TABLE}_compressed"]
+        (self.constant,) = self.layer.iterfind("data")
 
     @property
     def table(self) -> np.ndarray:
@@ -155,7 +136,7 @@ class _OpenVINOFile:
         return np.frombuffer(self.weights[start : start + size], kind).reshape(shape).astype(np.float64)
 
     def noted(self, key: str) -> str:
-        return _child(self.metadata, key).attrib["value"]
+        return self.metadata[key].attrib["value"]
 
     def write(self, thresholds: ModelThresholds) -> None:
         values = replaced(self.table, thresholds).tobytes()
@@ -164,22 +145,9 @@ class _OpenVINOFile:
         self.constant.attrib.update(offset=str(start), size=str(len(values)), element_type="f32")
         for port in self.layer.iterfind("output/port"):
             port.set("precision", "FP32")  # FP16 before, if weights were compressed
-        _child(self.metadata, THRESHOLDS_METADATA).set("value", json.dumps(thresholds.to_plain()))
+        self.metadata[THRESHOLDS_METADATA].set("value", json.dumps(thresholds.to_plain()))
         content = sealed(ElementTree.tostring(self.root), weights)
         with writing(files_of(self.path)[1]) as unfinished:
             unfinished.write_bytes(weights)
         with writing(self.path) as unfinished:
             unfinished.write_bytes(content)
-
-
-def _first(constants: Iterable[T]) -> T:
-    for constant in constants:
-        return constant
-    raise LookupError(f"no {TABLE!r}")
-
-
-def _child(element: ElementTree.Element, path: str) -> ElementTree.Element:
-    found = element.find(path)
-    if found is None:
-        raise LookupError(f"no {path!r}")
-    return found

@@ -16,6 +16,8 @@ from rich.console import Console
 
 WIDTH = 160
 """Columns of output that goes to a file or a pipe."""
+MEASURES = {"--false-alarms", "--sensitivity", "--threshold"}
+"""Options that take a number."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,22 +87,14 @@ def _correct(options: argparse.Namespace, console: Console) -> None:
 
 
 def _with_negative_numbers(arguments: Sequence[str]) -> list[str]:
-    """Attach negative numbers to the option before them: argparse takes ``-1e-3`` for another option."""
+    """Attach numbers to their options: argparse takes ``-1e-3`` for another option."""
     words: list[str] = []
     for word in arguments:
-        if words and words[-1].startswith("--") and word.startswith("-") and _is_number(word):
+        if words and words[-1] in MEASURES:
             words[-1] += f"={word}"
         else:
             words.append(word)
     return words
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _number(text: str) -> float:

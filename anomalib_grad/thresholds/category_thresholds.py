@@ -15,14 +15,14 @@ from anomalib.post_processing import PostProcessor
 from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 
+from anomalib_grad.categories.distributed import own_samples
 from anomalib_grad.categories.recogniser import CategoryRecogniser
 from anomalib_grad.data.anomalib_data import TAKE_IMAGES
 from anomalib_grad.data.unreadable import datasets_of
 
-from .labelled_scores import KnownImage
-from .rules import BEST_F1, HIGHEST_NORMAL, check_rate, false_alarm_rule, false_alarm_threshold
+from .rules import check_rate
 from .threshold_record import VALIDATION, ThresholdRecord
-from .validation_scores import ScoreSummary, gather_summaries, merge_all, select
+from .validation_scores import ScoreSummary, gather_summaries, merge_all
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,10 @@ UNNAMED = ""
 RANGE_STATISTICS = ("image_min", "image_max", "pixel_min", "pixel_max")
 STATISTICS = ("image_threshold", "pixel_threshold", *RANGE_STATISTICS)
 """Statistics of each category, in units of the model's scores and maps."""
+COLUMNS = {
+    level: [STATISTICS.index(f"{level}_{part}") for part in ("min", "max", "threshold")] for level in ("image", "pixel")
+}
+"""Places of minimum, maximum and threshold among the statistics."""
 UNKNOWN = "unknown"
 """Name of categories that training did not see; the pooled statistics judge them."""
 
@@ -51,7 +55,6 @@ class CategoryStatistics(PostProcessor):
 
     category_image_threshold: Tensor  # (K,), like all statistics per category
     category_pixel_threshold: Tensor
-    fixed_table: Tensor | None
 
     def __init__(
         self,
@@ -77,7 +80,6 @@ class CategoryStatistics(PostProcessor):
         self.kept: Sequence[str] = ()  # categories to keep although the training has no images of them
         self.recogniser = CategoryRecogniser()
         self.records: dict[str, ThresholdRecord] = {}
-        self.register_buffer("fixed_table", None, persistent=False)
         for name in STATISTICS:
             self.register_buffer("category_" + name, torch.empty(0))
         self._seen: dict[str, ScoreSummary] = {}
@@ -85,10 +87,8 @@ class CategoryStatistics(PostProcessor):
         self._explained: set[str] = set()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a pickle; older torch exports hold neither a fixed table nor records."""
+        """Restore a pickle; older torch exports hold no records."""
         super().__setstate__({"records": {}, **state})
-        if "fixed_table" not in self._buffers:
-            self.register_buffer("fixed_table", None, persistent=False)
 
     # ------------------------------------------------------------------ categories
 
@@ -173,21 +173,30 @@ class CategoryStatistics(PostProcessor):
         if taken != self.categories:
             self.set_categories(taken)
 
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the scores of a validation that was interrupted."""
+        self._seen = {}
+
     def on_validation_batch_end(  # type: ignore[override]  # anomalib's signature
         self,
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Batch,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
+        batch: object = None,
+        batch_idx: int = 0,
+        dataloader_idx: int = 0,
     ) -> None:
         """Collect the validation scores of a batch by category."""
         if trainer.sanity_checking:
             return  # a few batches hold a few categories: no threshold is better than one fitted on these
         names = getattr(outputs, "category", None) or [UNNAMED] * len(outputs.image)  # type: ignore[arg-type]
+        loader: Any = getattr(trainer, "val_dataloaders", None)
+        own = own_samples(loader)
+        if own is not None:  # other processes have the rest
+            names = names[: max(own - batch_idx * loader.batch_sampler.batch_size, 0)]
         for name in dict.fromkeys(names):
-            scores = select(outputs, [i for i, other in enumerate(names) if other == name])
-            self._seen.setdefault(name, ScoreSummary()).update(scores)
+            rows = [row for row, other in enumerate(names) if other == name]
+            self._seen.setdefault(name, ScoreSummary()).update(outputs, rows)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fit the statistics of each category and the pooled ones, identically in all processes."""
@@ -210,8 +219,8 @@ class CategoryStatistics(PostProcessor):
             self._widen_pooled(everywhere)
         else:
             self._fit_pooled(everywhere)
-        if unnamed is not None and unnamed.has_scores("image") and not unnamed.counts["anomalous_image"]:
-            self._warn_about_gap(UNNAMED, unnamed.shortage() if self.false_alarm_rate is None else None)
+        if unnamed is not None and unnamed.known and not unnamed.has_anomalies and self.false_alarm_rate is None:
+            self._warn_about_gap(UNNAMED, unnamed.shortage())
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn at once if training ended before thresholds were fitted."""
@@ -243,29 +252,16 @@ class CategoryStatistics(PostProcessor):
 
     def _fit_pooled(self, everywhere: ScoreSummary) -> None:
         """Fit the pooled statistics; those without any sample stay as they are."""
-        if self.enable_thresholding and everywhere.known:  # records of categories, if there are any, hold the images
-            images = [] if self.categories else everywhere.known
-            self.records[UNKNOWN] = self._record(everywhere, self._threshold("image", everywhere), images)
-        for level in ("image", "pixel") if self.enable_thresholding else ():
-            threshold = self._threshold(level, everywhere)
-            if not math.isnan(threshold):
-                getattr(self, f"_{level}_threshold").fill_(threshold)
+        if self.enable_thresholding and everywhere.known:
+            rate = self.false_alarm_rate
+            found = everywhere.fit(rate)
+            images = [] if self.categories else everywhere.known  # records of categories hold theirs
+            self.records[UNKNOWN] = ThresholdRecord.of(found.rule, VALIDATION, found.image, images, rate)
+            for own, threshold in ((self._image_threshold, found.image), (self._pixel_threshold, found.pixel)):
+                if not math.isnan(threshold):
+                    own.fill_(threshold)
         for end, extreme in everywhere.extremes.items() if self.enable_normalization else ():
             getattr(self, end).fill_(extreme)
-
-    def _record(self, summary: ScoreSummary, threshold: float, images: list[KnownImage]) -> ThresholdRecord:
-        """Record how a threshold was fitted."""
-        if self.false_alarm_rate is not None and summary.normal("image"):
-            rule = false_alarm_rule(self.false_alarm_rate)
-        else:
-            rule = BEST_F1 if summary.counts["anomalous_image"] else HIGHEST_NORMAL
-        return ThresholdRecord.of(rule, VALIDATION, threshold, images, self.false_alarm_rate)
-
-    def _threshold(self, level: str, summary: ScoreSummary) -> float:
-        """Fit the threshold of the false alarm rate, if one is set and there are normal images, else of best F1."""
-        if self.false_alarm_rate is not None and summary.normal(level):
-            return false_alarm_threshold(summary.normal(level), self.false_alarm_rate)
-        return summary.best_f1_threshold(level)
 
     def _adopt_categories(self, seen: Iterable[str], datamodule: object) -> None:
         """Replace the categories by the datamodule's, or by those in the validation data if it names none.
@@ -274,7 +270,6 @@ class CategoryStatistics(PostProcessor):
             ValueError: If the recogniser was fitted on other categories, whose fit would be lost.
         """
         if self.recogniser.fitted:
-            self._seen = {}
             new = ", ".join(sorted(set(seen) - set(self.categories)))
             raise ValueError(
                 f"The model was not trained on {new}, which the validation data hold; train it on all categories, or "
@@ -289,10 +284,12 @@ class CategoryStatistics(PostProcessor):
         if self.enable_thresholding:
             rate = self.false_alarm_rate
             self._warn_about_gap(name, summary.shortage() if rate is None else summary.extrapolation(rate))
-            for level, row in (("image", self.category_image_threshold), ("pixel", self.category_pixel_threshold)):
-                known = summary.has_scores(level) if rate is None else summary.normal(level)
-                row[index] = self._threshold(level, summary) if known else math.nan
-            self.records[name] = self._record(summary, float(self.category_image_threshold[index]), summary.known)
+            found = summary.fit(rate)
+            known = rate is not None or summary.shows_anomalies
+            self.category_image_threshold[index] = found.image
+            self.category_pixel_threshold[index] = found.pixel if known else math.nan
+            fitted = float(self.category_image_threshold[index])
+            self.records[name] = ThresholdRecord.of(found.rule, VALIDATION, fitted, summary.known, rate)
         if self.enable_normalization:
             for statistic in RANGE_STATISTICS:
                 getattr(self, "category_" + statistic)[index] = summary.extremes.get(statistic, math.nan)

@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from .category_thresholds import STATISTICS, UNKNOWN
+from .category_thresholds import COLUMNS, STATISTICS, UNKNOWN
 from .labelled_scores import KnownImage, peaks_of, scores_of, thinned
 from .normalization import HALF, denormalize, extents, place_range, score_at
 from .post_processor import PerCategoryPostProcessor
-from .rules import Fit, check_rate, fit, moved
+from .rules import Fit, fit, moved
 from .threshold_record import RESCORED, VALIDATION, ThresholdRecord
 
 ALL = "all"
@@ -27,7 +26,6 @@ NO_RANGE = (
     "The model has no score range yet, so a threshold alone would mean nothing: validate the checkpoint and export it "
     "again, or fit the threshold on images (command fit)."
 )
-LEVELS = ("image", "pixel")
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -70,8 +68,9 @@ class ModelThresholds:
         for product in products or self.names:
             row, key = self.row(product), self._key(product)
             for name, value in zip(STATISTICS, self.table[row].tolist(), strict=True):
-                rows = getattr(post_processor, f"category_{name}")
-                (pooled(post_processor, name) if row == len(rows) else rows[row]).fill_(value)
+                own = getattr(post_processor, f"category_{name}")
+                pooled = getattr(post_processor, f"_{name}" if name.endswith("threshold") else name)
+                (own[row] if row < len(own) else pooled).fill_(value)
             if key in self.records:
                 post_processor.records[key] = self.records[key]
 
@@ -113,13 +112,13 @@ class ModelThresholds:
     def images(self, product: str | None) -> tuple[KnownImage, ...]:
         """Return the known images of a product; for ``"unknown"`` those of all products, unless it has its own."""
         record = self.record(product)
-        if record is None or self._name_of(product) != UNKNOWN or record.images:
-            return () if record is None else record.images
-        return tuple(image for name in self.products if name in self.records for image in self.records[name].images)
+        if product == UNKNOWN and record is not None and not record.images:
+            return tuple(image for name in self.products if name in self.records for image in self.records[name].images)
+        return () if record is None else record.images
 
     def threshold(self, product: str | None) -> float:
         """Return the score above which images of a product are called anomalous, in the unit of the model's scores."""
-        return self._raw(self.row(product), "image", 1 - self.image_sensitivity)
+        return self._threshold(self.row(product), "image")
 
     def promise(self, product: str | None) -> float | None:
         """Return the promised false alarm rate; ``None`` if none is promised, or no longer.
@@ -132,15 +131,18 @@ class ModelThresholds:
     def _is_as_fitted(self, product: str | None, record: ThresholdRecord) -> bool:
         return math.isclose(self.threshold(product), record.fitted, rel_tol=1e-4)
 
-    def _raw(self, row: int, level: str, value: float) -> float:
-        """Return the raw score of images or pixels that the model normalises to a value in [0, 1]."""
-        low, high, threshold = (self._value(row, f"{level}_{part}") for part in ("min", "max", "threshold"))
-        if not self.normalized or math.isnan(low) or value == HALF:
+    def _threshold(self, row: int, level: str) -> float:
+        """Return the score above which images or pixels are called anomalous."""
+        low, high, threshold = self._range(row, level)
+        normalized = 1 - getattr(self, f"{level}_sensitivity")
+        if not self.normalized or math.isnan(low) or normalized == HALF:
             return threshold
-        return denormalize(value, low, high, threshold)
+        return denormalize(normalized, low, high, threshold)
 
-    def _value(self, row: int, name: str) -> float:
-        return float(self.table[row, STATISTICS.index(name)])
+    def _range(self, row: int, level: str) -> list[float]:
+        """Return minimum, maximum and threshold of images or pixels."""
+        values: list[float] = self.table[row, COLUMNS[level]].tolist()
+        return values
 
     # ------------------------------------------------------------------ changing
 
@@ -170,7 +172,7 @@ class ModelThresholds:
         if not self.normalized:
             raise ValueError("The model does not normalise scores, so it has no sensitivity; set a --threshold.")
         fitted, row = self._fitted_record(product).fitted, self.row(product)
-        low, high = (self._value(row, f"image_{end}") for end in ("min", "max"))
+        low, high, _ = self._range(row, "image")
         threshold = score_at(1 - sensitivity, low, high, fitted)
         self._change(product, Fit(threshold, math.nan, f"sensitivity {sensitivity:g}"))
 
@@ -180,7 +182,6 @@ class ModelThresholds:
         Raises:
             ValueError: If there is no such product, no normal image of it is known, or the rate is not in (0, 1).
         """
-        check_rate(rate)
         old = self._fitted_record(product)
         images = self.images(product)
         if not scores_of(images, anomalous=False):
@@ -253,7 +254,7 @@ class ModelThresholds:
             ValueError: If there is no such product.
         """
         row, old = self.row(product), self.record(product) or ThresholdRecord("unknown", "unknown", math.nan)
-        image, pixel = (self._raw(row, level, 1 - getattr(self, f"{level}_sensitivity")) for level in LEVELS)
+        image, pixel = (self._threshold(row, level) for level in COLUMNS)
         normal = [scores_of(images, anomalous=False) for images in (before, after)]
         if not normal[0]:
             return
@@ -299,8 +300,8 @@ class ModelThresholds:
         """
         if math.isnan(threshold):
             return
+        low, high, _ = self._range(row, level)
         middle, scale = threshold, 0.0
-        low, high = (self._value(row, f"{level}_{end}") for end in ("min", "max"))
         if self.normalized and not math.isnan(low):
             low, middle, high = place_range(threshold, 1 - getattr(self, f"{level}_sensitivity"), low, high)
             scale = sum(extents(low, high, middle))
@@ -309,8 +310,7 @@ class ModelThresholds:
                 f"The threshold {threshold:g} is too far from the scores for models that compute in float32; choose "
                 "another threshold, or fit it on other images."
             )
-        for part, value in (("threshold", middle), ("min", low), ("max", high)):
-            self.table[row, STATISTICS.index(f"{level}_{part}")] = value
+        self.table[row, COLUMNS[level]] = low, high, middle
 
     def _move_range(self, row: int, images: Sequence[KnownImage], found: Fit) -> None:
         """Start the range at the lowest new score, and extend it beyond the threshold at least as far as before."""
@@ -321,14 +321,12 @@ class ModelThresholds:
             finite = [value for value in values if math.isfinite(value)]
             if not finite or math.isnan(threshold):
                 continue
-            low = self._value(row, f"{level}_min")
+            low, high, _ = self._range(row, level)
             if level == "image" or math.isnan(low):  # the lowest value of a map is not known: distances begin at 0
                 low = min(finite) if level == "image" else 0.0
-            before = self._raw(row, level, 1 - getattr(self, f"{level}_sensitivity"))
-            beyond = self._value(row, f"{level}_max") - before
+            beyond = high - self._threshold(row, level)
             beyond = threshold - low if math.isnan(beyond) else beyond
-            self.table[row, STATISTICS.index(f"{level}_min")] = low
-            self.table[row, STATISTICS.index(f"{level}_max")] = max(*finite, threshold + beyond)
+            self.table[row, COLUMNS[level][:2]] = low, max(*finite, threshold + beyond)
 
     def _fitted_record(self, product: str | None) -> ThresholdRecord:
         record = self.record(product)
@@ -342,7 +340,7 @@ class ModelThresholds:
         return record
 
     def _lacks_range(self, row: int) -> bool:
-        return self.normalized and math.isnan(self._value(row, "image_min"))
+        return self.normalized and math.isnan(self._range(row, "image")[0])
 
     def _name_of(self, product: str | None) -> str:
         return self.names[self.row(product)]
@@ -350,9 +348,3 @@ class ModelThresholds:
     def _key(self, product: str | None) -> str:
         """Return the key of a product in ``records``."""
         return self._name_of(product) if self.products else UNKNOWN
-
-
-def pooled(post_processor: PerCategoryPostProcessor, name: str) -> torch.Tensor:
-    """Return one of the pooled ``STATISTICS``, a scalar."""
-    value: torch.Tensor = getattr(post_processor, f"_{name}" if name.endswith("threshold") else name)
-    return value

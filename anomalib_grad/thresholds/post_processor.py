@@ -24,7 +24,7 @@ from anomalib_grad.files.configuration import check_post_processing
 from anomalib_grad.files.refusals import check_names_are_text
 from anomalib_grad.torch_model import GradModel
 
-from .category_thresholds import RANGE_STATISTICS, STATISTICS, UNKNOWN, CategoryStatistics
+from .category_thresholds import COLUMNS, RANGE_STATISTICS, UNKNOWN, CategoryStatistics
 from .normalization import HALF, KNEE
 from .threshold_record import ThresholdRecord
 
@@ -159,7 +159,6 @@ class PerCategoryPostProcessor(CategoryStatistics):
         category: Name of the only category in front of the camera, if the caller knows it; not kept in checkpoints.
         recogniser: Recognises the category from pooled backbone features. The model fits it and calls it.
         records: How the thresholds were fitted, by category; the pooled ones under ``"unknown"``.
-        fixed_table: The :attr:`table` while a graph is exported.
 
     Example:
         >>> from anomalib.models import Padim
@@ -216,10 +215,11 @@ class PerCategoryPostProcessor(CategoryStatistics):
         indices = {name: index for index, name in enumerate(self.categories)}
         return torch.tensor([indices.get(name, len(indices)) for name in names], device=self.image_min.device)
 
-    def same_index(self, name: str, values: Tensor) -> Tensor:
-        """Return the :meth:`named_index` of one category for each image of ``(B, ...)``: int64, shape (B,)."""
+    def same_index(self, name: str | None, values: Tensor) -> Tensor:
+        """Return the index of one category, K for ``None``, for each image of ``(B, ...)``: int64, shape (B,)."""
+        index = len(self.categories) if name is None else self.named_index(name)
         # not len(): the exporter would fix the batch size to its example's
-        return torch.full((values.shape[0],), self.named_index(name), device=values.device)
+        return torch.full((values.shape[0],), index, device=values.device)
 
     # ------------------------------------------------------------------ statistics, (K + 1,), pooled last
 
@@ -239,19 +239,20 @@ class PerCategoryPostProcessor(CategoryStatistics):
     @property
     def table(self) -> Tensor:
         """All :data:`STATISTICS` in their order, a row for each category, then the pooled row: (K + 1, 6)."""
-        if self.fixed_table is not None:
-            return self.fixed_table
+        fixed: Tensor | None = getattr(self, "fixed_table", None)
+        if fixed is not None:
+            return fixed
         rows = (first_known(getattr(self, f"category_{end}"), pooled=getattr(self, end)) for end in RANGE_STATISTICS)
         return torch.stack([self.image_thresholds, self.pixel_thresholds, *rows], dim=1)
 
     @contextmanager
     def holding_table(self) -> Iterator[None]:
         """Keep the table in a buffer during the block, so that an exported graph holds it under that name."""
-        self.fixed_table = self.table.detach().clone()
+        self.register_buffer("fixed_table", self.table.detach().clone(), persistent=False)
         try:
             yield
         finally:
-            self.fixed_table = None
+            del self.fixed_table
 
     # ------------------------------------------------------------------ applying
 
@@ -274,10 +275,8 @@ class PerCategoryPostProcessor(CategoryStatistics):
             if anomaly_map is None:
                 return super().forward(predictions)  # raises, and says what is missing
             pred_score = torch.amax(anomaly_map, dim=(-2, -1))
-        if self.category is not None:
+        if self.category is not None or category_index is None:
             category_index = self.same_index(self.category, pred_score)
-        if category_index is None:
-            category_index = torch.full((pred_score.shape[0],), len(self.categories), device=pred_score.device)
         statistics = self.table.index_select(0, category_index)  # (B, 6)
         pred_score, pred_label = self._judge("image", pred_score, statistics)
         anomaly_map, pred_mask = self._judge("pixel", anomaly_map, statistics)
@@ -289,46 +288,14 @@ class PerCategoryPostProcessor(CategoryStatistics):
         """Normalise and label scores (B,) or maps (B, ..., H, W) by statistics (B, 6) of their categories."""
         if values is None:
             return None, None
-        columns = [STATISTICS.index(f"{level}_{part}") for part in ("min", "max", "threshold")]
-        low, high, threshold = (statistics[:, column].reshape(-1, *[1] * (values.ndim - 1)) for column in columns)
+        low, high, threshold = (
+            statistics[:, column].reshape(-1, *[1] * (values.ndim - 1)) for column in COLUMNS[level]
+        )
         if not self.enable_normalization:
             return values, values > threshold if self.enable_thresholding else None
-        normalized = self._normalize(values, low, high, threshold)
+        normalized = normalize(values, low, high, threshold)
         level_threshold = getattr(self, f"normalized_{level}_threshold")
         return normalized, self._apply_threshold(normalized, level_threshold) if self.enable_thresholding else None
-
-    @staticmethod
-    def _normalize(preds: Tensor | None, norm_min: Tensor, norm_max: Tensor, threshold: Tensor) -> Tensor | None:
-        """Map the minimum to 0 and the threshold to 0.5, linearly on either side up to 0.9, and higher scores below 1.
-
-        anomalib's own normalisation has one slope around the threshold and clips to [0, 1]: where the threshold is far
-        from the middle, different scores become equal and ranking metrics fall (seen on real products: image AUROC 83.3
-        instead of 91.4). With a slope on either side, all scores within the range of the validation data keep their
-        order. So do scores beyond it, since a range of normal images alone ends where defects begin; see
-        ``normalization.py``.
-
-        Args:
-            preds: Raw scores of any shape, or ``None``.
-            norm_min: Smallest validation score, broadcastable to ``preds``.
-            norm_max: Largest validation score.
-            threshold: Raw threshold; nan takes the middle of the range.
-
-        Returns:
-            Scores in [0, 1]; raw ones where there is no range yet; ``None`` for ``None``.
-        """
-        if preds is None:
-            return None
-        threshold = torch.where(torch.isnan(threshold), (norm_max + norm_min) / 2, threshold)
-        below, above = threshold - norm_min, norm_max - threshold
-        # A threshold at an extreme leaves one side without extent, which takes the other's; without any range, 1.
-        below, above = torch.where(below > 0, below, above), torch.where(above > 0, above, below)
-        below, above = (torch.where(extent > 0, extent, torch.ones_like(extent)) for extent in (below, above))
-        # Clamps, because a choice for each pixel is slow in exported graphs.
-        distance, linear, width = preds - threshold, 2 * KNEE - 1, below + above
-        within = (distance / below).clamp(min=-1.0, max=0.0) + (distance / above).clamp(min=0.0, max=linear)
-        beyond = 1 - width / (width + torch.relu(distance - linear * above))
-        normalized = HALF * (1 + within) + (1 - KNEE) * beyond
-        return torch.where(torch.isnan(norm_min) | torch.isnan(norm_max), preds, normalized)
 
     def post_process_batch(self, batch: Batch) -> None:
         """Normalise and threshold a batch in place, each image by its category; existing labels and masks stay."""
@@ -363,6 +330,37 @@ class PerCategoryPostProcessor(CategoryStatistics):
             self.set_categories(config["categories"])
         records = config.get("records", {})
         self.records = {str(name): ThresholdRecord.from_plain(record) for name, record in records.items()}
+
+
+def normalize(scores: Tensor, norm_min: Tensor, norm_max: Tensor, threshold: Tensor) -> Tensor:
+    """Map the minimum to 0 and the threshold to 0.5, linearly on either side up to 0.9, and higher scores below 1.
+
+    anomalib's own normalisation has one slope around the threshold and clips to [0, 1]: where the threshold is far
+    from the middle, different scores become equal and ranking metrics fall (seen on real products: image AUROC 83.3
+    instead of 91.4). With a slope on either side, all scores within the range of the validation data keep their
+    order. So do scores beyond it, since a range of normal images alone ends where defects begin; see
+    ``normalization.py``.
+
+    Args:
+        scores: Raw scores of any shape.
+        norm_min: Smallest validation score, broadcastable to ``scores``.
+        norm_max: Largest validation score.
+        threshold: Raw threshold; nan takes the middle of the range.
+
+    Returns:
+        Scores in [0, 1]; raw ones where there is no range yet.
+    """
+    threshold = torch.where(torch.isnan(threshold), (norm_max + norm_min) / 2, threshold)
+    below, above = threshold - norm_min, norm_max - threshold
+    # A threshold at an extreme leaves one side without extent, which takes the other's; without any range, 1.
+    below, above = torch.where(below > 0, below, above), torch.where(above > 0, above, below)
+    below, above = (torch.where(extent > 0, extent, torch.ones_like(extent)) for extent in (below, above))
+    # Clamps, because a choice for each pixel is slow in exported graphs.
+    distance, linear, width = scores - threshold, 2 * KNEE - 1, below + above
+    within = (distance / below).clamp(min=-1.0, max=0.0) + (distance / above).clamp(min=0.0, max=linear)
+    beyond = 1 - width / (width + torch.relu(distance - linear * above))
+    normalized = HALF * (1 + within) + (1 - KNEE) * beyond
+    return torch.where(torch.isnan(norm_min) | torch.isnan(norm_max), scores, normalized)
 
 
 def first_known(categories: Tensor, pooled: Tensor) -> Tensor:

@@ -24,11 +24,6 @@ BELOW = 0.05
 """Distance of a threshold below all scores, as a share of the lowest: rounding to half precision moves scores less."""
 
 
-def false_alarm_rule(rate: float) -> str:
-    """Return the name of the rule that promises a false alarm rate."""
-    return f"false alarms {rate:g}"
-
-
 class Fit(NamedTuple):
     """Image and pixel threshold in the unit of the scores, and their rule; the pixel threshold is nan if unknown."""
 
@@ -55,7 +50,7 @@ def fit(images: Sequence[KnownImage], rate: float | None) -> Fit:
     if rate is not None:
         normal = scores_of(images, anomalous=False)
         image, pixel = (false_alarm_threshold(values, rate) for values in (normal, peaks))
-        return Fit(image, pixel, false_alarm_rule(rate))
+        return Fit(image, pixel, f"false alarms {rate:g}")
     pixel = highest_normal_threshold(peaks)
     truths = [image.anomalous for image in images]
     if not any(truths):

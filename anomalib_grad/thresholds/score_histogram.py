@@ -49,6 +49,11 @@ class ScoreHistogram:
             self.first, self.counts = self.first - below, functional.pad(self.counts, (0, 0, below, above))
         self.counts[first - self.first :][: len(counts)] += counts
 
+    @property
+    def has_anomalies(self) -> bool:
+        """Whether a score was anomalous."""
+        return bool(self.counts[:, 1].any())
+
     def best_f1_threshold(self) -> float:
         """Return the value just below the lowest bin to call anomalous for the best F1.
 

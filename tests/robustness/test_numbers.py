@@ -18,7 +18,7 @@ from anomalib_grad.data import MultiCategory
 from anomalib_grad.lightning_model import Grad
 from anomalib_grad.recipes import PUBLISHED, build_network
 from anomalib_grad.settings import Settings
-from anomalib_grad.thresholds import PerCategoryPostProcessor
+from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor, normalize
 from anomalib_grad.torch_model import GradModel
 from helpers import TINY, tiny
 
@@ -143,7 +143,6 @@ def test_normalised_scores_lie_in_the_unit_range_and_are_each_their_own(
 ) -> None:
     low, high = torch.tensor(min(one, other)), torch.tensor(max(one, other))
     threshold = torch.tensor(threshold)
-    normalize = PerCategoryPostProcessor._normalize
     normalized = normalize(preds, low, high, threshold)
     assert ((normalized >= 0) & (normalized <= 1)).all()
     alone = [normalize(pred, low, high, threshold) for pred in preds]

@@ -117,21 +117,6 @@ def test_state_dict_carries_the_fit_into_a_fresh_recogniser() -> None:
     assert torch.equal(fresh.radius, recogniser.radius)
 
 
-@pytest.mark.parametrize(
-    ("features", "labels", "num_categories", "message"),
-    [
-        (torch.rand(4, 3), torch.zeros(3, dtype=torch.int64), 1, "of shape"),
-        (torch.rand(4, 3), torch.tensor([0, 1, 2, 3]), 3, "labels from 0 to 2"),
-        (torch.rand(2, 3), torch.tensor([0, 2]), 3, r"categories with index \[1\] have none"),
-    ],
-)
-def test_wrong_input_is_refused(
-    features: torch.Tensor, labels: torch.Tensor, num_categories: int, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        CategoryRecogniser().fit(features, labels, num_categories)
-
-
 @settings(max_examples=25, deadline=None)
 @given(
     counts=st.lists(st.integers(1, 6), min_size=1, max_size=4),

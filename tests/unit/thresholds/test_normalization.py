@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import binary_auroc
 
-from anomalib_grad.thresholds import PerCategoryPostProcessor
 from anomalib_grad.thresholds.normalization import denormalize
+from anomalib_grad.thresholds.post_processor import normalize
 
-normalize = PerCategoryPostProcessor._normalize
 NAN = float("nan")
 score = st.floats(min_value=-1e3, max_value=1e3, width=32)
 
@@ -78,4 +77,3 @@ def test_no_range_gives_half_at_the_threshold() -> None:
 def test_without_threshold_the_middle_without_range_the_raw_score() -> None:
     assert normalize(torch.tensor([1.0, 2.0, 2.5]), *tensors(1, 3, NAN)).tolist() == [0.0, 0.5, 0.75]
     assert normalize(torch.tensor([7.0]), *tensors(NAN, NAN, NAN)).tolist() == [7.0]
-    assert normalize(None, *tensors(0, 1, 0.5)) is None

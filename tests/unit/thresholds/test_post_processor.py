@@ -14,6 +14,7 @@ from anomalib.metrics import F1AdaptiveThreshold, MinMax
 from anomalib.post_processing import PostProcessor
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 
 from anomalib_grad.data import CategoryImageBatch
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
@@ -165,6 +166,28 @@ def test_sanity_check_leaves_nothing() -> None:
     post_processor.on_validation_epoch_end(sanity, None)
     assert post_processor.categories == []
     assert post_processor.image_threshold.isnan()
+
+
+def test_an_interrupted_validation_leaves_nothing() -> None:
+    interrupted = PerCategoryPostProcessor()
+    interrupted.on_validation_batch_end(TRAINER, None, make_batch(["bolt"], [1.2], [1]))
+    interrupted.on_validation_epoch_start(TRAINER, None)
+    assert fit(mixed_batches(), interrupted).records.keys() == {"bolt", "cap", "unknown"}
+    assert interrupted.records["bolt"].seen == (3, 2)
+
+
+def test_images_that_a_sampler_repeats_for_equal_shares_count_once() -> None:
+    """Of five images, the second of two processes has the second and the fourth, and the first once more."""
+    sampler = DistributedSampler(range(5), num_replicas=2, rank=1, shuffle=False)
+    loader = DataLoader(range(5), batch_sampler=BatchSampler(sampler, 2, drop_last=False))  # as Lightning makes them
+    trainer = SimpleNamespace(**vars(TRAINER), val_dataloaders=loader)
+    post_processor = PerCategoryPostProcessor()
+    scores, labels = SCORES["bolt"]
+    for number, batch in enumerate(loader):
+        shown = make_batch(["bolt"] * len(batch), [scores[i] for i in batch], [labels[i] for i in batch])
+        post_processor.on_validation_batch_end(trainer, None, shown, None, number)
+    post_processor.on_validation_epoch_end(trainer, None)
+    assert sorted(image.score for image in post_processor.records["bolt"].images) == pytest.approx([1.2, 3.0])
 
 
 def test_later_validation_replaces_the_rows_it_sees_and_keeps_the_others() -> None:
