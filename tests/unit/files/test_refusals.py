@@ -36,7 +36,7 @@ def test_a_refusal_is_its_sentence() -> None:
 @pytest.mark.parametrize(
     "fail",
     [
-        lambda: nearest("name", []),  # a call within this package that fails: max() of nothing
+        lambda: nearest("name", None),  # type: ignore[arg-type]  # a call within this package that fails
         lambda: cannot_write(Path(), OSError(), "setting", "more"),  # type: ignore[call-arg]
         lambda: int("many"),
         lambda: (_ for _ in ()).throw(ValueError("raised by others")),
