@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -130,10 +131,10 @@ def test_an_export_without_room_names_its_folder_and_leaves_the_old_one_whole(
         write(folder / "model.xml", numbers)
         return folder / "model.xml"
 
-    folder = publish(export, tmp_path, kind, 10).parent
+    folder = publish(partial(export, numbers=10), tmp_path, kind).parent
     before = {path: path.read_bytes() for path in folder.iterdir()}
     with files_up_to(2**16), pytest.raises(CannotWriteError, match=rf"cannot write '{folder}' .*Make room"):
-        publish(export, tmp_path, kind, 2**18, size=2**20)
+        publish(partial(export, numbers=2**18), tmp_path, kind, size=2**20)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
