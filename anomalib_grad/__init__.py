@@ -5,9 +5,9 @@
 The public names are imported when first used, so that ``import anomalib_grad`` does not import torch.
 """
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from .files.lazy import lazy_getattr
 from .plugin import former_names
 
 if TYPE_CHECKING:
@@ -27,7 +27,11 @@ _SUBMODULES = {
 
 former_names.install()
 
-__getattr__ = lazy_getattr(__name__, _SUBMODULES)
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  # the type of whichever public name is asked for
+    if name not in _SUBMODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_SUBMODULES[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

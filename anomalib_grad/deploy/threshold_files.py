@@ -13,7 +13,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from anomalib_grad.files.atomic import writing
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
@@ -80,6 +79,8 @@ def _file_at(path: Path) -> "_OnnxFile | _OpenVINOFile":
     )
     if not is_intact(*contents):
         raise damaged
+    from google.protobuf.message import DecodeError  # noqa: PLC0415  # programs of other models do without
+
     try:
         return _OnnxFile(path, *contents) if path.suffix == ".onnx" else _OpenVINOFile(path, *contents)
     except (DecodeError, ElementTree.ParseError) as error:  # a truncated file has lost its checksum
