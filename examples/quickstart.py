@@ -12,7 +12,7 @@ import os
 import warnings
 from pathlib import Path
 
-# torch's threads wait busily for each other by default: several times slower where other programs use the processor.
+# By default torch's threads wait busily for each other, which is slow where other programs use the processor as well.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from anomalib.engine import Engine

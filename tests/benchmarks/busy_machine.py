@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a training step takes where another program uses one core, by how long torch's threads wait busily.
+"""What a training step takes beside other programs that compute, by how long torch's threads wait busily.
 
 python tests/benchmarks/busy_machine.py [--steps 8] [--rounds 3]
 
@@ -9,7 +9,6 @@ what else the machine does hits all alike. On Linux.
 """
 
 import argparse
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -26,23 +25,16 @@ from anomalib_grad import GradModel
 SPIN_COUNTS = ("", "1000", "0")  # "": the default of GNU's OpenMP, hundreds of thousands of turns
 
 
-def _keep_a_core_busy() -> None:
-    while True:
-        pass
-
-
 @contextmanager
-def busy_core(busy: bool) -> Iterator[None]:
-    """Run another program on one core meanwhile, or none."""
-    other = multiprocessing.get_context("spawn").Process(target=_keep_a_core_busy, daemon=True)
-    if busy:
-        other.start()
+def other_programs(number: int) -> Iterator[None]:
+    """Run programs meanwhile that keep a core busy each."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
     try:
         yield
     finally:
-        if busy:
+        for other in others:
             other.kill()
-            other.join()
+            other.wait()
 
 
 def print_milliseconds_a_step(steps: int) -> None:
@@ -80,17 +72,18 @@ def main() -> None:
     if args.measure:
         print_milliseconds_a_step(args.steps)
         return
-    times: dict[tuple[str, bool], list[float]] = {}
+    loads = {"ms a step, idle machine": 0, "one core busy": 1, "all cores busy": os.cpu_count() or 1}
+    times: dict[tuple[str, str], list[float]] = {}
     for _ in range(args.rounds):
         for spin_count in SPIN_COUNTS:
-            for busy in (False, True):
-                with busy_core(busy):
-                    times.setdefault((spin_count, busy), []).append(milliseconds_a_step(spin_count, args.steps))
+            for load, number in loads.items():
+                with other_programs(number):
+                    times.setdefault((spin_count, load), []).append(milliseconds_a_step(spin_count, args.steps))
     rows = [
-        (spin_count or "not set", *(f"{np.median(times[spin_count, busy]):.0f}" for busy in (False, True)))
+        (spin_count or "not set", *(f"{np.median(times[spin_count, load]):.0f}" for load in loads))
         for spin_count in SPIN_COUNTS
     ]
-    print(markdown(("GOMP_SPINCOUNT", "ms a step, idle machine", "one core busy"), rows))
+    print(markdown(("GOMP_SPINCOUNT", *loads), rows))
 
 
 if __name__ == "__main__":
