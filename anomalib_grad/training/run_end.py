@@ -14,6 +14,7 @@ from typing import cast
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -47,7 +48,8 @@ class ExplainHowToResume(Callback):
             ValueError: If the trainer has finished an earlier training: it would treat this one as finished, too.
         """
         self._trained = False
-        if stage == "fit" and trainer.ckpt_path is None and trainer.global_step and trainer.fit_loop.done:
+        ended = trainer.fit_loop.done or any(map(has_stopped, trainer.early_stopping_callbacks))
+        if stage == "fit" and trainer.ckpt_path is None and trainer.global_step and ended:
             raise ValueError(
                 f"nothing is left to train: an earlier training of this Engine has {reached_limit(trainer, None)} to "
                 f"train longer, or make a new Engine for another training."
@@ -106,8 +108,8 @@ class ExplainHowToResume(Callback):
 
 
 def has_stopped(early: EarlyStopping) -> bool:
-    """Return whether early stopping has ended a training, and would end it again."""
-    return early.stopped_epoch > 0 and early.wait_count >= early.patience
+    """Return whether early stopping has ended a training, by its patience or by any of its other criteria."""
+    return early.stopping_reason != EarlyStoppingReason.NOT_STOPPED
 
 
 def reached_limit(trainer: pl.Trainer, own_limit: str | None) -> str:

@@ -7,7 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -126,12 +126,17 @@ def test_a_run_that_is_stopped_while_features_are_cached_stops_within_a_batch(
     assert not [path for path in tmp_path.glob("cache/*") if path.suffix != ".lock"]
 
 
-@pytest.mark.parametrize("early", [False, True], ids=["max_epochs", "stopped early"])
+NO_STOP: dict[str, Any] = {}
+BY_PATIENCE = {"min_delta": 1e9, "patience": 1}
+BY_THRESHOLD = {"stopping_threshold": 1e9}  # after the first epoch, the only one that Lightning counts as 0
+
+
+@pytest.mark.parametrize("early", [NO_STOP, BY_PATIENCE, BY_THRESHOLD], ids=["max_epochs", "patience", "threshold"])
 def test_a_finished_run_is_not_trained_again_and_says_so(
-    shop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, early: bool
+    shop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, early: dict[str, Any]
 ) -> None:
     def stopping() -> list[Callback]:
-        return [EarlyStopping("train_loss", min_delta=1e9, patience=1)] if early else []
+        return [EarlyStopping("train_loss", **early)] if early else []
 
     fit(shop, tmp_path, *stopping(), epochs=9 if early else 1)
     checkpoint = tmp_path / "last.ckpt"
@@ -168,6 +173,18 @@ def test_a_second_training_of_an_engine_is_refused_before_it_changes_a_model(
             engine.fit(model, datamodule=data)
         assert not getattr(error.value, "__notes__", ()), "a resumed training would have nothing left to train either"
     assert trained.categories == ["nut", "pin"], "those of the training that there was"
+
+
+def test_a_second_training_of_an_engine_is_refused_where_early_stopping_ended_the_first(
+    shop: Path, tmp_path: Path
+) -> None:
+    count = CountSteps()
+    engine = fit(shop, tmp_path, EarlyStopping("train_loss", **BY_THRESHOLD), count, epochs=9)
+    steps = count.steps
+    data = MultiCategory(root=shop, train_batch_size=4, num_workers=0)
+    with pytest.raises(ValueError, match=r"nothing is left to train: .* EarlyStopping; .* make a new Engine"):
+        engine.fit(engine.model, datamodule=data)
+    assert count.steps == steps
 
 
 @pytest.mark.parametrize("stage", ["predict", "test"])
