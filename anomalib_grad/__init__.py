@@ -28,6 +28,7 @@ _SUBMODULES = {
 former_names.install()
 
 
+# Not files.lazy.lazy_getattr: programs of other models load this module at start-up, and no other of the package.
 def __getattr__(name: str) -> Any:  # noqa: ANN401  # the type of whichever public name is asked for
     if name not in _SUBMODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
