@@ -101,7 +101,7 @@ class ExplainHowToResume(Callback):
             unsaved = "no checkpoint was written yet: " if function == TrainerFn.FITTING else ""
             advice = f"resume with: {resume_with}" if resume_with else f"{unsaved}start it again"
             logger.warning("%s stopped before its end (%s); %s", function, stop, advice)
-        elif resume_with and (  # it would fail again from the same start
+        elif resume_with and (  # from the same start it would fail in the same way
             self._trained if function == TrainerFn.FITTING else str(checkpoint) != str(trainer.ckpt_path)
         ):
             _add_note(exception, f"Resume from the last checkpoint with: {resume_with}")
