@@ -4,6 +4,8 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +72,10 @@ def resize_map(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
     return resize_antialiased(feature_map, size)
 
 
+def _keep(maps: dict[str, Tensor], name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:  # noqa: ANN401  # a hook
+    maps[name] = output
+
+
 def _example(image_size: tuple[int, int]) -> Tensor:
     """Return a batch of one image ``(1, 3, H, W)`` without drawing random numbers."""
     return torch.arange(3.0 * math.prod(image_size)).sin().view(1, 3, *image_size)
@@ -82,7 +88,8 @@ class FrozenBackbone(nn.Module):
         name: timm model name, with or without a pretraining tag, or ``grad_tiny``, whose weights come with this
             package.
         layers: Names of the feature maps to use (timm's module names). ``None`` takes the maps at strides 8 and 16,
-            ``"coarsest"`` only that at stride 16, ``"middle"`` the middle one of all maps.
+            ``"coarsest"`` only that at stride 16, ``"coarsest_stages"`` all stages' at stride 16, ``"middle"`` the
+            middle one of all maps.
         pre_trained: ``True`` loads timm's weights from its hub or local cache, ``False`` draws random ones, a path
             loads a local safetensors or pth file.
         image_size: Height and width of the input in pixels.
@@ -115,6 +122,7 @@ class FrozenBackbone(nn.Module):
         demand = "image_size must be height and width in whole pixels, such as [224, 224];"
         self.image_size = check_size(image_size, -math.inf, demand)
         self.maps = select_layers(name, layers)
+        self._places = sorted({feature_map.place for feature_map in self.maps})
         config = timm.get_pretrained_cfg(name) or PretrainedCfg()
         self.mean, self.std = tuple(config.mean), tuple(config.std)
         self._static_padding = faithful_padding and is_faithful(name)
@@ -190,7 +198,18 @@ class FrozenBackbone(nn.Module):
 
     def _run(self, images: Tensor) -> list[Tensor]:
         # Channels last in memory halves the time of a batch's convolutions.
-        return self._channels_first(self.network(images.contiguous(memory_format=torch.channels_last)))
+        return self._maps_of(self.network, images.contiguous(memory_format=torch.channels_last))
+
+    def _maps_of(self, network: nn.Module, images: Tensor) -> list[Tensor]:
+        """Run a network of :meth:`_build` and return the used maps: its outputs, and those of stages inside it."""
+        inside: dict[str, Tensor] = {}
+        with ExitStack() as hooks:
+            for feature_map in self.maps:
+                if not feature_map.listed:
+                    keep = partial(_keep, inside, feature_map.name)
+                    hooks.enter_context(network.get_submodule(feature_map.name).register_forward_hook(keep))
+            listed = dict(zip(self._places, network(images), strict=True))
+        return self._channels_first([listed[m.place] if m.listed else inside[m.name] for m in self.maps])
 
     @property
     def row_length(self) -> int:
@@ -235,7 +254,7 @@ class FrozenBackbone(nn.Module):
             network = timm.create_model(
                 self.name,
                 features_only=True,
-                out_indices=[feature_map.place for feature_map in self.maps],
+                out_indices=self._places,
                 **size,
                 **pretrained,
             )
@@ -251,7 +270,7 @@ class FrozenBackbone(nn.Module):
             example = _example(self.image_size)
             self._unused = cut_unused(self.network, example)
             with torch.no_grad():
-                shapes = [tuple(m.shape[1:]) for m in self._channels_first(self.network(example))]
+                shapes = [tuple(m.shape[1:]) for m in self._maps_of(self.network, example)]
         except SIZE_ERRORS as error:
             raise self._size_error() from error
         if min(map(min, shapes)) < 1 or self._drops_pixels([shape[1:] for shape in shapes]):

@@ -180,12 +180,12 @@ def test_mse_threshold_takes_a_number_auto_or_the_backbones_default() -> None:
         ({"image_size": "64"}, r"got '64'\."),
         (
             {"layers": "blocks.2"},
-            r"layers must be a list of names, 'both', 'coarsest' or 'middle', got 'blocks\.2'; .* offers: ",
+            r"layers must be a list of names, 'both', .*, got 'blocks\.2'; .* offers: ",
         ),
-        ({"layers": 0}, "layers must be a list of names, 'both', 'coarsest' or 'middle', got 0"),
+        ({"layers": 0}, "layers must be a list of names, 'both', 'coarsest', 'coarsest_stages' or 'middle', got 0"),
         (
             {"layers": ["coarsest"]},
-            r"has no layer 'coarsest'; it offers: .*; or layers='both', 'coarsest' or 'middle'\.",
+            r"has no layer 'coarsest'; it offers: .*; or layers='both', 'coarsest', 'coarsest_stages' or 'middle'\.",
         ),
         ({"mse_threshold": -1}, "mse_threshold must be a positive, finite number or 'auto', got -1"),
         ({"mse_threshold": float("inf")}, "a positive, finite number or 'auto', got inf"),

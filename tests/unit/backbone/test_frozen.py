@@ -214,6 +214,38 @@ def test_coarsest_is_the_last_of_the_default_layers(name, layers):
 
 
 @pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("mobilenetv2_050", ["blocks.3", "blocks.4"]),
+        ("ghostnet_100", ["blocks.5", "blocks.6"]),  # timm lists the first of the two
+        ("tf_efficientnet_b4", ["blocks.3", "blocks.4"]),  # 380 pixels are no multiple of the stride
+        ("vgg11", ["features.19"]),  # whose layers between two pools are no stages
+        ("resnet18", ["layer3"]),
+        ("deit_tiny_patch16_224", ["blocks.8"]),
+    ],
+)
+def test_coarsest_stages_are_all_stages_of_that_stride(name, layers):
+    maps = select_layers(name, "coarsest_stages")
+    assert [m.name for m in maps] == layers
+    assert len({m.stride for m in maps}) == 1
+
+
+def test_stages_that_timm_does_not_list_give_the_features_that_they_compute():
+    torch.manual_seed(0)
+    backbone = FrozenBackbone(
+        "mobilenetv2_050", ["blocks.3", "blocks.1", "blocks.4"], pre_trained=False, image_size=(64, 96)
+    )
+    whole = timm.create_model("mobilenetv2_050").eval()
+    whole.load_state_dict(backbone.network.state_dict(), strict=False)
+    images = torch.rand(2, 3, 64, 96)
+    _, *stages = whole.forward_intermediates(images, extra_blocks=True, intermediates_only=True)
+    maps = backbone.feature_maps(images)
+    torch.testing.assert_close(maps, [stages[1], stages[3], stages[4]], rtol=1e-4, atol=1e-5)
+    assert [feature_map.channels for feature_map in backbone.maps] == [m.shape[1] for m in maps]
+    assert not any(module._forward_hooks for module in backbone.modules())  # a pickle would hold them
+
+
+@pytest.mark.parametrize(
     ("name", "layer"),
     [
         ("mobilenetv2_050", "blocks.2"),  # strides 2 to 32
