@@ -16,17 +16,17 @@ from helpers import TINY
 
 pytestmark = pytest.mark.slow
 
-FAMILIES = {"resnet18": 64, "tf_efficientnet_b0": 64, "convnext_atto": 64}
-"""Sizes of images; ``test_recipes.py`` does the same with MobileNet and a vision transformer."""
+FAMILIES = {"resnet18": None, "tf_efficientnet_b0": "coarsest_stages", "convnext_atto": None}
+"""Layers; ``test_recipes.py`` does the same with MobileNet and a vision transformer."""
 
 
-@pytest.mark.parametrize(("backbone", "side"), FAMILIES.items())
+@pytest.mark.parametrize(("backbone", "layers"), FAMILIES.items())
 def test_a_backbone_family_trains_tests_and_exports(
-    backbone: str, side: int, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: str, layers: str | None, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    model = Grad(**TINY | {"backbone": backbone, "image_size": (side, side)})
+    model = Grad(**TINY | {"backbone": backbone, "layers": layers, "image_size": (64, 64)})
     frozen = {name: value.clone() for name, value in model.model.backbone.state_dict().items()}
     data = MultiCategory(root=shop, train_batch_size=4, eval_batch_size=4, num_workers=0, seed=0)
     engine = Engine(
