@@ -13,7 +13,7 @@ import pandas as pd
 
 from anomalib_grad.data.listing import list_images
 from anomalib_grad.data.prediction import images_at
-from anomalib_grad.files.refusals import enumerated
+from anomalib_grad.files.refusals import counted, enumerated
 from anomalib_grad.report.predictions import RIGHT_LABEL, Prediction
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,11 @@ def read_verdicts(source: Path, product: str | None = None) -> Verdicts:
     if others:
         listed = ", ".join(f"{name} ({count})" for name, count in others.items())
         logger.warning(
-            "Ignored in %s: %d verdicts on products other than %s: %s", source, sum(others.values()), product, listed
+            "Ignored in %s: %s on products other than %s: %s",
+            source,
+            counted(sum(others.values()), "verdict"),
+            product,
+            listed,
         )
     if not verdicts:
         whose = "" if product is None else f" on {product}"
