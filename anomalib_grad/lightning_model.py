@@ -26,7 +26,7 @@ from .data.copies import TrainOnCopies
 from .data.pre_processor import ConfigurePreProcessor, GradPreProcessor, resize_as_now
 from .data.unreadable import NameUnreadableImages
 from .deploy.export import CategoryExportMixin, ExplainedInferenceBatch
-from .evaluation.metrics import RankRawScores
+from .evaluation.metrics import LeaveOutMetricsOfLabels, RankRawScores
 from .feature_cache import FeatureCaching, features_of
 from .files.checkpoint_reading import NameUnreadableCheckpoint
 from .files.configuration import restoring
@@ -204,7 +204,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             extending,
             FollowIgnoreMasks(),
             *(LearnFromFeatures(extending.replayed), LearnToRecognise(extending.replayed)),
-            *(ValidateAtEnd(), StopDiverged(), WholeCheckpoints(), RankRawScores()),
+            *(ValidateAtEnd(), StopDiverged(), WholeCheckpoints(), RankRawScores(), LeaveOutMetricsOfLabels()),
             *(NameMissingImages(), NameUnreadableImages(), NameUnreadableCheckpoint()),
             *(ExplainHowToResume(), PrepareTraining()),
         ]

@@ -163,8 +163,20 @@ class GradModel(nn.Module):
             In training what the loss compares; in eval an InferenceBatch with ``pred_score`` ``(B,)`` and
             ``anomaly_map`` ``(B, 1, H, W)``. Both are non-negative and in feature units, or unitless if features are
             whitened, distances are scaled, or the distance is not the residual.
+
+        Raises:
+            ValueError: If the images have another size than those that the model was built for.
         """
         features = self.backbone(images) if features is None else features  # x: (B, C, h, w)
+        if features.shape[-2:] != self.backbone.feature_size:  # as without a pre-processor, which resizes
+            cells, own_cells, pixels = (
+                f"{height} x {width}"
+                for height, width in (features.shape[-2:], self.backbone.feature_size, self.image_size)
+            )
+            raise ValueError(
+                f"the model has {own_cells} cells, but its features of these images have {cells}: give it images of "
+                f"{pixels} pixels, or leave out pre_processor, which by default resizes them."
+            )
         features = self.head_input(features)
         normal = self.head.normal(self.shown(features))  # f_n: (B, C, h, w)
         refined, similarity = self.head.refine(features, normal)  # x_hat: (B, C, h, w), S: (B, 1, h, w)

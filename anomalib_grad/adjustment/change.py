@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from anomalib_grad.data.prediction import images_at
 from anomalib_grad.files.atomic import explain_write_errors
+from anomalib_grad.files.refusals import counted
 from anomalib_grad.thresholds.error_rates import called_anomalous
 from anomalib_grad.thresholds.labelled_scores import KnownImage
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
@@ -196,9 +197,9 @@ def _correct(thresholds: ModelThresholds, product: str | None, images: list[Know
     before = thresholds.threshold(product)
     wrong = [image for image in images if called_anomalous(image.score, before) != image.anomalous]
     alarms = sum(not image.anomalous for image in wrong)
-    counts = {"false alarms": alarms, "missed images": len(wrong) - alarms}
+    counts = {"false alarm": alarms, "missed image": len(wrong) - alarms}
     if wrong:
-        corrected_by = " and ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        corrected_by = " and ".join(counted(count, kind) for kind, count in counts.items() if count)
         thresholds.correct(product, images, f"corrected by {corrected_by}")
     after = thresholds.threshold(product)
     known = thresholds.images(product)

@@ -4,7 +4,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from anomalib_grad.files.refusals import enumerated
+from anomalib_grad.files.refusals import counted, enumerated
 from anomalib_grad.thresholds.error_rates import called_anomalous
 from anomalib_grad.thresholds.labelled_scores import KnownImage
 
@@ -21,20 +21,22 @@ def in_words(corrected: Corrected) -> list[str]:
         name = product or "all images"
         own = [one for one in corrected.corrections if one.product == product]
         if not any(one.was_wrong for one in own):
-            lines.append(f"{name}: the threshold stays at {before:.6g}; it judges all {len(own)} images correctly.")
+            right = f"it judges {counted(len(own), 'given image')} correctly"
+            lines.append(f"{name}: the threshold stays at {before:.6g}; {right}.")
             continue
         verb = "is now" if corrected.written else "would be"
-        lines.append(f"{name}: the threshold {verb} {after:.6g}; it was {before:.6g}.")
+        moved = f"{verb} {after:.6g}; it was {before:.6g}" if before != after else f"stays at {before:.6g}"
+        lines.append(f"{name}: the threshold {moved}.")
         lines += [f"  {line}" for line in _image_sentences(own)]
         changed = corrected.changed[product]
-        for truth, called in ((False, "false alarms"), (True, "missed")):
+        for truth, called in ((False, "false alarm"), (True, "missed image")):
             of_kind = [one for one in changed if one.anomalous == truth]
             worse = [one for one in of_kind if called_anomalous(one.score, after) != truth]
             better = [one for one in of_kind if called_anomalous(one.score, after) == truth]
             if worse:
-                lines.append(f"  cost: {len(worse)} known images are now {called}: {listed(worse)}")
+                lines.append(f"  cost: {counted(len(worse), f'more {called}')} among known images: {listed(worse)}")
             if better:
-                lines.append(f"  gain: {len(better)} known images are no longer {called}: {listed(better)}")
+                lines.append(f"  gain: {counted(len(better), f'fewer {called}')} among known images: {listed(better)}")
         if not changed:
             lines.append("  cost: no other known image changes its verdict.")
     return lines
@@ -50,7 +52,7 @@ def _image_sentences(corrections: Iterable[Correction]) -> Iterator[str]:
             other = "normal" if one.image.anomalous else "anomalous"
             yield (
                 f"{one.image.name}: NO THRESHOLD CAN CORRECT THIS (score {one.image.score:.6g}); any that calls it "
-                f"{truth} also misjudges {len(one.against)} {other} images: {listed(one.against)}"
+                f"{truth} also misjudges {counted(len(one.against), f'{other} image')}: {listed(one.against)}"
             )
         else:
             side = "below" if one.image.anomalous else "of at least"

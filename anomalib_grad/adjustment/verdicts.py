@@ -2,21 +2,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Right verdicts on images, read from the folders or tables in which people at the line keep them."""
 
+import csv
 import logging
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections import defaultdict
+from itertools import dropwhile
 from pathlib import Path
 
 import pandas as pd
 
 from anomalib_grad.data.listing import list_images
 from anomalib_grad.data.prediction import images_at
-from anomalib_grad.report.predictions import RIGHT_LABEL
+from anomalib_grad.files.refusals import counted, enumerated
+from anomalib_grad.report.predictions import RIGHT_LABEL, Prediction
 
 logger = logging.getLogger(__name__)
 
 FALSE_ALARMS, MISSED = "false_alarms", "missed"
 """Names of a product's folders: good parts that were called anomalous, and bad parts that were not."""
+PATH = Prediction._fields[0]
+SEPARATORS = ",;\t"
+BLANK = SEPARATORS + " \r\n"
 _TRUTHS = dict.fromkeys(("true", "1", "1.0", "anomalous", "bad", "defective"), True)
 _TRUTHS |= dict.fromkeys(("false", "0", "0.0", "normal", "good"), False)
 
@@ -59,7 +65,11 @@ def read_verdicts(source: Path, product: str | None = None) -> Verdicts:
     if others:
         listed = ", ".join(f"{name} ({count})" for name, count in others.items())
         logger.warning(
-            "Ignored in %s: %d verdicts on products other than %s: %s", source, sum(others.values()), product, listed
+            "Ignored in %s: %s on products other than %s: %s",
+            source,
+            counted(sum(others.values()), "verdict"),
+            product,
+            listed,
         )
     if not verdicts:
         whose = "" if product is None else f" on {product}"
@@ -90,13 +100,16 @@ def _from_folder(source: Path, product: str | None) -> Verdicts:
 def _from_table(source: Path, product: str | None) -> Verdicts:
     try:
         table = _read_csv(source) if source.suffix == ".csv" else pd.read_parquet(source)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, csv.Error) as error:
         raise ValueError(
             f"cannot read the table of predictions {source} ({error}); give a .csv in UTF-8, or a .parquet file."
         ) from error
-    missing = [name for name in ("path", RIGHT_LABEL) if name not in table]
+    missing = [name for name in (PATH, RIGHT_LABEL) if name not in table]
     if missing:
-        raise ValueError(f"the table of predictions {source} has no column {missing[0]!r}; add it.")
+        columns = enumerated(map(repr, table.columns)) or "none"
+        raise ValueError(
+            f"the table of predictions {source} has no column {missing[0]!r} (its columns: {columns}); add it."
+        )
     verdicts: defaultdict[str | None, list[tuple[Path, bool]]] = defaultdict(list)
     for row in table[table[RIGHT_LABEL].notna()].to_dict("records"):
         truth = _TRUTHS.get(str(row[RIGHT_LABEL]).strip().lower())
@@ -105,23 +118,29 @@ def _from_table(source: Path, product: str | None) -> Verdicts:
                 f"{row[RIGHT_LABEL]!r} in column {RIGHT_LABEL!r} of {source} is not a verdict; write normal or "
                 "anomalous."
             )
+        if pd.isna(row[PATH]):
+            raise ValueError(f"{source} has a verdict without the path of its image; add the path.")
         category = row.get("category")
-        shown = product if category is None or pd.isna(category) else str(category)
-        verdicts[shown].append((Path(row["path"]), truth))
+        shown = product if category is None or pd.isna(category) else str(category).strip()
+        verdicts[shown].append((Path(row[PATH]), truth))
     return dict(verdicts)
 
 
 def _read_csv(source: Path) -> pd.DataFrame:
     """Read all values as text: products may be called ``NA``, and file names need not be UTF-8.
 
-    Spreadsheets write semicolons instead of commas in countries with decimal commas, and UTF-16 on request.
+    Spreadsheets write semicolons instead of commas in countries with decimal commas, and UTF-16 on request. People add
+    blank rows, notes in cells beside the table, and the line ``sep=;``, by which Excel tells the separator.
     """
     with source.open("rb") as file:
         is_utf16 = file.read(2) in {BOM_UTF16_LE, BOM_UTF16_BE}
-    encoding, errors = ("utf-16", "strict") if is_utf16 else ("utf-8", "surrogateescape")
+    encoding, errors = ("utf-16", "strict") if is_utf16 else ("utf-8-sig", "surrogateescape")
     with source.open(encoding=encoding, errors=errors, newline="") as file:
-        separator = max(",;\t", key=file.readline().count)
-        file.seek(0)
-        return pd.read_csv(
-            file, sep=separator, dtype=object, keep_default_na=False, na_values=[""], encoding_errors=errors
-        )
+        lines = list(dropwhile(lambda line: not line.strip(BLANK) or line.startswith("sep="), file))
+    if not lines:
+        raise ValueError("it is empty")
+    separator = max(SEPARATORS, key=lines[0].count)
+    rows = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
+    names = [name.strip() for name in next(rows)]
+    cells = [{name: cell for name, cell in zip(names, row, strict=False) if cell.strip()} for row in rows]
+    return pd.DataFrame(filter(None, cells), columns=list(filter(None, dict.fromkeys(names))), dtype=object)

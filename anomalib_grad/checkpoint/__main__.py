@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anomalib_grad.backbone.weights import BackboneWeightsError
+from anomalib_grad.files.refusals import message
 
 _THRESHOLDS = """\
 It has no thresholds yet, because the authors' files contain none. Fit them on validation images before testing, because
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sys.stdout.write(_convert(options) if options.command == "convert" else _to_authors(options))
     except (ValueError, OSError, BackboneWeightsError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {message(error)}\n")
         return 1
     return 0
 

@@ -5,7 +5,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -192,7 +192,7 @@ class MultiCategory(AnomalibDataModule):
         self, categories: list[str] | str, dataset: str, dataset_args: dict[str, Any]
     ) -> dict[str, AnomalibDataModule]:
         datamodule_class = resolve_datamodule_class(dataset)
-        if not isinstance(categories, str | list | tuple):
+        if not isinstance(categories, Sequence):
             message = f"categories must be 'all' or a list of folder names, got {categories!r}."
             raise ValueError(message)  # noqa: TRY004  # the error of all arguments out of range
         if categories == "all":

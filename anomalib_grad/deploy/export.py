@@ -30,6 +30,7 @@ from torchmetrics import Metric
 from anomalib_grad.backbone.frozen import check_size
 from anomalib_grad.data.resizing import resized_to
 from anomalib_grad.files.atomic import explain_temporary_folder_errors, explain_write_errors, folder_beside, make_folder
+from anomalib_grad.files.termination import cleaning_up_at_sigterm
 from anomalib_grad.thresholds.category_thresholds import missing_thresholds
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor, judge, per_category_or_none
@@ -266,7 +267,7 @@ def publish(export: Callable[[Path], Path], export_root: Path | str, export_type
     """
     folder = Path(export_root) / "weights" / export_type.value  # anomalib's convention
     make_folder(folder)
-    with explain_write_errors(folder, size), folder_beside(folder / "export") as temporary:
+    with explain_write_errors(folder, size), cleaning_up_at_sigterm(), folder_beside(folder / "export") as temporary:
         model = export(Path(temporary))
         final = folder / model.name
         weights = [path for path in model.parent.iterdir() if path != model]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +22,11 @@ from anomalib_grad.report.records import METRIC_NAMES
 
 from .binned import BinnedPixelCurves
 
+logger = logging.getLogger(__name__)
+
 IMAGE_FIELDS = ("pred_score", "gt_label")
 PIXEL_FIELDS = ("anomaly_map", "gt_mask")
+_LABELS = {"pred_label", "pred_mask"}
 
 
 @dataclass(frozen=True)
@@ -207,3 +211,22 @@ class RankRawScores(Callback):
         for module in (module for owner in owners for module in owner.modules()):
             if getattr(module, "normalization", None) == "sigmoid":
                 vars(module)["normalization"] = None  # a plain attribute, whatever types PyTorch states for them
+
+
+class LeaveOutMetricsOfLabels(Callback):
+    """Leaves out of a model's evaluator what needs labels or masks, if the model's post-processor makes none.
+
+    anomalib's default evaluator has such metrics, and would stop the test after the training.
+    """
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: Any) -> None:  # noqa: ANN401  # a model of anomalib's
+        """Leave them out, and name them."""
+        evaluator, post_processor = pl_module.evaluator, pl_module.post_processor
+        judges = post_processor is not None and getattr(post_processor, "enable_thresholding", True)
+        if judges or evaluator is None:
+            return
+        left_out = [metric.name for metric in evaluator.test_metrics if not _LABELS.isdisjoint(metric.fields)]
+        if left_out:
+            logger.warning("Labels are switched off, so these figures are not computed: %s.", ", ".join(left_out))
+            kept = [metric for metric in evaluator.test_metrics if _LABELS.isdisjoint(metric.fields)]
+            evaluator.test_metrics = nn.ModuleList(kept)

@@ -103,6 +103,6 @@ class FeatureCaching(ReplacesTrainingLoader):
             file = CacheFile(settings.resolved_folder, f"{name}{node}", shape, dtype)
             self.rows = fill_shared(trainer, file, int(settings.limit * GIB), compute)
         if place is not None:
-            text = f"Features of {len(dataset)} training images are cached: {size / GIB:.2f} GiB ({place})."
+            text = f"Features of {len(dataset)} training images are cached: {size / GIB:.3g} GiB ({place})."
             trainer.lightning_module.print(text)
         return self.rows

@@ -17,6 +17,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from anomalib_grad.files.atomic import UNFINISHED
+from anomalib_grad.files.refusals import message
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +107,9 @@ class CacheFile:
             remove_unfinished(self.path.parent)
             self._lock.acquire()
         except OSError as error:
-            raise type(error)(f"cannot write feature caches to {self.path.parent} ({error}); {ADVICE}.") from error
+            raise type(error)(
+                f"cannot write feature caches to {self.path.parent} ({message(error)}); {ADVICE}."
+            ) from error
         try:
             if self.read() is not None and self._is_undamaged():
                 self._lock.release()
@@ -130,8 +133,8 @@ class CacheFile:
         except OSError as error:
             free = shutil.disk_usage(self.path.parent).free
             raise OSError(
-                f"the feature cache needs {self.size / GIB:.2f} GiB in {self.path.parent}, where {free / GIB:.2f} GiB "
-                f"are free ({error}); {ADVICE}."
+                f"the feature cache needs {self.size / GIB:.3g} GiB in {self.path.parent}, where {free / GIB:.3g} GiB "
+                f"are free ({message(error)}); {ADVICE}."
             ) from error
 
     def write(self, fill: Callable[[np.ndarray], None]) -> None:

@@ -96,6 +96,11 @@ def enumerated(names: Iterable[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number of things: ``"1 image"``, ``"2 images"``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _was_stated(error: BaseException) -> bool:
     """Tell whether a ``raise`` statement of this package or of the path checks made the error, not a failed call."""
     last = error.__traceback__

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from anomalib_grad.files.refusals import message
+
 WIDTH = 160
 """Columns of output that goes to a file or a pipe."""
 MEASURES = {"--false-alarms", "--sensitivity", "--threshold"}
@@ -27,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options, console)
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {message(error)}\n")
         return 1
     return 0
 

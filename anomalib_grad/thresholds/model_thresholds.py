@@ -219,11 +219,14 @@ class ModelThresholds:
         """
         old = self._fitted_record(product)
         corrected = {(image.name, float(f"{image.score:.3g}")) for image in corrections}  # counted once if known
-        known = (one for one in self.images(product) if (one.name, float(f"{one.score:.3g}")) not in corrected)
-        images = [*known, *corrections]
+        known = self.images(product)
+        others = [one for one in known if (one.name, float(f"{one.score:.3g}")) not in corrected]
+        images = [*others, *corrections]
         rate = None if any(image.anomalous for image in images) else old.rate
         found = fit(images, rate)
-        more = [len(scores_of(corrections, anomalous=truth)) for truth in (False, True)]
+        more = [
+            len(scores_of(images, anomalous=truth)) - len(scores_of(known, anomalous=truth)) for truth in (False, True)
+        ]
         seen = old.seen[0] + more[0], old.seen[1] + more[1]
         self._change(
             product,

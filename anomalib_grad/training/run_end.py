@@ -98,8 +98,10 @@ class ExplainHowToResume(Callback):
         resume_with = "" if checkpoint is None else resume_command(function, checkpoint, sys.argv)
         if isinstance(exception, SystemExit | KeyboardInterrupt):  # no traceback follows
             stop = "SIGTERM" if isinstance(exception, SIGTERMException) else type(exception).__name__
-            unsaved = "no checkpoint was written yet: " if function == TrainerFn.FITTING else ""
-            advice = f"resume with: {resume_with}" if resume_with else f"{unsaved}start it again"
+            resumes = function == TrainerFn.FITTING  # all other runs begin anew
+            unsaved = "no checkpoint was written yet: " if resumes else ""
+            again = "resume" if resumes else "start it again"
+            advice = f"{again} with: {resume_with}" if resume_with else f"{unsaved}start it again"
             logger.warning("%s stopped before its end (%s); %s", function, stop, advice)
         elif resume_with and (  # from the same start it would fail in the same way
             self._trained if function == TrainerFn.FITTING else str(checkpoint) != str(trainer.ckpt_path)

@@ -328,7 +328,7 @@ def test_corrections_are_followed_and_what_they_cost_is_said(
     bad = by_name["missed/bad.png"]
     assert bad.against  # normal images with a higher score: no threshold can mend it
     assert read_thresholds(model).record("nut").seen == (8, 3)
-    assert read_thresholds(model).record("nut").rule == "best F1, corrected by 6 false alarms and 1 missed images"
+    assert read_thresholds(model).record("nut").rule == "best F1, corrected by 6 false alarms and 1 missed image"
     for one in done.corrections:
         assert one.after == (one.image.score > after)
     (files,) = read_verdicts(tmp_path / "verdicts").values()
@@ -337,5 +337,7 @@ def test_corrections_are_followed_and_what_they_cost_is_said(
     again = correct(model, {"nut": right})
     assert model.stat().st_mtime_ns == written
     assert again.thresholds == {"nut": (after, after)}, "nothing was judged wrongly"
-    assert read_thresholds(model).record("nut").rule == "best F1, corrected by 6 false alarms and 1 missed images"
-    assert in_words(again) == [f"nut: the threshold stays at {after:.6g}; it judges all {len(right)} images correctly."]
+    assert read_thresholds(model).record("nut").rule == "best F1, corrected by 6 false alarms and 1 missed image"
+    assert in_words(again) == [
+        f"nut: the threshold stays at {after:.6g}; it judges {len(right)} given images correctly."
+    ]

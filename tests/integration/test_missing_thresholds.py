@@ -97,12 +97,20 @@ def test_a_validation_of_some_products_leaves_the_threshold_of_unknown_ones(
 def test_thresholds_that_are_switched_off_are_not_missed(
     shop: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = as_if_trained(Grad(**TINY, evaluator=False))  # anomalib's figures need labels
+    model = as_if_trained(Grad(**TINY))
     model.post_processor.enable_thresholding = False
     engine(tmp_path).test(model, datamodule=data(shop))
     assert "no threshold" not in caplog.text
     printed = " ".join(capsys.readouterr().out.split())
     assert "There are no thresholds: the model's post-processor has enable_thresholding=False." in printed
+    (said,) = own(caplog)
+    assert said == "Labels are switched off, so these figures are not computed: image_F1Score, pixel_F1Score."
+
+
+def test_a_model_without_a_post_processor_has_the_figures_of_its_scores(shop: Path, tmp_path: Path) -> None:
+    (figures,) = engine(tmp_path).test(as_if_trained(Grad(**TINY, post_processor=False)), datamodule=data(shop))
+    assert {"image_AUROC", "pixel_AUROC", "mean/image_AUROC"} <= figures.keys()
+    assert not [name for name in figures if "F1Score" in name]
 
 
 def test_a_model_that_knows_no_product_yet_learns_of_them_as_it_is_told_to(shop: Path, tmp_path: Path) -> None:

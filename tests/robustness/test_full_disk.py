@@ -226,7 +226,9 @@ def test_a_checkpoint_for_a_full_disk_leaves_the_old_one_whole(small_disk: Path)
 
 def test_a_cache_for_a_full_disk_stops_before_anything_is_computed(small_disk: Path) -> None:
     file = CacheFile(small_disk, "name", (1000, 1000), np.dtype("float32"))
-    with pytest.raises(OSError, match=r"needs 0\.00 GiB in .*No space left.*set feature_cache to false"):
+    with pytest.raises(
+        OSError, match=r"needs 0\.00373 GiB in .* \(No space left on device\); .*set feature_cache to false"
+    ):
         file.begin(GIB)
     assert [path.name for path in small_disk.iterdir()] == ["name.lock"]
 

@@ -205,17 +205,22 @@ def test_runs_that_judge_are_stopped_as_trainings_are(
 
         on_test_batch_start = on_predict_batch_start
 
+    checkpoint, again = None, "start it again"
+    if stage == "test":
+        checkpoint = str(tmp_path / "one.ckpt")
+        ended[0].trainer.save_checkpoint(checkpoint)
+        again += f" with: engine.test(model, ..., ckpt_path='{checkpoint}')"
     data = MultiCategory(root=shop, eval_batch_size=1, num_workers=0)
     callbacks = [StopInSecond(), DistinctImageVisualizer()]
     engine = Engine(callbacks=callbacks, default_root_dir=tmp_path, accelerator="cpu", logger=False)
     of_tests = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # in whose place Lightning puts none of its own
     try:
         with pytest.raises(SystemExit) as stopped:
-            getattr(engine, stage)(ended[1], datamodule=data)
+            getattr(engine, stage)(ended[1], datamodule=data, ckpt_path=checkpoint)
     finally:
         signal.signal(signal.SIGTERM, of_tests)
     assert (stopped.value.code, len(judged)) == (status, 2)
-    assert f"{stage} stopped before its end ({name}); start it again" in caplog.text
+    assert f"{stage} stopped before its end ({name}); {again}" in [record.getMessage() for record in caplog.records]
     tables = [len(file.read_text().splitlines()) for file in tmp_path.rglob("predictions.csv")]
     images = 1 if number == signal.SIGINT else 2  # SIGTERM lets a batch end
     assert tables == ([1 + images] if stage == "predict" else []), "a header and the images judged so far"

@@ -53,6 +53,14 @@ def test_eval_gives_map_and_score_and_training_what_the_loss_compares():
     assert not features.requires_grad
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_images_of_another_size_are_refused(training: bool):
+    with pytest.raises(
+        ValueError, match=r"8 x 12 cells, .* have 8 x 8: give it images of 64 x 96 pixels, or leave out"
+    ):
+        tiny().train(training)(images_of((64, 64)))
+
+
 def test_prediction_is_the_chain_of_its_parts():
     model, images = tiny().eval(), images_of((64, 96))
     features = model.backbone(images)

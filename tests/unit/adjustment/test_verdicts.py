@@ -68,6 +68,23 @@ def test_a_table_in_the_encodings_that_spreadsheets_write(tmp_path: Path, encodi
     assert read_verdicts(file) == {"NA": [(Path("\u00e4.png"), False)]}
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "sep=;\r\npath;category;right_label\r\na.png;nut;normal\r\n",
+        "\r\n;;\r\npath;category;right_label\r\n\r\na.png;nut;normal\r\n;;\r\n",
+        '"path","category","right_label",\n"a.png","nut","normal",\n"b.png","nut"," ",\n',
+        "path;category;right_label\na.png;nut;normal;seen by Otto\n",
+        "path;category;right_label\nb.png;nut\na.png;nut;normal;;seen by Otto\n",
+        "right_label, path, category\nnormal, a.png, nut \n",
+        "path;category;right_label\ra.png;nut;normal\r",
+    ],
+)
+def test_a_table_with_what_people_and_spreadsheets_add(tmp_path: Path, content: str):
+    (tmp_path / "predictions.csv").write_bytes(content.encode())
+    assert read_verdicts(tmp_path / "predictions.csv") == {"nut": [(Path("a.png"), False)]}
+
+
 @pytest.mark.parametrize("content", [b"\xff\xfep\0a", b"\xfe\xff\xd8\0\0a", b"\0\0\xfe\xff\0\0\0p"])
 def test_a_table_in_no_known_encoding_is_answered_by_a_sentence(tmp_path: Path, content: bytes):
     (tmp_path / "predictions.csv").write_bytes(content)
@@ -81,7 +98,11 @@ def test_a_table_in_no_known_encoding_is_answered_by_a_sentence(tmp_path: Path, 
         ("path,category\na.png,nut\n", "no column 'right_label'"),
         ("path,right_label\na.png,perhaps\n", "'perhaps' in column 'right_label'"),
         ("path,right_label\na.png,\n", "holds no verdicts"),
-        ("", "cannot read the table of predictions"),
+        ("path|right_label\na.png|normal\n", r"no column 'path' \(its columns: 'path\|right_label'\); add it"),
+        ("path,pred_score,right_label\na.png,0,5,normal\n", "'5' in column 'right_label'"),
+        ("path,category,right_label\n,nut,normal\n", "a verdict without the path of its image"),
+        ('path,right_label\n"a.png,normal\n', "cannot read the table of predictions"),
+        ("\n", r"\(it is empty\)"),
     ],
 )
 def test_a_table_without_verdicts_is_refused(tmp_path: Path, content: str, said: str):

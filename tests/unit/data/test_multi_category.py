@@ -18,6 +18,7 @@ from anomalib.data import BTech, Folder, MVTecAD
 from anomalib.metrics import AUROC
 from anomalib.visualization import ImageVisualizer
 from lightning.pytorch import LightningModule, Trainer
+from omegaconf import OmegaConf
 from PIL import Image
 from torchvision.transforms.v2 import Compose, Resize
 
@@ -43,6 +44,10 @@ def test_all_categories_are_found_and_the_other_folders_named(root: Path, caplog
     assert "notes" in ignored[0]
     assert datamodule.name == "shop"
     assert datamodule.category == ""
+
+
+def test_categories_may_be_any_sequence_as_in_the_benchmark_pipeline(root: Path) -> None:
+    assert MultiCategory(root=root, categories=OmegaConf.create(["cup", "ant"])).categories == ["ant", "cup"]
 
 
 def test_every_batch_names_the_category_of_each_image(root: Path) -> None:

@@ -4,6 +4,9 @@
 
 import json
 import os
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -16,7 +19,11 @@ from torch import nn
 from anomalib_grad.deploy.export import CATEGORIES_METADATA, finish_onnx, on_cpu_in_float32, publish
 
 
-def write(content: str, *names: str, fail: bool = False):
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def write(content: str, *names: str, stop: Callable[[], None] | None = None):
     """An export in anomalib's way: files below ``weights/openvino``, the model being the first."""
 
     def export(root: Path) -> Path:
@@ -24,8 +31,8 @@ def write(content: str, *names: str, fail: bool = False):
         folder.mkdir(parents=True)
         for name in names:
             (folder / name).write_text(content)
-            if fail:
-                raise KeyboardInterrupt
+            if stop is not None:
+                stop()
         return folder / names[0]
 
     return export
@@ -42,10 +49,21 @@ def test_publish_moves_all_files_to_the_final_folder(tmp_path: Path):
     assert [entry.name for entry in path.parent.iterdir() if entry.is_dir()] == []
 
 
-def test_an_interrupted_export_leaves_the_last_model_as_it_was(tmp_path: Path):
+@pytest.fixture
+def default_sigterm() -> Iterator[None]:
+    """What SIGTERM does in a process of the user's; these tests have a handler of their own."""
+    handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    assert signal.signal(signal.SIGTERM, handler) is signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("default_sigterm")
+@pytest.mark.parametrize("stop", [interrupt, partial(signal.raise_signal, signal.SIGTERM)])
+def test_a_stopped_export_leaves_the_last_model_as_it_was_and_nothing_else(tmp_path: Path, stop: Callable[[], None]):
     publish(write("old", "model.xml", "model.bin"), tmp_path, ExportType.OPENVINO)
-    with pytest.raises(KeyboardInterrupt):
-        publish(write("new", "model.xml", "model.bin", fail=True), tmp_path, ExportType.OPENVINO)
+    with pytest.raises((KeyboardInterrupt, SystemExit)) as stopped:
+        publish(write("new", "model.xml", "model.bin", stop=stop), tmp_path, ExportType.OPENVINO)
+    assert getattr(stopped.value, "code", None) == (None if stop is interrupt else 143)
     assert files(tmp_path) == {"weights/openvino/model.xml": "old", "weights/openvino/model.bin": "old"}
 
 

@@ -155,7 +155,9 @@ def test_a_full_disk_stops_before_anything_is_computed_and_leaves_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", no_space)
-    with pytest.raises(OSError, match=r"needs 0\.00 GiB in .*choose another cache.folder"):
+    with pytest.raises(
+        OSError, match=r"needs \d.* GiB in .* \(No space left on device\); .*choose another cache.folder"
+    ):
         filled(tmp_path)
     assert not list(tmp_path.glob("*.npy")) + list(tmp_path.glob("*.unfinished"))
     monkeypatch.undo()

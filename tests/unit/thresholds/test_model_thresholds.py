@@ -221,10 +221,12 @@ def test_a_threshold_that_someone_set_keeps_its_place_among_the_normal_scores():
 
 def test_a_correction_is_counted_once():
     model = thresholds()
+    normal, anomalous = model.record("cup").seen
     false_alarm = KnownImage("line/1.png", anomalous=False, score=7.3)
     for _ in range(2):
         model.correct("cup", [false_alarm], "corrected")
     assert [image.name for image in model.images("cup")].count("line/1.png") == 1
+    assert model.record("cup").seen == (normal + 1, anomalous)
     assert model.threshold("cup") == pytest.approx(7.4)  # between it and the next bad one
 
 
