@@ -55,7 +55,7 @@ class IgnoredRegions(nn.Module):
         """Return ``kept`` in the order of other categories; unknown ones ignore nothing."""
         known = dict(zip(before, self.kept, strict=False)) if len(before) < len(self.kept) else {}
         everything = torch.ones_like(self.kept[-1])
-        return torch.stack([*(known.get(name, everything) for name in after), everything if after else self.kept[-1]])
+        return torch.stack([*(known.get(name, everything) for name in after), everything])
 
     @staticmethod
     def _rows(values: Tensor, index: Tensor | None) -> Tensor:
