@@ -77,4 +77,4 @@ def whitening_matrix(covariance: Tensor) -> Tensor:
     mean = variances.mean()
     if not mean > 0:
         return torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
-    return directions @ torch.diag((variances.clamp(min=0) + SHRINKAGE * mean).rsqrt()) @ directions.T
+    return directions @ torch.diag((variances + SHRINKAGE * mean).rsqrt()) @ directions.T

@@ -74,3 +74,4 @@ def test_float32_under_autocast():
     expected = whitening(features)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(whitening(features), expected)
+    assert whitening(features.bfloat16()).dtype == torch.float32

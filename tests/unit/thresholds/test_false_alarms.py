@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anomalib_grad.data.dataclasses import CategoryImageBatch
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
-from anomalib_grad.thresholds.rules import ABOVE, false_alarm_threshold, highest_normal_threshold
+from anomalib_grad.thresholds.rules import ABOVE, false_alarm_threshold, highest_normal_threshold, moved
 
 DISTRIBUTIONS = {
     "normal": lambda random, n: random.normal(size=n),
@@ -62,8 +62,35 @@ def test_the_unit_does_not_matter(scores: list[float], rate: float, scale: float
 
 def test_few_scores() -> None:
     assert math.isnan(false_alarm_threshold([], 0.1))
+    assert 14 < false_alarm_threshold([float(score) for score in range(1, 25)], 0.44) < 15, "25 x 0.56 rounds above 14"
     for equal in ([2.0], [2.0, 2.0, 2.0]):
         assert 2 < false_alarm_threshold(equal, 0.01) <= 2 * (1 + ABOVE)
+
+
+def test_the_tail_is_exponential_and_begins_at_the_largest_quarter() -> None:
+    eight = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
+    assert false_alarm_threshold(eight, 0.01) == pytest.approx(6 + 1.5 * math.log(2 / 0.09))
+
+
+@pytest.mark.parametrize(("scores", "rate"), [([1.0, 1.00001], 0.7), ([1.0, 1.0, 2.0], 0.8)])
+def test_a_threshold_lies_above_its_score_and_below_the_next_however_close(scores: list[float], rate: float) -> None:
+    assert 1 < false_alarm_threshold(scores, rate) < scores[-1]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "before", "after", "expected"),
+    [
+        (3.0, [4.0, 2.0], [20.0, 40.0], 30.0),
+        (1.0, [2.0, 4.0], [20.0, 40.0], 10.0),
+        (5.0, [2.0, 4.0], [20.0, 60.0], 75.0),
+        (-3.0, [-2.0, 0.0], [5.0, 7.0], 4.0),
+        (3.0, [], [], 3.0),
+    ],
+)
+def test_a_threshold_moves_with_the_scores(
+    threshold: float, before: list[float], after: list[float], expected: float
+) -> None:
+    assert moved(threshold, before, after) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("rate", "alarms"), [(0.25, 1), (0.1, 0)])
