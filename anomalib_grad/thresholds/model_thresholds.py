@@ -219,16 +219,19 @@ class ModelThresholds:
         """
         old = self._fitted_record(product)
         corrected = {(image.name, float(f"{image.score:.3g}")) for image in corrections}  # counted once if known
-        known = (one for one in self.images(product) if (one.name, float(f"{one.score:.3g}")) not in corrected)
+        before = self.images(product)
+        known = [one for one in before if (one.name, float(f"{one.score:.3g}")) not in corrected]
         images = [*known, *corrections]
         rate = None if any(image.anomalous for image in images) else old.rate
         found = fit(images, rate)
-        more = [len(scores_of(corrections, anomalous=truth)) for truth in (False, True)]
-        seen = old.seen[0] + more[0], old.seen[1] + more[1]
+        normal, anomalous = (
+            seen + sum(image.anomalous == truth for image in images) - sum(image.anomalous == truth for image in before)
+            for seen, truth in zip(old.seen, (False, True), strict=True)
+        )
         self._change(
             product,
             Fit(found.image, found.pixel if rate else math.nan, f"{found.rule}, {what}"),
-            replace(old, fitted=found.image, images=thinned(images), seen=seen, rate=rate),
+            replace(old, fitted=found.image, images=thinned(images), seen=(normal, anomalous), rate=rate),
         )
 
     def follow(

@@ -198,7 +198,9 @@ def test_a_threshold_of_best_f1_keeps_its_place_among_few_images_of_which_anothe
     assert model.threshold("cup") == 15.5
     assert model.record("cup").rule == "best F1, moved"
     model.follow("cup", in_other_units(few), few)
-    assert model.threshold("cup") == 7.25
+    assert (model.threshold("cup"), model.record("cup").rule) == (7.25, "best F1, moved")
+    model.follow("cup", BAD, in_other_units(BAD))
+    assert model.threshold("cup") == 7.25, "without normal images nothing is known of it"
     model.table[-1, 0] = 7.25
     model.records["unknown"] = ThresholdRecord.of("best F1", "validation", 7.25, NORMAL + BAD)
     model.follow("unknown", few, few, in_other_units(few))
@@ -225,6 +227,8 @@ def test_a_correction_is_counted_once():
     for _ in range(2):
         model.correct("cup", [false_alarm], "corrected")
     assert [image.name for image in model.images("cup")].count("line/1.png") == 1
+    assert model.record("cup").seen == (10, 2)
+    assert not [line for line in remarks(model) if "the file keeps" in line]
     assert model.threshold("cup") == pytest.approx(7.4)  # between it and the next bad one
 
 
@@ -234,9 +238,12 @@ def test_what_is_set_comes_back_from_files_and_changes_verdicts():
     plain = json.loads(json.dumps(model.to_plain()))
     again = ModelThresholds.from_plain(plain, model.products, model.table)
     assert again.records == model.records
+    with pytest.raises(ValueError, match=r"1 products and statistics of shape \(3, 6\)"):
+        ModelThresholds.from_plain(plain, ["cup"], model.table)
     post_processor = PerCategoryPostProcessor()
     post_processor.set_categories(["cup", "pin"])
     again.apply_to(post_processor)
+    assert post_processor.records == model.records
     scores = InferenceBatch(pred_score=torch.tensor([3.1, 3.1, 3.1]), anomaly_map=torch.zeros(3, 1, 2, 2))
     assert post_processor(scores, torch.tensor([0, 1, 2])).pred_label.tolist() == [True, False, False]
 
@@ -277,6 +284,8 @@ def test_unknown_products_have_the_images_of_all():
     model = thresholds()
     model.records["unknown"] = ThresholdRecord.of("best F1", "validation", 8.0, [])
     assert len(model.images("unknown")) == 11
+    model.fit("unknown", NORMAL[:4], "line", None)
+    assert model.images("unknown") == tuple(NORMAL[:4])
     model.set_threshold("unknown", 1.0)
     assert (model.threshold("unknown"), model.threshold("pin")) == (1.0, 8.0)
 
@@ -286,6 +295,7 @@ def test_unknown_products_have_the_images_of_all():
     [
         ({}, lambda model: model.set_threshold("cup", math.inf), "finite"),
         ({}, lambda model: model.set_false_alarms("pin", 0.1), "does not record which images"),
+        ({}, lambda model: model.set_sensitivity("cup", 1.1), "A sensitivity must lie between 0 and 1, got 1.1"),
         ({"enable_normalization": False}, lambda model: model.set_sensitivity("cup", 0.6), "does not normalise"),
         ({"image_sensitivity": 0.0}, lambda model: model.set_threshold("cup", 1.0), "calls nothing anomalous"),
     ],
@@ -301,6 +311,7 @@ def test_what_cannot_be_set_is_said_and_nothing_changes(settings: dict, change, 
 
 def test_the_threshold_that_is_shown_is_the_one_that_sensitivity_moves():
     assert thresholds(image_sensitivity=0.75).threshold("cup") == 4.0
+    assert thresholds(image_sensitivity=0.75, enable_normalization=False).threshold("cup") == 8.0
 
 
 @pytest.mark.parametrize(
