@@ -141,9 +141,13 @@ def validated(*batches: ImageBatch) -> PerCategoryPostProcessor:
     return post_processor
 
 
-def test_every_category_has_its_own_and_new_products_the_pooled_one() -> None:
+@pytest.mark.parametrize("masks", [True, False])
+def test_every_category_has_its_own_and_new_products_the_pooled_one(masks: bool) -> None:
     low, high = torch.arange(1.0, 20.0), torch.arange(101.0, 120.0)
-    post_processor = validated(normal_batch(low, "nut"), normal_batch(high, "pin"))
+    batches = normal_batch(low, "nut"), normal_batch(high, "pin")
+    for batch in batches if not masks else ():
+        batch.gt_mask = None
+    post_processor = validated(*batches)
     assert post_processor.image_thresholds.tolist() == pytest.approx([18, 118, 117], rel=1.1 * ABOVE)
     assert post_processor.pixel_thresholds.tolist() == pytest.approx([36, 236, 234], rel=1.1 * ABOVE)
     restored = PerCategoryPostProcessor()
@@ -160,7 +164,8 @@ def test_too_few_images_for_a_rate_are_named(caplog: pytest.LogCaptureFixture) -
     assert "'pin'" not in caplog.text
 
 
-def test_it_works_without_categories() -> None:
+def test_it_works_without_categories(caplog: pytest.LogCaptureFixture) -> None:
     post_processor = validated(normal_batch(torch.arange(1.0, 20.0), None))
     assert post_processor.image_threshold == pytest.approx(18, rel=1.1 * ABOVE)
     assert post_processor.pixel_threshold == pytest.approx(36, rel=1.1 * ABOVE)
+    assert not caplog.records, "it needs no anomalous images"
