@@ -37,6 +37,7 @@ from PIL import Image, UnidentifiedImageError
 
 from anomalib_grad.data.listing import has_image_name, is_hidden
 from anomalib_grad.data.listing import list_images as list_in_folder
+from anomalib_grad.data.masks import is_mask
 from anomalib_grad.data.pixels import rgb_pixels
 from anomalib_grad.data.read_or_refuse import FileFormat, open_up_to, refuse_pipes
 from anomalib_grad.report.predictions import Prediction
@@ -109,16 +110,20 @@ class Place(NamedTuple):
 
 
 def list_images(place: Place) -> list[str]:
-    """List the images in a folder and its subfolders, or those that match a pattern; sorted, without hidden files."""
+    """List the images in a folder and its subfolders, or those that match a pattern; sorted, without hidden files.
+
+    The masks in a folder of products are no images to judge; a pattern takes all that it matches.
+    """
     kind = place.filesystem.get_file_info(place.path).type
     if kind == FileType.File:
         return [place.path]
     if kind == FileType.Directory and not place.scheme:
-        return [path.as_posix() for path in list_in_folder(place.path)]
+        below = (path.as_posix() for path in list_in_folder(place.path))
+        return [path for path in below if not is_mask(PurePosixPath(path).relative_to(place.path))]
     if kind == FileType.Directory:
         entries = place.filesystem.get_file_info(FileSelector(place.path, recursive=True))
-        files = (entry.path for entry in entries if entry.type == FileType.File)
-        return sorted(path for path in files if has_image_name(PurePosixPath(path).relative_to(place.path)))
+        names = {entry.path: PurePosixPath(entry.path).relative_to(place.path) for entry in entries if entry.is_file}
+        return sorted(path for path, name in names.items() if has_image_name(name) and not is_mask(name))
     matches = ArrowFSWrapper(place.filesystem).glob(place.path, detail=True)
     files = (path for path, entry in matches.items() if entry["type"] == "file")
     fixed = PurePosixPath(re.split(r"[*?[]", place.path)[0].rpartition("/")[0])  # the folder before the first wildcard
@@ -375,6 +380,7 @@ def main() -> None:
     paths = pa.table({"path": pa.array([path for path in found if images.scheme + path not in done], pa.string())})
     print(f"{len(found)} images, {len(found) - len(paths)} of them finished in earlier runs")
     if len(paths):
+        start = time.perf_counter()
         start_ray(args, paths)
         settings = Settings(
             model=model,
@@ -386,12 +392,9 @@ def main() -> None:
             threads=args.threads,
             files=files,
         )
-        start = time.perf_counter()
-        parts = judge_all(paths, settings, args.workers, args.rows_per_file)
-        finished = [(time.perf_counter() - start, len(part)) for part in parts]
-        (first, some), (last, _) = finished[0], finished[-1]
-        rate = f", {(len(paths) - some) / (last - first):.1f} per second after the start" if len(finished) > 1 else ""
-        print(f"{len(paths)} images in {last:.0f} s{rate}")
+        for _ in judge_all(paths, settings, args.workers, args.rows_per_file):
+            pass
+        print(f"{len(paths)} images in {time.perf_counter() - start:.0f} s, Ray's start included")
     summarize(open_finished(out), args.out)
 
 

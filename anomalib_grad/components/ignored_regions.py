@@ -32,9 +32,9 @@ class IgnoredRegions(nn.Module):
     def __init__(self, kept: Tensor, spread: tuple[Tensor, Tensor]) -> None:
         super().__init__()
         self.register_buffer("kept", kept)
-        height, width = (matrix.to(kept.device, torch.float64) for matrix in spread)
+        height, width = (matrix.cpu().double() for matrix in spread)  # Apple's GPUs lack float64
         height, width = height / height.sum(dim=0), width / width.sum(dim=0)
-        self.register_buffer("shares", (height.T @ kept.double() @ width).float())
+        self.register_buffer("shares", (height.T @ kept.cpu().double() @ width).float().to(kept.device))
 
     def weigh(self, distance: Tensor, index: Tensor | None = None) -> Tensor:
         """Weight distances ``(B, 1, h, w)`` by the share of each that is judged in its category.
@@ -55,7 +55,7 @@ class IgnoredRegions(nn.Module):
         """Return ``kept`` in the order of other categories; unknown ones ignore nothing."""
         known = dict(zip(before, self.kept, strict=False)) if len(before) < len(self.kept) else {}
         everything = torch.ones_like(self.kept[-1])
-        return torch.stack([*(known.get(name, everything) for name in after), everything if after else self.kept[-1]])
+        return torch.stack([*(known.get(name, everything) for name in after), everything])
 
     @staticmethod
     def _rows(values: Tensor, index: Tensor | None) -> Tensor:

@@ -47,10 +47,10 @@ class Whitening(nn.Module):
             ValueError: If there are no images.
         """
         images, cells = 0, 0
-        first = torch.zeros_like(self.bias, dtype=torch.float64)  # (C,)
-        second = torch.zeros_like(self.matrix, dtype=torch.float64)  # (C, C)
+        first = torch.zeros(self.bias.shape, dtype=torch.float64)  # (C,), on the CPU: Apple's GPUs lack float64
+        second = torch.zeros(self.matrix.shape, dtype=torch.float64)  # (C, C)
         for batch in features:
-            rows = batch.transpose(0, 1).flatten(1).double()  # (C, n)
+            rows = batch.transpose(0, 1).flatten(1).cpu().double()  # (C, n)
             images, cells = images + len(batch), cells + rows.shape[1]
             first += rows.sum(dim=1)
             second += rows @ rows.T
@@ -77,4 +77,4 @@ def whitening_matrix(covariance: Tensor) -> Tensor:
     mean = variances.mean()
     if not mean > 0:
         return torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
-    return directions @ torch.diag((variances.clamp(min=0) + SHRINKAGE * mean).rsqrt()) @ directions.T
+    return directions @ torch.diag((variances + SHRINKAGE * mean).rsqrt()) @ directions.T

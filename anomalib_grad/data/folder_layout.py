@@ -14,9 +14,8 @@ from pathlib import Path
 from anomalib.data import Folder
 from anomalib.data.utils import LabelName, Split
 
-from .ignore_masks import IGNORE_FILE
 from .listing import IMAGE_SUFFIXES, list_images
-from .masks import check_no_masks_among, masks_by_name, take_mask
+from .masks import IGNORE_FILE, check_no_masks_among, masks_by_name, take_mask
 from .mvtec_layout import Layout, Row, check_defects, find_broken_links
 
 Folders = str | Path | Sequence[str | Path] | None

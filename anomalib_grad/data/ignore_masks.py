@@ -19,9 +19,8 @@ from torch.nn import functional
 from anomalib_grad.files.refusals import check_names_are_text
 
 from .listing import has_image_name
+from .masks import IGNORE_FILE
 from .read_or_refuse import read_mask
-
-IGNORE_FILE = "ignore.png"
 
 
 def kept_pixels(path: Path, size: tuple[int, int] | None = None) -> Tensor:

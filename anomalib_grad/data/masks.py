@@ -14,8 +14,16 @@ from .read_or_refuse import FileFormat, open_image
 
 logger = logging.getLogger(__name__)
 
+MASKS = "ground_truth"
+"""Folder of a product's masks in MVTec AD's layout."""
+IGNORE_FILE = "ignore.png"
 _SUFFIX = "_mask"
 _ORIENTATION, _UPRIGHT = 0x0112, 1  # EXIF tag and value
+
+
+def is_mask(path: PurePath) -> bool:
+    """Tell whether a path, relative to a product's folder or one above it, is a mask by its place or name."""
+    return MASKS in path.parts or path.name == IGNORE_FILE
 
 
 def masks_by_name(masks: Iterable[Path], folder: Path) -> dict[PurePath, Path]:

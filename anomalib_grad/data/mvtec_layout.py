@@ -29,9 +29,8 @@ from anomalib import TaskType
 from anomalib.data import AnomalibDataModule, AnomalibDataset, MVTecAD
 from anomalib.data.utils import LabelName, Split
 
-from .ignore_masks import IGNORE_FILE
 from .listing import counted_by_folder, list_images
-from .masks import check_no_masks_among, masks_by_name, take_mask
+from .masks import IGNORE_FILE, MASKS, check_no_masks_among, masks_by_name, take_mask
 from .read_or_refuse import DEFAULT_FORMAT, read_mask
 
 logger = logging.getLogger(__name__)
@@ -81,7 +80,7 @@ class MVTecLayout(Layout, MVTecAD):
         tested = folder / Split.TEST.value
         anomalous = [one for one in images if one.relative_to(folder).parts[1] != _NORMAL]
         check_defects(anomalous, tested, _RENAME)
-        masks = masks_by_name(mask_files, folder / "ground_truth")
+        masks = masks_by_name(mask_files, folder / MASKS)
         missing = find_broken_links([*images, *mask_files], self.skip_missing)
         rows, unmasked, of_normal = [], [], []
         for image in images:
@@ -97,7 +96,7 @@ class MVTecLayout(Layout, MVTecAD):
                 rows.append((split, label, str(image), "" if mask is None else str(mask), index))
         if unmasked and mask_files:
             raise ValueError(
-                f"{len(unmasked)} anomalous test images have no mask in {folder / 'ground_truth'} (first: "
+                f"{len(unmasked)} anomalous test images have no mask in {folder / MASKS} (first: "
                 f"{unmasked[0]}); add the masks, or remove all masks to evaluate the category by image metrics only",
             )
         unused = sorted(set(masks.values()) - missing)
@@ -123,7 +122,7 @@ def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
                 images.append(path)
             case ("test", _, _, *_):
                 images.append(path)
-            case ("ground_truth", *_):
+            case (name, *_) if name == MASKS:
                 masks.append(path)
             case (name,) if name == IGNORE_FILE:
                 pass

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-LOCAL = "model.head.local_representation.coordinates"
-GLOBAL = "model.head.global_representation.coordinates"
+LOCAL = "model.head.local_representation"
+GLOBAL = "model.head.global_representation"
 SAMPLES = 64
 ANOMALOUS_SAMPLES = 16
 
@@ -25,7 +25,7 @@ class CoordinateTap:
     def __init__(self, module: nn.Module) -> None:
         self._last: dict[str, Tensor] = {}
         parts = dict(module.named_modules())
-        networks = {name: parts[name] for name in (LOCAL, GLOBAL) if name in parts}
+        networks = {name: net for name in (LOCAL, GLOBAL) if (net := parts.get(f"{name}.coordinates")) is not None}
         self._handles = [net.register_forward_hook(partial(self._keep, name)) for name, net in networks.items()]
 
     def take(self) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from anomalib.post_processing import PostProcessor
 from torch import nn
 
 from anomalib_grad.evaluation.collector import Collector
+from anomalib_grad.evaluation.coordinates import GLOBAL, LOCAL
 from anomalib_grad.evaluation.metrics import Counts
 from anomalib_grad.report.records import CategoryRecord, CategoryResult, TestReport
 from anomalib_grad.report.table import write_csv, write_json
@@ -62,8 +63,8 @@ def build_report(
         mean=CategoryResult("mean", total.n_normal, total.n_anomalous, **values["mean"], threshold=math.nan),
         records=records,
         notes=notes,
-        local_resolution=_resolution(module, "model.head.local_representation.grid.cells"),
-        global_resolution=_resolution(module, "model.head.global_representation.grid.cells"),
+        local_resolution=_resolution(module, LOCAL),
+        global_resolution=_resolution(module, GLOBAL),
     )
 
 
@@ -117,9 +118,9 @@ def _threshold_notes(post_processor: PostProcessor | None, categories: list[str]
     ]
 
 
-def _resolution(module: nn.Module, name: str) -> int | None:
-    """Return the cells per axis of a grid of the model; ``None`` without such a grid, or if its axes differ."""
-    cells = dict(module.named_parameters()).get(name)  # (1, C, cells of each axis...)
+def _resolution(module: nn.Module, representation: str) -> int | None:
+    """Return the cells per axis of a representation's grid; ``None`` without a grid, or if its axes differ."""
+    cells = dict(module.named_parameters()).get(f"{representation}.grid.cells")  # (1, C, cells of each axis...)
     return cells.shape[2] if cells is not None and len(set(cells.shape[2:])) == 1 else None
 
 

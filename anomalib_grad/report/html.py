@@ -27,7 +27,6 @@ from anomalib_grad.files.atomic import write_text
 from anomalib_grad.thresholds.error_rates import neighbours, rate_in_words, written
 from anomalib_grad.thresholds.labelled_scores import KnownImage
 from anomalib_grad.thresholds.normalization import denormalize
-from anomalib_grad.thresholds.post_processor import UNKNOWN
 
 from . import plots
 from .records import METRIC_NAMES, CategoryRecord, CategoryResult, Example, TestReport
@@ -179,7 +178,6 @@ def _recognition(records: Sequence[CategoryRecord]) -> dict[str, Any] | None:
         return None
     correct = sum(taken[category] for category, taken in counts.items())
     total = sum(taken.total() for taken in counts.values())
-    unseen = sum(taken[UNKNOWN] for taken in counts.values())
     confusions = [
         (count, category, name)
         for category, taken in counts.items()
@@ -189,10 +187,6 @@ def _recognition(records: Sequence[CategoryRecord]) -> dict[str, Any] | None:
     return {
         "columns": [*counts, *sorted(set().union(*counts.values()) - set(counts))],
         "rows": counts,
-        "correct": correct,
-        "confused": total - correct - unseen,
-        "unseen": unseen,
-        "total": total,
         "accuracy": correct / total,
         "confusions": sorted(confusions, key=lambda entry: (-entry[0], entry[1:]))[:_LISTED_CONFUSIONS],
     }

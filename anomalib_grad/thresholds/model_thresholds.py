@@ -231,7 +231,7 @@ class ModelThresholds:
         self._change(
             product,
             Fit(found.image, found.pixel if rate else math.nan, f"{found.rule}, {what}"),
-            replace(old, fitted=found.image, images=thinned(images), seen=seen, rate=rate),
+            replace(old, fitted=found.image, images=thinned(images), seen=(normal, anomalous), rate=rate),
         )
 
     def follow(

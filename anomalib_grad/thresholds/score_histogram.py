@@ -26,10 +26,8 @@ class ScoreHistogram:
         self.counts = torch.zeros(0, 2, dtype=torch.int64)  # (bins, 2): normal, anomalous
 
     def update(self, scores: Tensor, anomalous: Tensor) -> None:
-        """Count scores of any shape; ``anomalous`` is bool and of the same shape."""
+        """Count scores of any shape, at least one; ``anomalous`` is bool and of the same shape."""
         bins = bin_of(scores.flatten())
-        if not len(bins):
-            return
         low, high = (int(end) for end in torch.aminmax(bins))
         classes = 2 * (bins - low) + anomalous.flatten()
         counts = torch.bincount(classes, minlength=2 * (high - low + 1)).cpu()

@@ -206,6 +206,7 @@ def test_mse_threshold_takes_a_number_auto_or_the_backbones_default() -> None:
         ({"channel_dropout": math.nan}, "channel_dropout must be at least 0 and less than 1, got nan"),
         ({"jitter_std": math.nan}, "jitter_std must be at least 0 and finite, got nan"),
         ({"indicator_weight": -1.0}, r"indicator_weight must lie in \[0, 1\], got -1\.0"),
+        ({"indicator_weight": 1.1}, r"indicator_weight must lie in \[0, 1\], got 1\.1"),
         ({"cosine_weight": math.nan}, r"cosine_weight must lie in \[0, 1\], got nan"),
         ({"lr_step": 0}, "lr_step must be a whole number of at least 1, got 0"),
         ({"precision": "half"}, "precision must be auto or trainer, got 'half'"),

@@ -16,7 +16,7 @@ from torch.nn import functional
 from anomalib_grad.anomaly_map import AnomalyMapGenerator, residual_norm
 from anomalib_grad.components.head import GradHead
 from anomalib_grad.files.configuration import CheckpointConfigurationError
-from anomalib_grad.torch_model import GradModel, TrainingOutput
+from anomalib_grad.torch_model import GradModel, TrainingOutput, in_eval_mode
 
 TINY = {"pre_trained": False, "fusion": "small", "num_blocks": 1, "smoothing_window": 5, "score_window": 8}
 
@@ -113,6 +113,34 @@ def test_the_head_sees_whitened_features():
     variances = torch.linalg.eigvalsh(seen.transpose(0, 1).flatten(1).cov())
     assert variances.max() < 1.1
     assert variances.max() > 0.8
+
+
+def test_regions_of_products_whose_data_bring_none_stay() -> None:
+    model, names = tiny(), ["nut", "pin"]
+    for name in names:
+        model.ignore({name: torch.arange(96).expand(64, 96) < 48}, names)
+    assert [bool(row.all()) for row in model.ignored.kept] == [False, False, True]
+
+
+def test_a_pickle_from_before_corruption_and_ignored_regions_judges_as_ever() -> None:
+    model, images, older = tiny().eval(), images_of((64, 96)), GradModel.__new__(GradModel)
+    older.__setstate__({name: value for name, value in vars(model).items() if name not in {"corruption", "ignored"}})
+    assert torch.equal(older(images).anomaly_map, model(images).anomaly_map)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_goes_back_into_the_mode_that_it_was_in(training: bool) -> None:
+    model = nn.Identity().train(training)
+    with in_eval_mode(model):
+        assert not model.training
+    assert model.training == training
+
+
+def test_a_trained_model_takes_the_tiles_that_it_has() -> None:
+    model = tiny()
+    spread_coordinates(model.head)
+    model.tiler = None
+    assert model.tiler is None
 
 
 def test_features_of_a_large_image_on_a_small_grid():

@@ -52,6 +52,18 @@ def test_a_table_of_predictions(tmp_path: Path, suffix: str):
     table.to_csv(file) if suffix == ".csv" else table.to_parquet(file)
     assert read_verdicts(file) == {"NA": [(Path("a.png"), False)], "pin": [(Path("c.png"), True)]}
     assert read_verdicts(file, "pin") == {"pin": [(Path("c.png"), True)]}
+    if suffix == ".parquet":
+        assert read_verdicts(tmp_path) == read_verdicts(file), "a folder of them is one table"
+
+
+@pytest.mark.parametrize(
+    ("words", "anomalous"),
+    [("normal, Good,false,0,0.0", False), ("anomalous,BAD ,defective,True,1,1.0", True)],
+)
+def test_verdicts_in_the_words_of_people_and_spreadsheets(tmp_path: Path, words: str, anomalous: bool):
+    pd.DataFrame({"path": "a.png", "right_label": words.split(",")}).to_csv(tmp_path / "table.csv")
+    verdicts = read_verdicts(tmp_path / "table.csv", "pin")["pin"]
+    assert verdicts == [(Path("a.png"), anomalous)] * len(words.split(","))
 
 
 def test_a_table_that_was_saved_by_a_spreadsheet_with_decimal_commas(tmp_path: Path):

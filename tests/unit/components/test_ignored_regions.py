@@ -53,6 +53,7 @@ def test_an_unknown_product_ignores_nothing_and_a_single_one_its_own() -> None:
     assert not several.pixels(torch.tensor([2])).any()
     assert single.pixels(None).float().mean() == 0.5
     assert single.pixels(torch.tensor([0])).float().mean() == 0.5
+    assert single.pixels(torch.tensor([1])).float().mean() == 0.5, "thresholds may tell products that the mask does not"
 
 
 def test_masks_follow_the_names_of_their_products() -> None:

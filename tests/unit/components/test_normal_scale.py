@@ -31,6 +31,18 @@ def test_scores_of_all_products_have_one_unit():
         assert scaled(scale, own, index).quantile(0.9) == pytest.approx(1, rel=0.1)
 
 
+def test_before_the_fit_every_product_has_the_unit_one():
+    scale, scores = NormalScale(), draw(4)
+    assert torch.equal(scaled(scale, scores, 2), scores)
+    scale.rearrange(["a", "b"], ["b", "a"])
+    assert scale.units.tolist() == [1, 1, 1]
+
+
+def test_a_tenth_of_the_training_images_of_a_single_product_exceed_one():
+    own = draw(101)
+    assert (scaled(fitted({0: own}, 1), own, 0) > 1 + 1e-6).sum() == 10
+
+
 def test_order_within_a_product_is_kept():
     scale = fitted({0: draw(20), 1: draw(20, 3.0)}, 2)
     scores = draw(50, seed=7)
@@ -75,3 +87,17 @@ def test_units_follow_the_names_of_categories():
     first, second, every = scale.units.tolist()
     scale.rearrange(["a", "b"], ["b", "new", "a"])
     assert scale.units.tolist() == [second, every, first, every]
+
+
+def test_units_that_were_fitted_in_a_validation_can_be_loaded_into():
+    with torch.inference_mode():
+        scale = fitted({0: draw(20)}, 1)
+    scale.load_state_dict({"units": torch.tensor([2.0, 3.0])})
+    assert scale.units.tolist() == [2, 3]
+
+
+def test_room_is_made_for_a_unit_of_each_category_and_for_nothing_else():
+    scale = NormalScale()
+    for stored in (torch.ones(3), torch.ones(3, 2), None):
+        scale.make_room({"scale.units": stored}, "scale.")
+        assert scale.units.shape == (3,)

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Local and global representation: shapes, order of pixels and images, jitter, memory."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -118,7 +120,9 @@ def test_authors_jitter_is_the_default():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"jitter_std": -0.1}, {"jitter_probability": -0.1}, {"jitter_probability": 1.5}], ids=str
+    "arguments",
+    [{"jitter_std": -0.1}, {"jitter_std": math.inf}, {"jitter_probability": -0.1}, {"jitter_probability": 1.5}],
+    ids=str,
 )
 def test_impossible_jitter_is_refused(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):

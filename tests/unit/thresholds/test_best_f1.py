@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from anomalib.data import InferenceBatch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from anomalib_grad.data import CategoryImageBatch
@@ -55,6 +55,7 @@ def validated(products: dict[str, Known]) -> PerCategoryPostProcessor:
     return post_processor
 
 
+@example([(CLOSE[1], False), (CLOSE[2], True)])  # the number halfway rounds up
 @given(both_kinds)
 def test_thresholds_that_are_fitted_in_a_file_have_the_best_f1(known: Known) -> None:
     assert f1_above(known, fit(images(known), None).image) == best_f1(known)
@@ -89,3 +90,4 @@ def test_a_score_that_is_no_number_leaves_the_threshold_one() -> None:
     known = [(2.0, False), (float("inf"), True)]
     threshold = fit(images(known), None).image
     assert 2 < threshold < 10
+    assert np.isfinite(fit(images([(float("inf"), False), (float("inf"), True)]), None).image)

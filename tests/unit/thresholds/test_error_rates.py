@@ -4,9 +4,10 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from anomalib_grad.thresholds.error_rates import extrapolates, interval, neighbours, outcome, rate_in_words
+from anomalib_grad.thresholds.error_rates import extrapolates, interval, neighbours, outcome, rate_in_words, written
 from anomalib_grad.thresholds.labelled_scores import KnownImage, from_plain, thinned, to_plain
 
 
@@ -29,12 +30,27 @@ def test_a_score_at_the_threshold_is_normal():
     assert outcome(images([1.0, 2.0], [2.0, 3.0]), 2.0) == outcome(images([1.0, 2.0], [2.0, 3.0]), 2.5)
     found = outcome(images([1.0, 2.0], [2.0, 3.0]), 2.0)
     assert (found.false_alarms, found.missed) == (0, 1)
+    assert outcome(images([1 + 1e-9]), 1.0).false_alarms == 0, "models compare in float32"
 
 
 def test_an_image_whose_score_is_no_number_is_called_anomalous():
     image = KnownImage.of("a/b/c.png", math.nan, 1.0, anomalous=False)
     assert image.name == "b/c.png"
     assert outcome([image], 1e30).false_alarms == 1
+    assert all(math.isfinite(threshold) for threshold, _ in neighbours([image, *images([1.0, 2.0])], 1.5))
+
+
+def test_a_score_keeps_the_digits_of_float32():
+    score = np.nextafter(np.float32(1), np.float32(2))
+    assert np.float32(KnownImage.of("a.png", float(score), 1.0, anomalous=False).score) == score
+
+
+def test_a_threshold_is_written_with_as_many_digits_as_its_images_need():
+    assert written(1.23456, images([1.0, 2.0])) == "1.235"
+    close = images([0.123461, 0.123468])
+    text = written(0.1234642, close)
+    assert outcome(close, float(text)).false_alarms == 1
+    assert len(text) < len("0.1234642")
 
 
 def test_neighbouring_thresholds_judge_one_three_and_ten_images_differently():

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anomalib_grad.data.dataclasses import CategoryImageBatch
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
-from anomalib_grad.thresholds.rules import ABOVE, false_alarm_threshold, highest_normal_threshold
+from anomalib_grad.thresholds.rules import ABOVE, false_alarm_threshold, highest_normal_threshold, moved
 
 DISTRIBUTIONS = {
     "normal": lambda random, n: random.normal(size=n),
@@ -62,8 +62,35 @@ def test_the_unit_does_not_matter(scores: list[float], rate: float, scale: float
 
 def test_few_scores() -> None:
     assert math.isnan(false_alarm_threshold([], 0.1))
+    assert 14 < false_alarm_threshold([float(score) for score in range(1, 25)], 0.44) < 15, "25 x 0.56 rounds above 14"
     for equal in ([2.0], [2.0, 2.0, 2.0]):
         assert 2 < false_alarm_threshold(equal, 0.01) <= 2 * (1 + ABOVE)
+
+
+def test_the_tail_is_exponential_and_begins_at_the_largest_quarter() -> None:
+    eight = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
+    assert false_alarm_threshold(eight, 0.01) == pytest.approx(6 + 1.5 * math.log(2 / 0.09))
+
+
+@pytest.mark.parametrize(("scores", "rate"), [([1.0, 1.00001], 0.7), ([1.0, 1.0, 2.0], 0.8)])
+def test_a_threshold_lies_above_its_score_and_below_the_next_however_close(scores: list[float], rate: float) -> None:
+    assert 1 < false_alarm_threshold(scores, rate) < scores[-1]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "before", "after", "expected"),
+    [
+        (3.0, [4.0, 2.0], [20.0, 40.0], 30.0),
+        (1.0, [2.0, 4.0], [20.0, 60.0], 10.0),
+        (5.0, [2.0, 4.0], [20.0, 60.0], 75.0),
+        (-3.0, [-2.0, 0.0], [5.0, 7.0], 4.0),
+        (3.0, [], [], 3.0),
+    ],
+)
+def test_a_threshold_moves_with_the_scores(
+    threshold: float, before: list[float], after: list[float], expected: float
+) -> None:
+    assert moved(threshold, before, after) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("rate", "alarms"), [(0.25, 1), (0.1, 0)])
@@ -114,9 +141,13 @@ def validated(*batches: ImageBatch) -> PerCategoryPostProcessor:
     return post_processor
 
 
-def test_every_category_has_its_own_and_new_products_the_pooled_one() -> None:
+@pytest.mark.parametrize("masks", [True, False])
+def test_every_category_has_its_own_and_new_products_the_pooled_one(masks: bool) -> None:
     low, high = torch.arange(1.0, 20.0), torch.arange(101.0, 120.0)
-    post_processor = validated(normal_batch(low, "nut"), normal_batch(high, "pin"))
+    batches = normal_batch(low, "nut"), normal_batch(high, "pin")
+    for batch in batches if not masks else ():
+        batch.gt_mask = None
+    post_processor = validated(*batches)
     assert post_processor.image_thresholds.tolist() == pytest.approx([18, 118, 117], rel=1.1 * ABOVE)
     assert post_processor.pixel_thresholds.tolist() == pytest.approx([36, 236, 234], rel=1.1 * ABOVE)
     restored = PerCategoryPostProcessor()
@@ -133,7 +164,8 @@ def test_too_few_images_for_a_rate_are_named(caplog: pytest.LogCaptureFixture) -
     assert "'pin'" not in caplog.text
 
 
-def test_it_works_without_categories() -> None:
+def test_it_works_without_categories(caplog: pytest.LogCaptureFixture) -> None:
     post_processor = validated(normal_batch(torch.arange(1.0, 20.0), None))
     assert post_processor.image_threshold == pytest.approx(18, rel=1.1 * ABOVE)
     assert post_processor.pixel_threshold == pytest.approx(36, rel=1.1 * ABOVE)
+    assert not caplog.records, "it needs no anomalous images"

@@ -13,7 +13,7 @@ import torch
 from anomalib.data import InferenceBatch
 from rich.console import Console
 
-from anomalib_grad.thresholds.display import NO_THRESHOLDS, remarks, thresholds_table
+from anomalib_grad.thresholds.display import NO_EVIDENCE, NO_THRESHOLDS, remarks, thresholds_table
 from anomalib_grad.thresholds.labelled_scores import KnownImage
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
@@ -131,6 +131,7 @@ def test_a_fit_moves_the_range_with_the_threshold():
     model.fit("cup", NORMAL + BAD, "line", None)
     assert model.threshold("cup") == 7.25  # best F1: one false alarm, and both bad ones are found
     assert model.table[1].tolist() == thresholds().table[1].tolist()
+    assert [change.what for change in model.record("cup").history] == ["highest normal score", "best F1"]
 
 
 def shown(model: ModelThresholds, product: str) -> str:
@@ -145,6 +146,14 @@ def test_brackets_in_names_and_paths_are_shown():
     model = thresholds()
     model.fit("cup", NORMAL, "line/[day]/[/b]", None)
     assert "(line/[day]/[/b])" in shown(model, "cup")
+    model.products[0], model.records["cup [/b]"] = "cup [/b]", model.records["cup"]
+    assert "9 normal" in shown(model, "cup [/b]")
+
+
+def test_of_very_many_images_the_file_keeps_some_and_says_so():
+    model = thresholds()
+    model.fit("cup", [KnownImage("", anomalous=False, score=float(score)) for score in range(2001)], "line", None)
+    assert "cup: the file keeps 2000 of 2001 images, evenly spaced by score." in remarks(model)
 
 
 @pytest.mark.parametrize("change", ["fit", "correct"])
@@ -165,6 +174,22 @@ def test_a_promise_is_kept_when_images_of_other_light_come_in():
     model = thresholds(rate=0.2)
     model.fit("cup", NORMAL, "line", None)
     assert (model.threshold("cup"), model.record("cup").rate) == (just_above(7.0), 0.2)
+    model.correct("cup", [NORMAL[8]], "corrected")
+    assert model.promise("cup") == 0.2
+    for change in (
+        lambda: model.fit("cup", NORMAL + BAD, "line", None),
+        lambda: model.correct("cup", BAD, "corrected"),
+    ):
+        model.records["cup"] = ThresholdRecord.of("false alarms 0.2", "line", 7.0, NORMAL, 0.2)
+        change()
+        assert (model.threshold("cup"), model.record("cup").rate) == (7.25, None), "anomalous images take best F1"
+
+
+def test_a_rate_needs_normal_images():
+    model = thresholds()
+    model.records["cup"] = ThresholdRecord.of("best F1", "validation", 8.0, BAD)
+    with pytest.raises(ValueError, match="The file has no normal image of cup; fit the threshold on some"):
+        model.set_false_alarms("cup", 0.1)
 
 
 def in_other_units(images: list[KnownImage]) -> list[KnownImage]:
@@ -185,6 +210,7 @@ def test_a_threshold_follows_the_scores_of_validation_images():
     best.records["cup"] = ThresholdRecord.of("best F1", "validation", 7.25, NORMAL + BAD)
     best.follow("cup", NORMAL + BAD, after)
     assert best.threshold("cup") == 15.5
+    assert best.table[0, 2] == 1.0, "the range begins at the lowest score"
     assert best.table[0, 1] == just_above(48.0)  # in proportion: 16 was the highest
 
 
@@ -198,11 +224,15 @@ def test_a_threshold_of_best_f1_keeps_its_place_among_few_images_of_which_anothe
     assert model.threshold("cup") == 15.5
     assert model.record("cup").rule == "best F1, moved"
     model.follow("cup", in_other_units(few), few)
-    assert model.threshold("cup") == 7.25
+    assert (model.threshold("cup"), model.record("cup").rule) == (7.25, "best F1, moved")
+    model.follow("cup", BAD, in_other_units(BAD))
+    assert model.threshold("cup") == 7.25, "without normal images nothing is known of it"
     model.table[-1, 0] = 7.25
     model.records["unknown"] = ThresholdRecord.of("best F1", "validation", 7.25, NORMAL + BAD)
     model.follow("unknown", few, few, in_other_units(few))
     assert model.threshold("unknown") != 7.25, "with images of other products it is fitted on all"
+    assert model.table[-1, 1] == 16.0, "and pixels, of which only the largest are known, are not"
+    assert model.record("unknown").images == (), "the records of the products hold them"
 
 
 def test_a_threshold_that_someone_set_keeps_its_place_among_the_normal_scores():
@@ -227,6 +257,8 @@ def test_a_correction_is_counted_once():
         model.correct("cup", [false_alarm], "corrected")
     assert [image.name for image in model.images("cup")].count("line/1.png") == 1
     assert model.record("cup").seen == (normal + 1, anomalous)
+    assert model.table[0, 1] == 16.0, "best F1 of images says nothing of pixels"
+    assert not [line for line in remarks(model) if "the file keeps" in line]
     assert model.threshold("cup") == pytest.approx(7.4)  # between it and the next bad one
 
 
@@ -236,9 +268,12 @@ def test_what_is_set_comes_back_from_files_and_changes_verdicts():
     plain = json.loads(json.dumps(model.to_plain()))
     again = ModelThresholds.from_plain(plain, model.products, model.table)
     assert again.records == model.records
+    with pytest.raises(ValueError, match=r"1 products and statistics of shape \(3, 6\)"):
+        ModelThresholds.from_plain(plain, ["cup"], model.table)
     post_processor = PerCategoryPostProcessor()
     post_processor.set_categories(["cup", "pin"])
     again.apply_to(post_processor)
+    assert post_processor.records == model.records
     scores = InferenceBatch(pred_score=torch.tensor([3.1, 3.1, 3.1]), anomaly_map=torch.zeros(3, 1, 2, 2))
     assert post_processor(scores, torch.tensor([0, 1, 2])).pred_label.tolist() == [True, False, False]
 
@@ -279,6 +314,8 @@ def test_unknown_products_have_the_images_of_all():
     model = thresholds()
     model.records["unknown"] = ThresholdRecord.of("best F1", "validation", 8.0, [])
     assert len(model.images("unknown")) == 11
+    model.fit("unknown", NORMAL[:4], "line", None)
+    assert model.images("unknown") == tuple(NORMAL[:4])
     model.set_threshold("unknown", 1.0)
     assert (model.threshold("unknown"), model.threshold("pin")) == (1.0, 8.0)
 
@@ -288,6 +325,7 @@ def test_unknown_products_have_the_images_of_all():
     [
         ({}, lambda model: model.set_threshold("cup", math.inf), "finite"),
         ({}, lambda model: model.set_false_alarms("pin", 0.1), "does not record which images"),
+        ({}, lambda model: model.set_sensitivity("cup", 1.1), "A sensitivity must lie between 0 and 1, got 1.1"),
         ({"enable_normalization": False}, lambda model: model.set_sensitivity("cup", 0.6), "does not normalise"),
         ({"image_sensitivity": 0.0}, lambda model: model.set_threshold("cup", 1.0), "calls nothing anomalous"),
     ],
@@ -303,6 +341,7 @@ def test_what_cannot_be_set_is_said_and_nothing_changes(settings: dict, change, 
 
 def test_the_threshold_that_is_shown_is_the_one_that_sensitivity_moves():
     assert thresholds(image_sensitivity=0.75).threshold("cup") == 4.0
+    assert thresholds(image_sensitivity=0.75, enable_normalization=False).threshold("cup") == 8.0
 
 
 @pytest.mark.parametrize(
@@ -320,3 +359,21 @@ def test_a_model_that_was_never_validated_is_not_told_to_do_what_it_refuses(chan
     with pytest.raises(ValueError, match=r"no score range yet.* or fit the threshold on images") as error:
         change(model)
     assert "--threshold" not in str(error.value)
+    model.fit("cup", NORMAL[1:], "line", None)
+    assert model.table[0].tolist() == [just_above(each) for each in (8.0, 16.0, 1.0, 15.0, 0.0, 32.0)]
+
+
+def test_a_threshold_whose_images_nobody_recorded_has_no_sensitivity():
+    model = thresholds()
+    model.records = {}
+    assert remarks(model) == [NO_EVIDENCE]
+    model.set_threshold("pin", 3.0)
+    with pytest.raises(ValueError, match="does not record which images the threshold of pin comes from"):
+        model.set_sensitivity("pin", 0.6)
+
+
+def test_a_range_reaches_to_the_highest_score_that_is_a_number():
+    model = thresholds()
+    far = [KnownImage("bad.png", anomalous=True, score=score) for score in (100.0, math.inf)]
+    model.fit("cup", NORMAL + far, "line", None)
+    assert model.table[0, 2:4].tolist() == [0.0, 100.0]

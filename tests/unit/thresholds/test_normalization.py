@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import binary_auroc
 
-from anomalib_grad.thresholds.normalization import denormalize
+from anomalib_grad.thresholds.normalization import denormalize, place_range
 from anomalib_grad.thresholds.post_processor import normalize
 
 NAN = float("nan")
@@ -72,6 +72,17 @@ def test_threshold_at_an_extreme(threshold: float) -> None:
 
 def test_no_range_gives_half_at_the_threshold() -> None:
     assert normalize(torch.tensor([4.0, 4.0]), *tensors(4, 4, 4)).tolist() == [0.5, 0.5]
+    assert denormalize(0.75, 4, 4, 4) == normalize(torch.tensor(4.5), *tensors(4, 4, 4)).item() + 3.75 == 4.5
+    low, middle, high = place_range(5.0, 0.3, 4.0, 4.0)
+    assert low < middle < high
+
+
+@pytest.mark.parametrize("level", [0.3, 0.7, 0.95])
+def test_a_score_placed_at_a_level_is_not_above_it_in_float32(level: float) -> None:
+    for threshold in torch.linspace(0.5, 9.5, 50).tolist():
+        low, middle, high = place_range(threshold, level, 0.0, 10.0)
+        placed = normalize(torch.tensor(threshold), *tensors(low, high, middle)).item()
+        assert level - 1e-5 < placed <= torch.tensor(level)
 
 
 def test_without_threshold_the_middle_without_range_the_raw_score() -> None:

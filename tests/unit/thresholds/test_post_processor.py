@@ -174,6 +174,7 @@ def test_an_interrupted_validation_leaves_nothing() -> None:
     interrupted.on_validation_epoch_start(TRAINER, None)
     assert fit(mixed_batches(), interrupted).records.keys() == {"bolt", "cap", "unknown"}
     assert interrupted.records["bolt"].seen == (3, 2)
+    assert interrupted.records["unknown"].images == (), "the records of the products hold them"
 
 
 def test_images_that_a_sampler_repeats_for_equal_shares_count_once() -> None:
@@ -196,6 +197,24 @@ def test_later_validation_replaces_the_rows_it_sees_and_keeps_the_others() -> No
     fit([make_batch(["bolt"] * 5, [2 * score for score in scores], labels)], fitted)
     assert fitted.category_threshold("bolt") == pytest.approx(4.4)  # between 2.8 and 6
     assert fitted.category_threshold("cap") == 22.0  # between 14 and 30
+
+
+def test_categories_that_stay_keep_what_is_known_of_them() -> None:
+    fitted = fit(mixed_batches())
+    fitted.rearrange(["cap"], ["ant", "cap", "dish"])
+    assert fitted.records.keys() == {"cap", "unknown"}
+    pooled = float(fitted.image_threshold)
+    assert [fitted.category_threshold(name) for name in fitted.categories] == [pooled, 22.0, pooled]
+    fitted.set_categories(["cap"])
+    assert fitted.records == {}
+    assert fitted.category_threshold("cap") == pooled
+
+
+def test_labels_and_masks_that_a_batch_has_stay() -> None:
+    batch = make_batch(["bolt"], [3.5], [1])
+    batch.pred_label, batch.pred_mask = torch.tensor([False]), torch.zeros(1, 4, 4, dtype=torch.bool)
+    assert judge(fit(mixed_batches()), batch) == [False]
+    assert not batch.pred_mask.any()
 
 
 def test_new_category_replaces_all_where_none_was_learned() -> None:
@@ -233,15 +252,18 @@ def test_a_named_category_is_refused_before_training_on_data_that_name_none() ->
         post_processor.on_fit_start(TRAINER, None)
 
 
-def test_datamodule_names_the_categories_at_the_start() -> None:
-    post_processor = PerCategoryPostProcessor()
-    trainer = SimpleNamespace(sanity_checking=False, datamodule=SimpleNamespace(categories=["bolt", "cap", "rivet"]))
-    post_processor.on_fit_start(trainer, None)
-    assert post_processor.categories == ["bolt", "cap", "rivet"]
-    assert post_processor.recogniser(torch.rand(1, 3)).tolist() == [3]
+@pytest.mark.parametrize("trained", [True, False])
+def test_datamodule_names_the_categories(trained: bool) -> None:
+    post_processor, names = PerCategoryPostProcessor(), ["rivet", "cap", "bolt"]
+    trainer = SimpleNamespace(sanity_checking=False, datamodule=SimpleNamespace(categories=names))
+    if trained:
+        post_processor.on_fit_start(trainer, None)
+        assert post_processor.categories == names
+        assert post_processor.recogniser(torch.rand(1, 3)).tolist() == [3]
     for batch in mixed_batches():
         post_processor.on_validation_batch_end(trainer, None, batch)
     post_processor.on_validation_epoch_end(trainer, None)
+    assert post_processor.categories == names
     assert post_processor.category_threshold("cap") == 22.0  # between 14 and 30
     assert post_processor.category_threshold("rivet") == float(post_processor.image_threshold)
 
@@ -377,7 +399,8 @@ def test_forward_takes_the_attribute() -> None:
     predictions = InferenceBatch(pred_score=torch.tensor([20.0]), anomaly_map=torch.ones(1, 1, 4, 4))
     by_index = fitted(predictions, torch.tensor([1]))
     fitted.category = "cap"
-    assert torch.equal(fitted(predictions).pred_score, by_index.pred_score)
+    for index in (None, torch.tensor([0])):
+        assert torch.equal(fitted(predictions, index).pred_score, by_index.pred_score)
 
 
 @settings(max_examples=50, deadline=None)

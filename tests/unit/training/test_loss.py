@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from anomalib_grad import Grad
-from anomalib_grad.components.corruption import LARGEST_PATCH, draw_spans, paste_patches
+from anomalib_grad.components.corruption import Corruption, draw_spans, paste_patches
 from anomalib_grad.training.loss import hard_mean, training_loss
 
 SIDES = st.integers(1, 9)
@@ -35,7 +35,7 @@ def test_patches_cover_a_part_of_most_images_and_leave_the_given_features_alone(
     assert torch.equal(features, before)
     share_of_images = covered.flatten(1).any(dim=1).float().mean().item()
     assert 0.5 < share_of_images < 1  # a quarter draws no patch
-    assert covered.flatten(1).float().mean(dim=1).max() <= 3 * (LARGEST_PATCH + 1 / 14) ** 2
+    assert covered.flatten(1).float().mean(dim=1).max() <= 3 * (4 / 14) ** 2
 
 
 def test_no_patches_change_nothing() -> None:
@@ -47,8 +47,33 @@ def test_no_patches_change_nothing() -> None:
 def test_a_span_is_one_piece_no_longer_than_allowed(side: int, seed: int) -> None:
     torch.manual_seed(seed)
     for span in draw_spans(8, side).int():
-        assert 1 <= span.sum() <= max(round(LARGEST_PATCH * side), 1)
+        assert 1 <= span.sum() <= max(round(2 * side / 7), 1)
         assert functional.pad(span, (1, 1)).diff().abs().sum() == 2
+
+
+def test_spans_reach_both_ends() -> None:
+    torch.manual_seed(0)
+    assert draw_spans(100, 7).any(dim=0).all()
+
+
+def test_patches_come_from_other_places_of_other_images_and_half_of_them_replace_what_they_cover() -> None:
+    torch.manual_seed(0)
+    features = torch.arange(256.0 * 14 * 14).view(256, 1, 14, 14)  # a value tells image and place
+    pasted = paste_patches(features, 1)
+    changed = pasted != features
+    from_elsewhere = changed & (pasted == pasted.round())  # blends have a fraction
+    replaced = from_elsewhere.flatten(1).any(dim=1).sum() / changed.flatten(1).any(dim=1).sum()
+    assert 0.35 < replaced < 0.65
+    apart = (pasted - features)[from_elsewhere]
+    assert (apart.abs() >= 14 * 14).float().mean() > 0.9
+    assert (apart % (14 * 14) != 0).float().mean() > 0.9
+
+
+def test_channels_are_dropped_as_a_whole() -> None:
+    torch.manual_seed(0)
+    dropped = Corruption(0, 0.5)(torch.ones(4, 16, 3, 3))
+    assert set(dropped.unique().tolist()) == {0, 2}
+    assert torch.equal(dropped.amin(dim=(2, 3)), dropped.amax(dim=(2, 3)))
 
 
 def test_hard_cells_rule_the_mean_and_only_the_errors_have_a_gradient() -> None:
