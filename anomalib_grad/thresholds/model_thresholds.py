@@ -224,10 +224,10 @@ class ModelThresholds:
         images = [*others, *corrections]
         rate = None if any(image.anomalous for image in images) else old.rate
         found = fit(images, rate)
-        more = [
-            len(scores_of(images, anomalous=truth)) - len(scores_of(known, anomalous=truth)) for truth in (False, True)
-        ]
-        seen = old.seen[0] + more[0], old.seen[1] + more[1]
+        normal, anomalous = (
+            seen + len(scores_of(images, anomalous=truth)) - len(scores_of(known, anomalous=truth))
+            for seen, truth in zip(old.seen, (False, True), strict=True)
+        )
         self._change(
             product,
             Fit(found.image, found.pixel if rate else math.nan, f"{found.rule}, {what}"),
