@@ -122,7 +122,6 @@ class FrozenBackbone(nn.Module):
         demand = "image_size must be height and width in whole pixels, such as [224, 224];"
         self.image_size = check_size(image_size, -math.inf, demand)
         self.maps = select_layers(name, layers)
-        self._places = sorted({feature_map.place for feature_map in self.maps})
         config = timm.get_pretrained_cfg(name) or PretrainedCfg()
         self.mean, self.std = tuple(config.mean), tuple(config.std)
         self._static_padding = faithful_padding and is_faithful(name)
@@ -142,6 +141,11 @@ class FrozenBackbone(nn.Module):
     def layers(self) -> list[str]:
         """Names of the feature maps in use."""
         return [feature_map.name for feature_map in self.maps]
+
+    @property
+    def _places(self) -> list[int]:
+        """Indices of the outputs that timm's network has to return."""
+        return sorted({feature_map.place for feature_map in self.maps})
 
     @property
     def tiler(self) -> "Tiler | None":

@@ -158,7 +158,12 @@ def test_a_finished_run_is_not_trained_again_and_says_so(
 def ended(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Grad]:
     """An engine whose training has ended, and its model."""
     engine = fit(shop, tmp_path_factory.mktemp("ended"))
+    engine.trainer.save_checkpoint(saved(engine))
     return engine, cast("Grad", engine.model)
+
+
+def saved(engine: Engine) -> str:
+    return f"{engine.trainer.default_root_dir}/one.ckpt"
 
 
 def test_a_second_training_of_an_engine_is_refused_before_it_changes_a_model(
@@ -207,8 +212,7 @@ def test_runs_that_judge_are_stopped_as_trainings_are(
 
     checkpoint, again = None, "start it again"
     if stage == "test":
-        checkpoint = str(tmp_path / "one.ckpt")
-        ended[0].trainer.save_checkpoint(checkpoint)
+        checkpoint = saved(ended[0])
         again += f" with: engine.test(model, ..., ckpt_path='{checkpoint}')"
     data = MultiCategory(root=shop, eval_batch_size=1, num_workers=0)
     callbacks = [StopInSecond(), DistinctImageVisualizer()]
