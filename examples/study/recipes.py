@@ -80,7 +80,7 @@ FAST = {
 }
 """Ways to reach the published accuracy in less time."""
 
-BOTH_STAGES = {"layers": "coarsest_stages", "method": {"num_blocks": 2}}
+STAGES, TWO = {"layers": "coarsest_stages"}, {"method": {"num_blocks": 2}}
 BETTER = {
     FAITHFUL: Row("fast", steps(500)),
     NEAREST: Row("plus", steps(1), scoring=None),
@@ -96,8 +96,9 @@ BETTER = {
     ),
     "plus, 300 steps": Row("plus", steps(300)),
     "plus, no copies, 1000 steps": Row("plus", steps(1000, copies=0)),
-    "plus, both stages": Row("plus", BOTH_STAGES),
-    "plus, both stages, one copy": Row("plus", steps(1500, copies=1) | BOTH_STAGES),
+    "plus, both stages": Row("plus", STAGES),
+    "plus, both stages, 2 blocks": Row("plus", STAGES | TWO),
+    "plus, both stages, 2 blocks, one copy": Row("plus", steps(1500, copies=1) | STAGES | TWO),
     "plus, no patches": Row("plus", {"training": {"pasted_patches": 0}}),
     "plus, no copy turned": Row("plus", {"training": {"turned_below": 0}}),  # matters only for products with few images
     "plus, all copies turned": Row("plus", {"training": {"turned_below": 10_000}}),
