@@ -14,13 +14,13 @@ import pandas as pd
 from anomalib_grad.data.listing import list_images
 from anomalib_grad.data.prediction import images_at
 from anomalib_grad.files.refusals import counted, enumerated
-from anomalib_grad.report.predictions import RIGHT_LABEL, Prediction
+from anomalib_grad.report.predictions import RIGHT_LABEL
 
 logger = logging.getLogger(__name__)
 
 FALSE_ALARMS, MISSED = "false_alarms", "missed"
 """Names of a product's folders: good parts that were called anomalous, and bad parts that were not."""
-PATH = Prediction._fields[0]
+PATH = "path"
 SEPARATORS = ",;\t"
 BLANK = SEPARATORS + " \r\n"
 _TRUTHS = dict.fromkeys(("true", "1", "1.0", "anomalous", "bad", "defective"), True)
