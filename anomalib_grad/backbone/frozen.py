@@ -4,6 +4,8 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from torch.nn import functional
 
 from anomalib_grad.data.resizing import resize_antialiased
 
-from .layers import list_feature_maps, outputs_of, select_layers
+from .layers import list_feature_maps, select_layers
 from .remove_unused import cut, cut_unused
 from .tiling import check_tiles, map_tiles
 from .weights import load_pretrained
@@ -68,6 +70,10 @@ def resize_map(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
     if height <= size[0] and width <= size[1]:
         return functional.interpolate(feature_map, size, mode="bilinear", align_corners=True)
     return resize_antialiased(feature_map, size)
+
+
+def _keep(maps: dict[str, Tensor], name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:  # noqa: ANN401  # a hook
+    maps[name] = output
 
 
 def _example(image_size: tuple[int, int]) -> Tensor:
@@ -200,7 +206,12 @@ class FrozenBackbone(nn.Module):
 
     def _maps_of(self, network: nn.Module, images: Tensor) -> list[Tensor]:
         """Run a network of :meth:`_build` and return the used maps: its outputs, and those of stages inside it."""
-        with outputs_of(network, [m.name for m in self.maps if not m.listed]) as inside:
+        inside: dict[str, Tensor] = {}
+        with ExitStack() as hooks:
+            for feature_map in self.maps:
+                if not feature_map.listed:
+                    keep = partial(_keep, inside, feature_map.name)
+                    hooks.enter_context(network.get_submodule(feature_map.name).register_forward_hook(keep))
             listed = dict(zip(self._places, network(images), strict=True))
         return self._channels_first([listed[m.place] if m.listed else inside[m.name] for m in self.maps])
 

@@ -3,8 +3,7 @@
 """Feature maps of a timm backbone: list them and select those to use."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from functools import cache, partial
 from itertools import pairwise
@@ -84,12 +83,16 @@ def _feature_maps(backbone: str) -> tuple[FeatureMap, ...]:
     ]
     between = dict(_stages_between(model, maps))
     if between:
+        shapes: dict[str, torch.Size] = {}
+        for name in between:
+            model.get_submodule(name).register_forward_hook(partial(_note_shape, shapes, name))
         size = (timm.get_pretrained_cfg(backbone) or PretrainedCfg()).input_size
-        with torch.no_grad(), outputs_of(model, between) as outputs:
+        with torch.no_grad():
             model(torch.empty(1, *size, device="meta"))
-        for name, place in between.items():
-            _, channels, _, width = outputs[name].shape
-            maps.append(FeatureMap(place, name, 2 ** round(math.log2(size[-1] / width)), channels, listed=False))
+        maps += [
+            FeatureMap(place, name, 2 ** round(math.log2(size[-1] / shapes[name][-1])), shapes[name][1], listed=False)
+            for name, place in between.items()
+        ]
     return tuple(sorted(maps, key=lambda feature_map: (feature_map.place, feature_map.listed)))
 
 
@@ -103,18 +106,8 @@ def _stages_between(model: nn.Module, maps: Sequence[FeatureMap]) -> Iterator[tu
                     yield f"{stages}.{number}", after.place
 
 
-@contextmanager
-def outputs_of(network: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """Yield a dictionary of the named modules' outputs, which a run of the network in the block fills."""
-    outputs: dict[str, Tensor] = {}
-
-    def keep(name: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
-        outputs[name] = output
-
-    with ExitStack() as hooks:
-        for name in names:
-            hooks.enter_context(network.get_submodule(name).register_forward_hook(partial(keep, name)))
-        yield outputs
+def _note_shape(shapes: dict[str, torch.Size], name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:  # noqa: ANN401  # a hook
+    shapes[name] = output.shape
 
 
 def is_plain_transformer(backbone: str) -> bool:
