@@ -3,6 +3,7 @@
 """Frozen timm backbone: maps images to one feature map (method section 1)."""
 
 import math
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -72,8 +73,22 @@ def resize_map(feature_map: Tensor, size: tuple[int, int]) -> Tensor:
     return resize_antialiased(feature_map, size)
 
 
-def _keep(maps: dict[str, Tensor], name: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:  # noqa: ANN401  # a hook
-    maps[name] = output
+def _keep(  # a hook
+    maps: dict[str, Tensor],
+    name: str,
+    thread: int,
+    _module: nn.Module,
+    _inputs: Any,  # noqa: ANN401
+    output: Tensor,
+) -> None:
+    if threading.get_ident() == thread:  # a module calls the hooks of all threads that run it
+        maps[name] = output
+
+
+def _stage(network: nn.Module, name: str) -> nn.Module:
+    """Return the stage that ``feature_info`` calls ``blocks.3``; where timm flattens a network, it is ``blocks_3``."""
+    flat = name.replace(".", "_")
+    return network.get_submodule(flat if hasattr(network, flat) else name)
 
 
 def _example(image_size: tuple[int, int]) -> Tensor:
@@ -210,8 +225,8 @@ class FrozenBackbone(nn.Module):
         with ExitStack() as hooks:
             for feature_map in self.maps:
                 if not feature_map.listed:
-                    keep = partial(_keep, inside, feature_map.name)
-                    hooks.enter_context(network.get_submodule(feature_map.name).register_forward_hook(keep))
+                    keep = partial(_keep, inside, feature_map.name, threading.get_ident())
+                    hooks.enter_context(_stage(network, feature_map.name).register_forward_hook(keep))
             listed = dict(zip(self._places, network(images), strict=True))
         return self._channels_first([listed[m.place] if m.listed else inside[m.name] for m in self.maps])
 

@@ -3,6 +3,7 @@
 """Frozen backbones of every family: nothing superfluous, nothing trained, the right maps, sizes that fit."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import timm
@@ -228,6 +229,17 @@ def test_coarsest_stages_are_all_stages_of_that_stride(name, layers):
     maps = select_layers(name, "coarsest_stages")
     assert [m.name for m in maps] == layers
     assert len({m.stride for m in maps}) == 1
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_050", "ghostnet_100"])
+def test_threads_that_share_a_backbone_get_the_features_of_their_own_images(name):
+    backbone = FrozenBackbone(name, "coarsest_stages", pre_trained=False, image_size=(64, 64))
+    images = torch.rand(4, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = [backbone(image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        found = [*pool.map(backbone, [*images] * 16)]
+    for features, own in zip(found, expected * 16, strict=True):
+        torch.testing.assert_close(features, own)
 
 
 def test_stages_that_timm_does_not_list_give_the_features_that_they_compute():
