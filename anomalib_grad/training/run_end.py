@@ -96,17 +96,18 @@ class ExplainHowToResume(Callback):
         checkpoint = last_checkpoint(trainer)
         function = (trainer.state.fn or TrainerFn.FITTING).value
         resume_with = "" if checkpoint is None else resume_command(function, checkpoint, sys.argv)
+        resumes = function == TrainerFn.FITTING  # all other runs begin anew
         if isinstance(exception, SystemExit | KeyboardInterrupt):  # no traceback follows
             stop = "SIGTERM" if isinstance(exception, SIGTERMException) else type(exception).__name__
-            resumes = function == TrainerFn.FITTING  # all other runs begin anew
             unsaved = "no checkpoint was written yet: " if resumes else ""
             again = "resume" if resumes else "start it again"
             advice = f"{again} with: {resume_with}" if resume_with else f"{unsaved}start it again"
             logger.warning("%s stopped before its end (%s); %s", function, stop, advice)
         elif resume_with and (  # from the same start it would fail in the same way
-            self._trained if function == TrainerFn.FITTING else str(checkpoint) != str(trainer.ckpt_path)
+            self._trained if resumes else str(checkpoint) != str(trainer.ckpt_path)
         ):
-            _add_note(exception, f"Resume from the last checkpoint with: {resume_with}")
+            again = "Resume from the last checkpoint" if resumes else f"The model is trained; start its {function} again"
+            _add_note(exception, f"{again} with: {resume_with}")
 
 
 def has_stopped(early: EarlyStopping) -> bool:

@@ -245,6 +245,18 @@ def test_a_checkpoint_is_not_advised_where_nothing_goes_on_from_it(shop: Path, t
     engine.fit(Grad.load_from_checkpoint(weights), datamodule=MultiCategory(root=shop, num_workers=0))
 
 
+def test_an_error_in_the_test_after_a_training_says_that_the_model_is_kept(shop: Path, tmp_path: Path) -> None:
+    class Fail(Callback):
+        def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            raise RuntimeError("the camera's folder is gone")
+
+    engine = fit(shop, tmp_path, Fail())
+    with pytest.raises(RuntimeError, match="folder is gone") as error:
+        engine.test(engine.model, datamodule=MultiCategory(root=shop, num_workers=0))
+    advice = "The model is trained; start its test again with: engine.test(model, ..., ckpt_path="
+    assert error.value.__notes__ == [f"{advice}'{engine.best_model_path}')"]
+
+
 def test_averages_of_more_than_weights_are_refused_with_what_works(shop: Path, tmp_path: Path) -> None:
     fit(shop, tmp_path / "first", StochasticWeightAveraging(1e-2, swa_epoch_start=1), epochs=2)
     with pytest.raises(ValueError, match=r"EMAWeightAveraging cannot average Grad.* use StochasticWeightAveraging"):
