@@ -106,8 +106,8 @@ class ExplainHowToResume(Callback):
         elif resume_with and (  # from the same start it would fail in the same way
             self._trained if resumes else str(checkpoint) != str(trainer.ckpt_path)
         ):
-            again = "Resume from the last checkpoint" if resumes else f"The model is trained; start its {function} again"
-            _add_note(exception, f"{again} with: {resume_with}")
+            kept = f"The model is trained; start its {function} again"
+            _add_note(exception, f"{'Resume from the last checkpoint' if resumes else kept} with: {resume_with}")
 
 
 def has_stopped(early: EarlyStopping) -> bool:

@@ -9,60 +9,26 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.metrics import F1AdaptiveThreshold, MinMax
 from anomalib.post_processing import PostProcessor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 
-from anomalib_grad.data import CategoryImageBatch
 from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor
 from anomalib_grad.thresholds.rules import ABOVE
+from score_batches import (
+    SCORES,
+    TRAINER,
+    assert_same_order,
+    assert_same_verdicts,
+    fit,
+    judge,
+    make_batch,
+    mixed_batches,
+)
 
-TRAINER = SimpleNamespace(sanity_checking=False, datamodule=None, state=SimpleNamespace(fn="validate"))
-# Scores of two products; each separates its anomalies perfectly, on its own scale, and no common threshold does.
-SCORES = {
-    "bolt": ([1.0, 1.2, 1.4, 3.0, 3.5], [0, 0, 0, 1, 1]),
-    "cap": ([10.0, 12.0, 14.0, 30.0, 35.0], [0, 0, 0, 1, 1]),
-}
 POOLED = ("_image_threshold", "_pixel_threshold", "image_min", "image_max", "pixel_min", "pixel_max")
-
-
-def make_batch(names: list[str] | None, scores: list[float], labels: list[int], *, masks: bool = True) -> ImageBatch:
-    """Images whose map is half the score everywhere, and the whole score on the anomalous pixel."""
-    score, label = torch.tensor(scores), torch.tensor(labels, dtype=torch.bool)
-    maps = (score / 2)[:, None, None].repeat(1, 4, 4)
-    maps[:, 0, 0] = score
-    mask = torch.zeros(len(scores), 4, 4, dtype=torch.bool)
-    mask[:, 0, 0] = label
-    fields = {
-        "image": torch.zeros(len(scores), 3, 4, 4),
-        "gt_label": label,
-        "gt_mask": mask if masks else None,
-        "pred_score": score,
-        "anomaly_map": maps,
-    }
-    return ImageBatch(**fields) if names is None else CategoryImageBatch(**fields, category=names)
-
-
-def mixed_batches() -> list[ImageBatch]:
-    """Batches in which the two products alternate."""
-    (bolt, labels), (cap, _) = SCORES["bolt"], SCORES["cap"]
-    return [make_batch(["cap", "bolt"], [cap[i], bolt[i]], [labels[i], labels[i]]) for i in range(5)]
-
-
-def fit(batches: list[ImageBatch], post_processor: PostProcessor | None = None) -> PerCategoryPostProcessor:
-    post_processor = post_processor or PerCategoryPostProcessor()
-    for batch in batches:
-        post_processor.on_validation_batch_end(TRAINER, None, batch)
-    post_processor.on_validation_epoch_end(TRAINER, None)
-    return post_processor
-
-
-def judge(post_processor: PostProcessor, batch: ImageBatch) -> list[bool]:
-    post_processor.on_test_batch_end(TRAINER, None, batch)
-    return batch.pred_label.tolist()
 
 
 def f1(predicted: list[bool], truth: list[int]) -> float:
@@ -94,18 +60,6 @@ def test_statistics_equal_anomalib_metrics_on_each_category_and_pooled() -> None
             assert torch.equal(getattr(fitted, name), getattr(pooled, name))
     scores = torch.tensor([score for own, _ in SCORES.values() for score in own])
     assert torch.equal(scores > fitted._image_threshold, scores >= pooled._image_threshold)
-
-
-def assert_same_verdicts(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    """Normalised scores stand on the same side of the threshold, and where anomalib orders them, in the same order."""
-    assert torch.equal(ours > 0.5, theirs > 0.5)
-    assert_same_order(ours, theirs)
-
-
-def assert_same_order(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    """Normalised scores stand in the same order where anomalib orders them."""
-    order = ours.flatten().argsort()
-    assert (theirs.flatten()[order].diff() >= 0).all()
 
 
 def test_each_product_is_judged_on_its_own_scale() -> None:
@@ -322,85 +276,6 @@ def test_no_masks_at_all_means_image_thresholds_for_pixels() -> None:
         PerCategoryPostProcessor(enable_threshold_matching=False),
     )
     assert separate.pixel_thresholds.isnan().all()
-
-
-# ---------------------------------------------------------------------- who names the category
-
-
-def test_names_come_from_the_attribute_then_the_batch_then_the_model() -> None:
-    fitted = fit(mixed_batches())
-    batch = make_batch(["bolt", "cap"], [1.0, 1.0], [0, 0])
-    batch.explanation = ["cap", "cap"]
-    assert fitted.category_index(batch).tolist() == [0, 1]
-    recognised = make_batch(None, [1.0] * 3, [0] * 3)
-    assert fitted.category_index(recognised) is None
-    recognised.explanation = ["cap", "unknown", "a scratch on the left"]
-    assert fitted.category_index(recognised).tolist() == [1, 2, 2]
-    fitted.category = "bolt"
-    assert fitted.category_index(batch).tolist() == [0, 0]
-    assert fitted.category_names(torch.tensor([1, 2, 0])) == ["cap", "unknown", "bolt"]
-
-
-def test_unknown_name_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
-    fitted = fit(mixed_batches())
-    with caplog.at_level(logging.WARNING):
-        for _ in range(2):
-            judge(fitted, make_batch(["rivet", "cap"], [1.0, 1.0], [0, 0]))
-    assert sum("rivet" in record.message for record in caplog.records) == 1
-
-
-def test_unknown_attribute_is_an_error_that_lists_the_known_names() -> None:
-    fitted = fit(mixed_batches())
-    fitted.category = "rivet"
-    with pytest.raises(ValueError, match="bolt, cap"):
-        judge(fitted, make_batch(None, [1.0], [0]))
-    with pytest.raises(ValueError, match="bolt, cap"):
-        fitted(InferenceBatch(pred_score=torch.ones(1), anomaly_map=torch.ones(1, 1, 4, 4)))
-
-
-def test_repeated_names_are_refused() -> None:
-    with pytest.raises(ValueError, match="cap"):
-        PerCategoryPostProcessor().set_categories(["cap", "bolt", "cap"])
-
-
-# ---------------------------------------------------------------------- forward
-
-
-def test_forward_agrees_with_the_test_path() -> None:
-    fitted = fit(mixed_batches())
-    batch = make_batch(["cap", "bolt", "rivet"], [20.0, 2.0, 7.0], [0, 0, 0])
-    predictions = InferenceBatch(pred_score=batch.pred_score.clone(), anomaly_map=batch.anomaly_map[:, None].clone())
-    index = fitted.category_index(batch)
-    judge(fitted, batch)
-    out = fitted(predictions, index)
-    assert torch.equal(out.pred_score, batch.pred_score)
-    assert torch.equal(out.pred_label, batch.pred_label)
-    assert torch.equal(out.anomaly_map[:, 0], batch.anomaly_map)
-    assert torch.equal(out.pred_mask[:, 0], batch.pred_mask)
-
-
-@pytest.mark.parametrize("with_score", [True, False])
-def test_forward_without_index_gives_anomalibs_verdicts(with_score: bool) -> None:
-    mine, base = fit(mixed_batches()), fit(mixed_batches(), PostProcessor())
-    predictions = InferenceBatch(
-        pred_score=torch.tensor([1.0, 20.0]) if with_score else None, anomaly_map=20 * torch.rand(2, 1, 4, 4)
-    )
-    everything_pooled = torch.full((2,), 2)
-    for out in (mine(predictions), mine(predictions, everything_pooled)):
-        theirs = base(predictions)
-        assert torch.equal(out.pred_label, theirs.pred_label)
-        assert torch.equal(out.pred_mask, theirs.pred_mask)
-        assert_same_verdicts(out.pred_score, theirs.pred_score)
-        assert_same_verdicts(out.anomaly_map, theirs.anomaly_map)
-
-
-def test_forward_takes_the_attribute() -> None:
-    fitted = fit(mixed_batches())
-    predictions = InferenceBatch(pred_score=torch.tensor([20.0]), anomaly_map=torch.ones(1, 1, 4, 4))
-    by_index = fitted(predictions, torch.tensor([1]))
-    fitted.category = "cap"
-    for index in (None, torch.tensor([0])):
-        assert torch.equal(fitted(predictions, index).pred_score, by_index.pred_score)
 
 
 @settings(max_examples=50, deadline=None)
