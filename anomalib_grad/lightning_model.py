@@ -70,8 +70,8 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             The other arguments override them.
         backbone: timm model name; ``None`` takes the recipe's, as in the other arguments up to ``cache``.
         layers: Names of the backbone's feature maps; ``"both"`` takes those at strides 8 and 16, ``"coarsest"`` only
-            the latter, ``"coarsest_stages"`` those of all stages of that stride, ``"middle"`` the middle one of all
-            maps, which in a plain transformer is at half of its depth.
+            the latter, ``"coarsest_stages"`` those of the last two stages of that stride, ``"middle"`` the middle one
+            of all maps, which in a plain transformer is at half of its depth.
         pre_trained: ``True`` takes timm's weights, a path reads them from a local safetensors or pth file, ``False``
             draws random ones. They are read when first needed, and never if a checkpoint brings them.
         image_size: Height and width to which images are resized, in pixels.

@@ -45,7 +45,7 @@ class GradModel(nn.Module):
     Args:
         backbone: timm model name.
         layers: Names of the backbone's feature maps; ``None`` takes those at strides 8 and 16, ``"coarsest"`` only
-            the latter, ``"coarsest_stages"`` all stages' of that stride, ``"middle"`` the middle one of all maps.
+            the latter, ``"coarsest_stages"`` the last two stages' of that stride, ``"middle"`` the middle one.
         pre_trained: ``True`` (timm's weights), ``False`` (random) or the path of a local weights file.
         image_size: Height and width of the input in pixels.
         faithful_padding: Pad EfficientNet-B4 as the authors' port does.

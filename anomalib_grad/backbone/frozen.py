@@ -103,8 +103,8 @@ class FrozenBackbone(nn.Module):
         name: timm model name, with or without a pretraining tag, or ``grad_tiny``, whose weights come with this
             package.
         layers: Names of the feature maps to use (timm's module names). ``None`` takes the maps at strides 8 and 16,
-            ``"coarsest"`` only that at stride 16, ``"coarsest_stages"`` all stages' at stride 16, ``"middle"`` the
-            middle one of all maps.
+            ``"coarsest"`` only that at stride 16, ``"coarsest_stages"`` the last two stages' at stride 16,
+            ``"middle"`` the middle one of all maps.
         pre_trained: ``True`` loads timm's weights from its hub or local cache, ``False`` draws random ones, a path
             loads a local safetensors or pth file.
         image_size: Height and width of the input in pixels.

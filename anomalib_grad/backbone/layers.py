@@ -19,8 +19,8 @@ from anomalib_grad.settings import BOTH_LAYERS
 from . import tiny  # noqa: F401  # makes timm know the built-in backbone grad_tiny
 
 COARSEST, COARSEST_STAGES, MIDDLE = "coarsest", "coarsest_stages", "middle"
-"""Values of ``layers`` for any backbone: the last of its default layers, that with the stages of the same stride before
-it, and the one halfway through the backbone."""
+"""Values of ``layers`` for any backbone: the last of its default layers, the last two stages of that one's stride,
+and the one halfway through the backbone."""
 
 
 class FeatureMap(NamedTuple):
@@ -143,8 +143,8 @@ def select_layers(backbone: str, layers: Sequence[str] | str | None) -> list[Fea
     """Return the feature maps of a backbone that ``layers`` names.
 
     ``None`` and ``"both"`` select :func:`default_layers`, ``"coarsest"`` only the last of them, ``"coarsest_stages"``
-    that with the unlisted stages of its stride, and ``"middle"`` the middle one of timm's maps, in a plain ViT at half
-    of its depth.
+    the last two stages of its stride (one where a network has only one, as most have), and ``"middle"`` the middle one
+    of timm's maps, in a plain ViT at half of its depth.
 
     Raises:
         ValueError: If a layer is unknown or named twice; the message lists the backbone's layers.
@@ -156,7 +156,7 @@ def select_layers(backbone: str, layers: Sequence[str] | str | None) -> list[Fea
         return default_layers(maps)[-1:]
     if layers == COARSEST_STAGES:
         (last,) = default_layers(maps)[-1:]
-        return [m for m in maps if m == last or (m.stride == last.stride and not m.listed)]
+        return [m for m in maps if m == last or (m.stride == last.stride and not m.listed)][-2:]
     if layers == MIDDLE:
         listed = [feature_map for feature_map in maps if feature_map.listed]
         return [listed[(len(listed) - 1) // 2]]

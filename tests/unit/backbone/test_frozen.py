@@ -220,12 +220,13 @@ def test_coarsest_is_the_last_of_the_default_layers(name, layers):
         ("mobilenetv2_050", ["blocks.3", "blocks.4"]),
         ("ghostnet_100", ["blocks.5", "blocks.6"]),  # timm lists the first of the two
         ("tf_efficientnet_b4", ["blocks.3", "blocks.4"]),  # 380 pixels are no multiple of the stride
+        ("rdnet_tiny", ["dense_stages.4", "dense_stages.5"]),  # the last two of four
         ("vgg11", ["features.19"]),  # whose layers between two pools are no stages
         ("resnet18", ["layer3"]),
         ("deit_tiny_patch16_224", ["blocks.8"]),
     ],
 )
-def test_coarsest_stages_are_all_stages_of_that_stride(name, layers):
+def test_coarsest_stages_are_the_last_two_of_that_stride(name, layers):
     maps = select_layers(name, "coarsest_stages")
     assert [m.name for m in maps] == layers
     assert len({m.stride for m in maps}) == 1
