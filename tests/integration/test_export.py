@@ -8,7 +8,6 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -21,58 +20,20 @@ from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
 from PIL import Image
 
-from anomalib_grad.adjustment import fit, set_threshold
 from anomalib_grad.deploy import CategoryOpenVINOInferencer
 from anomalib_grad.deploy.export import CATEGORIES_METADATA, SIZE_METADATA
 from anomalib_grad.lightning_model import Grad
-from exports import one_trace, to_both
-from helpers import TINY, as_if_trained, tiny
+from exports import EXACT, assert_same, infer, knows_two_categories, one_trace, picture, to_both
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("trusting")]
 
 NATIVE = Path(__file__).parents[3] / "shared/native_size"
 SIZES = [(256, 256), (64, 64), (50, 300), (900, 700), (1531, 2000)]
-EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
-STATISTICS = {"threshold": 0.5, "min": 0.1, "max": 0.9}
-
-
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A picture with structure at all scales, so that a resize without antialiasing would show."""
-    generator = np.random.default_rng(seed)
-    coarse = Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).resize((width, height))
-    return (0.7 * np.asarray(coarse) + 0.3 * generator.integers(0, 255, (height, width, 3))).astype(np.uint8)
-
-
-def know_two_categories(model: Grad) -> None:
-    """Fit recogniser and statistics on dark and bright pictures, so that no score is clamped."""
-    images = torch.stack([torch.as_tensor(picture(64, 64, seed)).permute(2, 0, 1) / 255 for seed in range(8)])
-    images[4:] = 0.5 + images[4:] / 2
-    model.eval()
-    with torch.no_grad():
-        features = model.model.backbone(model.pre_processor(images))
-        raw = model.model(features=features)
-    post_processor = model.post_processor
-    post_processor.set_categories(["bright", "dark"])
-    labels = torch.tensor([1] * 4 + [0] * 4)
-    post_processor.recogniser.margin = 3.0
-    post_processor.recogniser.fit(features.mean((2, 3)), labels, 2)
-    for level, values in (("image", raw.pred_score), ("pixel", raw.anomaly_map)):
-        low, high = 0.5 * values.min(), 1.5 * values.max()
-        for name, share in STATISTICS.items():
-            row = torch.stack([low + (high - low) * share * factor for factor in (1.0, 1.1)])
-            getattr(post_processor, f"category_{level}_{name}").copy_(row)
-            own = f"_{level}_{name}" if name == "threshold" else f"{level}_{name}"
-            getattr(post_processor, own).copy_(row.mean())
 
 
 @pytest.fixture(scope="module")
 def model() -> Grad:
-    """A model with the backbone whose export takes the least time; ``test_export_backbones.py`` has others."""
-    torch.manual_seed(0)
-    model = as_if_trained(Grad(**tiny(backbone="grad_tiny")).eval())
-    model.model.head.mse_threshold.fill_(0.1)
-    know_two_categories(model)
-    return model
+    return knows_two_categories()
 
 
 @contextlib.contextmanager
@@ -94,20 +55,6 @@ def exports(model: Grad, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         files = {"torch": model.to_torch(root), **to_both(model, root)}
     (root / "printed.txt").write_text(printed.getvalue())
     return {"root": root, **files}
-
-
-def infer(path: Path, image: Path | np.ndarray | torch.Tensor):
-    if path.suffix == ".pt":
-        return TorchInferencer(path, device="cpu").predict(image)
-    return OpenVINOInferencer(path, device="CPU", config=EXACT).predict(image)
-
-
-def assert_same(exported, predicted, tolerance: float = 1e-3) -> None:
-    score, anomaly_map = torch.as_tensor(exported.pred_score).reshape(-1), torch.as_tensor(exported.anomaly_map)
-    assert (score - predicted.pred_score).abs().max() < tolerance
-    assert (anomaly_map.reshape(len(score), -1) - predicted.anomaly_map.reshape(len(score), -1)).abs().max() < tolerance
-    sure = (predicted.pred_score - 0.5).abs() > tolerance
-    assert torch.equal(torch.as_tensor(exported.pred_label).reshape(-1)[sure], predicted.pred_label[sure])
 
 
 def test_exports_are_whole_quiet_and_no_larger_than_the_weights(model: Grad, exports: dict[str, Path]):
@@ -319,13 +266,6 @@ def test_an_export_fixed_to_the_models_own_size_takes_frames_of_any_and_its_weig
     assert again.pred_score == exported.pred_score
 
 
-@pytest.mark.parametrize("size", [(7, -1), (0, 64), (64,), (64.5, 64)])
-def test_an_export_for_images_of_no_size_is_refused(size: Any, tmp_path: Path):
-    with pytest.raises(ValueError, match=r"input_size must be .* got \("):
-        Grad(backbone="grad_tiny", fusion="small", image_size=(64, 64)).to_openvino(tmp_path, input_size=size)
-    assert not list(tmp_path.rglob("model*"))
-
-
 def test_damaged_metadata_are_refused(exports: dict[str, Path], tmp_path: Path):
     model = onnx.load(exports["onnx"])
     for names in ("[1", '"nut"', "[1]"):
@@ -351,71 +291,6 @@ def test_what_is_no_image_is_refused_by_an_exported_model(exports: dict[str, Pat
         CategoryOpenVINOInferencer(exports["openvino"], device="CPU").predict(None)
 
 
-def test_a_half_precision_model_without_categories_exports_in_float32_and_stays_half(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-):
-    torch.manual_seed(0)
-    model = Grad(**tiny(backbone="grad_tiny", mse_threshold=0.1)).half().eval()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    path, pickled = model.to_onnx(tmp_path), model.to_torch(tmp_path)
-    assert "output" not in capfd.readouterr().err, "the exporter speaks of outputs that are none"
-    assert model.dtype == torch.float16
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(value, before[name], equal_nan=True, rtol=0, atol=0)  # dtype and device included
-
-    inferencer = CategoryOpenVINOInferencer(path, device="CPU", config=EXACT)
-    image = picture(96, 80)
-    exported = inferencer.predict(image.astype(np.float32))  # uint8 would be resized in 8 bits
-    assert inferencer.categories == []
-    assert exported.explanation is None
-    with pytest.raises(ValueError, match="does not know the category 'bottle'; it knows none, so give none"):
-        inferencer.predict(image, category="bottle")
-    assert_same(exported, infer(pickled, image))
-
-    with pytest.raises(ValueError, match="no score range yet"):
-        set_threshold(path, threshold=1.0)
-    Image.fromarray(image).save(tmp_path / "image.png")
-    score = fit(path, tmp_path / "image.png").threshold(None)
-    for factor, anomalous in ((0.9, True), (1.1, False)):
-        set_threshold(path, threshold=factor * score)
-        assert bool(infer(path, tmp_path / "image.png").pred_label) is anomalous
-
-
-def test_a_model_without_a_post_processor_exports_its_own_scores(tmp_path: Path):
-    torch.manual_seed(0)
-    model = Grad(**tiny(backbone="grad_tiny", mse_threshold=0.1), post_processor=False).eval()
-    image = picture(64, 64).astype(np.float32)
-    predicted = model(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
-    exported = infer(model.to_onnx(tmp_path), image)
-    np.testing.assert_allclose(exported.pred_score.ravel(), predicted.pred_score, rtol=1e-3)
-    np.testing.assert_allclose(exported.anomaly_map.squeeze(), predicted.anomaly_map.squeeze(), rtol=1e-3, atol=1e-3)
-
-
-@pytest.fixture(scope="module")
-def fixed(model: Grad, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Exports for images of 96 x 80 pixels alone."""
-    return to_both(model, tmp_path_factory.mktemp("fixed"), input_size=(96, 80))
-
-
-@pytest.mark.parametrize("kind", ["openvino", "onnx"])
-def test_an_export_of_a_fixed_size_agrees_on_that_size(model: Grad, fixed: dict[str, Path], kind: str):
-    path = fixed[kind]
-    assert str(ov.Core().read_model(path).input(0).partial_shape) == "[?,3,96,80]"
-    image = picture(96, 80)
-    with torch.no_grad():
-        predicted = model(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
-    assert_same(infer(path, image), predicted)
-    inferencer = CategoryOpenVINOInferencer(path, device="CPU", config=EXACT)
-    assert_same(inferencer.predict(image), predicted)
-    with pytest.raises(
-        ValueError, match=r"images of 96 x 80 pixels .* this image has 50 x 300; export the model without"
-    ):
-        inferencer.predict(picture(50, 300))
-    refused, judged = inferencer.stream([picture(50, 300), image])
-    assert "this image has 50 x 300" in str(refused.error)
-    assert_same(judged.prediction, predicted)
-
-
 def test_the_openvino_graph_names_what_may_be_quantised(exports: dict[str, Path]):
     operations = ov.Core().read_model(exports["openvino"]).get_ops()
     convolutions = [op.get_friendly_name() for op in operations if "Convolution" in op.get_type_name()]
@@ -436,23 +311,3 @@ def test_the_inferencer_writes_nothing_to_the_current_folder_unless_told_to(
     assert [path.name for path in tmp_path.iterdir()] == ["openvino_cache"]
     CategoryOpenVINOInferencer(exports["openvino"], config={"CACHE_DIR": "cache"}).predict(picture(64, 64))
     assert list((tmp_path / "cache").iterdir())
-
-
-@pytest.mark.parametrize(
-    ("trained", "known", "said"),
-    [
-        (True, True, []),
-        (True, False, ["the exported model has no threshold"]),
-        (False, False, ["the model was never trained, so its scores mean nothing: give the checkpoint"]),
-    ],
-)
-def test_a_model_that_judges_nothing_says_so_when_it_is_exported(
-    trained: bool, known: bool, said: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    model = as_if_trained(Grad(**TINY)) if trained else Grad(**TINY)
-    if known:
-        know_two_categories(model)
-    model.to_torch(tmp_path)
-    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(warnings) == len(said)
-    assert all(warning.startswith(start) for warning, start in zip(warnings, said, strict=True))
