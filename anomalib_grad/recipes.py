@@ -110,7 +110,7 @@ _TABLE = (
         "beyond the paper, for products that nobody tuned for",
         Settings(
             image_size=(320, 320),  # shows the backbone more of small defects
-            layers="coarsest_stages",  # the deepest at stride 16 tell most about them, on their own 20 x 20 cells
+            layers="coarsest",  # the deeper layer (stride 16) tells most about them, on its own 20 x 20 cells
             fusion="small",
             method=MethodSettings(num_blocks=4, whitening=True, mse_threshold="auto"),  # k is fitted after whitening
             map=MapSettings(scaled=True, smoothing_window=15, score_share=0.01),

@@ -80,11 +80,10 @@ FAST = {
 }
 """Ways to reach the published accuracy in less time."""
 
-LAST, TWO = {"layers": "coarsest"}, {"method": {"num_blocks": 2}}
+STAGES, TWO = {"layers": "coarsest_stages"}, {"method": {"num_blocks": 2}}
 BETTER = {
     FAITHFUL: Row("fast", steps(500)),
     NEAREST: Row("plus", steps(1), scoring=None),
-    "nearest neighbours, last stage": Row("plus", steps(1) | LAST, scoring=None),
     PLUS: Row("plus"),
     "plus, not scaled": Row("plus", scoring={"scaled": False}),
     "plus, cosine": Row("plus", scoring={"distance": "cosine", "scaled": False}),
@@ -97,10 +96,9 @@ BETTER = {
     ),
     "plus, 300 steps": Row("plus", steps(300)),
     "plus, no copies, 1000 steps": Row("plus", steps(1000, copies=0)),
-    "plus, last stage": Row("plus", LAST),
-    "plus, last stage, no copies, 1000 steps": Row("plus", steps(1000, copies=0) | LAST),
-    "plus, 2 blocks": Row("plus", TWO),
-    "plus, 2 blocks, one copy": Row("plus", steps(1500, copies=1) | TWO),
+    "plus, both stages": Row("plus", STAGES),
+    "plus, both stages, 2 blocks": Row("plus", STAGES | TWO),
+    "plus, both stages, 2 blocks, one copy": Row("plus", steps(1500, copies=1) | STAGES | TWO),
     "plus, no patches": Row("plus", {"training": {"pasted_patches": 0}}),
     "plus, no copy turned": Row("plus", {"training": {"turned_below": 0}}),  # matters only for products with few images
     "plus, all copies turned": Row("plus", {"training": {"turned_below": 10_000}}),
@@ -111,9 +109,9 @@ PLAIN = {"training": {"copies": 0}}
 TRANSFORMER = {
     PLUS: Row("plus"),
     NEAREST: Row("plus", steps(1), scoring=None),
-    "nearest neighbours, three quarters": Row("plus", steps(1) | LAST, scoring=None),
+    "nearest neighbours, three quarters": Row("plus", steps(1) | {"layers": "coarsest"}, scoring=None),
     "no copies": Row("plus", PLAIN),
-    "no copies, three quarters": Row("plus", PLAIN | LAST),
+    "no copies, three quarters": Row("plus", PLAIN | {"layers": "coarsest"}),
     "no copies, block 5": Row("plus", PLAIN | {"layers": ["blocks.4"]}),
     "three copies": Row("plus", {"training": {"copies": 3}}),
 }
