@@ -297,7 +297,7 @@ class Grad(CategoryExportMixin, AnomalibModule):  # type: ignore[misc]  # to_onn
             CheckpointConfigurationError: If the user's settings contradict the checkpoint's, it is not of Grad, or its
                 weights were changed.
         """
-        recipe, settings = settings_in(checkpoint, self._given, self.recipe) or (self.recipe, self.settings)
+        recipe, settings = settings_in(checkpoint, type(self), self._given, self.recipe) or (self.recipe, self.settings)
         if settings != self.settings:
             with restoring("settings"):
                 network = build_network(settings, self._pre_trained)

@@ -71,10 +71,11 @@ def drop_copies(checkpoint: dict[str, Any], components: Iterable[nn.Module]) -> 
     checkpoint["callbacks"] = {name: state for name, state in states.items() if name not in keys}
 
 
-def settings_in(checkpoint: Mapping[str, Any], given: Settings, recipe: str) -> tuple[str, Settings] | None:
+def settings_in(checkpoint: Mapping[str, Any], kind: type, given: Settings, recipe: str) -> tuple[str, Settings] | None:
     """Return recipe and settings of a checkpoint's model, overridden by settings that the user gave.
 
     Args:
+        kind: Class of the model.
         checkpoint: Checkpoint of Grad or of another model.
         given: Settings that the user gave.
         recipe: Name of the user's recipe, or of the default one.
@@ -88,7 +89,7 @@ def settings_in(checkpoint: Mapping[str, Any], given: Settings, recipe: str) -> 
     stored = grouped(checkpoint.get(HYPER_PARAMETERS) or {})
     if not stored or CONFIGURATION not in checkpoint:
         return None
-    name, own = _recipe_and_settings(stored)
+    name, own = _recipe_and_settings(stored, kind)
     settings = given.over(own).over(PUBLISHED)
     if recipe not in {DEFAULT_RECIPE, name}:
         raise CheckpointConfigurationError(
@@ -98,10 +99,21 @@ def settings_in(checkpoint: Mapping[str, Any], given: Settings, recipe: str) -> 
     return name, settings
 
 
-def _recipe_and_settings(stored: Mapping[str, Any]) -> tuple[str, Settings]:
+def _recipe_and_settings(stored: Mapping[str, Any], kind: type) -> tuple[str, Settings]:
     """Return recipe and settings among the arguments in a checkpoint; say who wrote those that are not known."""
     with restoring("settings", NEWER):
+        of_model = [name for name in stored if not name.startswith("_")]  # the others are Lightning's
+        unknown = _unknown(kind, of_model)
+        if unknown is not None:
+            raise ValueError(f"{kind.__name__} has no argument {unknown!r}")
         return find_recipe(stored["recipe"]).name, Settings.of(stored)
+
+
+def _unknown(kind: type, names: Iterable[str]) -> str | None:
+    """Return the first of some names that is no argument of a class: Lightning would ignore it."""
+    own = signature(kind).parameters
+    takes_any = any(part.kind is part.VAR_KEYWORD for part in own.values())
+    return None if takes_any else next((name for name in names if name not in own), None)
 
 
 def fit_network(network: GradModel, given: Settings, checkpoint: Mapping[str, Any]) -> None:
@@ -170,16 +182,15 @@ def load(  # arguments are Lightning's
         FileNotFoundError: If the file does not exist.
         TypeError: If the model has no such argument; Lightning would ignore it.
     """
-    own = signature(kind).parameters
-    unknown = next((name for name in given if name not in {**signature(read).parameters, **own}), None)
-    if unknown is not None and not any(part.kind is part.VAR_KEYWORD for part in own.values()):
+    unknown = _unknown(kind, given.keys() - signature(read).parameters.keys())
+    if unknown is not None:
         raise TypeError(f"{kind.__name__} has no argument {unknown!r}; constants are in {', '.join(GROUPS)}.")
     allowed = kind.checkpoint_safe_globals()  # type: ignore[attr-defined]  # anomalib's
     with checked_checkpoint(source, allowed) as path:
         try:
             arguments = stored_arguments(path, allowed)
             if arguments:
-                _recipe_and_settings(arguments)
+                _recipe_and_settings(arguments, kind)
             for name in GROUPS.keys() & given.keys():
                 given[name] = filled(group_of(name, given[name]), group_of(name, arguments.get(name)))
             return read(path, *args, **arguments | given)

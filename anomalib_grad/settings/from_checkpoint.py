@@ -15,7 +15,12 @@ from .groups import GROUPS
 
 HYPER_PARAMETERS = "hyper_parameters"
 """Key under which Lightning stores constructor arguments in a checkpoint."""
-_RENAMED = {"feature_cache_dtype": ("cache", "dtype"), "feature_cache_gib": ("cache", "gib")}
+_FOLDER = "feature_cache_dir"
+_RENAMED = {
+    _FOLDER: ("cache", "folder"),
+    "feature_cache_dtype": ("cache", "dtype"),
+    "feature_cache_gib": ("cache", "gib"),
+}
 _RECIPES = {"residual": "grad", "mobile": "crad", "small": "crad_s"}
 
 
@@ -29,20 +34,21 @@ def stored_arguments(path: str | Path, extra_safe_globals: Sequence[Any]) -> dic
 def grouped(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the arguments in a checkpoint to the form that Grad takes.
 
-    Checkpoints from before there were recipes have one argument per setting. The cache's folder is left out, as it may
-    belong to another machine.
+    Checkpoints from before there were recipes have one argument per setting; Lightning adds those that they are read as
+    to them. The cache's folder is left out, as it may belong to another machine.
     """
     if not arguments:
         return {}
+    places = {part.name: (group, part.name) for group, kind in GROUPS.items() for part in fields(kind)} | _RENAMED
     if "recipe" in arguments:
         cache = arguments.get("cache")
-        return {**arguments, "cache": {**cache, "folder": None} if isinstance(cache, Mapping) else cache}
-    places = {part.name: (group, part.name) for group, kind in GROUPS.items() for part in fields(kind)} | _RENAMED
+        own = {"cache": {**cache, "folder": None} if isinstance(cache, Mapping) else cache}
+        return {name: value for name, value in arguments.items() if name not in places} | own
     result: dict[str, Any] = {"recipe": _RECIPES.get(str(arguments.get("fusion")), "crad")}
     for name, value in arguments.items():
-        group, own = places.get(name, (None, name))
+        group, name_in_group = places.get(name, (None, name))
         if group is None:
-            result[own] = value
-        else:
-            result.setdefault(group, {})[own] = value
+            result[name] = value
+        elif name != _FOLDER:
+            result.setdefault(group, {})[name_in_group] = value
     return result

@@ -334,6 +334,7 @@ def test_settings_of_no_training_are_refused_by_name(damaged: Path, change: Call
     ("change", "fault"),
     [
         (with_setting("hyper_parameters", recipe="ultra"), "there is no recipe 'ultra'; choose one of .*plus"),
+        (with_setting("hyper_parameters", knob=1), "Grad has no argument 'knob'"),
         (with_setting("hyper_parameters", training={"knob": 1}), "training has no setting 'knob'; its settings are .*"),
         (with_setting("hyper_parameters", training={"steps": -1}), "steps .*-1"),
     ],
