@@ -114,7 +114,8 @@ TRANSFORMER = {
     "no copies, three quarters": Row("plus", PLAIN | {"layers": "coarsest"}),
     "no copies, block 5": Row("plus", PLAIN | {"layers": ["blocks.4"]}),
     "three copies": Row("plus", {"training": {"copies": 3}}),
+    "one global cell": Row("plus", {"method": {"global_resolution": 1}}),  # the same global normal map for every image
 }
-"""Depth of the features of ``plus`` in a ViT of 12 blocks, and number of copies of its images."""
+"""Depth of the features of ``plus`` in a ViT of 12 blocks, number of copies of its images, and its global grid."""
 
 GROUPS = {"better": BETTER, "fast": FAST, "transformer": TRANSFORMER}
