@@ -8,7 +8,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from anomalib.data import InferenceBatch
@@ -257,17 +259,31 @@ class GradModel(nn.Module):
             self._ignore_all_but(self.ignored.rearranged(before, after))
 
 
+_switching_modes = Lock()
+_judging: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""Blocks of :func:`in_eval_mode` now running for each model that was in training mode, in whatever threads."""
+
+
 @contextmanager
 def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode for the block, then back into the mode it was in."""
-    if not model.training:
-        yield
-        return
-    model.eval()
+    """Put a model into eval mode for the block, then back into the mode it was in.
+
+    Of threads that share a model the last one puts it back: none is left to judge in training mode.
+    """
+    with _switching_modes:
+        switch = model.training or model in _judging
+        if switch:
+            _judging[model] = _judging.get(model, 0) + 1
+            model.eval()
     try:
         yield
     finally:
-        model.train()
+        if switch:
+            with _switching_modes:
+                _judging[model] -= 1
+                if not _judging[model]:
+                    del _judging[model]
+                    model.train()
 
 
 def network_of(module: nn.Module) -> GradModel:

@@ -85,6 +85,16 @@ def test_one_model_in_torch(deployed, images: list[Path]) -> None:
     assert torch.is_grad_enabled()
 
 
+def test_one_model_in_training_mode_as_a_checkpoint_is_loaded(deployed, images: list[Path]) -> None:
+    model = copy.deepcopy(deployed.model).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    tensors = {image: read_image(image)[None] for image in images}
+    assert_same(lambda image: model(tensors[image]).anomaly_map.numpy(), images)
+    assert model.model.training
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True, msg=name)
+
+
 def test_threads_that_export_one_model_at_once_leave_equal_files_and_the_model_as_it_was(
     deployed, tmp_path: Path
 ) -> None:
