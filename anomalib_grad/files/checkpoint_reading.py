@@ -102,13 +102,17 @@ def checked_checkpoint(source: str | Path | IO[bytes], extra_safe_globals: Seque
 
 
 class NameUnreadableCheckpoint(Callback):
-    """Callback that names the file in the error of a run that could not load its ``ckpt_path``."""
+    """Callback that names the file in the error of a run that could not load its ``ckpt_path``, and forgets the file.
+
+    Lightning keeps a checkpoint that it could not restore, and the trainer's next run would load it unasked.
+    """
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Rewrite the message of an exception that came from reading the checkpoint or from its content."""
         failure = None if trainer.ckpt_path is None else describe_failure(trainer.ckpt_path, exception)
         if failure is not None:
             reword(exception, failure)
+        trainer._checkpoint_connector._loaded_checkpoint = {}
 
 
 def describe_failure(path: str | Path, exception: BaseException) -> str | None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from anomalib.utils.serialization import anomalib_safe_globals
 
+from anomalib_grad.files.configuration import check_configuration
+from anomalib_grad.files.faults import CONFIGURATION
 from anomalib_grad.files.torch_files import load_mapped
 
 from .groups import GROUPS
@@ -25,9 +27,14 @@ _RECIPES = {"residual": "grad", "mobile": "crad", "small": "crad_s"}
 
 
 def stored_arguments(path: str | Path, extra_safe_globals: Sequence[Any]) -> dict[str, Any]:
-    """Read the constructor arguments in a checkpoint that has been checked; allow more classes than anomalib's."""
+    """Read the constructor arguments in a checkpoint that has been checked; allow more classes than anomalib's.
+
+    Raises:
+        CheckpointConfigurationError: If it is another model's, whose arguments Grad may not have.
+    """
     with anomalib_safe_globals(extra=extra_safe_globals):
         content = load_mapped(Path(path))
+    check_configuration({}, content.get(CONFIGURATION))
     return grouped(content.get(HYPER_PARAMETERS) or {})
 
 

@@ -257,6 +257,22 @@ def test_other_errors_stay_as_they_are(whole: Path, tmp_path: Path) -> None:
     assert isinstance(Grad.load_from_checkpoint(whole), Grad)
 
 
+def test_a_checkpoint_of_another_model_is_named_whatever_its_arguments(damaged: Path) -> None:
+    with_setting("hyper_parameters", n_features=20)(damaged)
+    of_another_model(damaged)
+    with pytest.raises(CheckpointConfigurationError, match="not written by Grad but by another model"):
+        Grad.load_from_checkpoint(damaged)
+
+
+def test_a_refused_checkpoint_is_not_loaded_by_the_next_run(whole: Path, tmp_path: Path) -> None:
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False)
+    images, other = data("predict", tmp_path), {**TINY, "method": {"num_blocks": 2}}
+    with pytest.raises(CheckpointConfigurationError, match="num_blocks"):
+        engine.predict(Grad(**other), ckpt_path=whole, **images)
+    with pytest.raises(ValueError, match="never trained"):
+        engine.predict(Grad(**other), **images)
+
+
 def test_settings_computed_with_numpy_come_back_as_plain_numbers(tmp_path: Path) -> None:
     given = tiny(learning_rate=np.float64(0.002), jitter_std=np.float64(0.1))
     save_model(Grad(**given, false_alarm_rate=np.float64(0.05)), path := tmp_path / "model.ckpt")
