@@ -10,15 +10,20 @@ import logging
 
 import lightning.pytorch as pl
 import torch
+from anomalib.post_processing import PostProcessor
 from lightning.pytorch.callbacks import Callback
 
-from anomalib_grad.torch_model import network_of
+from anomalib_grad.torch_model import GradModel, network_of
 
 logger = logging.getLogger(__name__)
 
 NEVER_TRAINED = (
     "the model was never trained, so its scores mean nothing: give the checkpoint of a trained model (--ckpt_path, in "
     "Python ckpt_path=...), or train first (anomalib train, in Python engine.fit)."
+)
+TWO_MODELS = (
+    "this engine has run another model, whose post-processor and callbacks would act on this one as well: make a new "
+    "Engine for each model of another kind."
 )
 WIDE = ("32-true", "bf16-mixed")
 """Precisions with the full range of float32, which do not overflow in training."""
@@ -29,6 +34,16 @@ class RefuseUntrained(Callback):
 
     It must run before callbacks that report what else an untrained model lacks.
     """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Raise a ValueError if callbacks of two models meet, as Lightning keeps those of a trainer's former model."""
+        others = [
+            callback
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+            if isinstance(callback, PostProcessor) and callback is not getattr(pl_module, "post_processor", None)
+        ]
+        if others or not isinstance(getattr(pl_module, "model", None), GradModel):
+            raise ValueError(TWO_MODELS)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Raise a ValueError if the head still has its initial weights; a checkpoint is loaded before this hook."""

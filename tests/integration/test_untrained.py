@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 from anomalib.engine import Engine
+from anomalib.models import Padim
+from anomalib.post_processing import PostProcessor
 
 from anomalib_grad.checkpoint.from_authors import save_model
 from anomalib_grad.data import MultiCategory
 from anomalib_grad.files.refusals import sentence_of
 from anomalib_grad.lightning_model import Grad
-from anomalib_grad.training.unusable_weights import NEVER_TRAINED
+from anomalib_grad.training.unusable_weights import NEVER_TRAINED, TWO_MODELS
 from helpers import TINY
 
 
@@ -46,6 +48,21 @@ def test_a_forgotten_checkpoint_is_asked_for(
         getattr(engine, run)(Grad(**TINY), datamodule=data)
     assert sentence_of(error.value) == NEVER_TRAINED, "the command line prints it alone"
     assert "no thresholds" not in caplog.text, "the cause, not what follows from it"
+
+
+def test_an_engine_that_has_run_grad_refuses_another_kind_of_model(engine: Engine, data: MultiCategory) -> None:
+    engine.validate(Grad(**TINY), datamodule=data)
+    engine.validate(Grad(**TINY), datamodule=data)
+    with pytest.raises(ValueError, match="new Engine for each model") as error:
+        engine.validate(Padim(backbone="resnet18", pre_trained=False), datamodule=data)
+    assert sentence_of(error.value) == TWO_MODELS
+
+
+def test_grad_refuses_an_engine_with_the_post_processor_of_another_model(engine: Engine, data: MultiCategory) -> None:
+    engine.validate(Grad(**TINY), datamodule=data)
+    engine.trainer.callbacks.append(PostProcessor())  # as a run of another model leaves it
+    with pytest.raises(ValueError, match="new Engine for each model"):
+        engine.validate(Grad(**TINY), datamodule=data)
 
 
 def test_a_validation_before_training_goes_on_and_makes_nothing_of_the_model(
