@@ -38,15 +38,18 @@ def main() -> None:
     parser.add_argument("--num-workers", type=int, default=8, help="processes that read images")
     args = parser.parse_args()
 
-    datamodule = MultiCategory(
-        root=args.root,
-        categories=args.categories or "all",
-        num_workers=args.num_workers,
-        seed=42,
-        **LAYOUTS[args.layout],
-    )
-    print("one model for", ", ".join(datamodule.categories))
-    model = Grad(backbone=args.backbone, pre_trained=args.backbone_weights or True)
+    try:
+        datamodule = MultiCategory(
+            root=args.root,
+            categories=args.categories or "all",
+            num_workers=args.num_workers,
+            seed=42,
+            **LAYOUTS[args.layout],
+        )
+        print("one model for", ", ".join(datamodule.categories))
+        model = Grad(backbone=args.backbone, pre_trained=args.backbone_weights or True)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
     engine = Engine() if args.max_epochs is None else Engine(max_epochs=args.max_epochs)
     engine.fit(model, datamodule=datamodule)
     for results in engine.test(model, datamodule=datamodule):
