@@ -26,12 +26,12 @@ from anomalib_grad.backbone import FrozenBackbone
 from anomalib_grad.data.dataset import MultiCategoryDataset
 from anomalib_grad.feature_cache import FeatureBatch, features_of
 from anomalib_grad.files.checkpoint_reading import restore
-from anomalib_grad.files.configuration import check_weights, restoring
+from anomalib_grad.files.configuration import CheckpointConfigurationError, check_weights, restoring
 from anomalib_grad.files.refusals import check_names_are_text
 from anomalib_grad.settings import Settings
 from anomalib_grad.thresholds.category_thresholds import UNKNOWN
 from anomalib_grad.thresholds.model_thresholds import ModelThresholds
-from anomalib_grad.thresholds.post_processor import per_category_or_none
+from anomalib_grad.thresholds.post_processor import PerCategoryPostProcessor, per_category_or_none
 from anomalib_grad.torch_model import GradModel, network_of
 
 from .feature_sample import FeatureSample, ValidationSampler, rescore
@@ -222,7 +222,8 @@ class Extending(BeforeThresholds):
         """Load the old products and the old head; if an early checkpoint has no old head, its current head is used.
 
         Raises:
-            CheckpointConfigurationError: If there is no sample of a product, or the weights do not fit the head.
+            CheckpointConfigurationError: If there is no sample of a product, the weights do not fit the head, or the
+                data name other products than those that the interrupted training learns.
         """
         if trainer.state.fn != "fit":
             return
@@ -231,11 +232,23 @@ class Extending(BeforeThresholds):
             if not set(held) <= self._sample.rows.keys():
                 raise ValueError(f"there are no features of {held}")
             self._hold(trainer, pl_module, held)
+        self._check_same_products(trainer, per_category_or_none(pl_module.post_processor))
         with restoring(f"{OLD_HEAD_KEY!r}"):
             stored = checkpoint.get(OLD_HEAD_KEY)
             if stored is not None and self._old.head is not None:
                 check_weights(self._old.head.state_dict(), stored)
                 self._old.head.load_state_dict(stored)
+
+    def _check_same_products(self, trainer: pl.Trainer, thresholds: PerCategoryPostProcessor | None) -> None:
+        """Refuse to resume on data that name other products than those that the checkpoint's training learns."""
+        given = products_of(trainer)
+        if thresholds is None or not given or set(thresholds.categories) == {*given, *self.held}:
+            return
+        learns = ", ".join(name for name in thresholds.categories if name not in self.kept)
+        raise CheckpointConfigurationError(
+            f"its training {f'learns {learns}' if learns else 'does not tell products apart'}, and the data contain "
+            f"{', '.join(given)}: resume with the same products, or start a new training that extends this checkpoint."
+        )
 
     # ------------------------------------------------------------------ replaying
 

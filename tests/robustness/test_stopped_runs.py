@@ -245,6 +245,19 @@ def test_a_checkpoint_is_not_advised_where_nothing_goes_on_from_it(shop: Path, t
     engine.fit(Grad.load_from_checkpoint(weights), datamodule=MultiCategory(root=shop, num_workers=0))
 
 
+def test_resuming_on_other_products_is_refused(shop: Path, tmp_path: Path) -> None:
+    fit(shop, tmp_path)
+    wider = shutil.copytree(shop, tmp_path / "wider")
+    shutil.copytree(shop / "nut", wider / "cup")
+    refused = f"cannot use checkpoint {tmp_path}/last.ckpt: its training learns nut, pin, and the data contain cup, "
+    with pytest.raises(ValueError, match=f"{refused}nut, pin: resume with the same products") as error:
+        fit(wider, tmp_path / "again", ckpt_path=tmp_path / "last.ckpt", epochs=2)
+    assert not getattr(error.value, "__notes__", []), "no advice to resume once more"
+    shutil.rmtree(wider / "nut")
+    with pytest.raises(ValueError, match=f"{refused}pin: "):
+        fit(wider, tmp_path / "again", ckpt_path=tmp_path / "last.ckpt", epochs=2)
+
+
 def test_an_error_in_the_test_after_a_training_says_that_the_model_is_kept(shop: Path, tmp_path: Path) -> None:
     class Fail(Callback):
         def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
