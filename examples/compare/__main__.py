@@ -14,6 +14,7 @@ import argparse
 import os
 import platform
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -22,17 +23,20 @@ from typing import Any
 
 import torch
 from anomalib.engine import Engine
+from anomalib.models import list_models
 from anomalib.models.components.feature_extractors import TimmFeatureExtractor
 from contestants import DINO, ROWS, Row, build, callbacks_of, row_of, short_warm_up
 from costs import inference_peak_mb, latencies, peak_mb, reset_peak, size_mb
 from lightning import seed_everything
 from local_weights import local_weights
-from storing import load_or_compute
+from storing import digest, load_or_compute
 from tables import METRICS, to_csv, to_markdown
 from token_cache import TokenCache, cached_tokens
 
 from anomalib_grad import MultiCategory
+from anomalib_grad.files.refusals import message
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 PACKAGES = ("anomalib", "anomalib-grad", "torch", "timm", "openvino")
 
 
@@ -66,6 +70,11 @@ def conditions_of(args: argparse.Namespace) -> dict[str, str]:
     return {name: str(getattr(args, name)) for name in names}
 
 
+def digests(names: Iterable[str], args: argparse.Namespace) -> dict[str, str]:
+    """Return the digests of the weight files given for encoders, by timm name."""
+    return {name: digest(args.weights[name]) for name in names if name in args.weights}
+
+
 def length_of(row: Row, model: Any, args: argparse.Namespace) -> dict[str, int]:  # noqa: ANN401  # any of anomalib's
     """Return the training length as arguments of the Engine.
 
@@ -96,6 +105,7 @@ def run(name: str, args: argparse.Namespace, cache: TokenCache | None) -> dict[s
         with local_weights(args.weights, random_encoders=args.random_encoders) as served:
             model = build(row, side, steps, len(data.train_data), args.cells, args.weights)
         result["random_encoder"] = bool(served.random)
+        result["weights"] = digests(sorted({row.encoder, *served.files}), args)
         attempt = "train"
         # Without validation, thresholds are not fitted; no metric depends on them.
         common: dict[str, Any] = {"default_root_dir": args.out / slug(name), "limit_val_batches": 0, "logger": False}
@@ -148,6 +158,20 @@ def cache_of(args: argparse.Namespace) -> TokenCache | None:
     return TokenCache(extractor.feature_extractor, args.memory)
 
 
+def positive(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def model_name(text: str) -> str:
+    """Check the label of a row, or the name of an image model of anomalib."""
+    if text not in ROWS and text not in list_models(case="pascal"):
+        raise argparse.ArgumentTypeError(f"there is no {text!r}; --help lists the labels and classes")
+    return text
+
+
 def weight_file(text: str) -> tuple[str, Path]:
     """Parse ``name=file``."""
     name, equals, file = text.partition("=")
@@ -161,25 +185,36 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder with one MVTec-AD-style folder per product")
     parser.add_argument("--categories", nargs="+", help="products to use; default: all, in one model")
-    parser.add_argument("--models", nargs="+", default=list(ROWS), help=f"anomalib's classes, or: {'; '.join(ROWS)}")
+    classes = ", ".join(sorted(list_models(case="pascal")))
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        type=model_name,
+        default=list(ROWS),
+        help=f"default: {'; '.join(ROWS)}. Or classes: {classes}",
+    )
     parser.add_argument(
         "--weights", nargs="+", type=weight_file, default=[], metavar="NAME=FILE", help="files by timm name"
     )
     parser.add_argument("--random-encoders", action="store_true", help="use random weights where there is no file")
     parser.add_argument(
-        "--side", type=int, help="side of the images in pixels, without crop; default: each model's own"
+        "--side", type=positive, help="side of the images in pixels, without crop; default: each model's own"
     )
-    parser.add_argument("--steps", type=int, help="steps of every training; default: each model's own")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--eval-batch", type=int, default=4, help="nearest neighbours in a large bank need memory")
-    parser.add_argument("--cells", type=int, default=1000, help="cells of all training images that PatchCore keeps")
-    parser.add_argument("--precision", default="32-true", help="of training; tests and exports use float32")
+    parser.add_argument("--steps", type=positive, help="steps of every training; default: each model's own")
+    parser.add_argument("--batch", type=positive, default=16)
+    parser.add_argument("--eval-batch", type=positive, default=4, help="nearest neighbours in a large bank need memory")
+    parser.add_argument(
+        "--cells", type=positive, default=1000, help="cells of all training images that PatchCore keeps"
+    )
+    parser.add_argument(
+        "--precision", default="32-true", choices=PRECISIONS, help="of training; tests and exports use float32"
+    )
     parser.add_argument("--memory", type=Path, help=f"folder that caches {DINO}'s tokens; 2.4 MB per image")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--threads", type=int, nargs="*", default=[1, 2], help="OpenVINO threads to time; none: no timing"
+        "--threads", type=positive, nargs="*", default=[1, 2], help="OpenVINO threads to time; none: no timing"
     )
-    parser.add_argument("--rounds", type=int, default=20, help="timed rounds")
+    parser.add_argument("--rounds", type=positive, default=20, help="timed rounds")
     parser.add_argument("--num-workers", type=int, default=0, help="processes that read images")
     parser.add_argument("--out", type=Path, default=Path("results/compare"), help="folder for finished rows and tables")
     args = parser.parse_args(given)
@@ -199,6 +234,8 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
         found = load_or_compute(file, lambda n=name, f=fixed, m=own: {**f, **run(n, args, m), **origin()})
         if found["conditions"] != fixed["conditions"]:
             raise SystemExit(f"{file} was computed under other conditions, {found['conditions']}: give another --out")
+        if found.get("weights", {}).items() - digests(found.get("weights", {}), args).items():
+            raise SystemExit(f"{file} was computed with other weights of its encoder: give those, or another --out")
         if str(found.get("problem")).startswith("build"):
             file.unlink()  # missing files may be available the next time
         rows.append(found)
@@ -214,8 +251,13 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     """Compare the models and print the table."""
     args = arguments()
-    compare(args)
+    try:
+        rows = compare(args)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {message(error)}") from error
     print(f"\n{(args.out / 'table.md').read_text()}\ntorch: {torch.get_num_threads()} threads; {origin()['machine']}")
+    if all("problem" in row for row in rows):
+        raise SystemExit("No model ran to its end; the table says why.")
 
 
 if __name__ == "__main__":

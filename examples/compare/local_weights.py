@@ -16,7 +16,10 @@ from typing import Any
 from unittest import mock
 
 import timm
+import torch
 from torch import nn
+
+from anomalib_grad.backbone.weights import load_pretrained
 
 
 class NoWeightsError(OSError):
@@ -49,6 +52,8 @@ def local_weights(files: Mapping[str, Path], *, random_encoders: bool = False) -
 
     Raises:
         NoWeightsError: In the block, if an encoder without a file is requested.
+        BackboneWeightsError: In the block, if a file lacks tensors of the encoder. timm would leave these random in
+            networks that give features.
     """
     served, create = Served(), timm.create_model
 
@@ -56,8 +61,15 @@ def local_weights(files: Mapping[str, Path], *, random_encoders: bool = False) -
         name = model_name.partition(".")[0]
         if pretrained and name in files:
             served.files.add(name)
-            overlay = {"file": str(files[name])}
-            return create(model_name, pretrained=True, **{**arguments, "pretrained_cfg_overlay": overlay})
+
+            def build(seed: int, **pretrained: Any) -> nn.Module:  # noqa: ANN401  # timm's arguments
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(seed)
+                    return create(model_name, **{**arguments, **pretrained})
+
+            encoder = build(seed=0, pretrained=False)
+            encoder.load_state_dict(load_pretrained(name, files[name], build))
+            return encoder
         if pretrained and not random_encoders:
             raise NoWeightsError(
                 f"there is no weight file for {name}: give --weights {name}=FILE, or --random-encoders"

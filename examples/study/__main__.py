@@ -16,10 +16,12 @@ from typing import Any
 from evaluate import STRESSES, figures, nearest_scorer, network_scorer, training_sample
 from generated import write
 from recipes import FAITHFUL, GROUPS, NEAREST, PLUS, Row, train
-from storing import load_or_compute
+from storing import digest, load_or_compute
 from tables import baseline_table, held_out_table, main_table, pixel_table, stress_table
 
 from anomalib_grad import MultiCategory
+from anomalib_grad.backbone.weights import BackboneWeightsError
+from anomalib_grad.files.refusals import message
 
 BACKBONE = "mobilenetv2_100"
 
@@ -54,15 +56,17 @@ def arguments() -> argparse.Namespace:
         parser.error(f"group {args.group} has no rows {sorted(unknown)}; choose from {list(GROUPS[args.group])}")
     if (args.root is None) == (args.generated is None):
         parser.error("give either --root with products, or --generated to generate some")
+    if args.weights is not None and not args.weights.is_file():
+        parser.error(f"there is no file {args.weights}: give the weights of {args.backbone}")
     if args.generated is not None:
         write(args.generated)
         args.root = args.generated
     return args
 
 
-def main() -> None:
-    """Run the requested rows that are not stored yet, then print the tables."""
-    args = arguments()
+def study(args: argparse.Namespace) -> str:
+    """Run the requested rows that are not stored yet, and return the tables."""
+    conditions = {"root": str(args.root.resolve()), "weights": None if args.weights is None else digest(args.weights)}
     group = GROUPS[args.group]
     chosen = [name for name in group if name in (args.only or group)]
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
@@ -72,8 +76,12 @@ def main() -> None:
             members = {other: row for other, row in group.items() if (row.recipe, row.arguments) == weights}
             slug = "".join(letter if letter.isalnum() else "_" for letter in f"{args.root.name} {next(iter(members))}")
             file = args.out / f"{slug}_{args.backbone}_{seed}.json"
-            found: Any = load_or_compute(file, lambda members=members, seed=seed: run(members, seed, args))
-            rows[name].append(found[name])
+            found: Any = load_or_compute(
+                file, lambda members=members, seed=seed: {"conditions": conditions, "rows": run(members, seed, args)}
+            )
+            if found.get("conditions") != conditions:
+                raise ValueError(f"{file} was computed on other data or weights: give those, or another --out.")
+            rows[name].append(found["rows"][name])
     categories = MultiCategory(root=args.root).categories
     tables = [main_table(rows, categories), pixel_table(rows, categories)]
     baselines = [name for name in (FAITHFUL, NEAREST) if name in rows]
@@ -85,7 +93,16 @@ def main() -> None:
     tables.append(stress_table(stressed, categories, list(STRESSES)))
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / f"{args.group}_{args.root.name}_{args.backbone}.md").write_text("\n\n".join(tables) + "\n")
-    print("\n" + "\n\n".join(tables))
+    return "\n\n".join(tables)
+
+
+def main() -> None:
+    """Run the study and print its tables."""
+    args = arguments()
+    try:
+        print(f"\n{study(args)}")
+    except (OSError, ValueError, BackboneWeightsError) as error:
+        raise SystemExit(f"error: {message(error)}") from error
 
 
 if __name__ == "__main__":

@@ -56,6 +56,35 @@ def test_an_encoder_without_a_file_is_refused_and_named(modules: Any) -> None:
         timm.create_model("mobilenetv2_050", pretrained=True)
 
 
+def test_a_file_of_another_encoder_is_refused_and_leaves_nothing_random(modules: Any, tmp_path: Path) -> None:
+    save_file(timm.create_model("resnet10t", pretrained=False).state_dict(), tmp_path / "file.safetensors")
+    with (
+        modules.local_weights.local_weights({"mobilenetv2_050": tmp_path / "file.safetensors"}),
+        pytest.raises(RuntimeError, match=r"file.safetensors' .*give a safetensors or pth file .*'mobilenetv2_050'"),
+    ):
+        timm.create_model("mobilenetv2_050", pretrained=True, features_only=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--models", "Stfpn"], "there is no 'Stfpn'; --help lists"),
+        (["--models", "Stfpm", "--steps", "-1"], "'-1' is not a whole number of at least 1"),
+        (["--models", "Stfpm", "--threads", "0"], "'0' is not a whole number of at least 1"),
+        (["--models", "Stfpm", "--precision", "8"], "invalid choice: '8'"),
+        (["--weights", "resnet18"], "'resnet18' is not TIMM_NAME=FILE"),
+        (["--models", "Stfpm"], "error: there is no folder nowhere; give the folder"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_at_once(
+    modules: Any, given: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["compare", "--root", "nowhere", *given])
+    with pytest.raises(SystemExit) as stopped:
+        modules.main.main()
+    assert sentence in f"{capsys.readouterr().err} {stopped.value}"
+
+
 def small_encoder() -> VisionTransformer:
     return VisionTransformer(img_size=32, patch_size=8, embed_dim=12, depth=3, num_heads=2, num_classes=0).eval()
 
@@ -105,15 +134,29 @@ def test_rates_of_dinomaly_follow_steps_and_warm_up_in_a_tenth_of_a_short_traini
 def test_models_that_run_and_one_that_cannot_have_a_row_each(modules: Any, tmp_path: Path, no_network: None) -> None:
     for name in ("bottle", "nut"):
         write_category(tmp_path / "products" / name, side=64)
+    encoder = timm.create_model("mobilenetv2_100", pretrained=False)
+    save_file(encoder.state_dict(), tmp_path / "file.safetensors")
     given = ["--root", f"{tmp_path / 'products'}", "--models", "PaDiM, MobileNetV2", "AnomalyDINO, DINOv2-S", "Cflow"]
-    given += ["--random-encoders", "--side", "56", "--batch", "4", "--rounds", "1", "--threads", "1"]
+    given += [
+        "--weights",
+        f"mobilenetv2_100={tmp_path / 'file.safetensors'}",
+        "--random-encoders",
+        "--side",
+        "56",
+        "--batch",
+        "4",
+        "--rounds",
+        "1",
+        "--threads",
+        "1",
+    ]
     args = modules.main.arguments([*given, "--out", str(tmp_path / "out")])
     rows = {row["model"]: row for row in modules.main.compare(args)}
     assert rows["Cflow"]["problem"] == "train: ValueError: Cflow defines no training length: give --steps"
     for name in ("PaDiM, MobileNetV2", "AnomalyDINO, DINOv2-S"):
         row = rows[name]
         assert "problem" not in row
-        assert row["random_encoder"]
+        assert row["random_encoder"] == name.endswith("DINOv2-S")
         assert 0 <= row["bottle/image_AUROC"] <= 1
         assert min(row["train_cpu_s"], row["export_mb"], row["ms_1"], row["inference_peak_mb"]) > 0
     with (tmp_path / "out/table.csv").open() as file:
@@ -128,6 +171,10 @@ def test_models_that_run_and_one_that_cannot_have_a_row_each(modules: Any, tmp_p
     modules.main.compare(args)  # the same command goes on where it stopped: nothing is trained again
     assert {file: file.stat().st_mtime_ns for file in modified} == modified
     assert len(modified) == 3
+    encoder.conv_stem.weight.data += 1
+    save_file(encoder.state_dict(), tmp_path / "file.safetensors")
+    with pytest.raises(SystemExit, match=r"padim_mobilenetv2\S+ was computed with other weights of its encoder"):
+        modules.main.compare(args)
     args.batch = 2
     with pytest.raises(SystemExit, match=r"padim_mobilenetv2\S+ was computed under other conditions.*'batch': '4'"):
         modules.main.compare(args)
