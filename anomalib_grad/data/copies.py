@@ -1,6 +1,6 @@
 # Copyright (C) 2026 the anomalib-grad authors
 # SPDX-License-Identifier: Apache-2.0
-"""Altered copies of training images, as on another day: moved, in other light, out of focus.
+"""Moved copies of training images, as a part lies on another day.
 
 Features are looked up by place and content, so a part that lies half a cell off its usual place looks anomalous. A head
 memorises a handful of images and finds everything else anomalous, so copies of so few are turned as well.
@@ -27,41 +27,19 @@ logger = logging.getLogger(__name__)
 SETTING = "training.copies"
 MAX_SHIFT = 0.03
 """Largest shift of a copy, as a share of the image's side."""
-MAX_BRIGHTNESS_CHANGE = 0.12
-"""Largest change of a copy's brightness, as a share."""
 MIRRORED_SHARE = 0.5
 """Share of copies whose edges are padded by mirroring the image; the others repeat its edge pixels."""
-BLURRED_SHARE = 0.25
-"""Share of copies that are blurred."""
-MAX_BLUR = 1 / 350
-"""Largest standard deviation of their blur, as a share of the longer side."""
 
 
-def perturb(image: Tensor, seed: int) -> Tensor:
-    """Move, relight and sometimes blur an image.
-
-    Args:
-        image: RGB image ``(3, H, W)``, of floating point in [0, 1] or of integers.
-        seed: Seed of the random alteration.
-
-    Returns:
-        An image of the same shape and type; new pixels at an edge repeat or mirror the image.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    down, right, light, width, *chances = torch.rand(6, generator=generator).tolist()
-    mirrored, blurred = chances[0] < MIRRORED_SHARE, chances[1] < BLURRED_SHARE
-    height, length = image.shape[-2:]
-    top, left = (round((2 * share - 1) * MAX_SHIFT * side) for share, side in ((down, height), (right, length)))
+def moved(image: Tensor, seed: int) -> Tensor:
+    """Move an image ``(3, H, W)`` by a random distance; new pixels at an edge repeat or mirror the image."""
+    down, right, chance = torch.rand(3, generator=torch.Generator().manual_seed(seed)).tolist()
+    height, width = image.shape[-2:]
+    top, left = (round((2 * share - 1) * MAX_SHIFT * side) for share, side in ((down, height), (right, width)))
     margin = max(abs(top), abs(left))
-    mode = "reflect" if mirrored and margin < min(height, length) else "edge"
+    mode = "reflect" if chance < MIRRORED_SHARE and margin < min(height, width) else "edge"
     padded = functional.pad(image, [margin] * 4, padding_mode=mode)
-    moved = functional.crop(padded, margin - top, margin - left, height, length)
-    lit = functional.adjust_brightness(moved, 1 + (2 * light - 1) * MAX_BRIGHTNESS_CHANGE)
-    sigma = width * MAX_BLUR * max(height, length)
-    reach = int(3 * sigma) + 1
-    if not blurred or sigma == 0 or reach >= min(height, length):
-        return lit
-    return functional.gaussian_blur(lit, kernel_size=2 * reach + 1, sigma=sigma)
+    return functional.crop(padded, margin - top, margin - left, height, width)
 
 
 def turned(image: Tensor, seed: int) -> Tensor:
@@ -97,7 +75,7 @@ class Copies(Dataset[Any]):
         copy, row = divmod(index, len(self.dataset))
         item = self.dataset[row]
         if copy:
-            item.image = perturb(item.image, seed=index)
+            item.image = moved(item.image, seed=index)
             if self._products[row] in self.turned:
                 item.image = turned(item.image, seed=-index)  # another seed than that of the shift
         return item

@@ -14,7 +14,7 @@ import torch
 import torchvision
 from torch import nn
 
-LAYOUT = 5
+LAYOUT = 6
 """Version of the layout of a row and of how images are read; raise it when either changes."""
 
 

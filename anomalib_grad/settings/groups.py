@@ -119,8 +119,8 @@ class TrainingSettings:
             which the model has to reconstruct; 0 in the paper.
         channel_dropout: Share of the features' channels, in [0, 1), to set to zero at random in training; the model has
             to reconstruct them. 0 in the paper.
-        copies: Altered copies of each training image to train on as well, moved by up to 3 % of its sides and in other
-            light; 0 in the paper. A feature cache stores each copy like another image.
+        copies: Copies of each training image to train on as well, moved by up to 3 % of its sides; 0 in the paper. A
+            feature cache stores each copy like another image.
         turned_below: Also turn the copies of a product with fewer training images than this, by quarter turns (half
             turns if images are not square); 0 in the paper. Set 0 where a part that lies turned is a defect.
         hard_mining: Weight the loss of each cell by the root of its error; ``False`` in the paper.

@@ -18,7 +18,7 @@ from anomalib_grad.data.copies import (
     AnyVersion,
     Copies,
     TrainOnCopies,
-    perturb,
+    moved,
     turned,
     with_copies,
 )
@@ -33,7 +33,7 @@ SIDES = st.integers(1, 40)
 def test_a_copy_has_shape_type_and_range_of_its_image(height: int, width: int, seed: int, integers: bool) -> None:
     image = torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
     image = (255 * image).to(torch.uint8) if integers else image
-    copy = perturb(image, seed)
+    copy = moved(image, seed)
     assert (copy.shape, copy.dtype) == (image.shape, image.dtype)
     assert copy.min() >= 0
     assert copy.max() <= (255 if integers else 1)
@@ -42,7 +42,7 @@ def test_a_copy_has_shape_type_and_range_of_its_image(height: int, width: int, s
 def test_copies_lie_elsewhere_by_no_more_than_a_small_share_of_the_side() -> None:
     image = torch.full((3, 100, 200), 0.2)
     image[:, 50, 100] = 1.0  # one bright pixel
-    places = [divmod(int(perturb(image, seed)[0].argmax()), 200) for seed in range(40)]
+    places = [divmod(int(moved(image, seed)[0].argmax()), 200) for seed in range(40)]
     assert len(set(places)) > 20
     assert all(abs(row - 50) <= 100 * MAX_SHIFT and abs(column - 100) <= 200 * MAX_SHIFT for row, column in places)
     assert min(row for row, _ in places) < 50 < max(row for row, _ in places)
