@@ -14,7 +14,7 @@ import argparse
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -34,6 +34,8 @@ from tables import METRICS, to_csv, to_markdown
 from token_cache import TokenCache, cached_tokens
 
 from anomalib_grad import MultiCategory
+from anomalib_grad.backbone.weights import BackboneWeightsError
+from anomalib_grad.files.atomic import make_folder
 from anomalib_grad.files.refusals import message
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -64,10 +66,10 @@ def data_of(args: argparse.Namespace) -> MultiCategory:
     return data
 
 
-def conditions_of(args: argparse.Namespace) -> dict[str, str]:
+def conditions_of(args: argparse.Namespace, categories: Sequence[str]) -> dict[str, str]:
     """Return the conditions of a row that its file name does not contain."""
-    names = ("root", "categories", "batch", "cells", "precision", "random_encoders")
-    return {name: str(getattr(args, name)) for name in names}
+    names = ("root", "batch", "cells", "precision", "random_encoders")
+    return {"categories": ", ".join(categories)} | {name: str(getattr(args, name)) for name in names}
 
 
 def digests(names: Iterable[str], args: argparse.Namespace) -> dict[str, str]:
@@ -103,9 +105,10 @@ def run(name: str, args: argparse.Namespace, cache: TokenCache | None) -> dict[s
     attempt = "build"
     try:
         with local_weights(args.weights, random_encoders=args.random_encoders) as served:
-            model = build(row, side, steps, len(data.train_data), args.cells, args.weights)
+            model = build(row, side, steps, len(data.train_data), args.cells, served)
         result["random_encoder"] = bool(served.random)
-        result["weights"] = digests(sorted({row.encoder, *served.files}), args)
+        result["encoder"] = row.encoder or " ".join(sorted(served.files | served.random))
+        result["weights"] = digests(sorted(served.files), args)
         attempt = "train"
         # Without validation, thresholds are not fitted; no metric depends on them.
         common: dict[str, Any] = {"default_root_dir": args.out / slug(name), "limit_val_batches": 0, "logger": False}
@@ -128,6 +131,7 @@ def run(name: str, args: argparse.Namespace, cache: TokenCache | None) -> dict[s
         result["export_mb"] = size_mb(Path(result["export"]))
     except Exception as error:  # noqa: BLE001  # other people's models, each with its own: the row says which
         first = (str(error).strip() or "no message").splitlines()[0]
+        attempt = "build" if isinstance(error, BackboneWeightsError) else attempt
         result["problem"] = f"{attempt}: {type(error).__name__}: {first}"
     return result
 
@@ -224,25 +228,26 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Run the rows that are not stored yet, time all exports, write ``table.csv`` and ``table.md``; return the rows."""
+    categories = data_of(args).categories
+    make_folder(args.out)  # now, not after hours of training
     rows, cache = [], cache_of(args)
     for name in args.models:
         row = row_of(name)
         file = args.out / f"{slug(name)}_{row.size or args.side}_{args.steps}_{args.seed}.json"
         fixed = {"model": name, "encoder": row.encoder, "seed": args.seed, "recommended": row.recommended}
-        fixed["conditions"] = conditions_of(args)
+        fixed["conditions"] = conditions_of(args, categories)
         own = cache if row.encoder == DINO else None
         found = load_or_compute(file, lambda n=name, f=fixed, m=own: {**f, **run(n, args, m), **origin()})
         if found["conditions"] != fixed["conditions"]:
             raise SystemExit(f"{file} was computed under other conditions, {found['conditions']}: give another --out")
-        if found.get("weights", {}).items() - digests(found.get("weights", {}), args).items():
+        weights = found.get("weights", {})
+        if weights != digests(weights, args):
             raise SystemExit(f"{file} was computed with other weights of its encoder: give those, or another --out")
         if str(found.get("problem")).startswith("build"):
-            file.unlink()  # missing files may be available the next time
+            file.unlink(missing_ok=True)  # missing files may be available the next time
         rows.append(found)
     if args.threads:
         rows = timed(rows, args)
-    categories = data_of(args).categories
-    args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "table.csv").write_text(to_csv(rows, categories))
     (args.out / "table.md").write_text(to_markdown(rows, categories) + "\n")
     return rows

@@ -4,19 +4,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import lightning.pytorch as pl
+from anomalib import models
 from anomalib.models import AnomalibModule, get_model
 from anomalib.models.image.dinomaly import lightning_model as dinomaly
 from anomalib.models.image.inp_former import lightning_model as inp_former
 from anomalib.pre_processing import PreProcessor
+from local_weights import Served
 from nearest import NearestNeighbours
 from torchvision.transforms.v2 import CenterCrop, Compose, Resize, Transform
 
 from anomalib_grad import Grad
+from anomalib_grad.backbone.frozen import DEFAULT_BACKBONE
 
 MOBILENET, DINO = "mobilenetv2_100", "vit_small_patch14_dinov2"
 ON_MOBILENET = {"backbone": MOBILENET, "layers": ["blocks.2", "blocks.4"]}
@@ -111,17 +113,18 @@ def resized(transform: Transform, side: int) -> Transform:
     return Compose([step for step in kept if not isinstance(step, CenterCrop)])
 
 
-def build(row: Row, side: int | None, steps: int | None, images: int, cells: int, weights: Mapping[str, Path]) -> Any:  # noqa: ANN401
+def build(row: Row, side: int | None, steps: int | None, images: int, cells: int, served: Served) -> Any:  # noqa: ANN401
     """Build a row's model.
 
     If image side (in pixels) or training steps are ``None``, the model's defaults apply. A memory bank that keeps a
-    share of the training images' cells keeps ``cells`` of them. ``weights`` are files by timm name, which only the
+    share of the training images' cells keeps ``cells`` of them. ``served`` has the files of encoders, which only the
     models of this package read here.
     """
     arguments: dict[str, Any] = dict(row.arguments)
     components: dict[str, Any] = {"evaluator": False, "visualizer": False}
     if row.model in OURS:
-        arguments["pre_trained"] = weights.get(row.encoder, True)
+        backbone = arguments.setdefault("backbone", DEFAULT_BACKBONE)
+        arguments["pre_trained"] = backbone == "grad_tiny" or served.file_of(backbone) or False
         if side is not None:
             arguments["image_size"] = (side, side)
         if row.model == "Grad" and steps is not None:
@@ -129,11 +132,9 @@ def build(row: Row, side: int | None, steps: int | None, images: int, cells: int
         return OURS[row.model](**arguments, **components)
     if row.bank is not None:
         arguments["coreset_sampling_ratio"] = min(1.0, cells / (images * row.bank * ((side or 224) / 224) ** 2))
-    model = get_model({"class_path": row.model}, **arguments, **components)
-    own = model.pre_processor
-    if side is not None and isinstance(own, PreProcessor) and own.transform is not None:
-        model.pre_processor = PreProcessor(resized(own.transform, side))
-    return model
+    if side is not None and (own := getattr(models, row.model).configure_pre_processor().transform) is not None:
+        components["pre_processor"] = PreProcessor(resized(own, side))  # before: some networks are built for a size
+    return get_model({"class_path": row.model}, **arguments, **components)
 
 
 class StepSchedule(pl.Callback):

@@ -28,15 +28,36 @@ class NoWeightsError(OSError):
 
 @dataclass
 class Served:
-    """Pretrained encoders that were requested in the block.
+    """Weights of encoders.
 
     Attributes:
-        files: timm names of encoders read from a file.
-        random: timm names of encoders that stayed random, if allowed.
+        available: Weight files by timm name.
+        random_encoders: Leave encoders without a file random.
+        files: timm names of encoders that were requested and have a file.
+        random: timm names of requested encoders that stayed random.
     """
 
+    available: Mapping[str, Path]
+    random_encoders: bool = False
     files: set[str] = field(default_factory=set)
     random: set[str] = field(default_factory=set)
+
+    def file_of(self, encoder: str) -> Path | None:
+        """Return the file of a requested encoder, or ``None`` if it stays random.
+
+        Raises:
+            NoWeightsError: If there is no file and random encoders are not allowed.
+        """
+        name = encoder.partition(".")[0]
+        if name in self.available:
+            self.files.add(name)
+            return self.available[name]
+        if not self.random_encoders:
+            raise NoWeightsError(
+                f"there is no weight file for {name}: give --weights {name}=FILE, or --random-encoders"
+            )
+        self.random.add(name)
+        return None
 
 
 @contextmanager
@@ -52,31 +73,23 @@ def local_weights(files: Mapping[str, Path], *, random_encoders: bool = False) -
 
     Raises:
         NoWeightsError: In the block, if an encoder without a file is requested.
-        BackboneWeightsError: In the block, if a file lacks tensors of the encoder. timm would leave these random in
-            networks that give features.
+        BackboneWeightsError: In the block, if a file is not of the encoder that is requested.
     """
-    served, create = Served(), timm.create_model
+    served, create = Served(files, random_encoders), timm.create_model
 
     def create_model(model_name: str, pretrained: bool = False, **arguments: Any) -> nn.Module:  # noqa: ANN401
-        name = model_name.partition(".")[0]
-        if pretrained and name in files:
-            served.files.add(name)
+        file = served.file_of(model_name) if pretrained else None
+        network = create(model_name, pretrained=False, **arguments)
+        if file is not None:
 
-            def build(seed: int, **pretrained: Any) -> nn.Module:  # noqa: ANN401  # timm's arguments
+            def build(seed: int, **source: Any) -> nn.Module:  # noqa: ANN401  # timm's arguments
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(seed)
-                    return create(model_name, **{**arguments, **pretrained})
+                    return create(model_name, **{**arguments, **source})
 
-            encoder = build(seed=0, pretrained=False)
-            encoder.load_state_dict(load_pretrained(name, files[name], build))
-            return encoder
-        if pretrained and not random_encoders:
-            raise NoWeightsError(
-                f"there is no weight file for {name}: give --weights {name}=FILE, or --random-encoders"
-            )
-        if pretrained:
-            served.random.add(name)
-        return create(model_name, pretrained=False, **arguments)
+            # timm alone would leave random what another network's file lacks.
+            network.load_state_dict(load_pretrained(model_name.partition(".")[0], file, build))
+        return network
 
     with mock.patch.object(timm, "create_model", create_model):
         yield served

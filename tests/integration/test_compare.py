@@ -85,6 +85,25 @@ def test_what_cannot_be_run_is_refused_at_once(
     assert sentence in f"{capsys.readouterr().err} {stopped.value}"
 
 
+@pytest.mark.parametrize("model", ["Grad", "Grad fast, MobileNetV2", "Stfpm"])
+def test_no_model_gets_an_encoder_without_a_file(modules: Any, no_network: None, model: str) -> None:
+    row = modules.contestants.row_of(model)
+    with modules.local_weights.local_weights({}) as served, pytest.raises(OSError, match="or --random-encoders"):
+        modules.contestants.build(row, 64, 1, 4, 10, served)
+
+
+def test_a_network_is_built_for_the_size_of_the_images(modules: Any) -> None:
+    with modules.local_weights.local_weights({}, random_encoders=True) as served:
+        model = modules.contestants.build(modules.contestants.row_of("Ganomaly"), 64, 1, 4, 10, served)
+    assert model.input_size == (64, 64)
+
+
+def test_a_damaged_row_is_named(modules: Any, tmp_path: Path) -> None:
+    (tmp_path / "row.json").write_text('{"model": "Pa')
+    with pytest.raises(ValueError, match=r"row.json is not a finished row: remove it"):
+        modules.storing.load_or_compute(tmp_path / "row.json", dict)
+
+
 def small_encoder() -> VisionTransformer:
     return VisionTransformer(img_size=32, patch_size=8, embed_dim=12, depth=3, num_heads=2, num_classes=0).eval()
 
@@ -114,8 +133,8 @@ def test_rates_of_dinomaly_follow_steps_and_warm_up_in_a_tenth_of_a_short_traini
 ) -> None:
     write_category(tmp_path / "products" / "nut", side=56)
     row, rates = modules.contestants.ROWS["Dinomaly, DINOv2-S"], []
-    with modules.local_weights.local_weights({}, random_encoders=True):
-        model = modules.contestants.build(row, 56, 20, 4, 10, {})
+    with modules.local_weights.local_weights({}, random_encoders=True) as served:
+        model = modules.contestants.build(row, 56, 20, 4, 10, served)
     step = model.training_step
     monkeypatch.setattr(
         model, "training_step", lambda *batch: rates.append(model.optimizers().param_groups[0]["lr"]) or step(*batch)
