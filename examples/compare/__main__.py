@@ -5,9 +5,9 @@
 python examples/compare --root ../shared/data --weights mobilenetv2_100=../shared/weights/mobilenetv2_100.safetensors
 python examples/compare --root products --models Stfpm --side 256 --steps 500 --random-encoders    # any of anomalib's
 
-Encoders are read from local files. Data, masks and metrics are the same for all models. Image size and training length
-are as given; table.csv also lists the recommended ones. Finished rows are stored: run the same command again to resume.
-Every run measures the latency of all exports again.
+Encoders of timm are read from local files; a few models download others by themselves. Data, masks and metrics are the
+same for all models. Image size and training length are as given; table.csv also lists the recommended ones. Finished
+rows are stored: run the same command again to resume. Every run measures the latency of all exports again.
 """
 
 import argparse
